@@ -1,0 +1,83 @@
+"""Errors that reach the user: what was wrong, where it was looked for, the next command to type.
+
+Exit codes: 0 done, 1 failed, 2 usage or recipe, 130 interrupted.
+"""
+
+from collections.abc import Sequence
+
+
+class IcmloraError(Exception):
+    """A failure that is shown to the user as it is, without a traceback.
+
+    Args:
+        message: what was wrong, with the offending value.
+        where: the file, folder or address that was looked at.
+        hint: what to type or change next.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+
+    def as_dict(self) -> dict[str, str | int | None]:
+        """Return the JSON form that ``--json`` prints under ``error``."""
+        return {
+            "kind": type(self).__name__,
+            "message": self.message,
+            "where": self.where,
+            "hint": self.hint,
+            "exit_code": self.exit_code,
+        }
+
+
+class UsageFault(IcmloraError):
+    """The command line or a value on it is wrong."""
+
+    exit_code = 2
+
+
+class SpecFault(IcmloraError):
+    """A task file or recipe has faults; all of them are listed, one a line.
+
+    Args:
+        message: one line that sums up.
+        faults: one line a fault: ``file:line: key: what is wrong``.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, faults: Sequence[str], *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.faults = tuple(faults)
+
+    def as_dict(self) -> dict[str, str | int | None]:
+        """Return the JSON form, with the faults joined by newlines."""
+        return super().as_dict() | {"faults": "\n".join(self.faults)}
+
+
+class NotFound(IcmloraError):
+    """A task, adapter, generator or base that the registry does not have."""
+
+
+class BaseUnavailable(IcmloraError):
+    """A base model that neither is at hand nor can be fetched."""
+
+
+class CorruptFile(IcmloraError):
+    """A file whose bytes are not what its format or its manifest says."""
+
+
+class AlreadyExists(IcmloraError):
+    """An output that would be overwritten."""
+
+
+class OutOfSpace(IcmloraError):
+    """The disk, or the limit on a file's size, is full."""
+
+
+class TrainingDiverged(IcmloraError):
+    """A loss became NaN or infinite."""

@@ -1,0 +1,150 @@
+"""Writing so that a reader never sees half a file: temporary name, fsync, ``os.replace``."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from icmlora_cli.errors import CorruptFile, OutOfSpace
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+TEMPORARY = ".tmp-"
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn "no space" in the body into one clear error.
+
+    Raises:
+        OutOfSpace: if the disk, quota or file size limit is exhausted.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise OutOfSpace(
+            f"cannot write {path.name}: {os.strerror(error.errno or 0)}",
+            where=str(path.parent),
+            hint="free some space, or set ICMLORA_HOME to a folder on another disk, then run the command again",
+        ) from error
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_with(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` make the file under a temporary name beside ``path``, then move it into place.
+
+    Raises:
+        OutOfSpace: if the disk is full; ``path`` is then what it was before.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
+    try:
+        with disk_errors(path):
+            write(temporary)
+            with temporary.open("rb+") as handle:
+                os.fsync(handle.fileno())
+            os.replace(temporary, path)
+            _fsync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path``, whole or not at all."""
+    write_with(path, lambda temporary: _write_all(temporary, data))
+
+
+def _write_all(path: Path, data: bytes) -> None:
+    with path.open("wb") as handle:
+        handle.write(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8 to ``path``, whole or not at all."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Mapping[str, object]) -> None:
+    """Write a JSON object to ``path``, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """Read a JSON object.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CorruptFile: if it is not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CorruptFile(f"{path.name} is not valid JSON: {error}", where=str(path)) from error
+    if not isinstance(value, dict):
+        raise CorruptFile(f"{path.name} does not hold a JSON object", where=str(path))
+    return value
+
+
+def sha256_file(path: Path) -> str:
+    """Return the hex SHA-256 of a file's bytes."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(path)
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while chunk := handle.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_json(value: object) -> str:
+    """Return the hex SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the bytes of all files below ``folder`` (0 where there is none)."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path`` that becomes ``path`` when the body ends well.
+
+    An existing ``path`` is replaced then, and only then.
+
+    Raises:
+        OutOfSpace: if the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
+    temporary.mkdir()
+    try:
+        with disk_errors(path):
+            yield temporary
+            _fsync_folder(temporary)
+            retired = None
+            if path.exists():
+                retired = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-old-{path.name}")
+                os.replace(path, retired)
+            os.replace(temporary, path)
+            _fsync_folder(path.parent)
+            if retired is not None:
+                shutil.rmtree(retired)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
