@@ -1,0 +1,117 @@
+"""The one place that prints: data on stdout, progress and warnings on stderr; human, ``--json`` and ``--quiet``."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from icmlora_cli.errors import IcmloraError
+    from icmlora_cli.workflows.progress import OnProgress
+
+
+class Out:
+    """Where a command puts its result.
+
+    Args:
+        command: the command's name, which becomes the schema of its JSON: ``icmlora.<command>/1``.
+        as_json: print one JSON object and nothing else on stdout.
+        quiet: print the bare essentials: no progress, no hints.
+    """
+
+    def __init__(self, command: str, *, as_json: bool, quiet: bool) -> None:
+        self.command = command
+        self.as_json = as_json
+        self.quiet = quiet
+
+    def result(self, data: Mapping[str, object]) -> None:
+        """Print ``data`` as the versioned JSON object; does nothing in the other modes."""
+        if self.as_json:
+            schema = f"icmlora.{self.command.replace(' ', '.')}/1"
+            print(json.dumps({"schema": schema} | dict(data), indent=2, ensure_ascii=False))
+
+    def line(self, text: str = "") -> None:
+        """Print a line of data for a person; nothing with ``--json``."""
+        if not self.as_json:
+            print(text)
+
+    def note(self, text: str) -> None:
+        """Print a remark or warning on stderr; nothing with ``--quiet``."""
+        if not self.quiet:
+            print(text, file=sys.stderr)
+
+    def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
+        """Print a table for a person (tab-separated with ``--quiet``); nothing with ``--json``."""
+        if self.as_json:
+            return
+        if self.quiet:
+            for row in rows:
+                print("\t".join(row))
+            return
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+        for index, header in enumerate(headers):
+            numeric = bool(rows) and all(_is_figure(row[index]) for row in rows)
+            table.add_column(header, justify="right" if numeric else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=160)
+        console.print(table)
+
+    @contextmanager
+    def progress(self) -> Iterator["OnProgress"]:
+        """Yield a callback that shows progress on stderr: bars on a terminal, a line per item elsewhere."""
+        from icmlora_cli.cli.progress import progress_display
+
+        with progress_display(quiet=self.quiet or self.as_json) as callback:
+            yield callback
+
+
+def _is_figure(cell: str) -> bool:
+    return cell in {"", "-"} or cell.lstrip("+-").replace(",", "")[:1].isdigit()
+
+
+def _print_error(out: Out, error: "IcmloraError") -> None:
+    if out.as_json:
+        print(json.dumps({"schema": "icmlora.error/1", "error": error.as_dict()}, indent=2, ensure_ascii=False))
+    lines = [f"error: {error.message}"]
+    lines += [f"  {fault}" for fault in getattr(error, "faults", ())]
+    lines += [f"  where: {error.where}"] if error.where else []
+    lines += [f"  next: {error.hint}"] if error.hint else []
+    print("\n".join(lines), file=sys.stderr)
+
+
+@contextmanager
+def session(command: str, *, as_json: bool, quiet: bool) -> Iterator[Out]:
+    """Run a command's body and turn its errors into one clear message and an exit code.
+
+    Raises:
+        typer.Exit: with 1 (failed), 2 (usage or recipe) or 130 (interrupted).
+    """
+    from icmlora_cli.errors import IcmloraError
+
+    out = Out(command, as_json=as_json, quiet=quiet)
+    try:
+        yield out
+    except IcmloraError as error:
+        _print_error(out, error)
+        raise typer.Exit(error.exit_code) from error
+    except KeyboardInterrupt as error:
+        print("interrupted: what was finished is kept; run the same command again to go on", file=sys.stderr)
+        raise typer.Exit(130) from error
+    except BrokenPipeError as error:
+        sys.stderr.close()
+        raise typer.Exit(1) from error
+    except OSError as error:
+        wrapped = IcmloraError(f"{error.strerror or error}", where=str(error.filename or "") or None)
+        _print_error(out, wrapped)
+        raise typer.Exit(1) from error

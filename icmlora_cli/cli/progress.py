@@ -1,0 +1,105 @@
+"""Rich bars on a terminal; one line per finished item where stderr is a file or a pipe."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from icmlora_cli.workflows.progress import OnProgress, Progress
+
+LINE_EVERY = 15.0  # seconds between lines where there is no terminal
+
+
+@contextmanager
+def progress_display(*, quiet: bool) -> Iterator["OnProgress"]:
+    """Yield a progress callback.
+
+    Args:
+        quiet: show nothing at all.
+    """
+    if quiet:
+        from icmlora_cli.workflows.progress import silent
+
+        yield silent
+    elif sys.stderr.isatty():
+        yield from _bars()
+    else:
+        yield _lines()
+
+
+def _lines() -> "OnProgress":
+    last: dict[str, float] = {}
+
+    def show(progress: "Progress") -> None:
+        now = time.monotonic()
+        key = f"{progress.stage} {progress.label}"
+        finished = progress.total > 0 and progress.done >= progress.total
+        if not finished and now - last.get(key, now - LINE_EVERY + 1.0) < LINE_EVERY:
+            last.setdefault(key, now)
+            return
+        last[key] = now
+        items = f"[{progress.items_done}/{progress.items_total}] " if progress.items_total else ""
+        print(
+            f"{items}{progress.stage} {progress.label}: {_amount(progress)} {progress.detail}".rstrip(),
+            file=sys.stderr,
+            flush=True,
+        )
+
+    return show
+
+
+def _amount(progress: "Progress") -> str:
+    if progress.stage == "download":
+        total = f"/{progress.total / 1e6:.0f}" if progress.total else ""
+        return f"{progress.done / 1e6:.0f}{total} MB"
+    return f"{progress.done}/{progress.total}" if progress.total else str(progress.done)
+
+
+def _bars() -> Iterator["OnProgress"]:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[amount]}"),
+        TextColumn("{task.fields[detail]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        overall: dict[str, int] = {}
+        current: dict[str, tuple[str, int]] = {}
+
+        def show(progress: "Progress") -> None:
+            if progress.items_total:
+                if progress.stage not in overall:
+                    overall[progress.stage] = bars.add_task(progress.stage, amount="", detail="", total=1.0)
+                share = progress.done / progress.total if progress.total else 0.0
+                whole = progress.items_done + (share if progress.items_done < progress.items_total else 0.0)
+                bars.update(
+                    overall[progress.stage],  # type: ignore[arg-type]
+                    total=progress.items_total,
+                    completed=whole,
+                    amount=f"{progress.items_done}/{progress.items_total}",
+                )
+            label, identifier = current.get(progress.stage, ("", -1))
+            if label != progress.label:
+                if identifier >= 0:
+                    bars.remove_task(identifier)  # type: ignore[arg-type]
+                text = escape(f"{progress.stage} {progress.label}")
+                identifier = bars.add_task(text, amount="", detail="", total=progress.total or None)
+                current[progress.stage] = (progress.label, identifier)
+            bars.update(
+                identifier,  # type: ignore[arg-type]
+                total=progress.total or None,
+                completed=progress.done,
+                amount=_amount(progress),
+                detail=escape(progress.detail),
+            )
+
+        yield show
