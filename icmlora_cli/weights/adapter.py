@@ -1,0 +1,201 @@
+"""A LoRA adapter as data, and the PEFT folder that holds it.
+
+Source of the format: PEFT's ``adapter_config.json`` and ``adapter_model.safetensors``, whose keys are
+``base_model.model.{module}.lora_A.weight`` [r, in] and ``...lora_B.weight`` [out, r].
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from icmlora_cli.errors import CorruptFile, NotFound
+from icmlora_cli.registry import files
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+KEY = re.compile(r"^base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight$")
+
+
+@dataclass(frozen=True)
+class Factors:
+    """The two factors of one module's update, delta-W = scaling * ``lora_B @ lora_A``.
+
+    Args:
+        lora_A: [r, in], any float dtype.
+        lora_B: [out, r], same dtype.
+    """
+
+    lora_A: torch.Tensor
+    lora_B: torch.Tensor
+
+    @property
+    def rank(self) -> int:
+        """The inner dimension r."""
+        return int(self.lora_A.shape[0])
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA over some modules of a base model.
+
+    Args:
+        base_model: what the adapter was trained for, as PEFT's ``base_model_name_or_path``.
+        alpha: ``lora_alpha``.
+        factors: full module name (``model.layers.0.self_attn.q_proj``) to its factors.
+        fan_in_fan_out: the base keeps these weights as [in, out] (GPT-2's Conv1D).
+        use_rslora: scaling is alpha / sqrt(r) instead of alpha / r.
+    """
+
+    base_model: str
+    alpha: float
+    factors: Mapping[str, Factors]
+    fan_in_fan_out: bool = False
+    use_rslora: bool = False
+
+    @property
+    def rank(self) -> int:
+        """The rank of its modules (the largest, where they differ)."""
+        return max(item.rank for item in self.factors.values())
+
+    def scaling(self, module: str) -> float:
+        """Return alpha / r, or alpha / sqrt(r) with rsLoRA."""
+        rank = self.factors[module].rank
+        return self.alpha / (math.sqrt(rank) if self.use_rslora else rank)
+
+    def delta(self, module: str) -> torch.Tensor:
+        """Return delta-W of a module in fp32, [out, in]."""
+        item = self.factors[module]
+        return self.scaling(module) * (item.lora_B.float() @ item.lora_A.float())
+
+    def numbers(self) -> int:
+        """Return how many numbers the factors hold."""
+        return sum(item.lora_A.numel() + item.lora_B.numel() for item in self.factors.values())
+
+
+def state_dict(adapter: Adapter) -> dict[str, torch.Tensor]:
+    """Return the adapter's tensors under PEFT's keys."""
+    tensors: dict[str, torch.Tensor] = {}
+    for module, item in adapter.factors.items():
+        tensors[f"base_model.model.{module}.lora_A.weight"] = item.lora_A.contiguous()
+        tensors[f"base_model.model.{module}.lora_B.weight"] = item.lora_B.contiguous()
+    return tensors
+
+
+def config_dict(adapter: Adapter, *, revision: str | None = None) -> dict[str, object]:
+    """Return what ``adapter_config.json`` holds, with PEFT's keys."""
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": adapter.base_model,
+        "revision": revision,
+        "r": adapter.rank,
+        "lora_alpha": adapter.alpha,
+        "lora_dropout": 0.0,
+        "target_modules": sorted(adapter.factors),
+        "fan_in_fan_out": adapter.fan_in_fan_out,
+        "use_rslora": adapter.use_rslora,
+        "use_dora": False,
+        "bias": "none",
+        "modules_to_save": None,
+        "init_lora_weights": True,
+        "inference_mode": True,
+    }
+
+
+def write_adapter(folder: Path, adapter: Adapter, *, revision: str | None = None) -> None:
+    """Write a PEFT folder: the weights first, the configuration last.
+
+    Raises:
+        OutOfSpace: if the disk is full; neither file is then half written.
+    """
+    tensors = state_dict(adapter)
+    files.write_with(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    files.write_json(folder / CONFIG, config_dict(adapter, revision=revision))
+
+
+def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read all tensors of a safetensors file.
+
+    Raises:
+        NotFound: if there is no such file.
+        CorruptFile: if it is truncated or not safetensors.
+    """
+    if not path.is_file():
+        raise NotFound(f"there is no {path.name}", where=str(path.parent))
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError) as error:
+        raise CorruptFile(
+            f"{path.name} is not a readable safetensors file: {error}",
+            where=str(path),
+            hint="restore the file, or make it again with the command in the folder's README.md",
+        ) from error
+
+
+def _pairs(tensors: Mapping[str, torch.Tensor], path: Path) -> dict[str, Factors]:
+    sides: dict[str, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        match = KEY.match(key)
+        if match is None:
+            raise CorruptFile(f"{path.name} holds {key!r}, which is not a lora_A or lora_B", where=str(path))
+        if tensor.ndim != 2 or not torch.isfinite(tensor).all():
+            raise CorruptFile(f"{key} is not a finite matrix", where=str(path))
+        sides.setdefault(match["module"], {})[match["side"]] = tensor
+    for module, pair in sides.items():
+        if set(pair) != {"A", "B"} or pair["A"].shape[0] != pair["B"].shape[1]:
+            raise CorruptFile(f"{module}: lora_A and lora_B do not fit together", where=str(path))
+    if not sides:
+        raise CorruptFile(f"{path.name} holds no LoRA factors", where=str(path))
+    return {module: Factors(lora_A=pair["A"], lora_B=pair["B"]) for module, pair in sides.items()}
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """Read a PEFT LoRA folder.
+
+    Raises:
+        NotFound: if a file is missing.
+        CorruptFile: if a file is broken, a factor is missing or not finite, or the kind of adapter is not plain LoRA.
+    """
+    if not (folder / CONFIG).is_file():
+        raise NotFound(f"there is no {CONFIG}", where=str(folder), hint="give the folder that PEFT saved")
+    config = files.read_json(folder / CONFIG)
+    if config.get("peft_type") != "LORA" or config.get("use_dora"):
+        raise CorruptFile("the adapter is not a plain LoRA", where=str(folder / CONFIG))
+    alpha = config.get("lora_alpha")
+    if not isinstance(alpha, (int, float)):
+        raise CorruptFile("lora_alpha is missing or not a number", where=str(folder / CONFIG))
+    return Adapter(
+        base_model=str(config.get("base_model_name_or_path") or ""),
+        alpha=float(alpha),
+        factors=_pairs(read_safetensors(folder / WEIGHTS), folder / WEIGHTS),
+        fan_in_fan_out=bool(config.get("fan_in_fan_out")),
+        use_rslora=bool(config.get("use_rslora")),
+    )
+
+
+def average(adapters: list[Adapter]) -> Adapter:
+    """Return the adapter whose delta-W is the mean of theirs ("model soup"), exactly, by stacking the factors.
+
+    Raises:
+        ValueError: if the list is empty or the adapters cover different modules.
+    """
+    if not adapters:
+        raise ValueError("no adapters to average")
+    first = adapters[0]
+    factors: dict[str, Factors] = {}
+    for module in first.factors:
+        pairs = [(item.factors[module], item.scaling(module) / len(adapters)) for item in adapters]
+        factors[module] = Factors(
+            lora_A=torch.cat([pair.lora_A.float() for pair, _ in pairs]),  # (sum of r, in)
+            lora_B=torch.cat([pair.lora_B.float() * scale for pair, scale in pairs], dim=1),  # (out, sum of r)
+        )
+    rank = next(iter(factors.values())).rank
+    return Adapter(first.base_model, float(rank), factors, fan_in_fan_out=first.fan_in_fan_out)
+
+

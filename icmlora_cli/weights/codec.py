@@ -1,0 +1,158 @@
+"""The codec: adapters as token tensors in a basis that all adapters share.
+
+For each module m the codec holds U_m [out, R] and V_m [R, in] with orthonormal columns and rows. An adapter's
+delta-W is written as U_m C V_m, and only the core C [R, R] belongs to the task. Since U and V are orthonormal, the
+squared error of the cores is the squared error of delta-W. A decoded adapter is an ordinary LoRA.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from icmlora_cli.errors import CorruptFile
+from icmlora_cli.weights.adapter import Adapter, Factors
+from icmlora_cli.weights.layout import Layout, layout_of
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A shared basis per module.
+
+    Args:
+        layout: the modules, in the order of the token tensor's first axis.
+        left: per module, U_m [out, w], w <= width.
+        right: per module, V_m [w', in], w' <= width.
+        width: R, the size of the padded cores.
+        base_model: written into decoded adapters.
+    """
+
+    layout: Layout
+    left: tuple[torch.Tensor, ...]
+    right: tuple[torch.Tensor, ...]
+    width: int
+    base_model: str
+
+    def mask(self) -> torch.Tensor:
+        """Return which numbers of the padded tokens carry weights, bool [modules, R, R]."""
+        mask = torch.zeros(len(self.left), self.width, self.width, dtype=torch.bool)
+        for index, (left, right) in enumerate(zip(self.left, self.right, strict=True)):
+            mask[index, : left.shape[1], : right.shape[0]] = True
+        return mask
+
+    def encode(self, adapter: Adapter) -> torch.Tensor:
+        """Return an adapter's cores, fp32 [modules, R, R]; modules that it lacks are zero.
+
+        Raises:
+            CorruptFile: if the adapter has a module or shape that the codec does not know.
+        """
+        unknown = set(adapter.factors) - {item.name for item in self.layout.modules}
+        if unknown:
+            raise CorruptFile(f"the adapter covers {min(unknown)}, which the generator does not know")
+        tokens = torch.zeros(len(self.left), self.width, self.width)
+        for index, module in enumerate(self.layout.modules):
+            if module.name not in adapter.factors:
+                continue
+            item, left, right = adapter.factors[module.name], self.left[index], self.right[index]
+            if item.lora_B.shape[0] != left.shape[0] or item.lora_A.shape[1] != right.shape[1]:
+                raise CorruptFile(f"{module.name} of the adapter has another shape: it is of another base model")
+            core = (left.T @ item.lora_B.float()) @ (item.lora_A.float() @ right.T)
+            tokens[index, : left.shape[1], : right.shape[0]] = adapter.scaling(module.name) * core
+        return tokens
+
+    def decode(self, tokens: torch.Tensor, *, rank: int | None = None) -> Adapter:
+        """Return the adapter with the given cores.
+
+        Args:
+            tokens: fp32 [modules, R, R].
+            rank: keep only the leading singular directions of each core; all of them by default.
+
+        Returns:
+            An adapter with ``alpha`` equal to its rank (scaling 1), its two factors of equal norm.
+        """
+        kept = min(rank or self.width, self.width)
+        factors: dict[str, Factors] = {}
+        for index, module in enumerate(self.layout.modules):
+            left, right = self.left[index], self.right[index]
+            core = tokens[index, : left.shape[1], : right.shape[0]].float()
+            u, s, vh = torch.linalg.svd(core, full_matrices=False)
+            size = min(kept, s.shape[0])
+            root = s[:size].sqrt()
+            lora_B = torch.zeros(left.shape[0], kept)
+            lora_A = torch.zeros(kept, right.shape[1])
+            lora_B[:, :size] = left @ (u[:, :size] * root)
+            lora_A[:size] = (root[:, None] * vh[:size]) @ right
+            factors[module.name] = Factors(lora_A=lora_A, lora_B=lora_B)
+        return Adapter(self.base_model, float(kept), factors, fan_in_fan_out=self.layout.fan_in_fan_out)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the basis under the keys ``codec.left.{i}`` and ``codec.right.{i}``."""
+        named = {f"codec.left.{index}": item.contiguous() for index, item in enumerate(self.left)}
+        return named | {f"codec.right.{index}": item.contiguous() for index, item in enumerate(self.right)}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, torch.Tensor], layout: Layout, width: int, base_model: str) -> "Codec":
+        """Rebuild a codec from its tensors and the generator's JSON.
+
+        Raises:
+            CorruptFile: if a basis is missing.
+        """
+        try:
+            left = tuple(tensors[f"codec.left.{index}"].float() for index in range(len(layout.modules)))
+            right = tuple(tensors[f"codec.right.{index}"].float() for index in range(len(layout.modules)))
+        except KeyError as error:
+            raise CorruptFile(f"the generator lacks {error.args[0]}") from error
+        return cls(layout, left, right, width, base_model)
+
+
+def _spans(adapters: Sequence[Adapter], module: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return rows that span the adapters' inputs [sum r, in] and outputs [sum r, out], weighted by their energy."""
+    rows, columns = [], []
+    for adapter in adapters:
+        if module not in adapter.factors:
+            continue
+        item, scale = adapter.factors[module], adapter.scaling(module)
+        lora_A, lora_B = item.lora_A.float(), item.lora_B.float()
+        rows.append(scale * (torch.linalg.qr(lora_B).R @ lora_A))
+        columns.append(scale * (torch.linalg.qr(lora_A.T).R @ lora_B.T))
+    return torch.cat(rows), torch.cat(columns)
+
+
+def _needed(singular: torch.Tensor, energy: float) -> int:
+    squares = singular.double().square()
+    total = squares.sum()
+    if total == 0:
+        return 1
+    return int((squares.cumsum(0) / total < energy).sum()) + 1
+
+
+def fit_codec(adapters: Sequence[Adapter], *, energy: float = 0.999, max_width: int = 48) -> Codec:
+    """Find the shared basis of a set of adapters, whatever their ranks.
+
+    Args:
+        adapters: one or more adapters of one base model.
+        energy: share of the squared norm that each side's basis should keep, in (0, 1].
+        max_width: the largest R.
+
+    Raises:
+        CorruptFile: if the adapters disagree on shapes.
+    """
+    layout = layout_of(adapters)
+    bases: list[tuple[torch.Tensor, torch.Tensor]] = []
+    width = 1
+    for module in layout.modules:
+        rows, columns = _spans(adapters, module.name)
+        _, s_in, v_in = torch.linalg.svd(rows, full_matrices=False)
+        _, s_out, v_out = torch.linalg.svd(columns, full_matrices=False)
+        width = max(width, min(max_width, max(_needed(s_in, energy), _needed(s_out, energy))))
+        bases.append((v_out, v_in))
+    left = tuple(out[:width].T.contiguous() for out, _ in bases)
+    right = tuple(inn[:width].contiguous() for _, inn in bases)
+    return Codec(layout, left, right, width, adapters[0].base_model)
+
+
+def relative_error(codec: Codec, adapter: Adapter) -> float:
+    """Return ||delta-W - decode(encode)|| / ||delta-W|| over all modules (0 exact, 1 nothing kept)."""
+    kept = codec.encode(adapter).double().square().sum()
+    total = sum(float(adapter.delta(name).double().square().sum()) for name in adapter.factors)
+    return max(0.0, 1.0 - float(kept) / total) ** 0.5 if total else 0.0

@@ -1,0 +1,87 @@
+"""Which modules an adapter covers, and their shapes: what codec, generator and language model agree on."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from icmlora_cli.errors import CorruptFile
+from icmlora_cli.weights.adapter import Adapter
+
+LAYER = re.compile(r"\.(\d+)\.")
+
+
+@dataclass(frozen=True)
+class ModuleShape:
+    """One module that carries a LoRA.
+
+    Args:
+        name: full module name in the base model.
+        out_features: rows of delta-W.
+        in_features: columns of delta-W.
+    """
+
+    name: str
+    out_features: int
+    in_features: int
+
+    @property
+    def layer(self) -> int:
+        """The index of its block (0 where the name has none)."""
+        found = LAYER.search(self.name)
+        return int(found.group(1)) if found else 0
+
+    @property
+    def kind(self) -> str:
+        """The last part of its name, such as ``q_proj``."""
+        return self.name.rsplit(".", 1)[-1]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The modules of a family of adapters, in one fixed order.
+
+    Args:
+        modules: ordered by layer, then kind, then name.
+        fan_in_fan_out: the base keeps these weights as [in, out].
+    """
+
+    modules: tuple[ModuleShape, ...]
+    fan_in_fan_out: bool = False
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the JSON form."""
+        rows = [[item.name, item.out_features, item.in_features] for item in self.modules]
+        return {"modules": rows, "fan_in_fan_out": self.fan_in_fan_out}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, object]) -> "Layout":
+        """Rebuild a layout from its JSON form.
+
+        Raises:
+            CorruptFile: if the value is not a layout.
+        """
+        try:
+            rows = value["modules"]
+            assert isinstance(rows, list)
+            modules = tuple(ModuleShape(str(name), int(out), int(inn)) for name, out, inn in rows)
+        except (KeyError, TypeError, ValueError, AssertionError) as error:
+            raise CorruptFile("the layout of the generator's modules is broken") from error
+        return cls(modules, bool(value.get("fan_in_fan_out")))
+
+
+def layout_of(adapters: Sequence[Adapter]) -> Layout:
+    """Return the layout that covers the modules of all adapters.
+
+    Raises:
+        CorruptFile: if two adapters disagree on a module's shape or orientation.
+    """
+    shapes: dict[str, ModuleShape] = {}
+    for adapter in adapters:
+        if adapter.fan_in_fan_out != adapters[0].fan_in_fan_out:
+            raise CorruptFile("the adapters are of base models with different weight orientation")
+        for name, item in adapter.factors.items():
+            shape = ModuleShape(name, int(item.lora_B.shape[0]), int(item.lora_A.shape[1]))
+            if shapes.setdefault(name, shape) != shape:
+                raise CorruptFile(f"{name} has two shapes among the adapters: they are of different base models")
+    ordered = sorted(shapes.values(), key=lambda item: (item.layer, item.kind, item.name))
+    return Layout(tuple(ordered), adapters[0].fan_in_fan_out)

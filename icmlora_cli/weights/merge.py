@@ -1,0 +1,60 @@
+"""Adding an adapter's delta-W to a model's own weights, for good or for a while."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from icmlora_cli.errors import CorruptFile
+from icmlora_cli.weights.adapter import Adapter
+
+
+def _weight(model: torch.nn.Module, name: str) -> torch.nn.Parameter:
+    try:
+        weight = model.get_submodule(name).weight
+    except AttributeError as error:
+        raise CorruptFile(f"the base model has no module {name}: the adapter is of another base") from error
+    assert isinstance(weight, torch.nn.Parameter)
+    return weight
+
+
+def merge(model: torch.nn.Module, adapter: Adapter) -> None:
+    """Add the adapter to the model's weights in place; the sum is made in fp32 and kept in the weights' dtype.
+
+    Raises:
+        CorruptFile: if a module is missing or has another shape; the model is then unchanged.
+    """
+    patches: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
+    for name in adapter.factors:
+        weight, delta = _weight(model, name), adapter.delta(name)
+        oriented = delta.T if adapter.fan_in_fan_out else delta
+        if weight.shape != oriented.shape:
+            raise CorruptFile(f"{name} is {tuple(weight.shape)} in the base and {tuple(oriented.shape)} in the adapter")
+        patches.append((weight, oriented))
+    with torch.no_grad():
+        for weight, oriented in patches:
+            weight.copy_((weight.float() + oriented.to(weight.device)).to(weight.dtype))
+
+
+@contextmanager
+def merged(model: torch.nn.Module, adapter: Adapter | None) -> Iterator[None]:
+    """Merge the adapter within the body, and put the very same weights back afterwards.
+
+    Args:
+        model: the base model.
+        adapter: what to merge; None leaves the base as it is.
+
+    Raises:
+        CorruptFile: if the adapter does not fit.
+    """
+    if adapter is None:
+        yield
+        return
+    saved = [(weight, weight.detach().clone()) for weight in (_weight(model, name) for name in adapter.factors)]
+    try:
+        merge(model, adapter)
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, original in saved:
+                weight.copy_(original)
