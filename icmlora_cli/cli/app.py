@@ -1,8 +1,12 @@
 """The ``icmlora`` command: puts the nouns and verbs together."""
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from icmlora_cli.cli import adapter, base, demo, doctor, evaluate, gen, harvest, recipe, storage, task, train
 
 app = typer.Typer(
     name="icmlora",
@@ -27,5 +31,22 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
+    home: Annotated[
+        Path | None, typer.Option("--home", help="Registry folder for this command; ICMLORA_HOME does the same.")
+    ] = None,
 ) -> None:
-    pass
+    if home is not None:
+        os.environ["ICMLORA_HOME"] = str(home)
+
+
+app.add_typer(task.app, name="task")
+app.add_typer(base.app, name="base")
+app.add_typer(adapter.app, name="adapter")
+app.add_typer(recipe.app, name="recipe")
+app.command(epilog="Example: icmlora harvest --tasks 'pick_*' --steps 60")(harvest.harvest)
+app.command(epilog="Example: icmlora train --name mine")(train.train)
+app.command(epilog='Example: icmlora gen "Give the last of the three words." -o out/')(gen.gen)
+app.command("eval", epilog="Example: icmlora eval --tasks 'pick_*' --limit 50")(evaluate.evaluate)
+app.command(epilog="Example: icmlora storage --json")(storage.storage)
+app.command(epilog="Example: icmlora demo")(demo.demo)
+app.command(epilog="Example: icmlora doctor")(doctor.doctor)

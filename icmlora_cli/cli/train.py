@@ -1,0 +1,55 @@
+"""``icmlora train``: one generator over all harvested tasks."""
+
+from typing import Annotated
+
+import typer
+
+from icmlora_cli.cli.options import DEFAULT_BASE, Base, Device, Json, Offline, Quiet, Recipe, Seed, Tasks
+from icmlora_cli.cli.out import session
+
+
+def train(
+    tasks: Tasks = None,
+    base: Base = DEFAULT_BASE,
+    recipe: Recipe = None,
+    name: Annotated[str, typer.Option("--name", "-n", help="The generator's name.")] = "default",
+    arch: Annotated[str | None, typer.Option("--arch", help="token, or conv1d (the paper's).")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Optimizer steps.")] = None,
+    seed: Seed = None,
+    device: Device = None,
+    offline: Offline = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a generator (conditional VAE) on the harvested adapters, all tasks jointly.
+
+    Without --tasks, all harvested tasks of split 'train'. Tasks of split 'unseen' are refused. Interrupted, it
+    goes on where it was.
+    """
+    with session("train", as_json=as_json, quiet=quiet) as out:
+        from icmlora_cli.config.recipes import TrainRecipe, resolve
+        from icmlora_cli.registry.home import Home, checked_name
+        from icmlora_cli.workflows.select import tasks_to_train
+
+        home = Home.from_environment()
+        overrides = {"arch": arch, "steps": steps, "seed": seed}
+        settings = resolve(TrainRecipe, recipe, "train", overrides)
+        checked_name(name, "generator")
+        chosen = tasks_to_train(home, base, tasks)
+        from icmlora_cli.workflows.base import resolve as resolve_base
+        from icmlora_cli.workflows.train import run
+
+        with out.progress() as on_progress:
+            found = resolve_base(base, home, offline=offline, on_progress=on_progress)
+            result = run(chosen, found, settings, home, name=name, device=device, on_progress=on_progress)
+        out.result(vars(result) | {"folder": str(result.folder), "tasks": list(result.tasks), "name": name})
+        state = "trained" if result.trained else "was there already: same adapters, same recipe"
+        out.line(
+            str(result.folder)
+            if quiet
+            else f"generator {name!r} ({state}): {len(result.tasks)} tasks, {result.parameters:,} numbers, "
+            f"{result.bytes / 1e6:.1f} MB, in {result.folder}\n"
+            f"relative error of delta-W on its own tasks, from their descriptions: {result.error:.3f} "
+            f"(the basis alone: {result.codec_error:.3f})"
+        )
+        out.note('next: icmlora gen "what the adapter should do" -o out/   and: icmlora eval')

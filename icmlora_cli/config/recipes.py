@@ -1,0 +1,171 @@
+"""Recipes: every setting of a workflow, in YAML. Precedence: command line > recipe > default."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from icmlora_cli.config.spec_yaml import load_spec
+from icmlora_cli.errors import SpecFault, UsageFault
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class RecipeModel(BaseModel):
+    """What all recipes share: frozen, and an unknown key is a fault."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class HarvestRecipe(RecipeModel):
+    """How one LoRA per task is trained on the frozen base.
+
+    Args:
+        rank: r of the LoRA.
+        alpha: ``lora_alpha``; delta-W is scaled by alpha / rank.
+        target_modules: ``auto`` (PEFT's default for the architecture) or module name endings.
+        steps: optimizer steps a task.
+        batch_size: examples a step.
+        learning_rate: peak of the one-cycle schedule.
+        warmup: share of the steps in which the rate rises.
+        weight_decay: of AdamW.
+        max_grad_norm: gradients are clipped to this norm.
+        keep: how many of the last checkpoints are kept.
+        keep_every: steps between kept checkpoints.
+        save_every: steps between saves of the training state, for resuming.
+        validate_on: validation examples scored at the end, at most.
+        seed: of lora_A (one for all tasks of a base) and of the order of the data.
+    """
+
+    rank: Count = 4
+    alpha: Positive = 8.0
+    target_modules: Literal["auto"] | tuple[str, ...] = "auto"
+    steps: Count = 100
+    batch_size: Count = 12
+    learning_rate: Positive = 3e-3
+    warmup: Share = 0.2
+    weight_decay: NotNegative = 0.0
+    max_grad_norm: Positive = 1.0
+    keep: Count = 3
+    keep_every: Count = 5
+    save_every: Count = 25
+    validate_on: Count = 64
+    seed: Seed = 0
+
+
+class VectorRecipe(RecipeModel):
+    """How task vectors are read from the frozen base.
+
+    Args:
+        layer: share of the base's depth whose hidden state is read (0.67 is layer 20 of 30).
+        shots: demonstrations in one prompt.
+        draws: vectors from demonstrations for each task.
+    """
+
+    layer: Annotated[float, Field(gt=0, le=1)] = 0.67
+    shots: Count = 5
+    draws: Count = 8
+
+
+class TrainRecipe(RecipeModel):
+    """How the generator is trained on harvested adapters.
+
+    Args:
+        arch: ``token`` (a head per module) or ``conv1d`` (the paper's strided convolutions).
+        latent_dim: size of z.
+        hidden_dim: width of the networks.
+        code_dim: numbers between the networks and the heads.
+        energy: share of the adapters' energy that each side of the codec's basis keeps.
+        max_width: largest width of the basis.
+        steps: optimizer steps.
+        batch_size: (adapter, condition) pairs a step.
+        learning_rate: peak, cosine to zero.
+        weight_decay: of AdamW.
+        kl_weight: weight of the KL term after its warm-up (0.005 in the paper).
+        kl_warmup: share of the steps in which that weight rises.
+        condition_noise: standard deviation of the noise on standardised conditions.
+        save_every: steps between saves of the training state, for resuming.
+        seed: of initialisation, data order and noise.
+        vectors: how task vectors are read.
+    """
+
+    arch: Literal["token", "conv1d"] = "token"
+    latent_dim: Count = 32
+    hidden_dim: Count = 256
+    code_dim: Count = 64
+    energy: Annotated[float, Field(gt=0, le=1)] = 0.999
+    max_width: Count = 48
+    steps: Count = 1500
+    batch_size: Count = 16
+    learning_rate: Positive = 1e-3
+    weight_decay: NotNegative = 0.0
+    kl_weight: NotNegative = 0.005
+    kl_warmup: Share = 0.3
+    condition_noise: NotNegative = 0.1
+    save_every: Count = 250
+    seed: Seed = 0
+    vectors: VectorRecipe = VectorRecipe()
+
+
+R = TypeVar("R", bound=RecipeModel)
+KINDS: dict[str, type[RecipeModel]] = {"harvest": HarvestRecipe, "train": TrainRecipe}
+
+
+def recipes_folder() -> Path:
+    """Return the folder of the recipes that ship with icmlora (in the wheel, or in a source checkout)."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "recipes"
+    return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def shipped_recipes() -> tuple[str, ...]:
+    """Return the names of the shipped recipes, such as ``harvest/default``."""
+    folder = recipes_folder()
+    return tuple(sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")))
+
+
+def recipe_path(reference: Path, kind: str) -> Path:
+    """Find a recipe by file name, by its shipped name, or by its shipped name within its kind.
+
+    Raises:
+        UsageFault: if there is none.
+    """
+    if reference.is_file():
+        return reference
+    for name in (reference.as_posix(), f"{kind}/{reference.as_posix()}"):
+        if name in shipped_recipes():
+            return recipes_folder() / f"{name}.yaml"
+    raise UsageFault(
+        f"there is no recipe {str(reference)!r}",
+        where=f"{reference.absolute()}, and the recipes that ship with icmlora",
+        hint=f"give a YAML file or one of: {', '.join(shipped_recipes())}",
+    )
+
+
+def resolve(model: type[R], reference: Path | None, kind: str, overrides: Mapping[str, object]) -> R:
+    """Return a recipe: the defaults, under the file's values, under the command line's.
+
+    Args:
+        model: the recipe's class.
+        reference: a file or shipped name; None for the defaults.
+        kind: ``harvest`` or ``train``: where short names are looked up.
+        overrides: values of the command line; None means unset.
+
+    Raises:
+        SpecFault: if the file or a value is wrong; lists all faults.
+        UsageFault: if there is no such recipe.
+    """
+    recipe = model() if reference is None else load_spec(recipe_path(reference, kind), model)
+    given = {key: value for key, value in overrides.items() if value is not None}
+    if not given:
+        return recipe
+    try:
+        return model.model_validate(recipe.model_dump() | given)
+    except ValidationError as error:
+        faults = [f"--{'.'.join(map(str, item['loc'])).replace('_', '-')}: {item['msg']}" for item in error.errors()]
+        raise SpecFault("a value on the command line is wrong", faults) from error

@@ -1,0 +1,144 @@
+"""A trained generator as a folder: ``generator.safetensors`` and ``generator.json``. The encoder is not kept."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from icmlora_cli.errors import CorruptFile, NotFound
+from icmlora_cli.generator.conditions import ConditionSpace
+from icmlora_cli.generator.fit import sample
+from icmlora_cli.generator.networks import CVAE, NetworkConfig, build
+from icmlora_cli.registry import files
+from icmlora_cli.weights.adapter import Adapter, read_safetensors
+from icmlora_cli.weights.codec import Codec
+from icmlora_cli.weights.layout import Layout
+
+WEIGHTS = "generator.safetensors"
+CONFIG = "generator.json"
+SCHEMA = "icmlora.generator/1"
+ENCODER = ("read", "posterior", "down")  # what generation does not need
+
+
+@dataclass(frozen=True)
+class Generator:
+    """Everything that generation needs beside the base model.
+
+    Args:
+        model: the networks, in eval mode.
+        codec: the shared basis.
+        space: the statistics of the conditions.
+        module_scale: fp32 [modules]: what normalised cores are multiplied by.
+        rank: rank of generated adapters.
+        about: the rest of ``generator.json``: base, tasks, recipe, licences, figures.
+    """
+
+    model: CVAE
+    codec: Codec
+    space: ConditionSpace
+    module_scale: torch.Tensor
+    rank: int
+    about: Mapping[str, object]
+
+    def generate(
+        self, text: torch.Tensor | None, demonstrations: torch.Tensor | None, *, seed: int | None = None
+    ) -> Adapter:
+        """Return the adapter of a task.
+
+        Args:
+            text: task vector of the description, fp32 [hidden], or None.
+            demonstrations: task vector of demonstrations, fp32 [hidden], or None.
+            seed: draw z from the prior with this seed; None takes the prior's mean.
+        """
+        with torch.no_grad():
+            c = self.space.condition(text, demonstrations)[None]
+            gaussian = self.model.prior(c)
+            z = gaussian[0] if seed is None else sample(gaussian, torch.Generator().manual_seed(seed))
+            tokens = self.model.decode(z, c)[0] * self.module_scale[:, None, None]
+        return self.codec.decode(tokens, rank=self.rank)
+
+
+def module_scales(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the root mean square of each module's numbers over adapters.
+
+    Args:
+        tokens: fp32 [adapters, modules, R, R].
+        mask: bool [modules, R, R].
+    """
+    squares = (tokens.square() * mask).sum(dim=(0, 2, 3))
+    return (squares / (mask.sum(dim=(1, 2)) * tokens.shape[0])).sqrt().clamp(min=1e-8)
+
+
+def save_generator(folder: Path, generator: Generator) -> None:
+    """Write the generator's weights, then its JSON.
+
+    Raises:
+        OutOfSpace: if the disk is full.
+    """
+    tensors = {
+        f"model.{name}": item.detach().contiguous()
+        for name, item in generator.model.state_dict().items()
+        if name.split(".")[0] not in ENCODER
+    }
+    tensors |= generator.codec.tensors() | generator.space.tensors()
+    tensors["module_scale"] = generator.module_scale
+    files.write_with(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    config = {
+        "schema": SCHEMA,
+        "network": generator.model.config.as_dict(),
+        "layout": generator.codec.layout.as_dict(),
+        "base_model": generator.codec.base_model,
+        "rank": generator.rank,
+        "sha256": files.sha256_file(folder / WEIGHTS),
+    }
+    files.write_json(folder / CONFIG, config | dict(generator.about))
+
+
+def read_config(folder: Path) -> dict[str, object]:
+    """Read ``generator.json``.
+
+    Raises:
+        NotFound: if the folder holds no generator.
+        CorruptFile: if it is not one that this version reads.
+    """
+    if not (folder / CONFIG).is_file():
+        raise NotFound("there is no generator", where=str(folder), hint="train one: icmlora train")
+    config = files.read_json(folder / CONFIG)
+    if config.get("schema") != SCHEMA:
+        raise CorruptFile(f"{CONFIG} is not of the schema {SCHEMA}", where=str(folder))
+    return config
+
+
+def load_generator(folder: Path) -> Generator:
+    """Load a generator.
+
+    Raises:
+        NotFound: if the folder holds none.
+        CorruptFile: if a file is broken or not what the JSON says.
+    """
+    config = read_config(folder)
+    tensors = read_safetensors(folder / WEIGHTS)
+    if files.sha256_file(folder / WEIGHTS) != config.get("sha256"):
+        raise CorruptFile(
+            f"{WEIGHTS} is not the file that {CONFIG} describes", where=str(folder), hint="train again: icmlora train"
+        )
+    network, layout, rank = config.get("network"), config.get("layout"), config.get("rank")
+    if not isinstance(network, dict) or not isinstance(layout, dict) or not isinstance(rank, int):
+        raise CorruptFile(f"{CONFIG} lacks its network, layout or rank", where=str(folder))
+    try:
+        model = build(NetworkConfig(**network))
+        codec = Codec.from_tensors(
+            tensors, Layout.from_dict(layout), model.config.width, str(config.get("base_model") or "")
+        )
+        space = ConditionSpace.from_tensors(tensors)
+        weights = {name[6:]: item for name, item in tensors.items() if name.startswith("model.")}
+        missing, unexpected = model.load_state_dict(weights, strict=False)
+        scale = tensors["module_scale"]
+    except (TypeError, KeyError, RuntimeError) as error:
+        raise CorruptFile(f"the generator's files do not fit together: {error}", where=str(folder)) from error
+    lost = [name for name in missing if name.split(".")[0] not in ENCODER]
+    if lost or unexpected:
+        raise CorruptFile(f"the generator's weights lack {(lost or unexpected)[0]}", where=str(folder))
+    return Generator(model.eval(), codec, space, scale, rank, config)

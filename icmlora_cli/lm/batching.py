@@ -1,0 +1,98 @@
+"""Batches of examples of like length, padded on the left so that all answers end together."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from icmlora_cli.lm.prompts import Encoded
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded token ids.
+
+    Args:
+        input_ids: int64 [B, T], padded on the left.
+        attention_mask: int64 [B, T], 1 where there is a token.
+        position_ids: int64 [B, T], counted from each row's first token.
+        labels: int64 [B, K], the answers at the row's end, ``IGNORED`` before them.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    position_ids: torch.Tensor
+    labels: torch.Tensor
+
+
+def collate(rows: Sequence[Encoded], pad_id: int, device: torch.device) -> Batch:
+    """Pad a few examples into one batch."""
+    longest = max(row.length for row in rows)
+    answer = max(len(row.answer_ids) for row in rows)
+    ids = torch.full((len(rows), longest), pad_id, dtype=torch.long)
+    mask = torch.zeros(len(rows), longest, dtype=torch.long)
+    labels = torch.full((len(rows), answer), IGNORED, dtype=torch.long)
+    for index, row in enumerate(rows):
+        ids[index, longest - row.length :] = torch.tensor(row.prompt_ids + row.answer_ids)
+        mask[index, longest - row.length :] = 1
+        labels[index, answer - len(row.answer_ids) :] = torch.tensor(row.answer_ids)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    return Batch(ids.to(device), mask.to(device), positions.to(device), labels.to(device))
+
+
+def answer_log_probs(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run the model and read its prediction of each answer token; logits are computed at those positions only.
+
+    Returns:
+        Log-probabilities of the answer tokens, fp32 [B, K] (0 where ignored), and whether each is the model's first
+        choice, bool [B, K] (True where ignored).
+    """
+    count = batch.labels.shape[1]
+    logits = model(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        use_cache=False,
+        logits_to_keep=count + 1,
+    ).logits[:, :-1]  # (B, K, vocabulary): the position before each answer token predicts it
+    scored = batch.labels != IGNORED
+    target = batch.labels.clamp(min=0)
+    log_probs = torch.log_softmax(logits.float(), dim=-1).gather(2, target[..., None])[..., 0]
+    right = logits.argmax(-1) == target
+    return log_probs.masked_fill(~scored, 0.0), right | ~scored
+
+
+def training_batches(lengths: Sequence[int], *, batch_size: int, steps: int, seed: int) -> list[list[int]]:
+    """Plan every step's batch ahead, so that a resumed run sees the data in the same order.
+
+    Each epoch is shuffled, cut into pools of 8 batches, each pool sorted by length and cut into batches, and the
+    epoch's batches shuffled again. An epoch's remainder that fills no batch is dropped unless it is all there is.
+
+    Args:
+        lengths: tokens of each example.
+        batch_size: examples a step; fewer where there are fewer.
+        steps: how many batches to plan.
+        seed: of the shuffles.
+    """
+    shuffler = random.Random(seed)
+    size = min(batch_size, len(lengths))
+    plan: list[list[int]] = []
+    while len(plan) < steps:
+        order = list(range(len(lengths)))
+        shuffler.shuffle(order)
+        epoch: list[list[int]] = []
+        for start in range(0, len(order), 8 * size):
+            pool = sorted(order[start : start + 8 * size], key=lambda index: lengths[index])
+            epoch += [pool[at : at + size] for at in range(0, len(pool) - size + 1, size)]
+        shuffler.shuffle(epoch)
+        plan += epoch
+    return plan[:steps]
+
+
+def scoring_batches(lengths: Sequence[int], *, batch_size: int) -> list[list[int]]:
+    """Cut the examples, sorted by length, into batches; each index comes once."""
+    order = sorted(range(len(lengths)), key=lambda index: lengths[index])
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]

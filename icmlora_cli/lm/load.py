@@ -1,0 +1,167 @@
+"""Load a base model that is on this machine: frozen, in eval mode, on the best device, local files only."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from icmlora_cli.errors import CorruptFile, UsageFault
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from icmlora_cli.registry.bases import Base
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class LoadedBase:
+    """A frozen base model, ready to run.
+
+    Args:
+        base: where it came from.
+        model: the causal language model, in eval mode, no parameter of which requires a gradient.
+        tokenizer: its tokenizer, with a padding token.
+        device: where the parameters are.
+        dtype: of the floating parameters.
+    """
+
+    base: Base
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
+    dtype: torch.dtype
+
+
+def devices() -> tuple[str, ...]:
+    """Return the kinds of device found, the best first; ``cpu`` is always the last."""
+    found = ["cuda"] if torch.cuda.is_available() else []
+    found += ["xpu"] if torch.xpu.is_available() else []
+    found += ["mps"] if torch.backends.mps.is_available() else []
+    return (*found, "cpu")
+
+
+def pick_device(name: str | None) -> torch.device:
+    """Return the device to run on.
+
+    Args:
+        name: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` ...; None takes the best one found.
+
+    Raises:
+        UsageFault: if there is no such device.
+    """
+    found = devices()
+    if name is None:
+        return torch.device(found[0])
+    kind, _, index = name.partition(":")
+    counts = {"cuda": torch.cuda.device_count, "xpu": torch.xpu.device_count}
+    count = counts[kind]() if kind in counts else 1
+    if kind not in found or (":" in name and (not index.isdecimal() or int(index) >= count)):
+        raise UsageFault(
+            f"there is no device {name!r} on this machine",
+            hint=f"--device {' or '.join(found)}, or leave it out for the best one (see: icmlora doctor)",
+        )
+    return torch.device(name)
+
+
+def bf16_supported(device: torch.device) -> bool:
+    """Tell whether ``device`` computes in bfloat16 natively."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "xpu"
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Return the dtype of a name; ``auto`` is bfloat16 where the device supports it, float32 elsewhere.
+
+    Raises:
+        UsageFault: if the name is not known.
+    """
+    if name == "auto":
+        return torch.bfloat16 if bf16_supported(device) else torch.float32
+    if name not in DTYPES:
+        raise UsageFault(f"unknown dtype {name!r}", hint=f"use auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers from drawing progress bars and printing remarks; what was set before comes back."""
+    from transformers.utils import logging as hf_logging
+
+    verbosity = hf_logging.get_verbosity()
+    bars = hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity(logging.ERROR)
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(verbosity)
+        if bars:
+            hf_logging.enable_progress_bar()
+
+
+def load_base(base: Base, *, device: str | None = None, dtype: str = "auto") -> LoadedBase:
+    """Load a base model from its folder; nothing is fetched.
+
+    Args:
+        base: a recorded base.
+        device: see :func:`pick_device`.
+        dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+
+    Raises:
+        CorruptFile: if a file is damaged, missing, or lacks weights of the architecture.
+        UsageFault: if the device or dtype is not there.
+    """
+    where = pick_device(device)
+    kind = pick_dtype(dtype, where)
+    with quiet_transformers():
+        model = _model(base, kind)
+        tokenizer = _tokenizer(base)
+    model = model.to(where).eval()
+    model.requires_grad_(False)
+    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return LoadedBase(base=base, model=model, tokenizer=tokenizer, device=where, dtype=kind)
+
+
+def _model(base: Base, dtype: torch.dtype) -> PreTrainedModel:
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            base.path, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise _corrupt(base, str(error)) from error
+    missing = sorted(report["missing_keys"])
+    if missing:  # transformers would leave them random
+        raise _corrupt(base, f"{len(missing)} weights are missing, {missing[0]} the first of them")
+    return model
+
+
+def _tokenizer(base: Base) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(base.path, local_files_only=True)
+    except Exception as error:  # the tokenizers library raises bare Exception for a damaged tokenizer.json
+        raise _corrupt(base, f"its tokenizer cannot be read: {error}") from error
+
+
+def _corrupt(base: Base, reason: str) -> CorruptFile:
+    first = reason.strip().splitlines()[0] if reason.strip() else "unreadable"
+    return CorruptFile(
+        f"base model {base.name} cannot be loaded: {first}",
+        where=str(base.path),
+        hint=f"icmlora base show {base.name} --verify, then: icmlora base remove {base.name} && "
+        f"icmlora base pull {base.name}",
+    )

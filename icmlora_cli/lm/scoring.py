@@ -1,0 +1,67 @@
+"""Scoring answers: exact match under greedy decoding, and negative log-likelihood."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from icmlora_cli.lm.batching import answer_log_probs, collate, scoring_batches
+from icmlora_cli.lm.load import LoadedBase
+from icmlora_cli.lm.prompts import Encoded
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one adapter on one task, example by example.
+
+    Args:
+        exact: whether greedy decoding writes the whole answer.
+        nll: negative log-likelihood of the answer, nats per token.
+    """
+
+    exact: tuple[bool, ...]
+    nll: tuple[float, ...]
+
+    @property
+    def exact_match(self) -> float:
+        """Share of exact answers, 0 to 1."""
+        return sum(self.exact) / len(self.exact)
+
+    @property
+    def mean_nll(self) -> float:
+        """Mean over examples of the answer's nats per token."""
+        return sum(self.nll) / len(self.nll)
+
+
+def score(
+    loaded: LoadedBase,
+    rows: Sequence[Encoded],
+    *,
+    batch_size: int = 32,
+    on_batch: Callable[[int], None] | None = None,
+) -> Scores:
+    """Score answers with one forward pass each.
+
+    Greedy decoding writes an answer exactly when each of its tokens is the model's first choice after the tokens
+    before it, so exact match needs no generation. (An answer spelled with other tokens counts as wrong.)
+
+    Args:
+        loaded: the base, with whatever is merged into it.
+        rows: the examples.
+        batch_size: rows a forward pass.
+        on_batch: told how many rows are done.
+    """
+    exact = [False] * len(rows)
+    nll = [0.0] * len(rows)
+    done = 0
+    for indices in scoring_batches([row.length for row in rows], batch_size=batch_size):
+        batch = collate([rows[index] for index in indices], loaded.tokenizer.pad_token_id, loaded.device)
+        with torch.inference_mode():
+            log_probs, right = answer_log_probs(loaded.model, batch)
+        for at, index in enumerate(indices):
+            exact[index] = bool(right[at].all())
+            nll[index] = -float(log_probs[at].double().sum()) / len(rows[index].answer_ids)
+        done += len(indices)
+        if on_batch is not None:
+            on_batch(done)
+    return Scores(tuple(exact), tuple(nll))

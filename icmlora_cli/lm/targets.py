@@ -1,0 +1,39 @@
+"""Which modules of an architecture a LoRA goes on when the recipe says ``auto``."""
+
+from collections.abc import Sequence
+
+import torch
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+
+from icmlora_cli.errors import UsageFault
+
+
+def target_modules(model: torch.nn.Module, wanted: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the module name endings that get a LoRA.
+
+    Args:
+        model: the base model.
+        wanted: ``auto`` for PEFT's own choice for the architecture, else the endings.
+
+    Raises:
+        UsageFault: if PEFT knows no default for the architecture, or an ending matches nothing.
+    """
+    if wanted == "auto":
+        kind = str(model.config.model_type)
+        known = dict(TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING) | {"gemma3_text": ["q_proj", "v_proj"]}
+        if kind not in known:
+            raise UsageFault(
+                f"no default target modules for the architecture {kind!r}",
+                hint="name them in the recipe, for example target_modules: [q_proj, v_proj]",
+            )
+        wanted = known[kind]
+    endings = (wanted,) if isinstance(wanted, str) else tuple(wanted)
+    names = [name for name, _ in model.named_modules()]
+    for ending in endings:
+        if not any(name == ending or name.endswith(f".{ending}") for name in names):
+            leaves = sorted({name.rsplit(".", 1)[-1] for name in names if name.endswith(("proj", "attn", "fc1", "fc2"))})
+            raise UsageFault(
+                f"the base model has no module that ends in {ending!r}",
+                hint=f"choose among {', '.join(leaves)}" if leaves else None,
+            )
+    return endings

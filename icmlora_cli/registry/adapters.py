@@ -1,0 +1,188 @@
+"""Harvested adapters on disk: ``adapters/<base>/<task>/<key>/`` with checkpoints and, last of all, a manifest."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from icmlora_cli.errors import CorruptFile, NotFound
+from icmlora_cli.registry import files
+from icmlora_cli.registry.home import Home
+
+SCHEMA = "icmlora.adapter/1"
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One kept checkpoint of a harvested adapter.
+
+    Args:
+        step: optimizer steps behind it.
+        folder: the PEFT folder's name within the adapter's.
+        sha256: of its ``adapter_model.safetensors``.
+        bytes: of all its files.
+    """
+
+    step: int
+    folder: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class AdapterRecord:
+    """A finished harvested adapter.
+
+    Args:
+        task: the task's name.
+        key: hash of base, task data and recipe: the same harvest has the same key.
+        base: slug of the base's folder.
+        weight_hash: the base's.
+        data_hash: the task's, when it was harvested.
+        created: UTC time, ISO 8601.
+        checkpoints: from the first to the last step.
+        figures: what was measured, such as ``exact_match`` on validation examples and ``seconds``.
+        about: the rest: recipe, versions, device, licence.
+        folder: where it is.
+    """
+
+    task: str
+    key: str
+    base: str
+    weight_hash: str
+    data_hash: str
+    created: str
+    checkpoints: tuple[Checkpoint, ...]
+    figures: Mapping[str, float]
+    about: Mapping[str, object]
+    folder: Path
+
+    @property
+    def last(self) -> Path:
+        """The PEFT folder of the last checkpoint."""
+        return self.folder / self.checkpoints[-1].folder
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all kept checkpoints."""
+        return sum(item.bytes for item in self.checkpoints)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the manifest's JSON form."""
+        return {
+            "schema": SCHEMA,
+            "task": self.task,
+            "key": self.key,
+            "base": self.base,
+            "weight_hash": self.weight_hash,
+            "data_hash": self.data_hash,
+            "created": self.created,
+            "checkpoints": [vars(item) for item in self.checkpoints],
+            "figures": dict(self.figures),
+            "about": dict(self.about),
+        }
+
+
+def _record(path: Path) -> AdapterRecord:
+    value = files.read_json(path)
+    try:
+        if value["schema"] != SCHEMA:
+            raise ValueError(f"schema {value['schema']!r}")
+        checkpoints, figures, about = value["checkpoints"], value["figures"], value["about"]
+        assert isinstance(checkpoints, list) and isinstance(figures, dict) and isinstance(about, dict) and checkpoints
+        texts = {key: str(value[key]) for key in ("task", "key", "base", "weight_hash", "data_hash", "created")}
+        kept = tuple(Checkpoint(**item) for item in checkpoints)
+        return AdapterRecord(**texts, checkpoints=kept, figures=figures, about=about, folder=path.parent)
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        raise CorruptFile(
+            f"the adapter's manifest is broken: {error}",
+            where=str(path),
+            hint="delete the folder and harvest again: icmlora harvest",
+        ) from error
+
+
+@dataclass(frozen=True)
+class AdapterStore:
+    """The harvested adapters of a registry.
+
+    Args:
+        home: where they are.
+    """
+
+    home: Home
+
+    def folder(self, base: str, task: str, key: str) -> Path:
+        """Return where an adapter is, or will be."""
+        return self.home.adapters / base / task / key
+
+    def find(self, base: str, task: str, key: str) -> AdapterRecord | None:
+        """Return a finished adapter, or None.
+
+        Raises:
+            CorruptFile: if its manifest is broken.
+        """
+        path = self.folder(base, task, key) / MANIFEST
+        return _record(path) if path.is_file() else None
+
+    def record(self, record: AdapterRecord) -> None:
+        """Write the manifest, which makes the adapter finished."""
+        files.write_json(record.folder / MANIFEST, record.as_dict())
+
+    def all(self, base: str | None = None) -> tuple[AdapterRecord, ...]:
+        """Return the finished adapters, by task and time.
+
+        Args:
+            base: slug of a base; None for all.
+
+        Raises:
+            CorruptFile: if a manifest is broken.
+        """
+        pattern = f"{base or '*'}/*/*/{MANIFEST}"
+        found = [_record(path) for path in self.home.adapters.glob(pattern)]
+        return tuple(sorted(found, key=lambda item: (item.base, item.task, item.created)))
+
+    def latest(self, base: str, task: str) -> AdapterRecord:
+        """Return the task's newest adapter.
+
+        Raises:
+            NotFound: if there is none.
+        """
+        found = [_record(path) for path in (self.home.adapters / base / task).glob(f"*/{MANIFEST}")]
+        if not found:
+            raise NotFound(
+                f"task {task!r} has no harvested adapter",
+                where=str(self.home.adapters / base / task),
+                hint=f"icmlora harvest --tasks {task}",
+            )
+        return max(found, key=lambda item: item.created)
+
+    def checked(self, record: AdapterRecord, checkpoint: Checkpoint) -> Path:
+        """Return a checkpoint's PEFT folder, once its weights have been compared with the manifest.
+
+        Raises:
+            CorruptFile: if the weights are missing or changed.
+        """
+        folder = record.folder / checkpoint.folder
+        weights = folder / "adapter_model.safetensors"
+        if not weights.is_file() or files.sha256_file(weights) != checkpoint.sha256:
+            raise CorruptFile(
+                f"the adapter of task {record.task!r} is missing or not what its manifest says",
+                where=str(weights),
+                hint=f"icmlora adapter remove {record.task} --yes && icmlora harvest --tasks {record.task}",
+            )
+        return folder
+
+    def remove(self, task: str, base: str | None = None) -> int:
+        """Delete all adapters of a task and return the bytes freed.
+
+        Raises:
+            NotFound: if there are none.
+        """
+        folders = [path for path in self.home.adapters.glob(f"{base or '*'}/{task}") if path.is_dir()]
+        if not folders:
+            raise NotFound(f"task {task!r} has no adapters", where=str(self.home.adapters), hint="icmlora adapter list")
+        freed = sum(files.folder_bytes(folder) for folder in folders)
+        for folder in folders:
+            shutil.rmtree(folder)
+        return freed

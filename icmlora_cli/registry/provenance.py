@@ -1,0 +1,34 @@
+"""How an output was made: versions, time, command line."""
+
+import os
+import platform
+import sys
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+
+from icmlora_cli import __version__
+
+PACKAGES = ("torch", "transformers", "peft", "safetensors")
+
+
+def now() -> str:
+    """Return the UTC time, ISO 8601 with microseconds."""
+    return datetime.now(timezone.utc).isoformat()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that an output depends on."""
+    found = {"icmlora": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def command_line() -> str:
+    """Return the command as it was typed, with the program's folder left off."""
+    import shlex
+
+    return shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])

@@ -1,0 +1,1 @@
+"""Results as tables and cards. Nothing here prints or measures."""

@@ -1,0 +1,233 @@
+"""Look at what this machine has, and say what to type where something is missing. Nothing is fetched."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import icmlora_cli
+from icmlora_cli.registry.bases import Base, BaseStore
+from icmlora_cli.registry.home import Home
+from icmlora_cli.workflows.base import DEFAULT, at_hand
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "safetensors",
+    "gguf",
+    "huggingface_hub",
+    "tokenizers",
+    "typer",
+    "rich",
+    "pydantic",
+    "numpy",
+)
+EXTRAS = {"parquet": "pyarrow", "datasets": "datasets"}
+LITTLE_SPACE = 2 * 10**9  # bytes: one small base model with room for adapters
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device found: its name for ``--device``, what it is, memory in bytes (0 unknown), native bfloat16."""
+
+    name: str
+    description: str
+    memory: int
+    bf16: bool
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of the registry: whether it is there, can be written, and the bytes free on its disk."""
+
+    label: str
+    path: Path
+    exists: bool
+    writable: bool
+    free: int
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at.
+
+    Args:
+        name: what.
+        ok: whether it is as it should be.
+        detail: what was found.
+        mend: the command or change that mends it.
+        required: whether nothing works without it; the others are advice.
+    """
+
+    name: str
+    ok: bool
+    detail: str
+    mend: str | None = None
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class DoctorReport:
+    """What :func:`run` found.
+
+    Args:
+        devices: the best first.
+        versions: (package, version) pairs; the version is "" where it is not installed.
+        folders: home and cache.
+        bases: the base models recorded.
+        checks: in the order to read them.
+    """
+
+    devices: tuple[Device, ...]
+    versions: tuple[tuple[str, str], ...]
+    folders: tuple[Folder, ...]
+    bases: tuple[Base, ...]
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether everything required is there."""
+        return all(check.ok for check in self.checks if check.required)
+
+
+def run(home: Home) -> DoctorReport:
+    """Look at devices, versions, folders and bases.
+
+    Args:
+        home: the registry's folders; they are not made.
+    """
+    devices, torch_check = _devices()
+    versions = _versions()
+    folders = (_folder("home", home.root), _folder("cache", home.cache))
+    store = BaseStore(home)
+    checks = (
+        torch_check,
+        _packages_check(versions),
+        *(check for folder in folders for check in _folder_checks(folder)),
+        *_base_checks(store),
+        _pip_check(),
+        *(_extra_check(extra, module) for extra, module in EXTRAS.items()),
+    )
+    return DoctorReport(devices, versions, folders, store.all(), checks)
+
+
+def _devices() -> tuple[tuple[Device, ...], Check]:
+    try:
+        import torch
+
+        from icmlora_cli.lm.load import bf16_supported, devices
+    except (ImportError, OSError) as error:
+        return (), Check(
+            "torch", False, f"cannot be imported: {error}", "pip install --force-reinstall torch"
+        )
+    found: list[Device] = []
+    for kind in devices():
+        if kind in ("cuda", "xpu"):
+            backend = torch.cuda if kind == "cuda" else torch.xpu
+            for index in range(backend.device_count()):
+                facts = backend.get_device_properties(index)
+                device = torch.device(kind, index)
+                name = f"{kind}:{index}"
+                found.append(Device(name, str(facts.name), int(facts.total_memory), bf16_supported(device)))
+        elif kind == "mps":
+            found.append(Device("mps", platform.machine(), _memory(), False))
+        else:
+            cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} torch threads"
+            found.append(Device("cpu", cores, _memory(), False))
+    return tuple(found), Check("torch", True, f"runs on {found[0].name}")
+
+
+def _memory() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return 0
+
+
+def _versions() -> tuple[tuple[str, str], ...]:
+    found = [("python", platform.python_version()), ("icmlora", icmlora_cli.__version__)]
+    for package in PACKAGES:
+        try:
+            found.append((package, importlib.metadata.version(package)))
+        except importlib.metadata.PackageNotFoundError:
+            found.append((package, ""))
+    return tuple(found)
+
+
+def _packages_check(versions: tuple[tuple[str, str], ...]) -> Check:
+    absent = [package for package, version in versions if not version]
+    if absent:
+        return Check(
+            "packages", False, f"not installed: {', '.join(absent)}", f"pip install {' '.join(absent)}"
+        )
+    return Check("packages", True, f"{len(versions)} installed")
+
+
+def _folder(label: str, path: Path) -> Folder:
+    above = path
+    while not above.exists() and above != above.parent:
+        above = above.parent
+    try:
+        with tempfile.TemporaryFile(dir=above):
+            writable = True
+    except OSError:
+        writable = False
+    return Folder(label, path, path.is_dir(), writable, shutil.disk_usage(above).free)
+
+
+def _folder_checks(folder: Folder) -> tuple[Check, Check]:
+    variable = f"ICMLORA_{folder.label.upper()}"
+    state = "" if folder.exists else " (made when first needed)"
+    written = Check(
+        f"{folder.label} folder",
+        folder.writable,
+        f"{folder.path} {'can' if folder.writable else 'cannot'} be written{state}",
+        None if folder.writable else f"export {variable}=FOLDER_YOU_MAY_WRITE",
+    )
+    enough = folder.free >= LITTLE_SPACE
+    space = Check(
+        f"{folder.label} space",
+        enough,
+        f"{folder.free / 1e9:.1f} GB free",
+        None if enough else f"free some space, or export {variable}=FOLDER_ON_ANOTHER_DISK",
+        required=False,
+    )
+    return written, space
+
+
+def _base_checks(store: BaseStore) -> list[Check]:
+    default = at_hand(store, DEFAULT)
+    detail = f"{DEFAULT} is not here" if default is None else f"{DEFAULT} in {default.path}"
+    mend = f"icmlora base pull {DEFAULT}" if default is None else None
+    checks = [Check("default base", default is not None, detail, mend, required=False)]
+    damaged = [base.name for base in store.all() if base.name != DEFAULT and not store.whole(base)]
+    damaged += [manifest.parent.name for manifest in store.unreadable()]
+    for name in damaged:
+        checks.append(
+            Check("base", False, f"{name} is not whole", f"icmlora base pull {name}", required=False)
+        )
+    return checks
+
+
+def _pip_check() -> Check:
+    there = importlib.util.find_spec("pip") is not None
+    detail = (
+        "can fetch a base model as a wheel" if there else "not in this Python, so no wheel can be fetched"
+    )
+    return Check("pip", there, detail, None if there else "python -m ensurepip", required=False)
+
+
+def _extra_check(extra: str, module: str) -> Check:
+    there = importlib.util.find_spec(module) is not None
+    detail = f"{module} {'is' if there else 'is not'} installed"
+    return Check(
+        f"extra {extra}", there, detail, None if there else f"pip install 'icmlora[{extra}]'", required=False
+    )

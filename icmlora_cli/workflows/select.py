@@ -1,0 +1,47 @@
+"""Which tasks a verb works on when the command line names some, or none. No torch."""
+
+from collections.abc import Sequence
+
+from icmlora_cli.errors import UsageFault
+from icmlora_cli.registry.adapters import AdapterStore
+from icmlora_cli.registry.bases import slug
+from icmlora_cli.registry.home import Home
+from icmlora_cli.registry.tasks import Task, TaskStore
+
+
+def tasks_to_learn(home: Home, patterns: Sequence[str] | None) -> tuple[Task, ...]:
+    """Return the tasks to harvest: those that the patterns match, else all of split ``train``.
+
+    Raises:
+        NotFound: if a pattern matches nothing.
+        UsageFault: if there is none.
+    """
+    store = TaskStore(home)
+    tasks = store.select(patterns)
+    chosen = tasks if patterns else tuple(task for task in tasks if task.split == "train")
+    if not chosen:
+        raise UsageFault(
+            "no task is registered", where=str(home.tasks), hint="icmlora task add builtin:pick_last_of_3, or a task file"
+        )
+    return chosen
+
+
+def tasks_to_train(home: Home, base: str, patterns: Sequence[str] | None) -> tuple[Task, ...]:
+    """Return the tasks to train a generator on: those named, else all of split ``train`` with an adapter.
+
+    Raises:
+        NotFound: if a pattern matches nothing.
+        UsageFault: if nothing was harvested for the base.
+    """
+    tasks = TaskStore(home).select(patterns)
+    if patterns:
+        return tasks
+    harvested = {record.task for record in AdapterStore(home).all(slug(base))}
+    chosen = tuple(task for task in tasks if task.split == "train" and task.name in harvested)
+    if not chosen:
+        raise UsageFault(
+            f"there is no harvested adapter of a registered task for {base}",
+            where=str(home.adapters),
+            hint="icmlora harvest",
+        )
+    return chosen

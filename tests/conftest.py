@@ -1,0 +1,136 @@
+"""Shared fixtures: user data is isolated, and tiny real models of four architectures are at hand."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# huggingface_hub reads these once, at import: they must be set before any test imports it
+_HF_HOME = tempfile.mkdtemp(prefix="icmlora-hf-")
+os.environ["HF_HOME"] = _HF_HOME
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from icmlora_cli.registry.bases import Base  # noqa: E402
+from icmlora_cli.registry.home import Home  # noqa: E402
+
+ARCHITECTURES = ("llama", "gpt2", "qwen3", "gemma3")
+CORPUS = (
+    "The capital of France is Paris. The capital of Italy is Rome.",
+    "Question: which animal is the largest? Answer: the blue whale.",
+    "Choose the first word: apple, banana, cherry. The first word is apple.",
+    "system: You are a helpful assistant.\nuser: Translate cat into French.\nassistant: chat\n",
+    "one two three four five six seven eight nine ten 0123456789",
+)
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
+
+
+def pytest_unconfigure() -> None:
+    """Remove the hub cache of this run."""
+    import shutil
+
+    shutil.rmtree(_HF_HOME, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Point every folder that icmlora or the hub client writes to into ``tmp_path``; fetch nothing."""
+    monkeypatch.setenv("ICMLORA_HOME", str(tmp_path / "icmlora-home"))
+    monkeypatch.setenv("ICMLORA_CACHE", str(tmp_path / "icmlora-cache"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    yield
+
+
+@pytest.fixture
+def home(isolated: None) -> Home:
+    """The registry's folders of this test."""
+    return Home.from_environment()
+
+
+def _save_tokenizer(folder: Path) -> int:
+    """Train a byte-level BPE, save it with a chat template, and return its vocabulary size."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=384,
+        special_tokens=["<pad>", "<eos>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(CORPUS, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<eos>", pad_token="<pad>")
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.save_pretrained(folder)
+    return len(tokenizer)
+
+
+def _tiny_model(architecture: str, vocab_size: int) -> object:
+    import transformers as hf
+
+    ids = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None, "tie_word_embeddings": True}
+    if architecture == "gpt2":
+        sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}
+        return hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=vocab_size, **sizes, **ids))
+    common = {
+        "vocab_size": vocab_size,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "max_position_embeddings": 512,
+    } | ids
+    if architecture == "llama":
+        return hf.LlamaForCausalLM(hf.LlamaConfig(**common))
+    if architecture == "qwen3":
+        return hf.Qwen3ForCausalLM(hf.Qwen3Config(**common))
+    layers = ["sliding_attention", "full_attention"]
+    return hf.Gemma3ForCausalLM(hf.Gemma3TextConfig(**common, sliding_window=16, layer_types=layers))
+
+
+def build_tiny(architecture: str, folder: Path, seed: int = 0) -> Path:
+    """Save a tiny random model of a real architecture with a real tokenizer; return its folder."""
+    import torch
+
+    from icmlora_cli.lm.load import quiet_transformers
+
+    vocab_size = _save_tokenizer(folder)
+    with torch.random.fork_rng(devices=[]), quiet_transformers():
+        torch.manual_seed(seed)
+        _tiny_model(architecture, vocab_size).save_pretrained(folder)  # type: ignore[attr-defined]
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of tiny models, by architecture. Shared by all tests: copy one before changing it."""
+    root = tmp_path_factory.mktemp("tiny-bases")
+    return {architecture: build_tiny(architecture, root / architecture) for architecture in ARCHITECTURES}
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def tiny_base(request: pytest.FixtureRequest, tiny_bases: dict[str, Path], home: Home) -> Base:
+    """A recorded tiny base; the test runs once for each architecture."""
+    from icmlora_cli.workflows.base import pull
+
+    return pull(str(tiny_bases[request.param]), home, offline=True)
+
+
+@pytest.fixture
+def llama_base(tiny_bases: dict[str, Path], home: Home) -> Base:
+    """The recorded tiny Llama, for tests where the architecture does not matter."""
+    from icmlora_cli.workflows.base import pull
+
+    return pull(str(tiny_bases["llama"]), home, offline=True)
