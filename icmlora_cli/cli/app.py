@@ -49,4 +49,4 @@ app.command(epilog='Example: icmlora gen "Give the last of the three words." -o 
 app.command("eval", epilog="Example: icmlora eval --tasks 'pick_*' --limit 50")(evaluate.evaluate)
 app.command(epilog="Example: icmlora storage --json")(storage.storage)
 app.command(epilog="Example: icmlora demo")(demo.demo)
-app.command(epilog="Example: icmlora doctor")(doctor.doctor)
+app.command(epilog=doctor.EPILOG)(doctor.doctor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -35,7 +36,7 @@ def gguf_to_folder(gguf: Path, folder: Path) -> None:
         try:
             model = _dequantized(gguf)
             tokenizer = _tokenizer(gguf)
-        except (ValueError, KeyError, RuntimeError, NotImplementedError) as error:
+        except (ValueError, LookupError, RuntimeError, OSError, struct.error) as error:
             raise CorruptFile(f"{gguf.name} cannot be converted: {error}", where=str(gguf)) from error
         _check(model, gguf)
         model.save_pretrained(folder)

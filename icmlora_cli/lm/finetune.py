@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +50,9 @@ class LoraTrainer:
             task_type="CAUSAL_LM",
             fan_in_fan_out=self.fan_in_fan_out,
         )
-        self.peft_model = get_peft_model(self.loaded.model, config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of what PEFT still calls in transformers
+            self.peft_model = get_peft_model(self.loaded.model, config)
         named = self.peft_model.named_parameters()
         self.parameters = {name: item for name, item in named if item.requires_grad}
 

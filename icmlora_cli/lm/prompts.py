@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from icmlora_cli.registry.examples import Example
-from icmlora_cli.registry.tasks import PromptTemplate
+from icmlora_cli.registry.task_record import PromptTemplate, Task
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,6 @@ class Encoded:
     def length(self) -> int:
         """Tokens in all."""
         return len(self.prompt_ids) + len(self.answer_ids)
-
-
-def _filled(text: str, **values: str) -> str:
-    for key, value in values.items():
-        text = text.replace("{" + key + "}", value)
-    return text
 
 
 def _chat(tokenizer: PreTrainedTokenizerBase, content: str) -> str:
@@ -53,11 +47,7 @@ def encode(
         example: what to write.
         description: put this before the prompt (the ``described`` protocol); None leaves the prompt bare.
     """
-    told = description or ""
-    prompt = _filled(template.prompt, description=told, input=example.input)
-    if told and "{description}" not in template.prompt:
-        prompt = f"{told}\n{prompt}"
-    answer = _filled(template.answer, output=example.output)
+    prompt, answer = template.render(example, description=description)
     if template.kind == "chat":
         prompt_ids = tokenizer.encode(_chat(tokenizer, prompt), add_special_tokens=False)
         answer += str(tokenizer.eos_token or "\n")
@@ -72,12 +62,17 @@ def _without_end(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int
     return ids[:-1] if len(ids) > 1 and ids[-1] in ends else ids
 
 
-def encode_all(
-    tokenizer: PreTrainedTokenizerBase,
-    template: PromptTemplate,
-    examples: Sequence[Example],
-    *,
-    description: str | None = None,
+def encode_task(
+    tokenizer: PreTrainedTokenizerBase, task: Task, examples: Sequence[Example], *, described: bool = False
 ) -> list[Encoded]:
-    """Render many examples, in order."""
-    return [encode(tokenizer, template, example, description=description) for example in examples]
+    """Render examples of a task, in order.
+
+    Args:
+        tokenizer: the base model's.
+        task: whose template is used.
+        examples: what to write.
+        described: put the task's first description in the prompt; a template that asks for it has it always.
+    """
+    told = described or "{description}" in task.template.prompt
+    description = task.descriptions[0] if told else None
+    return [encode(tokenizer, task.template, example, description=description) for example in examples]

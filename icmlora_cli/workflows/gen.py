@@ -10,7 +10,7 @@ import torch
 from icmlora_cli.config.recipes import VectorRecipe
 from icmlora_cli.errors import AlreadyExists, BaseUnavailable, CorruptFile
 from icmlora_cli.generator.checkpoint import Generator, load_generator
-from icmlora_cli.lm.load import LoadedBase, load_base
+from icmlora_cli.lm.load import LoadedBase, load_base, quiet_transformers
 from icmlora_cli.lm.task_vector import VectorReader, checked_text
 from icmlora_cli.registry import files, provenance
 from icmlora_cli.registry.bases import Base
@@ -177,8 +177,9 @@ def _check_out(out: Path, force: bool) -> None:
 
 def _write_merged(folder: Path, loaded: LoadedBase, adapter: Adapter) -> None:
     merge(loaded.model, adapter)
-    loaded.model.save_pretrained(folder)
-    loaded.tokenizer.save_pretrained(folder)
+    with quiet_transformers():
+        loaded.model.save_pretrained(folder)
+        loaded.tokenizer.save_pretrained(folder)
 
 
 def _adapter_card(generator: Generator, folder: Path, base: Base, text: str, seed: int | None) -> str:

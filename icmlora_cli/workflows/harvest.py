@@ -11,7 +11,7 @@ from icmlora_cli.config.recipes import HarvestRecipe
 from icmlora_cli.errors import IcmloraError
 from icmlora_cli.lm.finetune import LoraTrainer, finetune
 from icmlora_cli.lm.load import LoadedBase, load_base
-from icmlora_cli.lm.prompts import encode_all
+from icmlora_cli.lm.prompts import encode_task
 from icmlora_cli.lm.scoring import Scores, score
 from icmlora_cli.registry import files, provenance
 from icmlora_cli.registry.adapters import MANIFEST, AdapterRecord, AdapterStore, Checkpoint
@@ -123,7 +123,7 @@ class _TaskHarvest:
         key = harvest_key(loaded.base, self.task, recipe)
         folder = self.store.folder(loaded.base.slug, self.task.name, key)
         started = time.monotonic()
-        rows = encode_all(loaded.tokenizer, self.task.template, self.task.examples("train"))
+        rows = encode_task(loaded.tokenizer, self.task, self.task.examples("train"))
         with files.disk_errors(folder / MANIFEST):
             loss = finetune(
                 self.trainer,
@@ -161,7 +161,7 @@ class _TaskHarvest:
         examples = self.task.examples("validation")[: self.trainer.recipe.validate_on]
         if not examples:
             return None
-        return score(loaded, encode_all(loaded.tokenizer, self.task.template, examples))
+        return score(loaded, encode_task(loaded.tokenizer, self.task, examples))
 
     def _record(self, folder: Path, key: str, figures: dict[str, float]) -> AdapterRecord:
         loaded, recipe = self.trainer.loaded, self.trainer.recipe

@@ -42,7 +42,7 @@ print("seconds", time.monotonic() - start)
 
 
 def pull_from(endpoint: str) -> list[str]:
-    """Pull ``tests/tiny`` in a fresh process (the hub client reads its endpoint once) and return its lines."""
+    """Pull ``tests/tiny`` in a fresh process (the hub client reads its endpoint once); return its lines."""
     environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
     environment |= {"HF_ENDPOINT": endpoint, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", PULL]
@@ -103,7 +103,9 @@ def _etag(data: bytes) -> str:
     return hashlib.sha1(data).hexdigest()
 
 
-def test_hub_snapshot_is_recorded_and_stays_in_the_hubs_cache(tiny_bases: dict[str, Path], home: Home) -> None:
+def test_hub_snapshot_is_recorded_and_stays_in_the_hubs_cache(
+    tiny_bases: dict[str, Path], home: Home
+) -> None:
     with hub(tiny_bases["qwen3"]) as endpoint:
         lines = pull_from(endpoint)
     base = BaseStore(home).get("tests/tiny")

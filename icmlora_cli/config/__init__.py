@@ -1,0 +1,1 @@
+"""Configuration: YAML specs and recipes, checked by pydantic."""

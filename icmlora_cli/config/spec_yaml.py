@@ -1,0 +1,248 @@
+"""YAML files checked as a whole: every fault at once, each with its file, line and key."""
+
+import difflib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from icmlora_cli.errors import SpecFault, UsageFault
+
+M = TypeVar("M", bound=BaseModel)
+KeyPath = tuple[str | int, ...]
+
+_Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_STR = "tag:yaml.org,2002:str"
+_NULL = "tag:yaml.org,2002:null"
+_MERGE = "tag:yaml.org,2002:merge"
+_WORDING = {
+    "missing": "is missing",
+    "extra_forbidden": "is not a known key",
+    "tuple_type": "should be a list",
+    "list_type": "should be a list",
+    "dict_type": "should be a mapping",
+    "model_type": "should be a mapping",
+    "model_attributes_type": "should be a mapping",
+    "string_type": "should be text (put it in quotes)",
+}
+
+
+@dataclass(frozen=True)
+class YamlDocument:
+    """A YAML file's value, and where its parts are.
+
+    Args:
+        value: what the file says, in plain Python types.
+        lines: line number, from 1, of each key (``("tasks", 0, "name")``); ``()`` is the document.
+    """
+
+    value: object
+    lines: Mapping[KeyPath, int]
+
+    def line(self, path: KeyPath) -> int:
+        """Return the line of a key, or of the nearest thing around it."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 1)
+
+
+class _Walk:
+    """Collects lines and duplicate keys of a node tree, before it is made into values."""
+
+    def __init__(self, file: str, verbatim: Collection[str]) -> None:
+        self.file = file
+        self.verbatim = verbatim
+        self.lines: dict[KeyPath, int] = {}
+        self.faults: list[str] = []
+        self._seen: set[int] = set()
+
+    def visit(self, node: yaml.Node, path: KeyPath) -> None:
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        if id(node) in self._seen:  # an alias: visited once, so that neither loops nor bombs are followed
+            return
+        self._seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                self.visit(item, (*path, index))
+        elif isinstance(node, yaml.MappingNode):
+            self._mapping(node, path)
+
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> None:
+        first: dict[str, int] = {}
+        for key, value in node.value:
+            if key.tag == _MERGE or not isinstance(key, yaml.ScalarNode):
+                continue
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in first:
+                where = ".".join(map(str, (*path, name)))
+                self.faults.append(
+                    f"{self.file}:{line}: {where}: the key is given twice, first on line {first[name]}"
+                )
+                continue
+            first[name] = line
+            self.lines[(*path, name)] = line
+            if name in self.verbatim and isinstance(value, yaml.ScalarNode) and value.tag != _NULL:
+                value.tag = _STR
+            self.visit(value, (*path, name))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageFault(
+            f"there is no file {str(path)!r}",
+            where=str(path.absolute()),
+            hint="check the path, or give another YAML file",
+        ) from error
+    except IsADirectoryError as error:
+        raise UsageFault(
+            f"{str(path)!r} is a folder", where=str(path.absolute()), hint="give the YAML file in it"
+        ) from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        fault = f"{path}:{line}: byte {error.object[error.start]:#04x} is not UTF-8"
+        raise _spec_fault(path, [fault], hint="save the file as UTF-8 text") from error
+    except OSError as error:
+        raise UsageFault(
+            f"cannot read {str(path)!r}: {error.strerror}", where=str(path.absolute())
+        ) from error
+
+
+def _spec_fault(path: Path, faults: list[str], hint: str | None = None) -> SpecFault:
+    count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
+    return SpecFault(f"{path} has {count}", faults, hint=hint)
+
+
+def load_yaml(path: Path, *, verbatim: Collection[str] = ()) -> YamlDocument:
+    """Read one YAML document.
+
+    Args:
+        path: the file.
+        verbatim: keys whose scalars stay as they are written: ``yes``, ``007`` and ``1.10`` are then text,
+            not true, 7 and 1.1.
+
+    Raises:
+        SpecFault: if it is not UTF-8, not YAML, or gives a key twice.
+        UsageFault: if there is no such file, or it cannot be read.
+    """
+    text = _read(path)
+    walk = _Walk(str(path), verbatim)
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return YamlDocument(None, {(): 1})
+        walk.visit(node, ())
+        value: object = loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise _spec_fault(
+            path, [f"{path}:{line}: not valid YAML: {error.problem or error.context}"]
+        ) from error
+    except yaml.YAMLError as error:
+        raise _spec_fault(path, [f"{path}:1: not valid YAML: {str(error).splitlines()[0]}"]) from error
+    except RecursionError as error:
+        raise _spec_fault(path, [f"{path}:1: not valid YAML: nested too deeply"]) from error
+    except ValueError as error:  # a scalar that looks like a date or a number and is none
+        raise _spec_fault(path, [f"{path}:1: a value is not what it looks like: {error}"]) from error
+    if walk.faults:
+        raise _spec_fault(path, walk.faults)
+    return YamlDocument(value, walk.lines)
+
+
+def load_spec(path: Path, model: type[M]) -> M:
+    """Read a YAML file into a pydantic model; an empty file stands for no keys at all.
+
+    Args:
+        path: the file.
+        model: what it should hold.
+
+    Raises:
+        SpecFault: lists every fault of the file, ``file:line: key: what is wrong``.
+        UsageFault: if there is no such file, or it cannot be read.
+    """
+    document = load_yaml(path)
+    try:
+        return model.model_validate({} if document.value is None else document.value)
+    except ValidationError as error:
+        raise _spec_fault(path, faults_of(error, document, path, model)) from error
+
+
+def faults_of(
+    error: ValidationError, document: YamlDocument, file: Path, model: type[BaseModel] | None = None
+) -> list[str]:
+    """Return a line for each fault that pydantic found, in the order of the file.
+
+    Args:
+        error: what pydantic raised.
+        document: the file that was checked.
+        file: its name in the messages.
+        model: what was checked against; unknown keys then get a "did you mean".
+    """
+    found: dict[tuple[int, str], list[str]] = {}
+    for item in error.errors(include_url=False, include_context=False):
+        path = _key_path(item, document)
+        what = _wording(item)
+        if item["type"] == "extra_forbidden" and model is not None:
+            what += _did_you_mean(str(path[-1]), _allowed(model, item["loc"][:-1]))
+        key = ".".join(map(str, path)) or "the file"
+        found.setdefault((document.line(path), key), []).append(what)
+    ordered = sorted(found.items(), key=lambda pair: pair[0][0])
+    return [f"{file}:{line}: {key}: {', or '.join(dict.fromkeys(whats))}" for (line, key), whats in ordered]
+
+
+def _key_path(item: ErrorDetails, document: YamlDocument) -> KeyPath:
+    """Leave out of pydantic's location what is not in the file: the names of a union's members."""
+    path: KeyPath = ()
+    for part in item["loc"]:
+        if (*path, part) in document.lines:
+            path = (*path, part)
+    last = item["loc"][-1] if item["loc"] else None
+    if item["type"] == "missing" and last is not None:
+        path = (*path, last)
+    elif item["type"] == "value_error" and isinstance(last, str) and last.isidentifier() and last not in path:
+        path = (*path, last)  # a key that was left out, whose default does not go with the rest
+    return path
+
+
+def _wording(item: ErrorDetails) -> str:
+    kind, value = item["type"], item["input"]
+    if kind in ("missing", "extra_forbidden"):
+        return _WORDING[kind]
+    message = item["msg"].removeprefix("Value error, ")
+    message = _WORDING.get(kind, message).replace("Input should", "should").replace("Tuple should", "should")
+    if kind != "value_error" and isinstance(value, str | int | float):
+        shown = repr(value)
+        return f"{message}, not {shown if len(shown) <= 60 else shown[:57] + '...'}"
+    return message
+
+
+def _allowed(model: type[BaseModel], location: tuple[int | str, ...]) -> set[str]:
+    """Return the keys known at a location of a model."""
+    models: list[type[BaseModel]] = [model]
+    for part in location:
+        inner = [
+            m
+            for one in models
+            if part in one.model_fields
+            for m in _models(one.model_fields[str(part)].annotation)
+        ]
+        models = inner or models  # a list's index or a union's member: the same models still
+    return {name for one in models for name in one.model_fields}
+
+
+def _models(annotation: object) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models(inner)]
+
+
+def _did_you_mean(name: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are: {', '.join(sorted(known))}"

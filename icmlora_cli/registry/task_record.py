@@ -1,0 +1,199 @@
+"""A registered task: what its manifest says, and its examples."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from icmlora_cli.errors import CorruptFile
+from icmlora_cli.registry.examples import Example
+from icmlora_cli.registry.splits import Part
+from icmlora_cli.registry.task_file import Template, TemplateSpec
+
+SCHEMA = "icmlora.task/1"
+MANIFEST = "task.json"
+EXAMPLES = "examples.jsonl"
+
+_PLACE = re.compile(r"\{(description|input|output)\}")
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """How a task writes an example.
+
+    Args:
+        kind: ``plain`` text, or ``chat``: the prompt is a user's message in the base's own chat template.
+        prompt: holds ``{input}``, and may hold ``{description}``.
+        answer: holds ``{output}``; this is what is scored and learned.
+    """
+
+    kind: Literal["plain", "chat"]
+    prompt: str
+    answer: str
+
+    @classmethod
+    def from_spec(cls, template: Template) -> "PromptTemplate":
+        """Return what a task file's ``template`` stands for."""
+        if isinstance(template, TemplateSpec):
+            return cls("plain", template.prompt, template.answer)
+        return CHAT if template == "chat" else QA
+
+    def to_spec(self) -> str | dict[str, str]:
+        """Return the ``template`` of a task file that stands for this."""
+        if self in (QA, CHAT):
+            return "qa" if self == QA else "chat"
+        return {"prompt": self.prompt, "answer": self.answer}
+
+    def render(self, example: Example, *, description: str | None = None) -> tuple[str, str]:
+        """Return the prompt and the answer of an example, before any chat template.
+
+        Args:
+            example: what to write.
+            description: put in its place, or else on a line before the prompt; None leaves it out.
+        """
+        values = {"description": description or "", "input": example.input, "output": example.output}
+        prompt = self.prompt
+        if description and "{description}" not in prompt:
+            prompt = "{description}\n" + prompt
+        return _filled(prompt, values, "output"), _filled(self.answer, values, "input")
+
+
+QA = PromptTemplate("plain", "Q: {input}\nA:", " {output}\n")
+CHAT = PromptTemplate("chat", "{input}", "{output}")
+
+
+def _filled(text: str, values: Mapping[str, str], untouched: str) -> str:
+    # one pass: braces within a value are that value's own
+    return _PLACE.sub(lambda match: match[0] if match[1] == untouched else values[match[1]], text)
+
+
+class _Template(BaseModel):
+    model_config = ConfigDict(strict=True)
+    kind: Literal["plain", "chat"]
+    prompt: str
+    answer: str
+
+
+class _Manifest(BaseModel):
+    model_config = ConfigDict(strict=True)
+    # "schema" is a method of BaseModel: it is compared before this is built
+    name: str
+    descriptions: list[str]
+    template: _Template
+    metric: Literal["exact_match", "nll"]
+    split: Literal["train", "unseen"]
+    splits: dict[str, float]
+    licence: str | None
+    source: str | None
+    family: str | None
+    data_hash: str
+    counts: dict[str, int]
+    examples_sha256: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """A registered task.
+
+    Args:
+        name: unique in the registry.
+        descriptions: the task in words, the main one first.
+        template: how examples are written.
+        metric: ``exact_match`` or ``nll``.
+        split: ``train``, or ``unseen``: kept out of the generator's training.
+        licence: of the examples, if known.
+        source: where the examples come from, if known.
+        family: a group of related tasks, if any.
+        data_hash: of the examples (in any order), their parts and the template; not of the descriptions.
+        counts: examples in each part.
+        folder: where the task is.
+        splits: shares of the parts ``validation`` and ``test``.
+        examples_sha256: of the file with the examples.
+    """
+
+    name: str
+    descriptions: tuple[str, ...]
+    template: PromptTemplate
+    metric: str
+    split: str
+    licence: str | None
+    source: str | None
+    family: str | None
+    data_hash: str
+    counts: Mapping[str, int] = field(hash=False)
+    folder: Path
+    splits: Mapping[str, float] = field(hash=False)
+    examples_sha256: str
+
+    def examples(self, part: Part) -> tuple[Example, ...]:
+        """Return the examples of one part, in an order that only their content decides.
+
+        Raises:
+            CorruptFile: if the examples are missing, or are not those that were registered.
+        """
+        path = self.folder / EXAMPLES
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise _corrupt(path, self.name, "its examples are missing") from None
+        if hashlib.sha256(data).hexdigest() != self.examples_sha256:
+            raise _corrupt(path, self.name, "its examples are not those that were registered")
+        rows = [json.loads(line) for line in data.decode("utf-8").split("\n") if line]
+        return tuple(Example(row["input"], row["output"]) for row in rows if row["part"] == part)
+
+    def to_manifest(self) -> dict[str, object]:
+        """Return the JSON form that ``task.json`` holds."""
+        return {
+            "schema": SCHEMA,
+            "name": self.name,
+            "descriptions": list(self.descriptions),
+            "template": dict(vars(self.template)),
+            "metric": self.metric,
+            "split": self.split,
+            "splits": dict(self.splits),
+            "licence": self.licence,
+            "source": self.source,
+            "family": self.family,
+            "data_hash": self.data_hash,
+            "counts": dict(self.counts),
+            "examples_sha256": self.examples_sha256,
+        }
+
+    @classmethod
+    def from_manifest(cls, value: Mapping[str, object], folder: Path) -> "Task":
+        """Return the task of a manifest.
+
+        Args:
+            value: what ``task.json`` holds.
+            folder: where it is.
+
+        Raises:
+            CorruptFile: if the manifest is not one of a task, or is another task's.
+        """
+        path, name = folder / MANIFEST, folder.name
+        if value.get("schema") != SCHEMA:
+            raise _corrupt(path, name, f"its manifest says schema {value.get('schema')!r}, not {SCHEMA!r}")
+        try:
+            held = _Manifest.model_validate(value)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise _corrupt(
+                path, name, f"its manifest is broken: {'.'.join(map(str, first['loc']))}"
+            ) from error
+        if held.name != name or not held.descriptions:
+            raise _corrupt(path, name, f"its manifest is that of {held.name!r}")
+        facts = dict(held) | {"descriptions": tuple(held.descriptions)}
+        return cls(**(facts | {"template": PromptTemplate(**dict(held.template))}), folder=folder)
+
+
+def _corrupt(path: Path, name: str, what: str) -> CorruptFile:
+    return CorruptFile(
+        f"task {name!r} is damaged: {what}",
+        where=str(path),
+        hint=f"add it again with --force, or remove it: icmlora task remove {name} --yes",
+    )

@@ -1,0 +1,255 @@
+"""Adding, checking and exporting tasks: all are checked before any is written."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+
+from icmlora_cli.errors import AlreadyExists, NotFound, SpecFault, UsageFault
+from icmlora_cli.registry import files
+from icmlora_cli.registry.home import Home
+from icmlora_cli.registry.sources import load_examples
+from icmlora_cli.registry.splits import DEFAULT_FRACTIONS, PARTS
+from icmlora_cli.registry.task_file import TaskSpec, read_task_file
+from icmlora_cli.registry.tasks import Draft, Task, TaskStore, builtin_spec, draft
+
+BUILTIN = "builtin:"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class AddResult:
+    """What was added.
+
+    Args:
+        tasks: each task, with ``added``, ``unchanged`` or ``replaced``.
+    """
+
+    tasks: tuple[tuple[Task, str], ...]
+
+
+@dataclass(frozen=True)
+class CheckedFile:
+    """A task file without faults.
+
+    Args:
+        file: the file.
+        tasks: what it would register.
+    """
+
+    file: Path
+    tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was exported.
+
+    Args:
+        file: the task file.
+        examples: the files with the examples.
+        tasks: names.
+    """
+
+    file: Path
+    examples: tuple[Path, ...]
+    tasks: tuple[str, ...]
+
+
+class _Faults:
+    """Gathers the faults of several steps, to raise them at once."""
+
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+        self.hints: list[str] = []
+
+    def of(self, step: Callable[[], T]) -> T | None:
+        try:
+            return step()
+        except SpecFault as error:
+            self.faults += error.faults
+            self.hints += [error.hint] if error.hint else []
+        except UsageFault as error:
+            self.faults.append(error.message + (f" (looked for at {error.where})" if error.where else ""))
+            self.hints += [error.hint] if error.hint else []
+        return None
+
+    def settle(self, what: str) -> None:
+        if self.faults:
+            count = "one fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+            raise SpecFault(f"{what}: {count}", self.faults, hint=next(iter(self.hints), None))
+
+
+def add(home: Home, sources: Sequence[str], *, force: bool = False) -> AddResult:
+    """Register tasks.
+
+    Args:
+        home: the registry's folders.
+        sources: task files, ``builtin:NAME``, ``builtin:PATTERN`` or ``builtin:family:NAME``.
+        force: replace other tasks of the same names.
+
+    Raises:
+        AlreadyExists: if names are taken by something else and ``force`` is not set; nothing is written then.
+        IcmloraError: if a dataset or an optional package is missing.
+        NotFound: if a built-in task or family does not exist.
+        SpecFault: lists the faults of all sources; nothing is written then.
+        UsageFault: if the only source is a file that does not exist.
+    """
+    collected, drafts = _Faults(), list[Draft]()
+    for source in sources:
+        path = Path(source)
+        if source.startswith(BUILTIN):
+            names = builtins_matching(source.removeprefix(BUILTIN))
+            specs = tuple(builtin_spec(name) for name in names)
+        elif len(sources) == 1:
+            specs = _read(path)
+        else:
+            specs = collected.of(partial(_read, path)) or ()
+        drafts += _drafts(specs, path, collected)
+    twice = _repeated([item.task.name for item in drafts])
+    collected.faults += [f"task {name} is given twice" for name in twice]
+    collected.settle("nothing was added")
+    store = TaskStore(home)
+    _check_names(store, drafts, force)
+    return AddResult(tuple(store.write(item, replace=force) for item in drafts))
+
+
+def _read(path: Path) -> tuple[TaskSpec, ...]:
+    try:
+        return read_task_file(path)
+    except UsageFault as error:
+        from icmlora_cli.registry.builtin import builtin_names
+
+        if str(path) not in builtin_names():
+            raise
+        raise UsageFault(
+            error.message, where=error.where, hint=f"icmlora task add {BUILTIN}{path}"
+        ) from error
+
+
+def _drafts(specs: Sequence[TaskSpec], file: Path, collected: _Faults) -> list[Draft]:
+    made = (collected.of(partial(_draft, spec, file)) for spec in specs)
+    return [item for item in made if item is not None]
+
+
+def _draft(spec: TaskSpec, file: Path) -> Draft:
+    return draft(spec, load_examples(spec, file.parent, file))
+
+
+def _repeated(names: Sequence[str]) -> list[str]:
+    return sorted({name for index, name in enumerate(names) if name in names[:index]})
+
+
+def _check_names(store: TaskStore, drafts: Sequence[Draft], force: bool) -> None:
+    taken = []
+    for item in drafts:
+        try:
+            store.state(item, replace=force)
+        except AlreadyExists as error:
+            taken.append(error)
+            if len(drafts) == 1:
+                raise
+    if taken:
+        names = ", ".join(Path(str(error.where)).name for error in taken)
+        raise AlreadyExists(
+            f"{len(taken)} of {len(drafts)} tasks are registered already with other content: {names}",
+            where=str(store.home.tasks),
+            hint="nothing was added; add them with --force to replace what is there",
+        )
+
+
+def builtins_matching(pattern: str) -> tuple[str, ...]:
+    """Return the built-in tasks that match ``NAME``, a pattern such as ``*``, or ``family:NAME``.
+
+    Raises:
+        NotFound: if there is none.
+    """
+    from icmlora_cli.registry.builtin import builtin_names, builtin_task
+
+    family = pattern.removeprefix("family:")
+    if family != pattern:
+        found = [name for name in builtin_names() if fnmatchcase(builtin_task(name).family, family)]
+        known = sorted({builtin_task(name).family for name in builtin_names()})
+    else:
+        found, known = [name for name in builtin_names() if fnmatchcase(name, pattern)], list(builtin_names())
+    if not found:
+        what = "family of built-in tasks" if family != pattern else "built-in task"
+        close = get_close_matches(family, known, n=3)
+        raise NotFound(
+            f"there is no {what} {family!r}" + (f"; close: {', '.join(close)}" if close else ""),
+            hint="icmlora task builtins",
+        )
+    return tuple(found)
+
+
+def validate(paths: Sequence[Path]) -> tuple[CheckedFile, ...]:
+    """Check task files and their examples; register nothing.
+
+    Raises:
+        IcmloraError: if a dataset or an optional package is missing.
+        SpecFault: lists the faults of all files.
+    """
+    collected, checked = _Faults(), []
+    for path in paths:
+        specs = collected.of(partial(read_task_file, path)) or ()
+        drafts = _drafts(specs, path, collected)
+        checked.append(CheckedFile(path, tuple(item.task for item in drafts)))
+    collected.settle("not valid")
+    return tuple(checked)
+
+
+def export(store: TaskStore, patterns: Sequence[str], file: Path, *, force: bool = False) -> ExportResult:
+    """Write tasks as a task file, with their examples as JSONL in the folder ``<stem>-examples`` beside it.
+
+    Adding that file again gives tasks of the same ``data_hash``.
+
+    Args:
+        store: where the tasks are.
+        patterns: names or patterns.
+        file: the task file to write, ``.yaml``.
+        force: overwrite files that are there.
+
+    Raises:
+        AlreadyExists: if a file is there and ``force`` is not set; nothing is written then.
+        CorruptFile: if a task is damaged.
+        NotFound: if a pattern matches nothing.
+    """
+    tasks = store.select(patterns)
+    folder = file.with_name(f"{file.stem}-examples")
+    targets = {task.name: folder / f"{task.name}.jsonl" for task in tasks}
+    there = [path for path in (file, *targets.values()) if path.exists()]
+    if there and not force:
+        raise AlreadyExists(
+            f"{there[0].name} exists already",
+            where=str(there[0].absolute()),
+            hint="write elsewhere, or use --force",
+        )
+    for task in tasks:
+        rows = [example.as_dict() for part in PARTS for example in task.examples(part)]
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        files.write_text(targets[task.name], "".join(lines))
+    specs = [_spec(task, f"{folder.name}/{task.name}.jsonl") for task in tasks]
+    text: str = yaml.safe_dump({"tasks": specs}, sort_keys=False, allow_unicode=True, width=1000)
+    files.write_text(file, text)
+    return ExportResult(file, tuple(targets.values()), tuple(task.name for task in tasks))
+
+
+def _spec(task: Task, examples: str) -> dict[str, object]:
+    spec: dict[str, object] = {
+        "name": task.name,
+        "descriptions": list(task.descriptions),
+        "examples": examples,
+        "template": task.template.to_spec(),
+        "metric": task.metric,
+        "split": task.split,
+    }
+    if dict(task.splits) != dict(DEFAULT_FRACTIONS):
+        spec["splits"] = dict(task.splits)
+    known = {"family": task.family, "licence": task.licence, "source": task.source}
+    return spec | {key: value for key, value in known.items() if value is not None}

@@ -1,0 +1,109 @@
+"""Training: it learns tasks by their conditions, repeats by seed, and resumes exactly."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from icmlora_cli.config.recipes import TrainRecipe
+from icmlora_cli.errors import TrainingDiverged
+from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics
+from icmlora_cli.generator.fit import StepLosses, TaskData, fit
+from icmlora_cli.generator.networks import CVAE, NetworkConfig, build
+
+HIDDEN = 8
+RECIPE = TrainRecipe(steps=120, batch_size=8, learning_rate=3e-3, save_every=50, hidden_dim=32, code_dim=8)
+
+
+def problem(tasks: int = 3) -> tuple[list[TaskData], ConditionSpace, torch.Tensor]:
+    source = torch.Generator().manual_seed(1)
+    data = []
+    for _ in range(tasks):
+        core = torch.randn(1, 4, 3, 3, generator=source)
+        tokens = core + 0.01 * torch.randn(2, 4, 3, 3, generator=source)
+        centre = torch.randn(2, 1, HIDDEN, generator=source)
+        near = 0.1 * torch.randn(2, 5, HIDDEN, generator=source)
+        data.append(TaskData(tokens, centre[0] + near[0], centre[1] + near[1]))
+    space = ConditionSpace(
+        SlotStatistics.of(torch.cat([item.texts for item in data])),
+        SlotStatistics.of(torch.cat([item.demonstrations for item in data])),
+    )
+    return data, space, torch.ones(4, 3, 3, dtype=torch.bool)
+
+
+def network(arch: str = "token") -> CVAE:
+    torch.manual_seed(0)
+    return build(NetworkConfig(arch, 4, 3, 2 * HIDDEN + 2, 4, RECIPE.hidden_dim, RECIPE.code_dim))
+
+
+def train(model: CVAE, state: Path, recipe: TrainRecipe = RECIPE, stop: int | None = None) -> Sequence[StepLosses]:
+    data, space, mask = problem()
+
+    def on_step(losses: StepLosses) -> None:
+        if losses.step == stop:
+            raise KeyboardInterrupt
+
+    return fit(model, data, space, mask, recipe, state=state, key="k", on_step=on_step)
+
+
+def test_it_learns_each_task_from_its_condition(tmp_path: Path) -> None:
+    model = network()
+    curve = train(model, tmp_path / "s.safetensors", RECIPE.model_copy(update={"steps": 400}))
+    assert curve[-1].reconstruction < 0.05 < 0.5 < curve[0].reconstruction
+    data, space, _ = problem()
+    with torch.no_grad():
+        for slot in ("text", "demonstrations"):
+            for own, item in enumerate(data):
+                vector = item.texts[0] if slot == "text" else item.demonstrations[0]
+                c = space.condition(**{"text": None, "demonstrations": None} | {slot: vector})[None]
+                made = model.decode(model.prior(c)[0], c)[0]
+                distances = [float((made - other.tokens[0]).norm()) for other in data]
+                assert distances.index(min(distances)) == own
+
+
+@pytest.mark.parametrize("arch", ["token", "conv1d"])
+def test_resumed_equals_uninterrupted(tmp_path: Path, arch: str) -> None:
+    whole = network(arch)
+    train(whole, tmp_path / "whole.safetensors")
+    with pytest.raises(KeyboardInterrupt):
+        train(network(arch), tmp_path / "state.safetensors", stop=77)
+    resumed = network(arch)
+    with torch.no_grad():
+        for parameter in resumed.parameters():
+            parameter.zero_()  # whatever it starts from, the state decides
+    curve = train(resumed, tmp_path / "state.safetensors")
+    assert curve[0].step == 60
+    for name, item in whole.state_dict().items():
+        assert torch.equal(item, resumed.state_dict()[name]), name
+
+
+def test_anothers_state_is_not_used(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(network(), tmp_path / "state.safetensors", stop=60)
+    data, space, mask = problem()
+    steps: list[int] = []
+    fit(
+        network(), data, space, mask, RECIPE,
+        state=tmp_path / "state.safetensors", key="other", on_step=lambda losses: steps.append(losses.step),
+    )  # fmt: skip
+    assert steps[0] == 1
+
+
+def test_a_loss_that_is_not_finite_stops_it(tmp_path: Path) -> None:
+    data, space, mask = problem()
+    data[0].tokens[0, 0, 0, 0] = float("inf")
+    with pytest.raises(TrainingDiverged, match="step"):
+        fit(network(), data, space, mask, RECIPE, state=tmp_path / "s", key="k", on_step=lambda losses: None)
+
+
+def test_an_absent_slot_is_zero_and_flagged() -> None:
+    _, space, _ = problem()
+    c = space.condition(torch.ones(HIDDEN), None)
+    assert c[:HIDDEN].any() and not c[HIDDEN : 2 * HIDDEN].any()
+    assert c[-2:].tolist() == [1.0, 0.0]
+
+
+def test_conditions_are_clamped() -> None:
+    statistics = SlotStatistics(torch.zeros(4), torch.ones(4))
+    assert statistics.apply(torch.full((4,), 1e9)).tolist() == [2.5] * 4

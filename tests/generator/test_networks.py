@@ -1,0 +1,64 @@
+"""Both architectures: shapes, gradients, what the condition and z change."""
+
+import pytest
+import torch
+
+from icmlora_cli.errors import CorruptFile
+from icmlora_cli.generator.fit import kl_divergence
+from icmlora_cli.generator.networks import Conv1dCVAE, NetworkConfig, build
+
+
+def config(arch: str) -> NetworkConfig:
+    return NetworkConfig(
+        arch=arch, modules=5, width=7, condition_dim=10, latent_dim=6, hidden_dim=24, code_dim=12
+    )
+
+
+@pytest.mark.parametrize("arch", ["token", "conv1d"])
+def test_shapes_and_gradients(arch: str) -> None:
+    torch.manual_seed(0)
+    model = build(config(arch))
+    x, c = torch.randn(3, 5, 7, 7), torch.randn(3, 10)
+    mean, log_variance = model.encode(x, c)
+    assert mean.shape == log_variance.shape == (3, 6)
+    decoded = model.decode(mean, c)
+    assert decoded.shape == x.shape
+    (decoded.square().sum() + kl_divergence((mean, log_variance), model.prior(c))).backward()
+    dead = [name for name, item in model.named_parameters() if item.grad is None or not item.grad.any()]
+    assert dead == []
+
+
+@pytest.mark.parametrize("arch", ["token", "conv1d"])
+def test_condition_and_z_both_matter(arch: str) -> None:
+    torch.manual_seed(0)
+    model = build(config(arch))
+    z, c = torch.randn(1, 6), torch.randn(1, 10)
+    plain = model.decode(z, c)
+    assert not torch.allclose(plain, model.decode(z + 1, c), atol=1e-7)
+    assert not torch.allclose(plain, model.decode(z, c + 1), atol=1e-7)
+
+
+def test_the_papers_network_has_12_strided_convolutions_each_way() -> None:
+    model = build(NetworkConfig("conv1d", 60, 16, 20, 256, 256, 64))
+    assert isinstance(model, Conv1dCVAE)
+    downs = [layer for layer in model.down if isinstance(layer, torch.nn.Conv1d)]
+    ups = [layer for layer in model.up if isinstance(layer, torch.nn.ConvTranspose1d)]
+    assert len(downs) == len(ups) == 12
+    assert all(layer.stride == (2,) for layer in downs)
+    zeros = torch.zeros(2, 20)
+    mean, log_variance = model.prior(zeros)
+    assert not mean.any() and not log_variance.any()
+
+
+def test_kl_is_zero_only_between_equals_and_matches_torch() -> None:
+    q = (torch.tensor([[0.3, -1.0]]), torch.tensor([[0.2, -0.5]]))
+    p = (torch.tensor([[0.0, 0.5]]), torch.tensor([[0.0, 0.7]]))
+    assert float(kl_divergence(q, q)) == pytest.approx(0.0, abs=1e-7)
+    normal = [torch.distributions.Normal(m, (0.5 * v).exp()) for m, v in (q, p)]
+    wanted = torch.distributions.kl_divergence(normal[0], normal[1]).mean()
+    assert float(kl_divergence(q, p)) == pytest.approx(float(wanted), rel=1e-5)
+
+
+def test_an_unknown_architecture_is_refused() -> None:
+    with pytest.raises(CorruptFile, match="not known"):
+        build(config("magic"))

@@ -1,0 +1,104 @@
+"""Harvesting one task: it learns, repeats, resumes exactly, and leaves the base as it was."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from icmlora_cli.config.recipes import HarvestRecipe
+from icmlora_cli.errors import TrainingDiverged, UsageFault
+from icmlora_cli.lm.finetune import LoraTrainer, finetune, kept_steps, learning_rate
+from icmlora_cli.lm.load import LoadedBase, load_base
+from icmlora_cli.lm.prompts import Encoded
+from icmlora_cli.registry.bases import Base
+from icmlora_cli.weights.adapter import Adapter
+
+RECIPE = HarvestRecipe(steps=12, batch_size=4, learning_rate=2e-2, keep=2, keep_every=3, save_every=4)
+ROWS = [Encoded((10 + index, 20, 30 + index), (40 + index % 3, 2)) for index in range(24)]
+
+
+def harvest(
+    loaded: LoadedBase, state: Path, *, recipe: HarvestRecipe = RECIPE, stop: int | None = None
+) -> tuple[list[float], dict[int, Adapter]]:
+    trainer = LoraTrainer(loaded, recipe)
+    losses: list[float] = []
+    kept: dict[int, Adapter] = {}
+
+    def on_step(step: int, loss: float) -> None:
+        losses.append(loss)
+        if step == stop:
+            raise KeyboardInterrupt
+
+    try:
+        finetune(
+            trainer, ROWS, state=state, identity="x", on_step=on_step, on_checkpoint=lambda s, a: kept.update({s: a})
+        )
+    finally:
+        trainer.close()
+    return losses, kept
+
+
+def test_it_learns_and_leaves_the_base_alone(tiny_base: Base, tmp_path: Path) -> None:
+    loaded = load_base(tiny_base, device="cpu")
+    before = {name: item.clone() for name, item in loaded.model.state_dict().items()}
+    recipe = RECIPE.model_copy(update={"steps": 40})
+    losses, kept = harvest(loaded, tmp_path / "state", recipe=recipe)
+    assert losses[-1] < losses[0] - 0.2
+    assert sorted(kept) == [37, 40]
+    after = loaded.model.state_dict()
+    assert sorted(after) == sorted(before)
+    assert all(torch.equal(item, before[name]) for name, item in after.items())
+
+
+def test_a_resumed_harvest_equals_an_uninterrupted_one(tiny_base: Base, tmp_path: Path) -> None:
+    loaded = load_base(tiny_base, device="cpu")
+    _, whole = harvest(loaded, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        harvest(loaded, tmp_path / "state", stop=7)
+    losses, resumed = harvest(loaded, tmp_path / "state")
+    assert len(losses) == RECIPE.steps - 4
+    assert sorted(resumed) == sorted(whole) == [9, 12]
+    for step, adapter in whole.items():
+        for name, item in adapter.factors.items():
+            assert torch.equal(item.lora_A, resumed[step].factors[name].lora_A)
+            assert torch.equal(item.lora_B, resumed[step].factors[name].lora_B)
+
+
+def test_all_tasks_start_from_one_lora_a(llama_base: Base) -> None:
+    loaded = load_base(llama_base, device="cpu")
+    starts = []
+    for seed in (0, 0, 1):
+        trainer = LoraTrainer(loaded, RECIPE.model_copy(update={"seed": seed}))
+        trainer.reset()
+        starts.append(trainer.adapter())
+        trainer.close()
+    name = next(iter(starts[0].factors))
+    first, second, other = (start.factors[name] for start in starts)
+    assert torch.equal(first.lora_A, second.lora_A) and not torch.equal(first.lora_A, other.lora_A)
+    assert not first.lora_B.any()
+    bound = first.lora_A.shape[1] ** -0.5
+    assert 0.8 * bound < float(first.lora_A.abs().max()) <= bound
+
+
+def test_the_rate_rises_then_falls_to_zero() -> None:
+    rates = [learning_rate(step, RECIPE) for step in range(RECIPE.steps)]
+    peak = rates.index(max(rates))
+    assert max(rates) == pytest.approx(RECIPE.learning_rate)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1]) and rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert rates[-1] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_kept_steps_end_with_the_last() -> None:
+    assert kept_steps(HarvestRecipe(steps=10, keep=3, keep_every=2)) == (6, 8, 10)
+    assert kept_steps(HarvestRecipe(steps=3, keep=3, keep_every=2)) == (1, 3)
+
+
+def test_a_hopeless_rate_is_told(llama_base: Base, tmp_path: Path) -> None:
+    recipe = RECIPE.model_copy(update={"learning_rate": 1e30, "max_grad_norm": 1e30})
+    with pytest.raises(TrainingDiverged, match="step"):
+        harvest(load_base(llama_base, device="cpu"), tmp_path / "state", recipe=recipe)
+
+
+def test_wrong_target_modules_are_told(llama_base: Base) -> None:
+    with pytest.raises(UsageFault, match="nothing_proj"):
+        LoraTrainer(load_base(llama_base, device="cpu"), HarvestRecipe(target_modules=("nothing_proj",)))

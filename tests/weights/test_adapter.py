@@ -1,0 +1,90 @@
+"""Adapters as data: what is written is what PEFT reads, and what is broken is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from icmlora_cli.errors import CorruptFile, NotFound
+from icmlora_cli.weights.adapter import WEIGHTS, Adapter, Factors, average, read_adapter, write_adapter
+
+
+def make(seed: int = 0, rank: int = 3, *, alpha: float = 6.0) -> Adapter:
+    source = torch.Generator().manual_seed(seed)
+    shapes = {"model.layers.0.self_attn.q_proj": (8, 6), "model.layers.1.self_attn.v_proj": (4, 6)}
+    factors = {
+        name: Factors(torch.randn(rank, inn, generator=source), torch.randn(out, rank, generator=source))
+        for name, (out, inn) in shapes.items()
+    }
+    return Adapter("some/base", alpha, factors)
+
+
+def test_round_trip_keeps_every_bit(tmp_path: Path) -> None:
+    adapter = make()
+    write_adapter(tmp_path, adapter)
+    again = read_adapter(tmp_path)
+    assert again.base_model == "some/base" and again.alpha == 6.0 and again.rank == 3
+    for name, item in adapter.factors.items():
+        assert torch.equal(again.factors[name].lora_A, item.lora_A)
+        assert torch.equal(again.factors[name].lora_B, item.lora_B)
+
+
+def test_scaling_is_alpha_over_rank_or_its_root() -> None:
+    adapter = make(rank=4, alpha=8.0)
+    name = next(iter(adapter.factors))
+    assert adapter.scaling(name) == 2.0
+    rs = Adapter("b", 8.0, adapter.factors, use_rslora=True)
+    assert rs.scaling(name) == 4.0
+    assert torch.allclose(rs.delta(name), 2 * adapter.delta(name))
+
+
+def test_average_is_the_mean_of_the_deltas() -> None:
+    first, second = make(0, rank=2), make(1, rank=3)
+    soup = average([first, second])
+    for name in first.factors:
+        wanted = (first.delta(name) + second.delta(name)) / 2
+        assert torch.allclose(soup.delta(name), wanted, atol=1e-5)
+
+
+def test_average_of_one_is_that_one() -> None:
+    only = make()
+    for name in only.factors:
+        assert torch.allclose(average([only]).delta(name), only.delta(name), atol=1e-6)
+
+
+def test_truncated_weights_are_refused(tmp_path: Path) -> None:
+    write_adapter(tmp_path, make())
+    data = (tmp_path / WEIGHTS).read_bytes()
+    (tmp_path / WEIGHTS).write_bytes(data[: len(data) // 2])
+    with pytest.raises(CorruptFile, match="not a readable safetensors"):
+        read_adapter(tmp_path)
+
+
+@pytest.mark.parametrize("fault", ["nan", "lonely", "foreign"])
+def test_broken_factors_are_refused(tmp_path: Path, fault: str) -> None:
+    write_adapter(tmp_path, make())
+    tensors = load_file(tmp_path / WEIGHTS)
+    key = sorted(tensors)[0]
+    if fault == "nan":
+        tensors[key][0, 0] = float("nan")
+    elif fault == "lonely":
+        del tensors[key]
+    else:
+        tensors["something.else"] = torch.zeros(2, 2)
+    save_file(tensors, tmp_path / WEIGHTS)
+    with pytest.raises(CorruptFile):
+        read_adapter(tmp_path)
+
+
+def test_missing_folder_is_said(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="adapter_config"):
+        read_adapter(tmp_path / "nothing")
+
+
+def test_dora_is_refused(tmp_path: Path) -> None:
+    write_adapter(tmp_path, make())
+    config = tmp_path / "adapter_config.json"
+    config.write_text(config.read_text().replace('"use_dora": false', '"use_dora": true'))
+    with pytest.raises(CorruptFile, match="not a plain LoRA"):
+        read_adapter(tmp_path)

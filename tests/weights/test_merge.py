@@ -1,0 +1,62 @@
+"""Merging: equal to PEFT's, and undone without a trace."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+
+from icmlora_cli.errors import CorruptFile
+from icmlora_cli.lm.load import load_base
+from icmlora_cli.registry.bases import Base
+from icmlora_cli.weights.adapter import Adapter, Factors, write_adapter
+from icmlora_cli.weights.merge import merge, merged
+
+
+def random_adapter(model: torch.nn.Module, base: Base) -> Adapter:
+    source = torch.Generator().manual_seed(5)
+    conv = base.architecture.startswith("GPT2")
+    ending = "c_attn" if conv else "q_proj"
+    factors = {}
+    for name, module in model.named_modules():
+        if name.endswith(ending):
+            rows, columns = module.weight.shape
+            out, inn = (columns, rows) if conv else (rows, columns)
+            factors[name] = Factors(
+                torch.randn(3, inn, generator=source) * 0.2, torch.randn(out, 3, generator=source) * 0.2
+            )
+    return Adapter(base.model_id, 6.0, factors, fan_in_fan_out=conv)
+
+
+def test_merge_equals_peft(tiny_base: Base, tmp_path: Path) -> None:
+    loaded = load_base(tiny_base, device="cpu")
+    ids = torch.arange(2, 22)[None]
+    plain = loaded.model(input_ids=ids).logits.detach()
+    adapter = random_adapter(loaded.model, tiny_base)
+    write_adapter(tmp_path / "adapter", adapter)
+    with merged(loaded.model, adapter):
+        ours = loaded.model(input_ids=ids).logits.detach()
+    assert torch.equal(loaded.model(input_ids=ids).logits, plain)
+    assert not torch.allclose(ours, plain, atol=1e-3)
+    theirs = PeftModel.from_pretrained(loaded.model, str(tmp_path / "adapter"))
+    assert torch.allclose(theirs(input_ids=ids).logits, ours, atol=1e-5)
+
+
+def test_weights_come_back_after_an_error(llama_base: Base) -> None:
+    loaded = load_base(llama_base, device="cpu")
+    before = {name: item.clone() for name, item in loaded.model.state_dict().items()}
+    adapter = random_adapter(loaded.model, llama_base)
+    with pytest.raises(ZeroDivisionError), merged(loaded.model, adapter):
+        _ = 1 / 0
+    assert all(torch.equal(item, before[name]) for name, item in loaded.model.state_dict().items())
+
+
+def test_a_misfit_changes_nothing(llama_base: Base) -> None:
+    loaded = load_base(llama_base, device="cpu")
+    before = {name: item.clone() for name, item in loaded.model.state_dict().items()}
+    good = random_adapter(loaded.model, llama_base)
+    name = sorted(good.factors)[-1]
+    bad = Adapter("x", 1.0, dict(good.factors) | {name: Factors(torch.ones(1, 3), torch.ones(5, 1))})
+    with pytest.raises(CorruptFile):
+        merge(loaded.model, bad)
+    assert all(torch.equal(item, before[key]) for key, item in loaded.model.state_dict().items())

@@ -1,0 +1,209 @@
+"""The whole way on tiny models of four real architectures: harvest, train, gen, merge, eval."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from icmlora_cli.config.recipes import HarvestRecipe, TrainRecipe, VectorRecipe
+from icmlora_cli.errors import AlreadyExists, BaseUnavailable, CorruptFile, NotFound, UsageFault
+from icmlora_cli.lm.load import load_base
+from icmlora_cli.registry.adapters import AdapterStore
+from icmlora_cli.registry.bases import Base
+from icmlora_cli.registry.examples import Example
+from icmlora_cli.registry.home import Home
+from icmlora_cli.registry.task_file import TaskSpec
+from icmlora_cli.registry.tasks import Task, TaskStore
+from icmlora_cli.weights.adapter import read_adapter
+from icmlora_cli.workflows import evaluate, gen, harvest, storage, train
+from icmlora_cli.workflows.base import pull
+from icmlora_cli.workflows.progress import Progress
+
+HARVEST = HarvestRecipe(steps=30, batch_size=6, learning_rate=3e-2, keep=2, keep_every=2, save_every=10, rank=2)
+TRAIN = TrainRecipe(
+    steps=250, batch_size=8, learning_rate=3e-3, hidden_dim=48, code_dim=16, latent_dim=4, save_every=100,
+    vectors=VectorRecipe(draws=3, shots=2),
+)  # fmt: skip
+TEXTS = {"always_cat": "Always answer with cat.", "always_dog": "Whatever is asked, say dog."}
+
+
+def register(home: Home, *, unseen: bool = False) -> tuple[Task, ...]:
+    tasks = []
+    for name, text in TEXTS.items():
+        word = name.removeprefix("always_")
+        rows = [{"input": f"word {index}", "output": word} for index in range(40)]
+        spec = TaskSpec.model_validate({"name": name, "descriptions": [text, f"Write {word}."], "examples": rows})
+        tasks.append(TaskStore(home).add(spec, [Example(**row) for row in rows])[0])
+    if unseen:
+        rows = [{"input": f"item {index}", "output": "owl"} for index in range(40)]
+        spec = TaskSpec.model_validate(
+            {"name": "always_owl", "descriptions": ["Say owl."], "examples": rows, "split": "unseen"}
+        )
+        tasks.append(TaskStore(home).add(spec, [Example(**row) for row in rows])[0])
+    return tuple(tasks)
+
+
+def through_train(home: Home, base: Base) -> tuple[tuple[Task, ...], train.TrainResult]:
+    tasks = register(home)
+    harvest.run(tasks, base, HARVEST, home, device="cpu")
+    return tasks, train.run(tasks, base, TRAIN, home, device="cpu")
+
+
+def test_the_whole_way(tiny_base: Base, home: Home, tmp_path: Path) -> None:
+    tasks, trained = through_train(home, tiny_base)
+    assert trained.trained and trained.error < 0.2
+    made = gen.run(TEXTS["always_cat"], tmp_path / "out", trained.folder, tiny_base, home, device="cpu")
+    assert {path.name for path in made.folder.iterdir()} == {
+        "adapter_config.json", "adapter_model.safetensors", "README.md", "icmlora.json",
+    }  # fmt: skip
+    gen.run(TEXTS["always_cat"], tmp_path / "model", trained.folder, tiny_base, home, merged=True, device="cpu")
+    ids = torch.arange(5, 25)[None]
+    whole = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    loaded = load_base(tiny_base, device="cpu")
+    adapted = PeftModel.from_pretrained(loaded.model, str(made.folder))
+    assert torch.allclose(adapted(input_ids=ids).logits, whole(input_ids=ids).logits, atol=1e-4)
+    result = evaluate.run(tasks, tiny_base, home, generator_folder=trained.folder, device="cpu")
+    nll = {(cell.task, cell.rung): cell.nll for cell in result.cells}
+    for task in TEXTS:
+        base, harvested, generated = (nll[task, rung] for rung in ("base", "harvested", "generated"))
+        assert base is not None and harvested is not None and generated is not None
+        assert harvested < base - 0.1
+        assert abs(generated - harvested) < 0.2 * (base - harvested)
+
+
+def test_the_same_seed_gives_the_same_bytes(llama_base: Base, home: Home, tmp_path: Path) -> None:
+    _, trained = through_train(home, llama_base)
+
+    def weights(name: str, seed: int | None) -> bytes:
+        out = tmp_path / name
+        gen.run("Say cat.", out, trained.folder, llama_base, home, seed=seed, device="cpu")
+        return (out / "adapter_model.safetensors").read_bytes()
+
+    assert weights("a", 3) == weights("b", 3) != weights("c", 4)
+    assert weights("d", None) == weights("e", None)
+
+
+def test_what_is_there_is_not_made_again(llama_base: Base, home: Home) -> None:
+    tasks, first = through_train(home, llama_base)
+    again = harvest.run(tasks, llama_base, HARVEST, home, device="cpu")
+    assert again.trained == () and len(again.records) == 2
+    second = train.run(tasks, llama_base, TRAIN, home, device="cpu")
+    assert not second.trained and second.error == first.error
+    other = harvest.run(tasks, llama_base, HARVEST.model_copy(update={"steps": 31}), home, device="cpu")
+    assert other.trained == tuple(TEXTS)
+
+
+def test_a_stopped_harvest_goes_on_within_the_task(llama_base: Base, home: Home, tmp_path: Path) -> None:
+    tasks = register(home)
+    elsewhere = Home(tmp_path / "whole", home.cache)
+    whole = harvest.run(register(elsewhere), llama_base, HARVEST, elsewhere, device="cpu")
+    seen: list[tuple[str, int]] = []
+    stopping = True
+
+    def stop(progress: Progress) -> None:
+        seen.append((progress.label, progress.done))
+        if stopping and (progress.label, progress.done) == ("always_dog", 17):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        harvest.run(tasks, llama_base, HARVEST, home, device="cpu", on_progress=stop)
+    seen.clear()
+    stopping = False
+    resumed = harvest.run(tasks, llama_base, HARVEST, home, device="cpu", on_progress=stop)
+    assert resumed.trained == ("always_dog",) and seen[0] == ("always_dog", 11)
+    for record, wanted in zip(resumed.records, whole.records, strict=True):
+        assert [item.sha256 for item in record.checkpoints] == [item.sha256 for item in wanted.checkpoints]
+        assert len(record.checkpoints) == 2
+        assert not (record.folder / harvest.STATE).exists()
+
+
+def test_an_unseen_task_is_never_learned(llama_base: Base, home: Home) -> None:
+    tasks = register(home, unseen=True)
+    harvest.run(tasks, llama_base, HARVEST, home, device="cpu")
+    with pytest.raises(UsageFault, match="always_owl"):
+        train.run(tasks, llama_base, TRAIN, home, device="cpu")
+    trained = train.run(tasks[:2], llama_base, TRAIN, home, device="cpu")
+    result = evaluate.run(tasks, llama_base, home, generator_folder=trained.folder, limit=4, device="cpu")
+    assert {cell.task for cell in result.cells if not cell.seen} == {"always_owl"}
+    assert all(cell.examples == 4 for cell in result.cells)
+    averaged = next(cell for cell in result.cells if (cell.task, cell.rung) == ("always_owl", "average"))
+    assert averaged.nll is not None
+
+
+def test_gen_does_not_overwrite(llama_base: Base, home: Home, tmp_path: Path) -> None:
+    _, trained = through_train(home, llama_base)
+    out = tmp_path / "out"
+    gen.run("Say cat.", out, trained.folder, llama_base, home, device="cpu")
+    before = (out / "adapter_model.safetensors").read_bytes()
+    with pytest.raises(AlreadyExists, match="exists"):
+        gen.run("Say dog.", out, trained.folder, llama_base, home, device="cpu")
+    assert (out / "adapter_model.safetensors").read_bytes() == before
+    gen.run(TEXTS["always_dog"], out, trained.folder, llama_base, home, force=True, device="cpu")
+    assert (out / "adapter_model.safetensors").read_bytes() != before
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    with pytest.raises(AlreadyExists, match="not something that icmlora wrote"):
+        gen.run("Say dog.", mine, trained.folder, llama_base, home, force=True, device="cpu")
+    assert (mine / "thesis.txt").read_text() == "years of work"
+
+
+def test_another_base_is_refused(llama_base: Base, home: Home, tiny_bases: dict[str, Path], tmp_path: Path) -> None:
+    _, trained = through_train(home, llama_base)
+    qwen = pull(str(tiny_bases["qwen3"]), home, offline=True)
+    with pytest.raises(BaseUnavailable, match="not those"):
+        gen.run("Say cat.", tmp_path / "out", trained.folder, qwen, home, device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
+def test_corrupt_adapters_and_generators_are_told(llama_base: Base, home: Home, tmp_path: Path) -> None:
+    tasks, trained = through_train(home, llama_base)
+    record = AdapterStore(home).latest(llama_base.slug, "always_cat")
+    weights = record.last / "adapter_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    with pytest.raises(CorruptFile, match="always_cat"):
+        train.run(tasks, llama_base, TRAIN, home, device="cpu")
+    generator = trained.folder / "generator.safetensors"
+    generator.write_bytes(generator.read_bytes()[:-9])
+    with pytest.raises(CorruptFile):
+        gen.run("Say cat.", tmp_path / "out", trained.folder, llama_base, home, device="cpu")
+
+
+def test_training_without_adapters_says_what_to_type(llama_base: Base, home: Home) -> None:
+    with pytest.raises(NotFound) as caught:
+        train.run(register(home), llama_base, TRAIN, home, device="cpu")
+    assert caught.value.hint == "icmlora harvest --tasks always_cat"
+
+
+def test_the_papers_network_trains_on_the_same_codec(llama_base: Base, home: Home) -> None:
+    tasks = register(home)
+    harvest.run(tasks, llama_base, HARVEST, home, device="cpu")
+    recipe = TRAIN.model_copy(update={"arch": "conv1d"})
+    trained = train.run(tasks, llama_base, recipe, home, name="paper", device="cpu")
+    assert trained.trained and trained.error < 1.0
+
+
+def test_storage_counts_what_is_there(llama_base: Base, home: Home) -> None:
+    _, trained = through_train(home, llama_base)
+    report = storage.run(home)
+    records = AdapterStore(home).all()
+    assert report.adapter_bytes == sum(
+        path.stat().st_size for record in records for path in record.folder.rglob("checkpoint-*/*")
+    )
+    (generator,) = report.generators
+    assert generator.bytes == trained.bytes and generator.tasks == 2
+    assert generator.ratio_all == pytest.approx(generator.bytes / report.adapter_bytes)
+    one = sum(item.one for item in report.adapters)
+    assert generator.ratio_one == pytest.approx(generator.bytes / one)
+    assert generator.break_even is not None
+    assert (generator.break_even - 1) * one / 2 < generator.bytes <= generator.break_even * one / 2
+
+
+def test_rank_of_generated_equals_harvested(llama_base: Base, home: Home, tmp_path: Path) -> None:
+    _, trained = through_train(home, llama_base)
+    gen.run("Say cat.", tmp_path / "out", trained.folder, llama_base, home, device="cpu")
+    assert read_adapter(tmp_path / "out").rank == HARVEST.rank
