@@ -50,7 +50,9 @@ class SpecFault(IcmloraError):
 
     exit_code = 2
 
-    def __init__(self, message: str, faults: Sequence[str], *, where: str | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, faults: Sequence[str], *, where: str | None = None, hint: str | None = None
+    ) -> None:
         super().__init__(message, where=where, hint=hint)
         self.faults = tuple(faults)
 

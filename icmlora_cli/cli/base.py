@@ -62,9 +62,7 @@ def list_bases(as_json: Json = False, quiet: Quiet = False) -> None:
 @app.command(epilog="Example: icmlora base show smollm2-135m --verify")
 def show(
     name: Name,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Hash every file and compare with the record.")
-    ] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Hash every file and compare with the record.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -108,9 +106,7 @@ def remove(
         base = store.get(name)
         if not yes:
             if as_json or not sys.stdin.isatty():
-                raise UsageFault(
-                    "not removed: nobody can be asked here", hint=f"icmlora base remove {name} --yes"
-                )
+                raise UsageFault("not removed: nobody can be asked here", hint=f"icmlora base remove {name} --yes")
             typer.confirm(f"Remove {base.name} ({base.bytes / 1e6:.1f} MB)?", abort=True, err=True)
         kept = None if store.owns_weights(base) else str(base.path)
         freed = store.remove(name)

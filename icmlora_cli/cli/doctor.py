@@ -43,9 +43,7 @@ def _facts(out: Out, report: "DoctorReport") -> None:
             for device in report.devices
         ],
     )
-    out.table(
-        ("package", "version"), [(name, version or "not installed") for name, version in report.versions]
-    )
+    out.table(("package", "version"), [(name, version or "not installed") for name, version in report.versions])
     if report.bases:
         out.table(
             ("base", "MB", "from"),

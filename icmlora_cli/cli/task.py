@@ -23,18 +23,14 @@ app = typer.Typer(
 )
 
 Name = Annotated[str, typer.Argument(help="A task's name.")]
-Names = Annotated[
-    list[str], typer.Argument(metavar="NAME...", help="Task names or patterns such as 'choose_*'.")
-]
+Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Task names or patterns such as 'choose_*'.")]
 
 
 @app.command(epilog="Example: icmlora task add mytask.yaml 'builtin:*'")
 def add(
     sources: Annotated[
         list[str],
-        typer.Argument(
-            metavar="SOURCE...", help="A YAML file, builtin:NAME, builtin:PATTERN, or builtin:family:NAME."
-        ),
+        typer.Argument(metavar="SOURCE...", help="A YAML file, builtin:NAME, builtin:PATTERN, or builtin:family:NAME."),
     ],
     force: Force = False,
     as_json: Json = False,
@@ -113,12 +109,9 @@ def preview(
         from icmlora_cli.registry.tasks import TaskStore
 
         task = TaskStore(Home.from_environment()).get(name)
-        parts = {
-            part: [task.template.render(example) for example in task.examples(part)[:count]] for part in PARTS
-        }
+        parts = {part: [task.template.render(example) for example in task.examples(part)[:count]] for part in PARTS}
         rendered = {
-            part: [{"prompt": prompt, "answer": answer} for prompt, answer in pairs]
-            for part, pairs in parts.items()
+            part: [{"prompt": prompt, "answer": answer} for prompt, answer in pairs] for part, pairs in parts.items()
         }
         out.result({"name": task.name, "template": task.template.kind, "parts": rendered})
         if task.template.kind == "chat":
@@ -153,19 +146,13 @@ def validate(
         )
         for item in checked:
             total = sum(sum(task.counts.values()) for task in item.tasks)
-            out.line(
-                str(item.file)
-                if quiet
-                else f"{item.file}: {len(item.tasks)} tasks, {total} examples, no fault"
-            )
+            out.line(str(item.file) if quiet else f"{item.file}: {len(item.tasks)} tasks, {total} examples, no fault")
 
 
 @app.command(epilog="Example: icmlora task export 'choose_*' -o mine.yaml")
 def export(
     names: Names,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE.yaml", help="The task file to write.")
-    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.yaml", help="The task file to write.")],
     force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,

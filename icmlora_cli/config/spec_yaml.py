@@ -79,9 +79,7 @@ class _Walk:
             name, line = str(key.value), key.start_mark.line + 1
             if name in first:
                 where = ".".join(map(str, (*path, name)))
-                self.faults.append(
-                    f"{self.file}:{line}: {where}: the key is given twice, first on line {first[name]}"
-                )
+                self.faults.append(f"{self.file}:{line}: {where}: the key is given twice, first on line {first[name]}")
                 continue
             first[name] = line
             self.lines[(*path, name)] = line
@@ -108,9 +106,7 @@ def _read(path: Path) -> str:
         fault = f"{path}:{line}: byte {error.object[error.start]:#04x} is not UTF-8"
         raise _spec_fault(path, [fault], hint="save the file as UTF-8 text") from error
     except OSError as error:
-        raise UsageFault(
-            f"cannot read {str(path)!r}: {error.strerror}", where=str(path.absolute())
-        ) from error
+        raise UsageFault(f"cannot read {str(path)!r}: {error.strerror}", where=str(path.absolute())) from error
 
 
 def _spec_fault(path: Path, faults: list[str], hint: str | None = None) -> SpecFault:
@@ -142,9 +138,7 @@ def load_yaml(path: Path, *, verbatim: Collection[str] = ()) -> YamlDocument:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        raise _spec_fault(
-            path, [f"{path}:{line}: not valid YAML: {error.problem or error.context}"]
-        ) from error
+        raise _spec_fault(path, [f"{path}:{line}: not valid YAML: {error.problem or error.context}"]) from error
     except yaml.YAMLError as error:
         raise _spec_fault(path, [f"{path}:1: not valid YAML: {str(error).splitlines()[0]}"]) from error
     except RecursionError as error:
@@ -228,10 +222,7 @@ def _allowed(model: type[BaseModel], location: tuple[int | str, ...]) -> set[str
     models: list[type[BaseModel]] = [model]
     for part in location:
         inner = [
-            m
-            for one in models
-            if part in one.model_fields
-            for m in _models(one.model_fields[str(part)].annotation)
+            m for one in models if part in one.model_fields for m in _models(one.model_fields[str(part)].annotation)
         ]
         models = inner or models  # a list's index or a union's member: the same models still
     return {name for one in models for name in one.model_fields}

@@ -1,5 +1,6 @@
 """The condition c: two slots, one from the task's text and one from demonstrations, zeros where one is absent."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +25,7 @@ class SlotStatistics:
     def apply(self, vectors: torch.Tensor) -> torch.Tensor:
         """Standardise vectors [..., hidden], clamp them to 5 standard deviations and divide by sqrt(hidden)."""
         scaled = ((vectors - self.mean) / self.std).clamp(-CLAMP, CLAMP)
-        return scaled / float(self.mean.shape[0]) ** 0.5
+        return scaled / math.sqrt(self.mean.shape[0])
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,9 @@ def _rate(step: int, recipe: TrainRecipe) -> float:
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def _save(path: Path, model: CVAE, optimizer: torch.optim.Optimizer, source: torch.Generator, step: int, key: str) -> None:
+def _save(
+    path: Path, model: CVAE, optimizer: torch.optim.Optimizer, source: torch.Generator, step: int, key: str
+) -> None:
     tensors = {f"model.{name}": item.detach().contiguous() for name, item in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         for slot, value in optimizer.state.get(parameter, {}).items():

@@ -105,7 +105,7 @@ class TokenCVAE(CVAE):
         """Return cores, [B, modules, R, R]."""
         code = self.code_norm(self.trunk(torch.cat([z, c], dim=1)))  # (B, code)
         flat = torch.einsum("bk,mkn->bmn", code, self.heads) + self.bias
-        return flat.unflatten(2, (self.config.width, self.config.width))
+        return flat.reshape(-1, self.config.modules, self.config.width, self.config.width)
 
 
 class Conv1dCVAE(CVAE):
@@ -151,8 +151,8 @@ class Conv1dCVAE(CVAE):
     def decode(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         """Return cores, [B, modules, R, R]."""
         features = self.expand(torch.cat([z, c], dim=1)).unflatten(1, self.bottom)
-        flat = self.up(features)[:, 0]  # (B, modules * R * R)
-        return flat.unflatten(1, (self.config.modules, self.config.width, self.config.width))
+        flat: torch.Tensor = self.up(features)[:, 0]  # (B, modules * R * R)
+        return flat.reshape(-1, self.config.modules, self.config.width, self.config.width)
 
 
 def build(config: NetworkConfig) -> CVAE:

@@ -43,7 +43,7 @@ class LoraTrainer:
         self.fan_in_fan_out = any(leaves.get(ending.rsplit(".", 1)[-1]) == "Conv1D" for ending in endings)
         config = LoraConfig(
             r=self.recipe.rank,
-            lora_alpha=self.recipe.alpha,  # type: ignore[arg-type]
+            lora_alpha=self.recipe.alpha,
             target_modules=list(endings),
             lora_dropout=0.0,
             bias="none",

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-import torch
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from transformers import PreTrainedModel
 
 from icmlora_cli.errors import UsageFault
 
 
-def target_modules(model: torch.nn.Module, wanted: str | Sequence[str]) -> tuple[str, ...]:
+def target_modules(model: PreTrainedModel, wanted: str | Sequence[str]) -> tuple[str, ...]:
     """Return the module name endings that get a LoRA.
 
     Args:
@@ -31,7 +31,9 @@ def target_modules(model: torch.nn.Module, wanted: str | Sequence[str]) -> tuple
     names = [name for name, _ in model.named_modules()]
     for ending in endings:
         if not any(name == ending or name.endswith(f".{ending}") for name in names):
-            leaves = sorted({name.rsplit(".", 1)[-1] for name in names if name.endswith(("proj", "attn", "fc1", "fc2"))})
+            leaves = sorted(
+                {name.rsplit(".", 1)[-1] for name in names if name.endswith(("proj", "attn", "fc1", "fc2"))}
+            )
             raise UsageFault(
                 f"the base model has no module that ends in {ending!r}",
                 hint=f"choose among {', '.join(leaves)}" if leaves else None,

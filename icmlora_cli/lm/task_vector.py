@@ -31,7 +31,9 @@ def checked_text(text: str) -> str:
     """
     stripped = " ".join(text.split())
     if not stripped:
-        raise UsageFault("the task text is empty", hint='say what the adapter should do: icmlora gen "Give the antonym."')
+        raise UsageFault(
+            "the task text is empty", hint='say what the adapter should do: icmlora gen "Give the antonym."'
+        )
     if len(stripped) > MAX_TEXT:
         raise UsageFault(
             f"the task text has {len(stripped):,} characters; at most {MAX_TEXT:,} are read",
@@ -107,4 +109,5 @@ class VectorReader:
                 input_ids=ids, output_hidden_states=True, use_cache=False, logits_to_keep=1
             ).hidden_states
         hidden = states[self.layer][0].float()  # (tokens, hidden)
-        return (hidden.mean(0) if pooling == "mean" else hidden[-1]).cpu().clone()
+        vector: torch.Tensor = hidden.mean(0) if pooling == "mean" else hidden[-1]
+        return vector.cpu().clone()

@@ -214,8 +214,7 @@ class BaseStore:
         """
         sizes = {entry.name: base.path / entry.name for entry in base.files}
         if not sizes or any(
-            not sizes[entry.name].is_file() or sizes[entry.name].stat().st_size != entry.bytes
-            for entry in base.files
+            not sizes[entry.name].is_file() or sizes[entry.name].stat().st_size != entry.bytes for entry in base.files
         ):
             return False
         recorded = (self.folder(base.name) / MANIFEST).stat().st_mtime_ns

@@ -150,9 +150,7 @@ def _csv(path: Path, collector: _Collector) -> None:
             return
         for row in reader:
             if "" in row:
-                collector.fault(
-                    str(reader.line_num), "more cells than columns; put cells that hold a comma in quotes"
-                )
+                collector.fault(str(reader.line_num), "more cells than columns; put cells that hold a comma in quotes")
             else:
                 collector.row(str(reader.line_num), row)
     except csv.Error as error:

@@ -163,9 +163,7 @@ class SplitSpec(_Spec):
     @classmethod
     def _leaves_train(cls, value: float, info: ValidationInfo) -> float:
         if value + info.data.get("validation", 0.0) >= 1:
-            raise ValueError(
-                "validation and test together leave nothing to train on: make their sum less than 1"
-            )
+            raise ValueError("validation and test together leave nothing to train on: make their sum less than 1")
         return value
 
 
@@ -292,8 +290,6 @@ def _repeated_names(document: YamlDocument, path: Path) -> list[str]:
             continue
         line = document.line(("tasks", index, "name"))
         if name in first:
-            faults.append(
-                f"{path}:{line}: tasks.{index}.name: {name!r} is taken by the task on line {first[name]}"
-            )
+            faults.append(f"{path}:{line}: tasks.{index}.name: {name!r} is taken by the task on line {first[name]}")
         first.setdefault(name, line)
     return faults

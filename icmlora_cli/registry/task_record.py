@@ -182,9 +182,7 @@ class Task:
             held = _Manifest.model_validate(value)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            raise _corrupt(
-                path, name, f"its manifest is broken: {'.'.join(map(str, first['loc']))}"
-            ) from error
+            raise _corrupt(path, name, f"its manifest is broken: {'.'.join(map(str, first['loc']))}") from error
         if held.name != name or not held.descriptions:
             raise _corrupt(path, name, f"its manifest is that of {held.name!r}")
         facts = dict(held) | {"descriptions": tuple(held.descriptions)}

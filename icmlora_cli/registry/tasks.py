@@ -58,14 +58,11 @@ def draft(spec: TaskSpec, examples: Sequence[Example]) -> Draft:
     counted = Counter(row["part"] for row in rows)
     empty = [part for part in PARTS if part != "validation" and not counted[part]]
     if empty:
-        faults = [
-            f"task {spec.name}: {part}: none of {len(rows)} different examples is in it" for part in empty
-        ]
+        faults = [f"task {spec.name}: {part}: none of {len(rows)} different examples is in it" for part in empty]
         raise SpecFault(
             f"task {spec.name} has no {' and no '.join(empty)} examples",
             faults,
-            hint="give more examples with different inputs, or other shares: "
-            "splits: {validation: 0.1, test: 0.3}",
+            hint="give more examples with different inputs, or other shares: splits: {validation: 0.1, test: 0.3}",
         )
     template = PromptTemplate.from_spec(spec.template)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -240,11 +237,7 @@ class TaskStore:
         from icmlora_cli.registry.builtin import builtin_names
 
         close = get_close_matches(name, self.names(), n=3)
-        hint = (
-            f"did you mean {' or '.join(close)}? all of them: icmlora task list"
-            if close
-            else "icmlora task list"
-        )
+        hint = f"did you mean {' or '.join(close)}? all of them: icmlora task list" if close else "icmlora task list"
         if name in builtin_names():
             hint = f"icmlora task add builtin:{name}"
         elif not self.names():

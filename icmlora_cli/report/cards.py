@@ -44,7 +44,8 @@ def adapter_card(
         "",
         quoted(task_text),
         "",
-        f"Generator: `{generator}`, which learned from {tasks} tasks. Latent: {z}. `icmlora.json` says how it was made.",
+        f"Generator: `{generator}`, which learned from {tasks} tasks. Latent: {z}.",
+        "`icmlora.json` says how it was made.",
         "",
         "```python",
         "from peft import PeftModel",
@@ -54,7 +55,8 @@ def adapter_card(
         'model = PeftModel.from_pretrained(base, "path/to/this/folder")',
         "```",
         "",
-        "A generated adapter can be wrong, above all for tasks unlike those that the generator saw. Test it on examples.",
+        "A generated adapter can be wrong, above all for tasks unlike those that the generator saw.",
+        "Test it on examples.",
         "",
         *_licences(licences),
     ]
@@ -94,8 +96,8 @@ def generator_card(
     body = [
         f"# Generator `{name}`",
         "",
-        f"Makes LoRA adapters for `{base_model}` from a task in words. {numbers:,} numbers; relative error of delta-W on "
-        f"its own training tasks, from their descriptions: {error:.3f}.",
+        f"Makes LoRA adapters for `{base_model}` from a task in words. {numbers:,} numbers.",
+        f"Relative error of delta-W on its own training tasks, from their descriptions: {error:.3f}.",
         "",
         "```",
         f'icmlora gen "..." -o out/ --generator {name}',

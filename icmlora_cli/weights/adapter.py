@@ -197,5 +197,3 @@ def average(adapters: list[Adapter]) -> Adapter:
         )
     rank = next(iter(factors.values())).rank
     return Adapter(first.base_model, float(rank), factors, fan_in_fan_out=first.fan_in_fan_out)
-
-

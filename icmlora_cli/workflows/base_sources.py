@@ -69,9 +69,7 @@ def cached_snapshot(model_id: str) -> Path | None:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        path = snapshot_download(
-            model_id, local_files_only=True, allow_patterns=ALLOWED, ignore_patterns=IGNORED
-        )
+        path = snapshot_download(model_id, local_files_only=True, allow_patterns=ALLOWED, ignore_patterns=IGNORED)
     except (OSError, HFValidationError):
         return None
     return Path(path) if (Path(path) / "config.json").is_file() else None

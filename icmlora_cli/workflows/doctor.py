@@ -125,9 +125,7 @@ def _devices() -> tuple[tuple[Device, ...], Check]:
 
         from icmlora_cli.lm.load import bf16_supported, devices
     except (ImportError, OSError) as error:
-        return (), Check(
-            "torch", False, f"cannot be imported: {error}", "pip install --force-reinstall torch"
-        )
+        return (), Check("torch", False, f"cannot be imported: {error}", "pip install --force-reinstall torch")
     found: list[Device] = []
     for kind in devices():
         if kind in ("cuda", "xpu"):
@@ -165,9 +163,7 @@ def _versions() -> tuple[tuple[str, str], ...]:
 def _packages_check(versions: tuple[tuple[str, str], ...]) -> Check:
     absent = [package for package, version in versions if not version]
     if absent:
-        return Check(
-            "packages", False, f"not installed: {', '.join(absent)}", f"pip install {' '.join(absent)}"
-        )
+        return Check("packages", False, f"not installed: {', '.join(absent)}", f"pip install {' '.join(absent)}")
     return Check("packages", True, f"{len(versions)} installed")
 
 
@@ -211,23 +207,17 @@ def _base_checks(store: BaseStore) -> list[Check]:
     damaged = [base.name for base in store.all() if base.name != DEFAULT and not store.whole(base)]
     damaged += [manifest.parent.name for manifest in store.unreadable()]
     for name in damaged:
-        checks.append(
-            Check("base", False, f"{name} is not whole", f"icmlora base pull {name}", required=False)
-        )
+        checks.append(Check("base", False, f"{name} is not whole", f"icmlora base pull {name}", required=False))
     return checks
 
 
 def _pip_check() -> Check:
     there = importlib.util.find_spec("pip") is not None
-    detail = (
-        "can fetch a base model as a wheel" if there else "not in this Python, so no wheel can be fetched"
-    )
+    detail = "can fetch a base model as a wheel" if there else "not in this Python, so no wheel can be fetched"
     return Check("pip", there, detail, None if there else "python -m ensurepip", required=False)
 
 
 def _extra_check(extra: str, module: str) -> Check:
     there = importlib.util.find_spec(module) is not None
     detail = f"{module} {'is' if there else 'is not'} installed"
-    return Check(
-        f"extra {extra}", there, detail, None if there else f"pip install 'icmlora[{extra}]'", required=False
-    )
+    return Check(f"extra {extra}", there, detail, None if there else f"pip install 'icmlora[{extra}]'", required=False)

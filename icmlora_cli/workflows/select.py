@@ -21,7 +21,9 @@ def tasks_to_learn(home: Home, patterns: Sequence[str] | None) -> tuple[Task, ..
     chosen = tasks if patterns else tuple(task for task in tasks if task.split == "train")
     if not chosen:
         raise UsageFault(
-            "no task is registered", where=str(home.tasks), hint="icmlora task add builtin:pick_last_of_3, or a task file"
+            "no task is registered",
+            where=str(home.tasks),
+            hint="icmlora task add builtin:pick_last_of_3, or a task file",
         )
     return chosen
 

@@ -128,9 +128,7 @@ def _read(path: Path) -> tuple[TaskSpec, ...]:
 
         if str(path) not in builtin_names():
             raise
-        raise UsageFault(
-            error.message, where=error.where, hint=f"icmlora task add {BUILTIN}{path}"
-        ) from error
+        raise UsageFault(error.message, where=error.where, hint=f"icmlora task add {BUILTIN}{path}") from error
 
 
 def _drafts(specs: Sequence[TaskSpec], file: Path, collected: _Faults) -> list[Draft]:

@@ -108,7 +108,9 @@ def run(
     error = _error(generator, harvested, vectors)
     codec_error = sum(relative_error(codec, adapter) for adapter in everything) / len(everything)
     seconds = time.monotonic() - started
-    about = _about(harvested, base, recipe, key, {"error": error, "codec_error": codec_error, "seconds": seconds}, curve)
+    about = _about(
+        harvested, base, recipe, key, {"error": error, "codec_error": codec_error, "seconds": seconds}, curve
+    )
     _save(target, generator, about, error)
     (home.generators / f"{name}{STATE}").unlink(missing_ok=True)
     return _result(target, trained=True, seconds=seconds)
@@ -138,7 +140,9 @@ def _key(harvested: Sequence[_Harvested], recipe: TrainRecipe) -> str:
     """Return the hash that makes a training what it is: adapters, descriptions, recipe."""
     values = recipe.model_dump(mode="json")
     values.pop("save_every")
-    items = [[item.task.name, *item.task.descriptions, *(c.sha256 for c in item.record.checkpoints)] for item in harvested]
+    items = [
+        [item.task.name, *item.task.descriptions, *(c.sha256 for c in item.record.checkpoints)] for item in harvested
+    ]
     return files.sha256_json([VERSION, values, items])[:16]
 
 
@@ -238,7 +242,12 @@ def _about(
     licences = sorted({item.task.licence for item in harvested if item.task.licence})
     return {
         "key": key,
-        "base": {"name": base.name, "revision": base.revision, "weight_hash": base.weight_hash, "licence": base.licence},
+        "base": {
+            "name": base.name,
+            "revision": base.revision,
+            "weight_hash": base.weight_hash,
+            "licence": base.licence,
+        },
         "tasks": {item.task.name: item.task.descriptions[0] for item in harvested},
         "adapters": {item.task.name: item.record.key for item in harvested},
         "licences": licences,
@@ -269,8 +278,8 @@ def _save(target: Path, generator: Generator, about: dict[str, object], error: f
 
 
 def _numbers(generator: Generator) -> int:
-    basis = sum(item.numel() for item in generator.codec.tensors().values())
-    networks = sum(item.numel() for item in generator.model.state_dict().values())
+    basis: int = sum(item.numel() for item in generator.codec.tensors().values())
+    networks: int = sum(item.numel() for item in generator.model.state_dict().values())
     return basis + networks
 
 
@@ -289,4 +298,3 @@ def _result(target: Path, *, trained: bool, seconds: float) -> TrainResult:
         bytes=files.folder_bytes(target),
         seconds=seconds,
     )
-

@@ -32,9 +32,7 @@ def test_json_keys(llama_base: Base) -> None:
     assert [base["name"] for base in value["bases"]] == [llama_base.name]
 
 
-def test_a_folder_that_cannot_be_written_exits_with_1(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_cannot_be_written_exits_with_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("ICMLORA_HOME", str(tmp_path / "file" / "home"))
     result = runner.invoke(app, [])

@@ -9,9 +9,7 @@ from icmlora_cli.generator.networks import Conv1dCVAE, NetworkConfig, build
 
 
 def config(arch: str) -> NetworkConfig:
-    return NetworkConfig(
-        arch=arch, modules=5, width=7, condition_dim=10, latent_dim=6, hidden_dim=24, code_dim=12
-    )
+    return NetworkConfig(arch=arch, modules=5, width=7, condition_dim=10, latent_dim=6, hidden_dim=24, code_dim=12)
 
 
 @pytest.mark.parametrize("arch", ["token", "conv1d"])

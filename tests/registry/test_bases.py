@@ -34,9 +34,7 @@ def test_names_become_folder_names(tmp_path: Path) -> None:
     assert "/" not in slug(str(first))
 
 
-def test_recorded_base_is_found_by_every_name(
-    folder: Path, home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_recorded_base_is_found_by_every_name(folder: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     store = BaseStore(home)
     base = store.record(described(folder))
     monkeypatch.chdir(folder.parent)

