@@ -1,5 +1,6 @@
 """``icmlora adapter``: the harvested adapters of the registry."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -60,10 +61,14 @@ def remove(
 ) -> None:
     """Delete all adapters of a task."""
     with session("adapter remove", as_json=as_json, quiet=quiet) as out:
+        from icmlora_cli.errors import UsageFault
         from icmlora_cli.registry.adapters import AdapterStore
-        from icmlora_cli.registry.home import Home
+        from icmlora_cli.registry.home import Home, checked_name
 
+        checked_name(task, "task")  # it is looked for as a folder: '..' would be the whole registry
         if not yes:
+            if as_json or not sys.stdin.isatty():
+                raise UsageFault("not removed: nobody can be asked here", hint=f"icmlora adapter remove {task} --yes")
             typer.confirm(f"delete all adapters of {task!r}?", abort=True, err=True)
         freed = AdapterStore(Home.from_environment()).remove(task)
         out.result({"task": task, "freed": freed})

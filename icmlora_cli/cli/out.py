@@ -1,12 +1,15 @@
 """The one place that prints: data on stdout, progress and warnings on stderr; human, ``--json`` and ``--quiet``."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import typer
+
+from icmlora_cli.cli.interrupt import EXIT_CODE, interrupted
 
 if TYPE_CHECKING:
     from icmlora_cli.errors import IcmloraError
@@ -82,7 +85,9 @@ def _is_figure(cell: str) -> bool:
 
 def _print_error(out: Out, error: "IcmloraError") -> None:
     if out.as_json:
-        print(json.dumps({"schema": "icmlora.error/1", "error": error.as_dict()}, indent=2, ensure_ascii=False))
+        with suppress(OSError):  # stdout itself may be what is full
+            text = json.dumps({"schema": "icmlora.error/1", "error": error.as_dict()}, indent=2, ensure_ascii=False)
+            print(text, flush=True)
     lines = [f"error: {error.message}"]
     lines += [f"  {fault}" for fault in getattr(error, "faults", ())]
     lines += [f"  where: {error.where}"] if error.where else []
@@ -90,28 +95,38 @@ def _print_error(out: Out, error: "IcmloraError") -> None:
     print("\n".join(lines), file=sys.stderr)
 
 
+def _let_go_of_stdout() -> None:
+    """Point stdout nowhere if it takes nothing more, so that Python's own flush at exit does not fail."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
 @contextmanager
 def session(command: str, *, as_json: bool, quiet: bool) -> Iterator[Out]:
     """Run a command's body and turn its errors into one clear message and an exit code.
 
     Raises:
-        typer.Exit: with 1 (failed), 2 (usage or recipe) or 130 (interrupted).
+        typer.Exit: with 1 (failed), 2 (usage or recipe) or 130 (interrupted; ``__main__`` says so).
     """
     from icmlora_cli.errors import IcmloraError
 
     out = Out(command, as_json=as_json, quiet=quiet)
     try:
         yield out
-    except IcmloraError as error:
-        _print_error(out, error)
-        raise typer.Exit(error.exit_code) from error
-    except KeyboardInterrupt as error:
-        print("interrupted: what was finished is kept; run the same command again to go on", file=sys.stderr)
-        raise typer.Exit(130) from error
-    except BrokenPipeError as error:
-        sys.stderr.close()
-        raise typer.Exit(1) from error
-    except OSError as error:
-        wrapped = IcmloraError(f"{error.strerror or error}", where=str(error.filename or "") or None)
-        _print_error(out, wrapped)
-        raise typer.Exit(1) from error
+        sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
+    except (Exception, KeyboardInterrupt) as error:
+        if interrupted(error):
+            raise typer.Exit(EXIT_CODE) from error
+        wrapped = error
+        if isinstance(error, OSError):
+            wrapped = IcmloraError(f"{error.strerror or error}", where=str(error.filename or "") or None)
+        if not isinstance(wrapped, IcmloraError):
+            raise
+        if not isinstance(error, BrokenPipeError):
+            _print_error(out, wrapped)
+        _let_go_of_stdout()
+        raise typer.Exit(wrapped.exit_code) from error

@@ -30,9 +30,13 @@ def show(name: Name, as_json: Json = False, quiet: Quiet = False) -> None:
     """Print a recipe."""
     with session("recipe show", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.config.recipes import recipe_path
+        from icmlora_cli.errors import CorruptFile
 
         path = recipe_path(name, "")
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise CorruptFile(f"{name} is not UTF-8 text", where=str(path), hint="icmlora recipe list") from error
         out.result({"name": str(name), "path": str(path), "text": text})
         out.line(text.rstrip("\n"))
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from icmlora_cli.errors import UsageFault
 from icmlora_cli.registry.adapters import AdapterStore
-from icmlora_cli.registry.bases import slug
+from icmlora_cli.registry.bases import canonical_name, slug
 from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.tasks import Task, TaskStore
 
@@ -38,7 +38,7 @@ def tasks_to_train(home: Home, base: str, patterns: Sequence[str] | None) -> tup
     tasks = TaskStore(home).select(patterns)
     if patterns:
         return tasks
-    harvested = {record.task for record in AdapterStore(home).all(slug(base))}
+    harvested = {record.task for record in AdapterStore(home).all(slug(canonical_name(base)))}
     chosen = tuple(task for task in tasks if task.split == "train" and task.name in harvested)
     if not chosen:
         raise UsageFault(

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from icmlora_cli.registry.builtin.dates import MONTHS
+from icmlora_cli.registry.builtin.split import words_of
 from icmlora_cli.registry.builtin.types import BuiltinTask, Draw, fill, make
 from icmlora_cli.registry.builtin.words_nouns import EVENTS
 from icmlora_cli.registry.examples import Example
@@ -11,7 +12,7 @@ from icmlora_cli.registry.examples import Example
 FAMILY = "calendar"
 HELD_OUT = ("previous_weekday", "month_abbreviation")
 
-WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+WEEKDAYS = words_of("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
 
 _NAMES: dict[str, tuple[str, Sequence[str]]] = {"weekday": ("on", WEEKDAYS), "month": ("in", MONTHS)}
 _ANSWERS: dict[str, Callable[[Sequence[str], int], str]] = {
@@ -33,7 +34,7 @@ _RESULTS = {
 _TEMPLATES = (
     "Output {result} named in the note.",
     "Read the short note and answer with {result} it mentions.",
-    "Reply with {result} when the event takes place.",
+    "Write {result} that the event falls {prep}.",
     "Give nothing but {result} given for the event.",
     "Find {result} that stands at the end of the input.",
 )
@@ -61,7 +62,7 @@ def tasks() -> tuple[BuiltinTask, ...]:
             FAMILY,
             _name(op, unit),
             {"operation": op, "unit": unit},
-            fill(_TEMPLATES, result=_RESULTS[op, unit]),
+            fill(_TEMPLATES, result=_RESULTS[op, unit], prep=_NAMES[unit][0]),
             _draw(op, unit),
             HELD_OUT,
         )

@@ -22,17 +22,19 @@ def _count_letter(text: str) -> int:
     return word.count(letter)
 
 
-_COUNTED: dict[str, tuple[str, Callable[[random.Random], str], Callable[[str], int]]] = {
-    "words": ("the words of the phrase", joined(SHORT_NOUNS, 1, 8, " "), lambda text: len(text.split())),
-    "letters": ("the letters of the word", chosen(ALL_WORDS), len),
+_COUNTED: dict[str, tuple[str, str, Callable[[random.Random], str], Callable[[str], int]]] = {
+    "words": ("words", "in the phrase", joined(SHORT_NOUNS, 1, 8, " "), lambda text: len(text.split())),
+    "letters": ("letters", "in the word", chosen(ALL_WORDS), len),
     "vowels": (
-        "the vowels (a, e, i, o, u) of the word",
+        "vowels (a, e, i, o, u)",
+        "in the word",
         chosen(ALL_WORDS),
         lambda text: sum(letter in "aeiou" for letter in text),
     ),
-    "given_letter": ("the places where the named letter stands in the word", _letter_in_word, _count_letter),
+    "given_letter": ("copies of the named letter", "in the word", _letter_in_word, _count_letter),
     "items": (
-        "the items of the comma-separated list",
+        "items",
+        "in the comma-separated list",
         joined(SHORT_NOUNS, 1, 8),
         lambda text: text.count(",") + 1,
     ),
@@ -42,23 +44,23 @@ _FORMS: dict[str, tuple[str, Callable[[int], str]]] = {
     "words": ("English words", number_words),
 }
 _TEMPLATES = (
-    "Count {what} and give the total in {form}.",
-    "Count {what}, answering in {form} only.",
-    "Work out the number of {bare} and write it in {form}.",
-    "Say how many there are of {what}, using {form}.",
-    "Reply in {form} with a count of {what}.",
+    "Count the {things} {where} and give the total in {form}.",
+    "Count how many {things} stand {where}, answering in {form} only.",
+    "Work out the number of {things} {where} and write it in {form}.",
+    "Say how many {things} there are {where}, using {form}.",
+    "Reply in {form} with the count of {things} {where}.",
 )
 _WITH_WORDS = ("letters", "vowels", "items")
 
 
 def _build(counted: str, form: str) -> BuiltinTask:
-    what, source, count = _COUNTED[counted]
+    things, where, source, count = _COUNTED[counted]
     written, write = _FORMS[form]
     return make(
         FAMILY,
         f"count_{counted}" + ("_in_words" if form == "words" else ""),
         {"counted": counted, "answer": form},
-        fill(_TEMPLATES, what=what, bare=what.removeprefix("the "), form=written),
+        fill(_TEMPLATES, things=things, where=where, form=written),
         mapped(source, lambda text: write(count(text))),
         HELD_OUT,
     )

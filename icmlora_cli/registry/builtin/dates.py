@@ -4,13 +4,14 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from icmlora_cli.registry.builtin.split import words_of
 from icmlora_cli.registry.builtin.types import BuiltinTask, Draw, fill, make
 from icmlora_cli.registry.examples import Example
 
 FAMILY = "dates"
 HELD_OUT = ("slash_date_to_us", "iso_date_to_month")
 
-MONTHS = "January February March April May June July August September October November December".split()
+MONTHS = words_of("January February March April May June July August September October November December")
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,11 @@ _SOURCES: dict[str, tuple[str, Callable[[_Date], str]]] = {
 }
 _TARGETS: dict[str, tuple[str, Callable[[_Date], str]]] = {
     "long": (
-        "day, month name and year, like 5 March 2021",
+        "the day, month name and year, like 5 March 2021",
         lambda d: f"{d.day} {MONTHS[d.month - 1]} {d.year}",
     ),
     "us": (
-        "month name, day and year, like March 5, 2021",
+        "the month name, day and year, like March 5, 2021",
         lambda d: f"{MONTHS[d.month - 1]} {d.day}, {d.year}",
     ),
     "month": ("the name of its month only", lambda d: MONTHS[d.month - 1]),

@@ -7,7 +7,7 @@ from icmlora_cli.registry.builtin.words import NUMBER_NAMES, SHORT_NOUNS
 from icmlora_cli.registry.examples import Example
 
 FAMILY = "pick_from_list"
-HELD_OUT = ("pick_last_of_4", "pick_second_of_5")
+HELD_OUT = ("pick_first_of_4", "pick_last_of_4", "pick_second_of_5")
 
 _COUNTS = {"first": (3, 4, 5), "last": (3, 4, 5), "second": (4, 5), "third": (4, 5), "middle": (3, 5)}
 _PLACES = {

@@ -40,7 +40,7 @@ _WORD_TEMPLATES = (
     "The input is one {base}, so reply with its {result}.",
     "Turn the {base} into its {result}.",
     "Answer with the {result} that belongs to the {base}.",
-    "Give the {base} again in its {result}.",
+    "For the given {base}, output its {result} and nothing else.",
 )
 _PHRASE = {
     "plural": 'change "one" to "two" and put the noun in the plural',

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 
+from icmlora_cli.registry.builtin.split import words_of
 from icmlora_cli.registry.builtin.types import BuiltinTask, Draw, fill, make
 from icmlora_cli.registry.examples import Example
 
@@ -10,10 +11,10 @@ FAMILY = "numerals"
 HELD_OUT = ("words_to_roman", "roman_to_ordinal")
 LARGEST = 399
 
-_UNITS = """
+_UNITS = words_of("""
     zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
     sixteen seventeen eighteen nineteen
-    """.split()
+    """)
 _TENS = ["_", "_", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _ROMAN = (
     *((1000, "M"), (900, "CM"), (500, "D"), (400, "CD"), (100, "C"), (90, "XC"), (50, "L"), (40, "XL")),

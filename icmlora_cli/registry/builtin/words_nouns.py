@@ -1,6 +1,8 @@
 """Common countable nouns and the plurals that no rule gives."""
 
-NOUNS = tuple(
+from icmlora_cli.registry.builtin.split import words_of
+
+NOUNS = words_of(
     """
     river lamp stone chair table window door house garden street bridge road car train boat plane
     book paper pen pencil letter box bag cup plate bowl spoon fork knife bottle glass clock watch
@@ -16,7 +18,7 @@ NOUNS = tuple(
     anchor sail wave storm shadow dream idea plan question answer lesson exam word number page
     chapter tooth foot thief wife life hero echo photo dish dress witch class boss address lady
     berry diary factory army duty body half calf ox hook cave sofa
-    """.split()
+    """
 )
 
 IRREGULAR_PLURALS: dict[str, str] = {
@@ -42,7 +44,8 @@ IRREGULAR_PLURALS: dict[str, str] = {
     "ox": "oxen",
     "hero": "heroes",
     "echo": "echoes",
-    "potato": "potatoes",
+    "mango": "mangoes",
+    "buffalo": "buffaloes",
     "sheep": "sheep",
     "deer": "deer",
     "moose": "moose",
@@ -53,11 +56,11 @@ IRREGULAR_PLURALS: dict[str, str] = {
     "jellyfish": "jellyfish",
 }
 
-EVENTS = tuple(
+EVENTS = words_of(
     """
     exam party dentist meeting concert wedding picnic lecture match interview holiday dinner lunch
     workshop festival parade race rehearsal trip flight delivery appointment class seminar fair game
     reunion checkup haircut training deadline birthday barbecue auction election inspection ceremony
     repair sale visit audit
-    """.split()
+    """
 )

@@ -1,6 +1,8 @@
 """Words that are clearly positive or clearly negative, and things to say them of."""
 
-POSITIVE = tuple(
+from icmlora_cli.registry.builtin.split import words_of
+
+POSITIVE = words_of(
     """
     good great happy wonderful excellent amazing lovely fantastic beautiful perfect brilliant
     delightful charming pleasant superb awesome joyful cheerful glorious terrific marvelous splendid
@@ -12,10 +14,10 @@ POSITIVE = tuple(
     tremendous exceptional remarkable phenomenal incredible sensational heavenly divine blissful
     uplifting rewarding worthwhile valuable wise clever talented gifted skilled flawless ideal
     admirable praiseworthy charismatic festive harmonious sweet
-    """.split()
+    """
 )
 
-NEGATIVE = tuple(
+NEGATIVE = words_of(
     """
     bad terrible sad awful horrible nasty disgusting dreadful ugly poor boring dull annoying painful
     miserable gloomy depressing disappointing frustrating irritating unpleasant horrid lousy rotten
@@ -26,14 +28,14 @@ NEGATIVE = tuple(
     clumsy lazy dishonest unfair unjust corrupt wicked evil vile vicious brutal violent grim bleak
     dismal dire atrocious appalling abysmal repulsive revolting offensive insulting tedious
     exhausting stressful tasteless bland stale sour noisy messy chaotic
-    """.split()
+    """
 )
 
 STRENGTHS = ("", "", "", "very ", "really ", "so ", "quite ", "truly ")
 
-SUBJECTS = tuple(
+SUBJECTS = words_of(
     """
     food film book hotel service trip music weather show meal game party view staff room lesson
     story song coffee concert
-    """.split()
+    """
 )

@@ -1,0 +1,13 @@
+"""Word lists are written as running text; this takes them apart."""
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """Return the whitespace-separated words of a text.
+
+    Args:
+        text: Words on any number of lines.
+
+    Returns:
+        The words, in order.
+    """
+    return tuple(text.split())
