@@ -6,10 +6,10 @@ from pathlib import Path
 
 os.environ.update(COLUMNS="100", NO_COLOR="1", TERM="dumb", TERMINAL_WIDTH="100")
 
-import typer.main  # noqa: E402
-from typer.testing import CliRunner  # noqa: E402
+import typer.main
+from typer.testing import CliRunner
 
-from icmlora_cli.cli.app import app  # noqa: E402
+from icmlora_cli.cli.app import app
 
 TARGET = Path(__file__).with_name("cli.md")
 HEAD = "# Command line\n\nMade from `--help` by `docs/make_cli_reference.py`.\n"

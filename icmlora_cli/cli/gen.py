@@ -18,7 +18,10 @@ def gen(
     ] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Write the whole merged model instead of an adapter.")] = False,
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, max=2**63 - 1, help="Sample z with this seed; without it, z is the prior's mean.")
+        int | None,
+        typer.Option(
+            "--seed", min=0, max=2**63 - 1, help="Sample z with this seed; without it, z is the prior's mean."
+        ),
     ] = None,
     force: Force = False,
     device: Device = None,
