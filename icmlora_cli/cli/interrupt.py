@@ -1,25 +1,50 @@
-"""Ctrl-C, at any moment: one line on stderr and exit code 130. Imports nothing, since it may come that early."""
+"""Ctrl-C at any moment: one line on stderr and exit code 130, never a traceback."""
 
-MESSAGE = "interrupted: what was finished is kept; run the same command again to go on"
+import os
+import signal
+from types import FrameType
+
+MESSAGE = "interrupted: what was finished is kept; run the same command again to go on\n"
 EXIT_CODE = 130
+IMPORTING = "<frozen importlib._bootstrap>"  # the code that runs every import
+SHOW_CURSOR = "\x1b[?25h"  # a progress bar that is not ended has it hidden
+
+_seen = False
+
+
+def watch() -> None:
+    """Take over Ctrl-C, unless it is ignored, as under nohup."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _on_interrupt)
+
+
+def stop_watching() -> None:
+    """Ignore Ctrl-C from here on: the work is done, and Python is about to exit."""
+    if signal.getsignal(signal.SIGINT) is _on_interrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def interrupted(error: BaseException) -> bool:
-    """Tell whether an error comes from Ctrl-C.
+    """Tell whether an error is, or comes from, Ctrl-C: a library may have turned it into an error of its own."""
+    return _seen or isinstance(error, KeyboardInterrupt)
 
-    A library that is being imported may turn the KeyboardInterrupt into an error of its own; the chain tells.
 
-    Args:
-        error: what was raised.
+def leave() -> None:
+    """Say that the command was interrupted, and end the process at once."""
+    os.write(2, ((SHOW_CURSOR if os.isatty(2) else "") + MESSAGE).encode())
+    os._exit(EXIT_CODE)
+
+
+def _on_interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt; while something is imported, leave instead.
+
+    NumPy, torch and transformers swallow an interrupt of their import or go on half imported. Nothing is lost by
+    leaving there: files appear under their names only when whole.
     """
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        item = waiting.pop()
-        if item is None or id(item) in seen:
-            continue
-        if isinstance(item, KeyboardInterrupt):
-            return True
-        seen.add(id(item))
-        waiting += [item.__cause__, item.__context__]
-    return False
+    global _seen
+    _seen = True
+    while frame is not None:
+        if frame.f_code.co_filename == IMPORTING:
+            leave()
+        frame = frame.f_back
+    raise KeyboardInterrupt

@@ -36,6 +36,8 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def _fsync_folder(folder: Path) -> None:
+    if os.name == "nt":  # folders cannot be opened there
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -100,11 +102,6 @@ def read_json(path: Path) -> dict[str, object]:
 
 def sha256_file(path: Path) -> str:
     """Return the hex SHA-256 of a file's bytes."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(path)
-
-
-def _digest(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as handle:
         while chunk := handle.read(1 << 20):

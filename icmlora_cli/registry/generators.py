@@ -6,7 +6,7 @@ from pathlib import Path
 from icmlora_cli.errors import NotFound
 from icmlora_cli.registry import files
 from icmlora_cli.registry.bases import slug
-from icmlora_cli.registry.home import Home, checked_name
+from icmlora_cli.registry.home import NAME, Home, checked_name
 
 CONFIG = "generator.json"
 
@@ -23,7 +23,8 @@ class GeneratorStore:
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the finished generators."""
-        return tuple(sorted(path.parent.name for path in self.home.generators.glob(f"*/{CONFIG}")))
+        found = (path.parent.name for path in self.home.generators.glob(f"*/{CONFIG}"))
+        return tuple(sorted(name for name in found if NAME.fullmatch(name)))  # not what a killed training left
 
     def folder(self, name: str) -> Path:
         """Return where a generator is, or will be.
