@@ -1,5 +1,6 @@
 """Sessions: ``nox`` runs tests, lint, docs and build; ``nox -s e2e`` and ``nox -s bench`` are heavy."""
 
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ nox.options.default_venv_backend = "virtualenv"
 
 CONSTRAINTS = ("-c", "constraints.txt")
 PYPROJECT = nox.project.load_toml("pyproject.toml")
+LIGHT = ("typer", "rich", "pydantic", "pyyaml", "platformdirs", "filelock")
 DEFAULT_TESTS = "not slow and not network and not gpu"
 
 
@@ -30,6 +32,7 @@ def tests(session: nox.Session) -> None:
 def lint(session: nox.Session) -> None:
     """Check style, types and layers."""
     install(session, "test", "lint")
+    session.install(*CONSTRAINTS, "nox")  # mypy reads this file too
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
@@ -38,22 +41,28 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Check that docs/cli.md is what --help says."""
-    install(session, "test")
+    """Check that docs/cli.md is what --help says, and that links between pages lead somewhere."""
+    install(session)
     session.run("python", "docs/make_cli_reference.py", "--check")
+    session.run("python", "docs/check_links.py")
 
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build the wheel and sdist, and check that the wheel carries the recipes."""
+    """Build the wheel and sdist; check that the wheel carries the recipes, and that its light commands run."""
     session.install(*CONSTRAINTS, *nox.project.dependency_groups(PYPROJECT, "build"))
-    out = session.create_tmp()
+    out = str(Path(session.create_tmp()) / "dist")
+    shutil.rmtree(out, ignore_errors=True)  # or an older wheel would be checked
     session.run("python", "-m", "build", "--outdir", out, ".")
     built = sorted(str(path) for path in Path(out).iterdir())
     session.run("twine", "check", "--strict", *built)
     wheel = next(path for path in built if path.endswith(".whl"))
     if "icmlora_cli/recipes/train/default.yaml" not in zipfile.ZipFile(wheel).namelist():
         session.error(f"{wheel} lacks the recipes")
+    session.install(*CONSTRAINTS, *LIGHT)
+    session.install("--no-deps", wheel)  # torch is not needed for what follows
+    session.run("icmlora", "--version")
+    session.run("icmlora", "recipe", "validate", "train/default", "--kind", "train")
 
 
 @nox.session(default=False)

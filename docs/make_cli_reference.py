@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 os.environ.update(COLUMNS="100", NO_COLOR="1", TERM="dumb", TERMINAL_WIDTH="100")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a checkout that is not installed will do
 
 import typer.main
 from typer.testing import CliRunner

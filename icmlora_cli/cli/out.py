@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -105,6 +106,24 @@ def _let_go_of_stdout() -> None:
         os.close(nowhere)
 
 
+def _told(error: BaseException) -> "IcmloraError | None":
+    """Return what an error is for a user; None where it can only be a fault of icmlora's."""
+    from icmlora_cli.errors import IcmloraError, OutOfSpace
+    from icmlora_cli.registry.files import FULL
+
+    if isinstance(error, IcmloraError):
+        return error
+    if isinstance(error, OSError):
+        return IcmloraError(f"{error.strerror or error}", where=str(error.filename or "") or None)
+    code = re.search(r"\(os error (\d+)\)", str(error))  # of what is written in Rust, such as safetensors
+    if code is None or int(code[1]) not in FULL:
+        return None
+    return OutOfSpace(
+        f"cannot write a file: {os.strerror(int(code[1]))}",
+        hint="free some space, or set ICMLORA_HOME to a folder on another disk, then run the command again",
+    )
+
+
 @contextmanager
 def session(command: str, *, as_json: bool, quiet: bool) -> Iterator[Out]:
     """Run a command's body and turn its errors into one clear message and an exit code.
@@ -112,8 +131,6 @@ def session(command: str, *, as_json: bool, quiet: bool) -> Iterator[Out]:
     Raises:
         typer.Exit: with 1 (failed), 2 (usage or recipe) or 130 (interrupted; ``__main__`` says so).
     """
-    from icmlora_cli.errors import IcmloraError
-
     out = Out(command, as_json=as_json, quiet=quiet)
     try:
         yield out
@@ -121,10 +138,8 @@ def session(command: str, *, as_json: bool, quiet: bool) -> Iterator[Out]:
     except (Exception, KeyboardInterrupt) as error:
         if interrupted(error):
             raise typer.Exit(EXIT_CODE) from error
-        wrapped = error
-        if isinstance(error, OSError):
-            wrapped = IcmloraError(f"{error.strerror or error}", where=str(error.filename or "") or None)
-        if not isinstance(wrapped, IcmloraError):
+        wrapped = _told(error)
+        if wrapped is None:
             raise
         if not isinstance(error, BrokenPipeError):
             _print_error(out, wrapped)

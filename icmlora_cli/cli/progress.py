@@ -62,6 +62,7 @@ def _bars() -> Iterator["OnProgress"]:
     from rich.markup import escape
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
+    from rich.progress import TaskID
 
     columns = (
         TextColumn("{task.description}"),
@@ -72,8 +73,8 @@ def _bars() -> Iterator["OnProgress"]:
         TimeRemainingColumn(),
     )
     with Bars(*columns, console=Console(stderr=True)) as bars:
-        overall: dict[str, int] = {}
-        current: dict[str, tuple[str, int]] = {}
+        overall: dict[str, TaskID] = {}
+        current: dict[str, tuple[str, TaskID]] = {}
 
         def show(progress: "Progress") -> None:
             if progress.items_total:
@@ -82,20 +83,20 @@ def _bars() -> Iterator["OnProgress"]:
                 share = progress.done / progress.total if progress.total else 0.0
                 whole = progress.items_done + (share if progress.items_done < progress.items_total else 0.0)
                 bars.update(
-                    overall[progress.stage],  # type: ignore[arg-type]
+                    overall[progress.stage],
                     total=progress.items_total,
                     completed=whole,
                     amount=f"{progress.items_done}/{progress.items_total}",
                 )
-            label, identifier = current.get(progress.stage, ("", -1))
-            if label != progress.label:
-                if identifier >= 0:
-                    bars.remove_task(identifier)  # type: ignore[arg-type]
+            shown = current.get(progress.stage)
+            if shown is None or shown[0] != progress.label:
+                if shown is not None:
+                    bars.remove_task(shown[1])
                 text = escape(f"{progress.stage} {progress.label}")
-                identifier = bars.add_task(text, amount="", detail="", total=progress.total or None)
-                current[progress.stage] = (progress.label, identifier)
+                shown = (progress.label, bars.add_task(text, amount="", detail="", total=progress.total or None))
+                current[progress.stage] = shown
             bars.update(
-                identifier,  # type: ignore[arg-type]
+                shown[1],
                 total=progress.total or None,
                 completed=progress.done,
                 amount=_amount(progress),

@@ -1,16 +1,25 @@
 """The documents say what the code does."""
 
 import re
+import runpy
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import typer.main
 
+from icmlora_cli.cli.app import app
 from icmlora_cli.config.recipes import KINDS, HarvestRecipe, TrainRecipe, recipe_path, resolve, shipped_recipes
 from icmlora_cli.registry.sources import load_examples
 from icmlora_cli.registry.task_file import read_task_file
 from icmlora_cli.registry.tasks import draft
+from icmlora_cli.workflows.doctor import Check, Device
+from icmlora_cli.workflows.evaluate import Cell
+from icmlora_cli.workflows.gen import GenResult
+from icmlora_cli.workflows.storage import AdapterStorage, GeneratorStorage
+from icmlora_cli.workflows.train import TrainResult
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -64,7 +73,44 @@ def test_the_command_reference_is_up_to_date() -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_relative_links_resolve() -> None:
-    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
-        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / link).exists(), f"{page.name}: {link}"
+def commands() -> list[str]:
+    root = typer.main.get_command(app)
+    return [
+        " ".join([name, inner]).strip()
+        for name, command in getattr(root, "commands", {}).items()
+        for inner in getattr(command, "commands", {"": None})
+    ]
+
+
+def test_every_commands_json_is_in_the_docs() -> None:
+    text = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
+    for command in commands():
+        assert f"| `{command}` | `icmlora.{command.replace(' ', '.')}/1` |" in text, command
+
+
+@pytest.mark.parametrize("result", [TrainResult, GenResult, Cell, AdapterStorage, GeneratorStorage, Check, Device])
+def test_every_key_of_a_result_is_in_the_docs(result: type) -> None:
+    text = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
+    assert [item.name for item in fields(result) if f"`{item.name}`" not in text] == []
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    lines = [line for line in script.splitlines() if line.startswith("command=")]
+    told = subprocess.run(
+        ["bash", "-c", f'{lines[0]}; printf %s "$command"'], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert told.stdout == block(ROOT / "README.md", "bash", "## Run the tests").strip()
+    assert 'bash -euo pipefail -c "$command"' in script
+
+
+def test_links_lead_somewhere() -> None:
+    check = [sys.executable, str(ROOT / "docs" / "check_links.py")]
+    result = subprocess.run(check, capture_output=True, text=True, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# A page\n[a](#a-page) [b](gone.md) [c](#gone) [d](https://example.org)\n")
+    found = runpy.run_path(str(ROOT / "docs" / "check_links.py"))["faults"](tmp_path)
+    assert found == ["README.md: gone.md leads nowhere", "README.md: #gone leads nowhere"]

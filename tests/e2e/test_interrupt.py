@@ -1,0 +1,221 @@
+"""Ctrl-C and kill at any moment: a clean end, and the same command then makes the very same bytes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import icmlora_cli
+from icmlora_cli.registry.adapters import AdapterStore
+from icmlora_cli.registry.generators import GeneratorStore
+from icmlora_cli.registry.home import Home
+
+HARVEST = "steps: 400\nbatch_size: 6\nlearning_rate: 0.03\nkeep: 2\nkeep_every: 2\nsave_every: 20\nrank: 4\n"
+TRAIN = (
+    "steps: 600\nbatch_size: 8\nhidden_dim: 48\ncode_dim: 16\nlatent_dim: 4\nsave_every: 20\n"
+    "vectors: {draws: 3, shots: 2}\n"
+)
+SAID = "interrupted: what was finished is kept; run the same command again to go on"
+SECONDS = 60.0
+needs_proc = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="tells what is imported by /proc")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A registry, and processes that work on it.
+
+    Args:
+        root: the folder that all else is in.
+        base: folder of a tiny Llama.
+    """
+
+    root: Path
+    base: Path
+
+    @property
+    def home(self) -> Home:
+        return Home(self.root / "home", self.root / "cache")
+
+    def start(self, *command: object) -> subprocess.Popen[str]:
+        """Start a command."""
+        own = {
+            "ICMLORA_HOME": str(self.home.root),
+            "ICMLORA_CACHE": str(self.home.cache),
+            "PYTHONPATH": str(Path(icmlora_cli.__file__).parents[1]),
+            "OMP_NUM_THREADS": "1",
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", "icmlora_cli", *map(str, command)],
+            env=os.environ | own, cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def finish(self, *command: object) -> str:
+        """Run a command to its good end and return its stdout."""
+        process = self.start(*command)
+        stdout, stderr = process.communicate(timeout=SECONDS)
+        assert process.returncode == 0, stderr
+        return stdout
+
+    def checkpoints(self) -> dict[str, list[str]]:
+        """Return the hashes of each task's checkpoints."""
+        return {record.task: [item.sha256 for item in record.checkpoints] for record in AdapterStore(self.home).all()}
+
+    def generator(self) -> bytes:
+        """Return the weights of the generator."""
+        return (GeneratorStore(self.home).find("default") / "generator.safetensors").read_bytes()
+
+
+def place(root: Path, base: Path) -> Place:
+    """Make a place with two tasks and the recipes."""
+    root.mkdir()
+    tasks = []
+    for word in ("cat", "dog"):
+        rows = [{"input": f"word {index}", "output": word} for index in range(40)]
+        tasks.append({"name": f"always_{word}", "descriptions": [f"Always answer with {word}."], "examples": rows})
+    (root / "tasks.yaml").write_text(json.dumps({"tasks": tasks}), encoding="utf-8")  # JSON is YAML
+    (root / "harvest.yaml").write_text(HARVEST, encoding="utf-8")
+    (root / "train.yaml").write_text(TRAIN, encoding="utf-8")
+    made = Place(root, base)
+    made.finish("task", "add", "tasks.yaml")
+    return made
+
+
+def wait(process: subprocess.Popen[str], until: Callable[[], bool]) -> None:
+    """Wait until something is so while the process runs."""
+    end = time.monotonic() + SECONDS
+    while not until():
+        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        time.sleep(0.002)
+
+
+def interrupt(process: subprocess.Popen[str]) -> None:
+    """Send Ctrl-C and check that the process ends as documented."""
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130, stderr
+    assert stdout == "" and stderr.splitlines()[-1] == SAID
+    assert "Traceback" not in stderr and "Exception ignored" not in stderr
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kill a process, which leaves it no moment to clean up."""
+    process.kill()
+    process.communicate(timeout=SECONDS)
+    assert process.returncode == -signal.SIGKILL
+
+
+def newer(path: Callable[[], Path | None]) -> Callable[[], bool]:
+    """Return what tells whether a file appeared, or was written anew, since now."""
+
+    def stamp() -> int:
+        found = path()
+        try:
+            return found.stat().st_mtime_ns if found is not None else 0
+        except FileNotFoundError:
+            return 0
+
+    before = stamp()
+    return lambda: stamp() > before
+
+
+def test_harvest_and_train(tmp_path: Path, tiny_bases: dict[str, Path]) -> None:
+    broken, whole = (place(tmp_path / name, tiny_bases["llama"]) for name in ("broken", "whole"))
+    harvest = ("harvest", "--base", broken.base, "--recipe", "harvest.yaml")
+    train = ("train", "--base", broken.base, "--recipe", "train.yaml")
+
+    def harvest_state(task: str) -> Callable[[], Path | None]:
+        return lambda: next(broken.home.adapters.glob(f"*/{task}/*/state.safetensors"), None)
+
+    first = broken.start(*harvest)
+    wait(first, newer(harvest_state("always_cat")))
+    second = broken.start(*harvest)
+    _, stderr = second.communicate(timeout=SECONDS)
+    assert second.returncode == 1 and "another harvest is at work" in stderr
+    interrupt(first)
+    assert broken.checkpoints() == {}
+    third = broken.start(*harvest)
+    wait(third, newer(harvest_state("always_dog")))
+    kill(third)
+    assert list(broken.checkpoints()) == ["always_cat"]
+    broken.finish("task", "list")
+    resumed = json.loads(broken.finish(*harvest, "--json"))
+    assert resumed["trained"] == ["always_dog"]
+    whole.finish(*harvest)
+    assert broken.checkpoints() == whole.checkpoints() and len(broken.checkpoints()) == 2
+    assert not list(broken.home.adapters.rglob("state.safetensors"))
+
+    def train_state() -> Path:
+        return broken.home.generators / "default.training.safetensors"
+
+    fourth = broken.start(*train)
+    wait(fourth, newer(train_state))
+    interrupt(fourth)
+    fifth = broken.start(*train)
+    wait(fifth, newer(train_state))
+    kill(fifth)
+    assert GeneratorStore(broken.home).names() == ()
+    broken.finish("storage")
+    broken.finish(*train)
+    whole.finish(*train)
+    assert broken.generator() == whole.generator()
+    assert not train_state().exists()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_bases: dict[str, Path]) -> Place:
+    """A place with a generator that learned little, and a task that takes long to score."""
+    made = place(tmp_path_factory.mktemp("interrupt") / "trained", tiny_bases["llama"])
+    made.finish("harvest", "--base", made.base, "--recipe", "harvest.yaml", "--steps", "4")
+    made.finish("train", "--base", made.base, "--recipe", "train.yaml", "--steps", "10")
+    rows = [{"input": f"thing {index}", "output": "owl"} for index in range(3000)]
+    task = {"name": "z_long", "description": "Say owl.", "examples": rows, "split": "unseen"}
+    (made.root / "long.yaml").write_text(json.dumps(task), encoding="utf-8")
+    made.finish("task", "add", "long.yaml")
+    return made
+
+
+def test_eval(trained: Place) -> None:
+    running = trained.start("eval", "--base", trained.base)
+    assert running.stderr is not None and "eval always_cat" in running.stderr.readline()
+    interrupt(running)
+    again = trained.start("eval", "--base", trained.base)
+    assert again.stderr is not None and "eval always_cat" in again.stderr.readline()
+    kill(again)
+    scored = json.loads(trained.finish("eval", "--base", trained.base, "--limit", "4", "--json"))
+    assert {cell["task"] for cell in scored["cells"]} == {"always_cat", "always_dog", "z_long"}
+
+
+def test_gen(trained: Place) -> None:
+    """The write is short: it may be over before the kill, and then the output has to be whole."""
+    command = ("gen", "Say cat.", "--merge", "-o")
+    trained.finish(*command, "whole")
+    out = trained.root / "out"
+    killed = trained.start(*command, out)
+    end = time.monotonic() + SECONDS
+    while killed.poll() is None and not list(trained.root.glob(".tmp-*")) and time.monotonic() < end:
+        time.sleep(0.001)
+    killed.kill()
+    killed.communicate(timeout=SECONDS)
+    again = () if killed.returncode else ("--force",)
+    assert out.exists() == bool(again)
+    trained.finish(*command, out, *again)
+    weights = [(folder / "model.safetensors").read_bytes() for folder in (out, trained.root / "whole")]
+    assert weights[0] == weights[1]
+
+
+@needs_proc
+@pytest.mark.parametrize("library", ["pydantic_core", "libtorch_cpu", "_multiarray_umath", "tokenizers"])
+def test_ctrl_c_during_the_imports(trained: Place, library: str) -> None:
+    """Libraries that are interrupted while they are imported swallow it, or raise errors of their own."""
+    process = trained.start("gen", "Say dog.", "-o", "never", "--offline")
+    maps = Path(f"/proc/{process.pid}/maps")
+    wait(process, lambda: library in maps.read_text(encoding="utf-8"))
+    interrupt(process)
+    assert not (trained.root / "never").exists()
