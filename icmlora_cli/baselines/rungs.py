@@ -8,6 +8,7 @@ from typing import Protocol
 
 from icmlora_cli.errors import NotFound
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
+from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.weights.adapter import Adapter, average, read_adapter
 
@@ -104,11 +105,11 @@ class HarvestedRung:
 
     Args:
         store: the harvested adapters.
-        base: slug of the base.
+        base: what they were trained on.
     """
 
     store: AdapterStore
-    base: str
+    base: Base
     name: str = "harvested"
     described: bool = False
 
@@ -119,7 +120,7 @@ class HarvestedRung:
             Unavailable: if the task was not harvested.
         """
         try:
-            record = self.store.latest(self.base, task.name)
+            record = self.store.latest(self.base, task)
         except NotFound as error:
             raise Unavailable("not harvested") from error
         return read_adapter(self.store.checked(record, record.checkpoints[-1]))

@@ -22,7 +22,7 @@ def demo(
 ) -> None:
     """Run the whole idea on SmolLM2-135M: 6 tasks harvested, one generator trained, adapters generated and scored.
 
-    At most 10 minutes on 2 CPU cores, with 90 MB fetched once. Interrupted, it goes on where it was.
+    At most 10 minutes on 2 CPU cores, with 93 MB fetched once. Interrupted, it goes on where it was.
     """
     with session("demo", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.registry.home import Home

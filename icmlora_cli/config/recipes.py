@@ -102,7 +102,7 @@ class TrainRecipe(RecipeModel):
     max_width: Count = 48
     steps: Count = 1500
     batch_size: Count = 16
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = 2e-3
     weight_decay: NotNegative = 0.0
     kl_weight: NotNegative = 0.005
     kl_warmup: Share = 0.3

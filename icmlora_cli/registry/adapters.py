@@ -7,7 +7,9 @@ from pathlib import Path
 
 from icmlora_cli.errors import CorruptFile, NotFound
 from icmlora_cli.registry import files
+from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.home import Home
+from icmlora_cli.registry.task_record import Task
 
 SCHEMA = "icmlora.adapter/1"
 MANIFEST = "manifest.json"
@@ -142,20 +144,23 @@ class AdapterStore:
         found = [_record(path) for path in self.home.adapters.glob(pattern)]
         return tuple(sorted(found, key=lambda item: (item.base, item.task, item.created)))
 
-    def latest(self, base: str, task: str) -> AdapterRecord:
-        """Return the task's newest adapter.
+    def latest(self, base: Base, task: Task) -> AdapterRecord:
+        """Return the newest adapter of the task as it is now, on the base as it is now.
 
         Raises:
-            NotFound: if there is none.
+            NotFound: if there is none, or only adapters of other data or other base weights.
         """
-        found = [_record(path) for path in (self.home.adapters / base / task).glob(f"*/{MANIFEST}")]
-        if not found:
+        folder = self.home.adapters / base.slug / task.name
+        found = [_record(path) for path in folder.glob(f"*/{MANIFEST}")]
+        same = [item for item in found if (item.weight_hash, item.data_hash) == (base.weight_hash, task.data_hash)]
+        if not same:
+            stale = " for its present examples and base weights" if found else ""
             raise NotFound(
-                f"task {task!r} has no harvested adapter",
-                where=str(self.home.adapters / base / task),
-                hint=f"icmlora harvest --tasks {task}",
+                f"task {task.name!r} has no harvested adapter{stale}",
+                where=str(folder),
+                hint=f"icmlora harvest --tasks {task.name}",
             )
-        return max(found, key=lambda item: item.created)
+        return max(same, key=lambda item: item.created)
 
     def checked(self, record: AdapterRecord, checkpoint: Checkpoint) -> Path:
         """Return a checkpoint's PEFT folder, once its weights have been compared with the manifest.

@@ -2,20 +2,21 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from icmlora_cli.baselines.rungs import AverageRung, BaseRung, GeneratedRung, HarvestedRung, Rung, Unavailable
-from icmlora_cli.errors import UsageFault
+from icmlora_cli.errors import NotFound, UsageFault
 from icmlora_cli.generator.checkpoint import Generator, load_generator
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.prompts import encode_task
 from icmlora_cli.lm.scoring import score
 from icmlora_cli.lm.task_vector import VectorReader
-from icmlora_cli.registry.adapters import AdapterStore
+from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.home import Home
-from icmlora_cli.registry.tasks import Task
+from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.weights.merge import merged
 from icmlora_cli.workflows.gen import check_base, generate_adapter, vector_recipe
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
@@ -113,16 +114,25 @@ def _seen(generator: Generator | None) -> frozenset[str]:
     return frozenset(tasks) if isinstance(tasks, dict) else frozenset()
 
 
+def _averaged(store: AdapterStore, base: Base, names: frozenset[str]) -> tuple[AdapterRecord, ...]:
+    """Return the newest adapters of the generator's tasks; without a generator, of all tasks of split ``train``."""
+    tasks = TaskStore(store.home)
+    records = []
+    for task in (tasks.get(name) for name in tasks.names() if not names or name in names):
+        if task.split == "train":
+            with suppress(NotFound):
+                records.append(store.latest(base, task))
+    return tuple(records)
+
+
 def _ladder(generator: Generator | None, loaded: LoadedBase, home: Home, seen: frozenset[str]) -> list[Rung]:
     store = AdapterStore(home)
-    slug = loaded.base.slug
-    records = {record.task: record for record in store.all(slug)}  # by time: the newest stays
-    averaged = tuple(records[name] for name in sorted(records) if not seen or name in seen)
+    averaged = _averaged(store, loaded.base, seen)
     ladder: list[Rung] = [BaseRung(), BaseRung(described=True), AverageRung(store, averaged)]
     if generator is not None:
         reader = VectorReader(loaded, vector_recipe(generator), home)
         ladder.append(GeneratedRung(lambda text: generate_adapter(generator, reader, text)))
-    ladder.append(HarvestedRung(store, slug))
+    ladder.append(HarvestedRung(store, loaded.base))
     return ladder
 
 

@@ -130,7 +130,7 @@ def _check(tasks: Sequence[Task]) -> None:
 def _harvested(tasks: Sequence[Task], base: Base, store: AdapterStore) -> list[_Harvested]:
     found = []
     for task in tasks:
-        record = store.latest(base.slug, task.name)
+        record = store.latest(base, task)
         adapters = tuple(read_adapter(store.checked(record, item)) for item in record.checkpoints)
         found.append(_Harvested(task, record, adapters))
     return found

@@ -30,13 +30,20 @@ def test_rungs(llama_base: Base, home: Home) -> None:
     one, two, three = tasks(home)
     records = harvest.run([one, two], llama_base, RECIPE, home, device="cpu").records
     store = AdapterStore(home)
-    oracle = HarvestedRung(store, llama_base.slug)
+    oracle = HarvestedRung(store, llama_base)
     with pytest.raises(Unavailable, match="not harvested"):
         oracle.adapter(three)
     first, second = oracle.adapter(one), oracle.adapter(two)
     assert first is not None and second is not None
     name = next(iter(first.factors))
     assert torch.equal(first.delta(name), read_adapter(records[0].last).delta(name))
+    grown = TaskSpec.model_validate(
+        {"name": "one", "descriptions": ["Say cat."], "examples": [{"input": "x", "output": "y"}]}
+    )
+    rows = [Example(f"other {index}", "cat") for index in range(30)]
+    changed, _ = TaskStore(home).add(grown, rows, replace=True)
+    with pytest.raises(Unavailable):
+        oracle.adapter(changed)  # its adapter learned other examples
     soup = AverageRung(store, records).adapter(three)
     assert soup is not None
     assert torch.allclose(soup.delta(name), (first.delta(name) + second.delta(name)) / 2, atol=1e-6)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,8 @@ def _write(root: Path) -> None:
     (root / "train.yaml").write_text(TRAIN, encoding="utf-8")
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
+@contextmanager
+def _one_thread() -> Iterator[None]:
     """Let torch compute on one thread, as the processes of ``Registry.process`` do."""
     import torch
 
@@ -97,18 +98,19 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def empty(tmp_path: Path, tiny_bases: dict[str, Path], monkeypatch: pytest.MonkeyPatch, one_thread: None) -> Registry:
+def empty(tmp_path: Path, tiny_bases: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
     """A registry with nothing in it; the working folder is its root."""
     monkeypatch.chdir(tmp_path)
     _write(tmp_path)
-    return Registry(tmp_path, tiny_bases["llama"])
+    with _one_thread():
+        yield Registry(tmp_path, tiny_bases["llama"])
 
 
 @pytest.fixture(scope="session")
 def _template(tmp_path_factory: pytest.TempPathFactory, tiny_bases: dict[str, Path]) -> Path:
     registry = Registry(tmp_path_factory.mktemp("trained"), tiny_bases["llama"])
     _write(registry.root)
-    with pytest.MonkeyPatch.context() as patch:
+    with _one_thread(), pytest.MonkeyPatch.context() as patch:
         patch.chdir(registry.root)
         for name in ("ICMLORA_HOME", "ICMLORA_CACHE"):
             patch.setenv(name, registry.environment[name])

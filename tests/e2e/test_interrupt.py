@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import icmlora_cli
+from icmlora_cli.cli.app import app
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.generators import GeneratorStore
 from icmlora_cli.registry.home import Home
 
-HARVEST = "steps: 400\nbatch_size: 6\nlearning_rate: 0.03\nkeep: 2\nkeep_every: 2\nsave_every: 20\nrank: 4\n"
+HARVEST = "steps: 120\nbatch_size: 6\nlearning_rate: 0.03\nkeep: 2\nkeep_every: 2\nsave_every: 10\nrank: 4\n"
 TRAIN = (
-    "steps: 600\nbatch_size: 8\nhidden_dim: 48\ncode_dim: 16\nlatent_dim: 4\nsave_every: 20\n"
+    "steps: 300\nbatch_size: 8\nhidden_dim: 48\ncode_dim: 16\nlatent_dim: 4\nsave_every: 20\n"
     "vectors: {draws: 3, shots: 2}\n"
 )
 SAID = "interrupted: what was finished is kept; run the same command again to go on"
@@ -43,25 +45,32 @@ class Place:
     def home(self) -> Home:
         return Home(self.root / "home", self.root / "cache")
 
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"ICMLORA_HOME": str(self.home.root), "ICMLORA_CACHE": str(self.home.cache)}
+
+    def recipe(self, kind: str) -> Path:
+        return self.root / f"{kind}.yaml"
+
     def start(self, *command: object) -> subprocess.Popen[str]:
-        """Start a command."""
-        own = {
-            "ICMLORA_HOME": str(self.home.root),
-            "ICMLORA_CACHE": str(self.home.cache),
-            "PYTHONPATH": str(Path(icmlora_cli.__file__).parents[1]),
-            "OMP_NUM_THREADS": "1",
-        }
+        """Start a command as a process of its own."""
+        package = str(Path(icmlora_cli.__file__).parents[1])
+        own = self.environment | {"PYTHONPATH": package, "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(
             [sys.executable, "-m", "icmlora_cli", *map(str, command)],
             env=os.environ | own, cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
     def finish(self, *command: object) -> str:
-        """Run a command to its good end and return its stdout."""
-        process = self.start(*command)
-        stdout, stderr = process.communicate(timeout=SECONDS)
-        assert process.returncode == 0, stderr
-        return stdout
+        """Run a command to its good end, in this process, and return its stdout."""
+        import torch
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        result = CliRunner().invoke(app, [str(argument) for argument in command], env=self.environment)
+        torch.set_num_threads(threads)
+        assert result.exit_code == 0, result.output
+        return result.stdout
 
     def checkpoints(self) -> dict[str, list[str]]:
         """Return the hashes of each task's checkpoints."""
@@ -83,7 +92,7 @@ def place(root: Path, base: Path) -> Place:
     (root / "harvest.yaml").write_text(HARVEST, encoding="utf-8")
     (root / "train.yaml").write_text(TRAIN, encoding="utf-8")
     made = Place(root, base)
-    made.finish("task", "add", "tasks.yaml")
+    made.finish("task", "add", root / "tasks.yaml")
     return made
 
 
@@ -98,6 +107,7 @@ def wait(process: subprocess.Popen[str], until: Callable[[], bool]) -> None:
 def interrupt(process: subprocess.Popen[str]) -> None:
     """Send Ctrl-C and check that the process ends as documented."""
     process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
     stdout, stderr = process.communicate(timeout=SECONDS)
     assert process.returncode == 130, stderr
     assert stdout == "" and stderr.splitlines()[-1] == SAID
@@ -127,14 +137,15 @@ def newer(path: Callable[[], Path | None]) -> Callable[[], bool]:
 
 def test_harvest_and_train(tmp_path: Path, tiny_bases: dict[str, Path]) -> None:
     broken, whole = (place(tmp_path / name, tiny_bases["llama"]) for name in ("broken", "whole"))
-    harvest = ("harvest", "--base", broken.base, "--recipe", "harvest.yaml")
-    train = ("train", "--base", broken.base, "--recipe", "train.yaml")
+    harvest = ("harvest", "--base", broken.base, "--recipe", broken.recipe("harvest"))
+    train = ("train", "--base", broken.base, "--recipe", broken.recipe("train"))
 
     def harvest_state(task: str) -> Callable[[], Path | None]:
         return lambda: next(broken.home.adapters.glob(f"*/{task}/*/state.safetensors"), None)
 
     first = broken.start(*harvest)
     wait(first, newer(harvest_state("always_cat")))
+    first.send_signal(signal.SIGSTOP)  # or it would be done before the second has started
     second = broken.start(*harvest)
     _, stderr = second.communicate(timeout=SECONDS)
     assert second.returncode == 1 and "another harvest is at work" in stderr
@@ -172,12 +183,12 @@ def test_harvest_and_train(tmp_path: Path, tiny_bases: dict[str, Path]) -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory, tiny_bases: dict[str, Path]) -> Place:
     """A place with a generator that learned little, and a task that takes long to score."""
     made = place(tmp_path_factory.mktemp("interrupt") / "trained", tiny_bases["llama"])
-    made.finish("harvest", "--base", made.base, "--recipe", "harvest.yaml", "--steps", "4")
-    made.finish("train", "--base", made.base, "--recipe", "train.yaml", "--steps", "10")
+    made.finish("harvest", "--base", made.base, "--recipe", made.recipe("harvest"), "--steps", "4")
+    made.finish("train", "--base", made.base, "--recipe", made.recipe("train"), "--steps", "10")
     rows = [{"input": f"thing {index}", "output": "owl"} for index in range(3000)]
     task = {"name": "z_long", "description": "Say owl.", "examples": rows, "split": "unseen"}
     (made.root / "long.yaml").write_text(json.dumps(task), encoding="utf-8")
-    made.finish("task", "add", "long.yaml")
+    made.finish("task", "add", made.root / "long.yaml")
     return made
 
 
@@ -195,7 +206,7 @@ def test_eval(trained: Place) -> None:
 def test_gen(trained: Place) -> None:
     """The write is short: it may be over before the kill, and then the output has to be whole."""
     command = ("gen", "Say cat.", "--merge", "-o")
-    trained.finish(*command, "whole")
+    trained.finish(*command, trained.root / "whole")
     out = trained.root / "out"
     killed = trained.start(*command, out)
     end = time.monotonic() + SECONDS

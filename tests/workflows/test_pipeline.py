@@ -160,7 +160,7 @@ def test_another_base_is_refused(llama_base: Base, home: Home, tiny_bases: dict[
 
 def test_corrupt_adapters_and_generators_are_told(llama_base: Base, home: Home, tmp_path: Path) -> None:
     tasks, trained = through_train(home, llama_base)
-    record = AdapterStore(home).latest(llama_base.slug, "always_cat")
+    record = AdapterStore(home).latest(llama_base, tasks[0])
     weights = record.last / "adapter_model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1

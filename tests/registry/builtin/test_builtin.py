@@ -112,9 +112,7 @@ def digest_in_subprocess(hash_seed: str) -> str:
         "print(hashlib.sha256(text.encode()).hexdigest())\n"
     )
     environment = {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 

@@ -83,18 +83,10 @@ def test_pick_inner() -> None:
 
 def test_letters_and_case() -> None:
     assert all(answer == text.upper()[0] for text, answer in pairs_of("first_letter_upper"))
-    assert all(
-        text.islower() and answer == text[0].upper() + text[1:]
-        for text, answer in pairs_of("capitalize_word")
-    )
-    assert all(
-        text.isupper() and text.lower().endswith(answer) for text, answer in pairs_of("last_letter_lower")
-    )
+    assert all(text.islower() and answer == text[0].upper() + text[1:] for text, answer in pairs_of("capitalize_word"))
+    assert all(text.isupper() and text.lower().endswith(answer) for text, answer in pairs_of("last_letter_lower"))
     assert all(answer == text.lower()[1] for text, answer in pairs_of("second_letter_lower"))
-    assert all(
-        answer == " ".join(map(str.capitalize, text.split()))
-        for text, answer in pairs_of("capitalize_phrase")
-    )
+    assert all(answer == " ".join(map(str.capitalize, text.split())) for text, answer in pairs_of("capitalize_phrase"))
     assert all(text.isupper() and answer == text.casefold() for text, answer in pairs_of("lowercase_phrase"))
 
 
@@ -111,9 +103,7 @@ def test_ordering() -> None:
         for text, answer in pairs_of(f"largest_of_{count}"):
             assert int(answer) == max(map(int, text.split(", ")))
         for text, answer in pairs_of(f"sort_numbers_of_{count}"):
-            assert [int(item) for item in answer.split(", ")] == sorted(
-                int(item) for item in text.split(", ")
-            )
+            assert [int(item) for item in answer.split(", ")] == sorted(int(item) for item in text.split(", "))
 
 
 def test_counting() -> None:
@@ -153,9 +143,7 @@ def test_arithmetic() -> None:
         left, right = map(value_of_words, text.split(" minus "))
         assert left - right == value_of_words(answer) >= 0
     assert all(int(text) * 2 == int(answer) for text, answer in pairs_of("double_digits"))
-    assert all(
-        value_of_words(text) + 1 == value_of_words(answer) for text, answer in pairs_of("increment_words")
-    )
+    assert all(value_of_words(text) + 1 == value_of_words(answer) for text, answer in pairs_of("increment_words"))
     assert all(int(text) == int(answer) + 1 for text, answer in pairs_of("decrement_digits"))
 
 
@@ -213,6 +201,4 @@ def test_sequences() -> None:
             assert int(answer) == int(text.split(", ")[0]) - step >= 0
     assert all(int(answer) % 2 == 0 for _, answer in pairs_of("previous_even"))
     assert all(ord(answer) == ord(text[-1]) + 1 for text, answer in pairs_of("next_letter"))
-    assert all(
-        ord(answer) == ord(text[0]) - 1 and answer.isalpha() for text, answer in pairs_of("previous_letter")
-    )
+    assert all(ord(answer) == ord(text[0]) - 1 and answer.isalpha() for text, answer in pairs_of("previous_letter"))

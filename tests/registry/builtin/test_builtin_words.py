@@ -84,9 +84,7 @@ def test_extraction() -> None:
 def test_formats() -> None:
     assert all(answer.split("_") == text.split(", ") for text, answer in pairs_of("underscores_list"))
     assert all(answer.split(" ")[::-1] == text.split(" ") for text, answer in pairs_of("reverse_words"))
-    assert all(
-        answer[1:-1] == text and answer[0] + answer[-1] == "[]" for text, answer in pairs_of("brackets_list")
-    )
+    assert all(answer[1:-1] == text and answer[0] + answer[-1] == "[]" for text, answer in pairs_of("brackets_list"))
     assert all(answer.replace('"', "") == text and '"' in answer for text, answer in pairs_of("quotes_words"))
 
 
