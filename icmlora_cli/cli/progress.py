@@ -60,9 +60,8 @@ def _amount(progress: "Progress") -> str:
 def _bars() -> Iterator["OnProgress"]:
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
-    from rich.progress import TaskID
 
     columns = (
         TextColumn("{task.description}"),
