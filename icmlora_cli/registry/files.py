@@ -45,6 +45,13 @@ def _fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _as_others_make(path: Path) -> None:
+    """Give a file the mode that the umask asks for; safetensors makes its files for their owner alone."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)
+
+
 def write_with(path: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` make the file under a temporary name beside ``path``, then move it into place.
 
@@ -56,6 +63,7 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
     try:
         with disk_errors(path):
             write(temporary)
+            _as_others_make(temporary)
             with temporary.open("rb+") as handle:
                 os.fsync(handle.fileno())
             os.replace(temporary, path)

@@ -66,11 +66,12 @@ def test_a_recipe_with_several_faults(trained: "Registry", kind: str) -> None:
             assert f"bad.yaml:{line}: " in said
 
 
-@pytest.mark.parametrize("text", ["", "   ", "- steps\n- 3\n", "steps: [\n", "steps: 3\nsteps: 4\n", "steps: .nan\n"])
+@pytest.mark.parametrize("text", ["", "- steps\n- 3\n", "steps: [\n", "steps: 3\nsteps: 4\n", "steps: .nan\n"])
 def test_a_recipe_that_is_no_recipe(empty: "Registry", text: str) -> None:
+    """An empty file is one: every setting has a default."""
     Path("odd.yaml").write_text(text, encoding="utf-8")
-    result = empty.call("recipe", "validate", "odd.yaml", "--kind", "train", code=2 if text.strip() else 0)
-    assert ("odd.yaml" in result.stderr) == bool(text.strip())
+    result = empty.call("recipe", "validate", "odd.yaml", "--kind", "train", code=2 if text else 0)
+    assert ("odd.yaml" in result.stderr) == bool(text)
 
 
 def test_a_recipe_that_is_not_text(empty: "Registry") -> None:
@@ -88,7 +89,7 @@ def test_names_that_are_not_there(trained: "Registry") -> None:
     for command in (("harvest", *base), ("train", *base)):
         said = told(trained, *command, "--recipe", "nowhere", code=2)
         assert "'nowhere'" in said and "harvest/default" in said
-    assert "recipe list" in told(trained, "recipe", "show", "nowhere", code=2) or "give a YAML file" in said
+    assert "give a YAML file" in told(trained, "recipe", "show", "nowhere", code=2)
     assert "default" in told(trained, "gen", "Say cat.", "-o", "out", "--generator", "defualt", code=1)
     assert "icmlora harvest" in told(trained, "adapter", "show", "always_cta", code=1)
     assert "--kind harvest or train" in told(trained, "recipe", "validate", "harvest/demo", "-k", "gen", code=2)

@@ -25,7 +25,7 @@ TRAIN = (
     "vectors: {draws: 3, shots: 2}\n"
 )
 SAID = "interrupted: what was finished is kept; run the same command again to go on"
-SECONDS = 60.0
+SECONDS = 240.0
 needs_proc = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="tells what is imported by /proc")
 
 

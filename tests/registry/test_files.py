@@ -67,3 +67,14 @@ def test_what_a_killed_training_left_is_no_generator(home: Home) -> None:
     for name in ("good", f"{files.TEMPORARY}123-good"):
         files.write_json(home.generators / name / "generator.json", {})
     assert GeneratorStore(home).names() == ("good",)
+
+
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
+    def private(path: Path) -> None:
+        path.touch(mode=0o600)
+
+    files.write_with(tmp_path / "a", private)
+    files.write_text(tmp_path / "b", "x")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+    (tmp_path / "c").touch()
+    assert (tmp_path / "b").stat().st_mode == (tmp_path / "c").stat().st_mode
