@@ -19,9 +19,9 @@ from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.generators import GeneratorStore
 from icmlora_cli.registry.home import Home
 
-HARVEST = "steps: 120\nbatch_size: 6\nlearning_rate: 0.03\nkeep: 2\nkeep_every: 2\nsave_every: 10\nrank: 4\n"
+HARVEST = "steps: 500\nbatch_size: 6\nlearning_rate: 0.03\nkeep: 2\nkeep_every: 2\nsave_every: 25\nrank: 4\n"
 TRAIN = (
-    "steps: 300\nbatch_size: 8\nhidden_dim: 48\ncode_dim: 16\nlatent_dim: 4\nsave_every: 20\n"
+    "steps: 800\nbatch_size: 8\nhidden_dim: 48\ncode_dim: 16\nlatent_dim: 4\nsave_every: 20\n"
     "vectors: {draws: 3, shots: 2}\n"
 )
 SAID = "interrupted: what was finished is kept; run the same command again to go on"
