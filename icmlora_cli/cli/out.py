@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -108,20 +107,13 @@ def _let_go_of_stdout() -> None:
 
 def _told(error: BaseException) -> "IcmloraError | None":
     """Return what an error is for a user; None where it can only be a fault of icmlora's."""
-    from icmlora_cli.errors import IcmloraError, OutOfSpace
-    from icmlora_cli.registry.files import FULL
+    from icmlora_cli.errors import IcmloraError
 
     if isinstance(error, IcmloraError):
         return error
     if isinstance(error, OSError):
         return IcmloraError(f"{error.strerror or error}", where=str(error.filename or "") or None)
-    code = re.search(r"\(os error (\d+)\)", str(error))  # of what is written in Rust, such as safetensors
-    if code is None or int(code[1]) not in FULL:
-        return None
-    return OutOfSpace(
-        f"cannot write a file: {os.strerror(int(code[1]))}",
-        hint="free some space, or set ICMLORA_HOME to a folder on another disk, then run the command again",
-    )
+    return None
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -25,14 +26,23 @@ def disk_errors(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if error.errno not in FULL:
+    except Exception as error:
+        code = _code(error)
+        if code not in FULL:
             raise
         raise OutOfSpace(
-            f"cannot write {path.name}: {os.strerror(error.errno or 0)}",
+            f"cannot write {path.name}: {os.strerror(code)}",
             where=str(path.parent),
             hint="free some space, or set ICMLORA_HOME to a folder on another disk, then run the command again",
         ) from error
+
+
+def _code(error: Exception) -> int:
+    """Return the system's error number; libraries written in Rust, such as safetensors, only put it in their text."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else 0
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -5,6 +5,7 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from icmlora_cli.errors import CorruptFile, OutOfSpace
 from icmlora_cli.registry import files
@@ -41,6 +42,15 @@ def test_a_failed_folder_leaves_what_was_there(tmp_path: Path) -> None:
     with files.new_folder(target) as folder:
         (folder / "other").write_text("new")
     assert [path.name for path in target.iterdir()] == ["other"]
+    assert leftovers(tmp_path) == []
+
+
+def test_safetensors_says_full_in_its_own_way(tmp_path: Path) -> None:
+    def rust(path: Path) -> None:
+        raise SafetensorError(f"I/O error: No space left on device (os error {errno.ENOSPC})")
+
+    with pytest.raises(OutOfSpace, match=r"a\.safetensors"):
+        files.write_with(tmp_path / "a.safetensors", rust)
     assert leftovers(tmp_path) == []
 
 
