@@ -1,0 +1,380 @@
+"""The result of an evaluation, as ``result.json`` holds it: one schema for tables, the HTML report and other programs.
+
+Everything in it is decided by the inputs (registry, generator, recipe, seed), so that two runs on one machine write
+the same file; wall times are beside it, in ``timings.json``.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from icmlora_cli.errors import CorruptFile, NotFound
+from icmlora_cli.registry import files
+
+SCHEMA = "icmlora.result/1"
+RESULT = "result.json"
+PARTS = ("seen", "unseen combination", "unseen family", "unseen")
+Part = Literal["seen", "unseen combination", "unseen family", "unseen"]
+HIGHER_IS_BETTER = {"exact_match": True, "f1": True, "nll": False, "perplexity": False, "bits_per_character": False}
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Figure(_Model):
+    """A figure with its 95 % bootstrap interval.
+
+    Args:
+        value: over all examples.
+        low: 2.5 % quantile over resamples.
+        high: 97.5 % quantile.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+class Fidelity(_Model):
+    """How near an adapter is to the harvested one of its task, over delta-W.
+
+    Args:
+        error: ||delta-W - harvested|| / ||harvested||, Frobenius.
+        cosine: of the two, as vectors.
+    """
+
+    error: float
+    cosine: float
+
+
+class Reconstruction(_Model):
+    """Fidelity over all modules, by the modules' last name, and by layer (index in the base's stack)."""
+
+    all: Fidelity
+    by_type: dict[str, Fidelity]
+    by_layer: dict[int, Fidelity]
+
+
+class Output(_Model):
+    """One test example with what the model wrote."""
+
+    input: str
+    expected: str
+    output: str
+    exact: bool
+
+
+class RungInfo(_Model):
+    """A rung of the ladder.
+
+    Args:
+        name: in tables and JSON.
+        title: for people, a few words.
+        uses: what it knows of the task: ``nothing``, ``text``, ``examples`` (k shots), ``text and examples``, or
+            ``training data``.
+    """
+
+    name: str
+    title: str
+    uses: Literal["nothing", "text", "examples", "text and examples", "training data"]
+
+
+class Similar(_Model):
+    """The training task that is most like an unseen one.
+
+    Args:
+        task: its name.
+        descriptions: largest similarity of two descriptions, 0 to 1 (words in common over all words).
+        examples: share of the unseen task's test examples that are also examples of it.
+        duplicate: either is so large that the task should not be called unseen.
+    """
+
+    task: str
+    descriptions: float
+    examples: float
+    duplicate: bool
+
+
+class Neighbour(_Model):
+    """The harvested training adapter nearest to a generated one: a memorisation figure.
+
+    Args:
+        task: whose adapter it is.
+        distance: ||generated - harvested|| / ||harvested||; 0 is a copy.
+        cosine: of the two.
+    """
+
+    task: str
+    distance: float
+    cosine: float
+
+
+class TaskInfo(_Model):
+    """A task of the evaluation.
+
+    Args:
+        name: in the registry.
+        description: its main one.
+        part: seen, unseen combination (its family was learned from), unseen family, or unseen (it names no family).
+        metric: its main figure.
+        family: its own, if any.
+        examples: how many test examples were scored.
+        similar: for unseen tasks, the training task most like it.
+        neighbour: of the generated adapter.
+        swapped_with: whose description the swapped rung was given.
+    """
+
+    name: str
+    description: str
+    part: Part
+    metric: str
+    family: str | None
+    examples: int
+    similar: Similar | None
+    neighbour: Neighbour | None
+    swapped_with: str | None
+
+
+class Cell(_Model):
+    """One rung on one task.
+
+    Args:
+        task: the task's name.
+        rung: the rung's name.
+        reason: why there is nothing; None where there is something.
+        figures: metric to figure: ``exact_match`` and ``f1`` (0 to 1), ``nll`` (nats per token), ``perplexity`` (per
+            token), ``bits_per_character``, and those of entry points.
+        reconstruction: where the rung merges an adapter and the task was harvested.
+        about: what the rung says of itself: neighbours and weights, steps, the sample chosen.
+        outputs: the first few test examples.
+    """
+
+    task: str
+    rung: str
+    reason: str | None
+    figures: dict[str, Figure]
+    reconstruction: Reconstruction | None
+    about: dict[str, object]
+    outputs: tuple[Output, ...]
+
+
+class Mean(_Model):
+    """A rung's mean over the tasks of a part that it has an answer for, every task counting the same.
+
+    Args:
+        part: which tasks.
+        rung: the rung's name.
+        metric: which figure.
+        tasks: how many tasks are in the mean.
+        figure: the mean; the interval resamples tasks, and examples within them.
+        recovered: (rung - base) / (harvested - base) of the means, over tasks that have all three; None where there
+            are none, or the harvested adapters gain nothing.
+    """
+
+    part: Part
+    rung: str
+    metric: str
+    tasks: int
+    figure: Figure
+    recovered: Figure | None
+
+
+class Comparison(_Model):
+    """A paired test of one rung against another on the same examples.
+
+    Args:
+        part: which tasks.
+        metric: which figure.
+        rung: the first.
+        against: the second.
+        tasks: how many tasks have both.
+        difference: mean of first minus second, tasks counting the same.
+        p: two-sided, by random flips of the paired differences' signs.
+    """
+
+    part: Part
+    metric: str
+    rung: str
+    against: str
+    tasks: int
+    difference: Figure
+    p: float
+
+
+class TextSpecific(_Model):
+    """How much of the generated adapters' figure is due to the right text: generated - mean(swapped, random text)."""
+
+    part: Part
+    metric: str
+    tasks: int
+    lift: Figure
+
+
+class Point(_Model):
+    """A point of a two-dimensional PCA map.
+
+    Args:
+        task: the task's name.
+        kind: ``text`` or ``demonstrations`` (task vectors); ``harvested`` or ``generated`` (adapters).
+        part: the task's.
+        x: along the first principal component.
+        y: along the second.
+    """
+
+    task: str
+    kind: Literal["text", "demonstrations", "harvested", "generated"]
+    part: Part
+    x: float
+    y: float
+
+
+class Map(_Model):
+    """A PCA map.
+
+    Args:
+        points: the points.
+        explained: share of the variance along x and along y.
+    """
+
+    points: tuple[Point, ...]
+    explained: tuple[float, float]
+
+
+class StorageInfo(_Model):
+    """Bytes of the generator beside those of the adapters that it replaces.
+
+    Args:
+        generator: bytes of the generator's folder.
+        tasks: tasks that it learned from.
+        all_checkpoints: bytes of all kept checkpoints of those tasks.
+        one_each: bytes of the last checkpoint of each.
+        break_even: from how many tasks on the generator, at this size, is smaller than one adapter a task.
+    """
+
+    generator: int
+    tasks: int
+    all_checkpoints: int
+    one_each: int
+    break_even: int | None
+
+
+class GeneratorInfo(_Model):
+    """The generator that was scored.
+
+    Args:
+        name: of its folder.
+        key: what makes its training what it is.
+        arch: of its networks.
+        tasks: what it learned from.
+        figures: of its training.
+        curve: (step, name of the loss to value) of its training.
+    """
+
+    name: str
+    key: str
+    arch: str
+    tasks: tuple[str, ...]
+    figures: dict[str, float]
+    curve: tuple[tuple[int, dict[str, float]], ...]
+
+
+class BaseInfo(_Model):
+    """The base model."""
+
+    name: str
+    model_id: str
+    revision: str | None
+    weight_hash: str
+
+
+class Made(_Model):
+    """How the result was made: versions of the libraries, the command line, and where it ran."""
+
+    versions: dict[str, str]
+    command: str
+    device: str
+    dtype: str
+
+
+class Result(_Model):
+    """An evaluation.
+
+    Args:
+        schema_: ``icmlora.result/1``; the key in JSON is ``schema``.
+        protocol: ``bare`` (only the weights carry the task) or ``described`` (every prompt has the description).
+        base: the base model.
+        generator: what was scored; None without one.
+        recipe: every setting.
+        rungs: in the ladder's order.
+        tasks: in the table's order.
+        cells: one a task and rung.
+        means: by part, rung and metric.
+        comparisons: of the generated rungs with the others.
+        text_specific: by part.
+        vectors: map of task vectors.
+        adapters: map of delta-W of harvested and generated adapters.
+        storage: None without a generator or harvested adapters.
+        made: how.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    schema_: Literal["icmlora.result/1"]
+    protocol: Literal["bare", "described"]
+    base: BaseInfo
+    generator: GeneratorInfo | None
+    recipe: dict[str, object]
+    rungs: tuple[RungInfo, ...]
+    tasks: tuple[TaskInfo, ...]
+    cells: tuple[Cell, ...]
+    means: tuple[Mean, ...]
+    comparisons: tuple[Comparison, ...]
+    text_specific: tuple[TextSpecific, ...]
+    vectors: Map | None
+    adapters: Map | None
+    storage: StorageInfo | None
+    made: Made
+
+    def cell(self, task: str, rung: str) -> Cell:
+        """Return the cell of a task and a rung.
+
+        Raises:
+            KeyError: if there is none.
+        """
+        for cell in self.cells:
+            if cell.task == task and cell.rung == rung:
+                return cell
+        raise KeyError((task, rung))
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the JSON form."""
+        values = self.model_dump(mode="json")
+        return {"schema": values.pop("schema_")} | values
+
+
+def write_result(folder: Path, result: Result) -> None:
+    """Write ``result.json``, whole or not at all."""
+    files.write_json(folder / RESULT, result.as_dict())
+
+
+def read_result(path: Path) -> Result:
+    """Read a result folder's ``result.json``, or the file itself.
+
+    Raises:
+        NotFound: if there is none.
+        CorruptFile: if it is not of this schema.
+    """
+    path = path / RESULT if path.is_dir() else path
+    if not path.is_file():
+        raise NotFound(f"there is no {RESULT}", where=str(path.parent), hint="make one: icmlora eval -o RESULT/")
+    value = files.read_json(path)
+    if value.get("schema") != SCHEMA:
+        raise CorruptFile(f"{path.name} says schema {value.get('schema')!r}, not {SCHEMA!r}", where=str(path))
+    try:
+        return Result.model_validate({"schema_": value.pop("schema")} | value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise CorruptFile(f"{path.name} is broken at {place}: {first['msg']}", where=str(path)) from error
