@@ -1,4 +1,4 @@
-"""Sessions: ``nox`` runs tests, lint, docs and build; ``nox -s e2e`` and ``nox -s bench`` are heavy."""
+"""Sessions: ``nox`` runs tests, lint, docs and build; ``nox -s e2e``, ``browser`` and ``bench`` only when asked for."""
 
 import shutil
 import zipfile
@@ -12,7 +12,9 @@ nox.options.default_venv_backend = "virtualenv"
 CONSTRAINTS = ("-c", "constraints.txt")
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 LIGHT = ("typer", "rich", "pydantic", "pyyaml", "platformdirs", "filelock")
-DEFAULT_TESTS = "not slow and not network and not gpu"
+LM_EVAL_TESTS = ("tests/lm/test_perplexity.py", "tests/workflows/test_lm_eval.py")
+DEFAULT_TESTS = "not slow and not network and not gpu and not browser"
+SHIPPED = ("icmlora_cli/recipes/train/default.yaml", "icmlora_cli/report/templates/report.html.jinja")
 
 
 def install(session: nox.Session, *groups: str) -> None:
@@ -49,7 +51,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build the wheel and sdist; check that the wheel carries the recipes, and that its light commands run."""
+    """Build the wheel and sdist; check that the wheel carries its data files, and that its light commands run."""
     session.install(*CONSTRAINTS, *nox.project.dependency_groups(PYPROJECT, "build"))
     out = str(Path(session.create_tmp()) / "dist")
     shutil.rmtree(out, ignore_errors=True)  # or an older wheel would be checked
@@ -57,8 +59,8 @@ def build(session: nox.Session) -> None:
     built = sorted(str(path) for path in Path(out).iterdir())
     session.run("twine", "check", "--strict", *built)
     wheel = next(path for path in built if path.endswith(".whl"))
-    if "icmlora_cli/recipes/train/default.yaml" not in zipfile.ZipFile(wheel).namelist():
-        session.error(f"{wheel} lacks the recipes")
+    if lacking := set(SHIPPED) - set(zipfile.ZipFile(wheel).namelist()):
+        session.error(f"{wheel} lacks {sorted(lacking)}")
     session.install(*CONSTRAINTS, *LIGHT)
     session.install("--no-deps", wheel)  # torch is not needed for what follows
     session.run("icmlora", "--version")
@@ -70,6 +72,21 @@ def e2e(session: nox.Session) -> None:
     """Run the slow tests, on SmolLM2-135M."""
     install(session, "test")
     session.run("python", "-m", "pytest", "-m", "slow", *session.posargs)
+
+
+@nox.session(default=False)
+def browser(session: nox.Session) -> None:
+    """Look at the HTML report with Debian's Chromium (apt-get install chromium), or that of ICMLORA_CHROMIUM."""
+    install(session, "test", "browser")
+    session.run("python", "-m", "pytest", "-m", "browser", *session.posargs)
+
+
+@nox.session(default=False)
+def lmeval(session: nox.Session) -> None:
+    """Compare with lm-evaluation-harness: the same perplexities, and its scores of merged adapters."""
+    install(session, "test")
+    session.install(*CONSTRAINTS, "-e", ".[lm-eval]")
+    session.run("python", "-m", "pytest", "-m", DEFAULT_TESTS, *LM_EVAL_TESTS, *session.posargs)
 
 
 @nox.session(default=False)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from icmlora_cli.cli import adapter, base, demo, doctor, evaluate, gen, harvest, recipe, storage, task, train
+from icmlora_cli.cli import adapter, base, demo, doctor, evaluate, gen, harvest, recipe, report, storage, task, train
 
 app = typer.Typer(
     name="icmlora",
@@ -43,6 +43,7 @@ app.add_typer(task.app, name="task")
 app.add_typer(base.app, name="base")
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(recipe.app, name="recipe")
+app.add_typer(report.app, name="report")
 app.command(epilog="Example: icmlora harvest --tasks 'pick_*' --steps 60")(harvest.harvest)
 app.command(epilog="Example: icmlora train --name mine")(train.train)
 app.command(epilog='Example: icmlora gen "Give the last of the three words." -o out/')(gen.gen)

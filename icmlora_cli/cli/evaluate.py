@@ -1,17 +1,20 @@
 """``icmlora eval``: the ladder on held-out examples."""
 
-from dataclasses import asdict
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icmlora_cli.cli.options import DEFAULT_BASE, Base, Device, Json, Offline, Quiet, Tasks
+from icmlora_cli.cli.options import DEFAULT_BASE, Base, Device, Json, Offline, Quiet, Recipe, Seed, Tasks
 from icmlora_cli.cli.out import Out, session
 
 if TYPE_CHECKING:
     from icmlora_cli.registry.generators import GeneratorStore
+    from icmlora_cli.report.result import Result
     from icmlora_cli.workflows.evaluate import EvalResult
+
+FEW = 8  # so many rungs and tasks still fit a terminal side by side
 
 
 def evaluate(
@@ -20,37 +23,52 @@ def evaluate(
     generator: Annotated[
         str | None, typer.Option("--generator", "-g", help="A generator's name or folder; 'default' if there is one.")
     ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Result folder; by default results/ in the registry.")
+    ] = None,
+    recipe: Recipe = None,
+    rungs: Annotated[
+        list[str] | None, typer.Option("--rungs", help="Rungs to score, such as base,generated; repeatable.")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option("--protocol", help="bare, or described: the description is in every prompt.")
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Test examples a task, at most.")] = None,
+    shots: Annotated[int | None, typer.Option("--shots", min=2, help="Examples that few-shot rungs see.")] = None,
+    seed: Seed = None,
     device: Device = None,
     offline: Offline = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Score base, described base, average, generated and harvested adapters on the tasks' test examples.
+    """Score the whole ladder on the tasks' test examples: base to oracle, with the controls that could embarrass us.
 
-    Exact match under greedy decoding, and NLL (nats per answer token). Only the described base has the task's
-    description in its prompt.
+    Writes result.json, table.md and report.html. Stopped, it goes on where it was. See the rungs: docs/evaluation.md.
     """
-    with session("eval", as_json=as_json, quiet=quiet) as out:
+    with session("eval", as_json=as_json, quiet=quiet) as printer:
+        from icmlora_cli.config.recipes import EvalRecipe, resolve
         from icmlora_cli.registry.generators import GeneratorStore
         from icmlora_cli.registry.home import Home
         from icmlora_cli.registry.tasks import TaskStore
 
         home = Home.from_environment()
+        named = None if rungs is None else tuple(name.strip() for item in rungs for name in item.split(","))
+        overrides = {"rungs": named, "protocol": protocol, "limit": limit, "shots": shots, "seed": seed}
+        settings = resolve(EvalRecipe, recipe, "eval", overrides)
         chosen = TaskStore(home).select(tasks)
         folder = _generator(GeneratorStore(home), generator)
         from icmlora_cli.workflows.base import resolve as resolve_base
         from icmlora_cli.workflows.evaluate import run
 
-        with out.progress() as on_progress:
+        with printer.progress() as on_progress:
             found = resolve_base(base, home, offline=offline, on_progress=on_progress)
-            result = run(
-                chosen, found, home, generator_folder=folder, limit=limit, device=device, on_progress=on_progress
+            done = run(
+                chosen, found, settings, home, generator_folder=folder, out=out, device=device, on_progress=on_progress
             )
-        out.result(eval_dict(result))
-        print_ladder(out, result)
+        printer.result(eval_dict(done))
+        print_ladder(printer, done)
         if folder is None:
-            out.note("no generator yet, so its column is missing; train one: icmlora train")
+            printer.note("no generator yet, so its rungs are missing; train one: icmlora train")
 
 
 def _generator(store: "GeneratorStore", name: str | None) -> Path | None:
@@ -59,22 +77,63 @@ def _generator(store: "GeneratorStore", name: str | None) -> Path | None:
     return store.find("default") if "default" in store.names() else None
 
 
-def eval_dict(result: "EvalResult") -> dict[str, object]:
-    """Return the JSON form of an evaluation."""
+def eval_dict(done: "EvalResult") -> dict[str, object]:
+    """Return the JSON form of an evaluation: its figures and where its files are."""
+    result = done.result
+    parts = {task.name: task.part for task in result.tasks}
     return {
-        "base": result.base,
-        "generator": None if result.generator is None else str(result.generator),
-        "rungs": list(result.rungs),
-        "cells": [asdict(cell) for cell in result.cells],
-        "seconds": result.seconds,
+        "folder": str(done.folder),
+        "base": result.base.name,
+        "generator": None if result.generator is None else result.generator.name,
+        "protocol": result.protocol,
+        "rungs": [rung.name for rung in result.rungs],
+        "cells": [
+            {
+                "task": cell.task,
+                "part": parts[cell.task],
+                "rung": cell.rung,
+                "figures": {name: figure.value for name, figure in cell.figures.items()},
+                "reason": cell.reason,
+            }
+            for cell in result.cells
+        ],
+        "means": [mean.model_dump(mode="json") for mean in result.means],
+        "text_specific": [item.model_dump(mode="json") for item in result.text_specific],
+        "scored": done.scored,
+        "seconds": done.seconds,
     }
 
 
-def print_ladder(out: Out, result: "EvalResult") -> None:
-    """Print the tables of exact match and NLL."""
-    from icmlora_cli.report.ladder import ladder_table
+def print_ladder(out: Out, done: "EvalResult") -> None:
+    """Print the ladder of each main metric, per task too where it fits, and where the files are."""
+    from icmlora_cli.report.tables import ladder_table, metrics_of, task_table, text_table
 
-    exact = ladder_table(result.cells, result.rungs, "exact_match")
-    out.table(exact.headers, exact.rows, title="exact match on test examples (greedy)")
-    nll = ladder_table(result.cells, result.rungs, "nll")
-    out.table(nll.headers, nll.rows, title="NLL, nats per answer token (lower is better)")
+    result = done.result
+    shown = [metric for metric in metrics_of(result) if metric not in ("f1", "perplexity")]
+    for metric in shown:
+        if len(result.rungs) <= FEW and len(result.tasks) > 1:
+            tasks = task_table(result, metric)
+            out.table(tasks.headers, tasks.rows, title=tasks.title)
+        table = ladder_table(result, metric, uses=False)
+        out.table(table.headers, table.rows, title=f"{table.title}; mean [95 % interval]")
+    lift = text_table(result)
+    if lift.rows:
+        out.table(lift.headers, lift.rows, title=lift.title)
+    _remarks(out, result)
+    out.line(str(done.folder) if out.quiet else f"all tables, figures and outputs: {_shown(done.folder)}")
+    out.note(f"look at it: icmlora report open {_shown(done.folder)}")
+
+
+def _shown(folder: Path) -> str:
+    relative = os.path.relpath(folder)
+    return str(folder) if relative.startswith("..") else relative
+
+
+def _remarks(out: Out, result: "Result") -> None:
+    from icmlora_cli.report.tables import reasons
+
+    for task in result.tasks:
+        if task.similar is not None and task.similar.duplicate:
+            out.note(f"warning: {task.name} is a near-duplicate of {task.similar.task}, which the generator learned")
+    for reason in reasons(result):
+        out.note(f"missing: {reason}")

@@ -71,9 +71,10 @@ def print_adapters(out: Out, records: "Sequence[AdapterRecord]") -> None:
             str(record.checkpoints[-1].step),
             f"{record.figures.get('loss', float('nan')):.3f}",
             f"{record.figures['exact_match']:.2f}" if "exact_match" in record.figures else "-",
+            f"{record.figures['bits_per_character']:.3f}" if "bits_per_character" in record.figures else "-",
             f"{record.figures.get('seconds', 0.0):.0f}",
             f"{record.bytes / 1e6:.1f}",
         )
         for record in records
     ]
-    out.table(("task", "base", "steps", "loss", "validation EM", "seconds", "MB"), rows)
+    out.table(("task", "base", "steps", "loss", "validation EM", "bits/char", "seconds", "MB"), rows)

@@ -114,15 +114,16 @@ def preview(
             part: [{"prompt": prompt, "answer": answer} for prompt, answer in pairs] for part, pairs in parts.items()
         }
         out.result({"name": task.name, "template": task.template.kind, "parts": rendered})
+        text = task.template.kind == "text"
         if task.template.kind == "chat":
             out.note(
                 "chat: the prompt is the user's message; it is rendered with the base's tokenizer, in its "
                 "chat template, and the answer ends with its end-of-text token"
             )
         for part, pairs in parts.items():
-            out.line(f"{part}: {task.counts[part]} examples")
+            out.line(f"{part}: {task.counts[part]} {'passages' if text else 'examples'}")
             for prompt, answer in pairs:
-                out.line(f"  prompt {prompt!r}\n  answer {answer!r}")
+                out.line(f"  text {answer!r}" if text else f"  prompt {prompt!r}\n  answer {answer!r}")
 
 
 @app.command(epilog="Example: icmlora task validate tasks/*.yaml")

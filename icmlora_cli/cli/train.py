@@ -13,7 +13,9 @@ def train(
     base: Base = DEFAULT_BASE,
     recipe: Recipe = None,
     name: Annotated[str, typer.Option("--name", "-n", help="The generator's name.")] = "default",
-    arch: Annotated[str | None, typer.Option("--arch", help="token, or conv1d (the paper's).")] = None,
+    arch: Annotated[
+        str | None, typer.Option("--arch", help="token, conv1d (the paper's) or p-diff (COND P-DIFF).")
+    ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Optimizer steps.")] = None,
     seed: Seed = None,
     device: Device = None,
@@ -21,7 +23,7 @@ def train(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a generator (conditional VAE) on the harvested adapters, all tasks jointly.
+    """Train a generator on the harvested adapters, all tasks jointly.
 
     Without --tasks, all harvested tasks of split 'train'. Tasks of split 'unseen' are refused. Interrupted, it
     goes on where it was.

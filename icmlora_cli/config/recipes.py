@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from icmlora_cli.config.spec_yaml import load_spec
 from icmlora_cli.errors import SpecFault, UsageFault
@@ -76,7 +76,8 @@ class TrainRecipe(RecipeModel):
     """How the generator is trained on harvested adapters.
 
     Args:
-        arch: ``token`` (a head per module) or ``conv1d`` (the paper's strided convolutions).
+        arch: ``token`` (a head per module), ``conv1d`` (the paper's strided convolutions) or ``p-diff`` (COND P-DIFF,
+            latent diffusion).
         latent_dim: size of z.
         hidden_dim: width of the networks.
         code_dim: numbers between the networks and the heads.
@@ -86,15 +87,19 @@ class TrainRecipe(RecipeModel):
         batch_size: (adapter, condition) pairs a step.
         learning_rate: peak, cosine to zero.
         weight_decay: of AdamW.
-        kl_weight: weight of the KL term after its warm-up (0.005 in the paper).
-        kl_warmup: share of the steps in which that weight rises.
+        kl_weight: weight of the KL term after its warm-up (0.005 in the paper); not of ``p-diff``.
+        kl_warmup: share of the steps in which that weight rises; not of ``p-diff``.
+        autoencoder_share: share of the steps that train the autoencoder, before the diffusion; ``p-diff`` only.
+        parameter_noise: standard deviation of the noise on normalised parameters while the autoencoder trains, whose
+            root mean square is 1; ``p-diff`` only.
+        latent_noise: the same for latents, which lie in (-1, 1); ``p-diff`` only.
         condition_noise: standard deviation of the noise on standardised conditions.
         save_every: steps between saves of the training state, for resuming.
         seed: of initialisation, data order and noise.
         vectors: how task vectors are read.
     """
 
-    arch: Literal["token", "conv1d"] = "token"
+    arch: Literal["token", "conv1d", "p-diff"] = "token"
     latent_dim: Count = 32
     hidden_dim: Count = 256
     code_dim: Count = 64
@@ -106,14 +111,81 @@ class TrainRecipe(RecipeModel):
     weight_decay: NotNegative = 0.0
     kl_weight: NotNegative = 0.005
     kl_warmup: Share = 0.3
+    autoencoder_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    parameter_noise: NotNegative = 0.001
+    latent_noise: NotNegative = 0.1
     condition_noise: NotNegative = 0.1
     save_every: Count = 250
     seed: Seed = 0
     vectors: VectorRecipe = VectorRecipe()
 
 
+RUNGS = (
+    "base",
+    "described",
+    "in-context",
+    "average",
+    "nearest",
+    "nearest-shots",
+    "weighted",
+    "multi-task",
+    "noise",
+    "random-text",
+    "swapped-text",
+    "conv1d",
+    "p-diff",
+    "tuned-same-time",
+    "tuned",
+    "generated",
+    "generated-shots",
+    "best-of",
+    "harvested",
+)
+
+
+def _rungs(value: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = [name for name in value if name not in RUNGS]
+    if unknown:
+        raise ValueError(f"there is no rung {unknown[0]!r}; the rungs are: {', '.join(RUNGS)}")
+    if not value:
+        raise ValueError("names no rung")
+    return tuple(name for name in RUNGS if name in value)  # always in the ladder's order
+
+
+class EvalRecipe(RecipeModel):
+    """How the ladder is scored.
+
+    Args:
+        rungs: which rungs, in the ladder's order whatever the order here.
+        protocol: ``bare`` (only the weights carry the task) or ``described`` (the description is in every prompt).
+        limit: test examples a task, at most; null takes all.
+        shots: k, the training examples that few-shot rungs see, the same for all of them.
+        samples: K of ``best-of``.
+        neighbours: K of ``weighted``.
+        multi_task_steps: optimizer steps of the LoRA that is trained on all tasks.
+        tune_seconds: wall time of ``tuned`` for a task.
+        train_baselines: train the ``conv1d`` and ``p-diff`` generators where they are not there yet.
+        outputs: test examples whose outputs the result shows, for each task and rung.
+        resamples: of the bootstrap.
+        seed: of shots, noise, samples and resamples.
+    """
+
+    rungs: Annotated[tuple[str, ...], AfterValidator(_rungs)] = RUNGS
+    protocol: Literal["bare", "described"] = "bare"
+    limit: Count | None = None
+    shots: Annotated[int, Field(ge=2)] = 5
+    samples: Annotated[int, Field(ge=2)] = 16
+    neighbours: Count = 3
+    multi_task_steps: Count = 300
+    tune_seconds: Positive = 60.0
+    train_baselines: bool = True
+    outputs: Annotated[int, Field(ge=0)] = 8
+    resamples: Annotated[int, Field(ge=100)] = 1000
+    seed: Seed = 0
+
+
 R = TypeVar("R", bound=RecipeModel)
-KINDS: dict[str, type[RecipeModel]] = {"harvest": HarvestRecipe, "train": TrainRecipe}
+KINDS: dict[str, type[RecipeModel]] = {"harvest": HarvestRecipe, "train": TrainRecipe, "eval": EvalRecipe}
 
 
 def recipes_folder() -> Path:

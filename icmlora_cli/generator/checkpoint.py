@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 from icmlora_cli.errors import CorruptFile, NotFound
 from icmlora_cli.generator.conditions import ConditionSpace
-from icmlora_cli.generator.fit import sample
-from icmlora_cli.generator.networks import CVAE, NetworkConfig, build
+from icmlora_cli.generator.interface import Network, NetworkConfig
+from icmlora_cli.generator.networks import build
 from icmlora_cli.registry import files
 from icmlora_cli.weights.adapter import Adapter, read_safetensors
 from icmlora_cli.weights.codec import Codec
@@ -19,7 +19,6 @@ from icmlora_cli.weights.layout import Layout
 WEIGHTS = "generator.safetensors"
 CONFIG = "generator.json"
 SCHEMA = "icmlora.generator/1"
-ENCODER = ("read", "posterior", "down")  # what generation does not need
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Generator:
         about: the rest of ``generator.json``: base, tasks, recipe, licences, figures.
     """
 
-    model: CVAE
+    model: Network
     codec: Codec
     space: ConditionSpace
     module_scale: torch.Tensor
@@ -50,14 +49,22 @@ class Generator:
         Args:
             text: task vector of the description, fp32 [hidden], or None.
             demonstrations: task vector of demonstrations, fp32 [hidden], or None.
-            seed: draw z from the prior with this seed; None takes the prior's mean.
+            seed: z is drawn with this seed; None takes the network's one repeatable choice, such as the prior's mean.
         """
         with torch.no_grad():
             c = self.space.condition(text, demonstrations)[None]
-            gaussian = self.model.prior(c)
-            z = gaussian[0] if seed is None else sample(gaussian, torch.Generator().manual_seed(seed))
+            z = self.model.sample_latent(c, None if seed is None else torch.Generator().manual_seed(seed))
             tokens = self.model.decode(z, c)[0] * self.module_scale[:, None, None]
         return self.codec.decode(tokens, rank=self.rank)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return what ``generator.safetensors`` holds: all that generation needs, and so no encoder."""
+        weights = {
+            f"model.{name}": item.detach().contiguous()
+            for name, item in self.model.state_dict().items()
+            if name.split(".")[0] not in self.model.ENCODER
+        }
+        return weights | self.codec.tensors() | self.space.tensors() | {"module_scale": self.module_scale}
 
 
 def module_scales(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -77,13 +84,7 @@ def save_generator(folder: Path, generator: Generator) -> None:
     Raises:
         OutOfSpace: if the disk is full.
     """
-    tensors = {
-        f"model.{name}": item.detach().contiguous()
-        for name, item in generator.model.state_dict().items()
-        if name.split(".")[0] not in ENCODER
-    }
-    tensors |= generator.codec.tensors() | generator.space.tensors()
-    tensors["module_scale"] = generator.module_scale
+    tensors = generator.tensors()
     files.write_with(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     config = {
         "schema": SCHEMA,
@@ -138,7 +139,7 @@ def load_generator(folder: Path) -> Generator:
         scale = tensors["module_scale"]
     except (TypeError, KeyError, RuntimeError) as error:
         raise CorruptFile(f"the generator's files do not fit together: {error}", where=str(folder)) from error
-    lost = [name for name in missing if name.split(".")[0] not in ENCODER]
+    lost = [name for name in missing if name.split(".")[0] not in model.ENCODER]
     if lost or unexpected:
         raise CorruptFile(f"the generator's weights lack {(lost or unexpected)[0]}", where=str(folder))
     return Generator(model.eval(), codec, space, scale, rank, config)

@@ -1,59 +1,42 @@
-"""The two architectures of the conditional VAE, behind one interface.
+"""The two conditional VAEs behind the interface of all generators, and ``build``, which makes any architecture.
 
 ``token``: a head per module and a learned prior p(z | c). ``conv1d``: the paper's own (ICM-LoRA, arXiv 2501.17635,
 section 3.3): strided 1-D convolutions over the flattened adapter, the condition joined to the encoder's output and to
 z, a mirrored decoder, and N(0, I) as the prior.
 
+Loss = MSE of the cores (which, the basis being orthonormal, is that of delta-W) divided by the mean square of the
+data, so that 1.0 is what predicting zero costs; plus kl_weight * KL(q(z | x, c) || p(z | c)) in nats a latent number.
+
 Shapes: x [B, modules, R, R] normalised cores; c [B, condition]; z [B, latent].
 """
-
-from dataclasses import asdict, dataclass
 
 import torch
 from torch import nn
 
 from icmlora_cli.errors import CorruptFile
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """Sizes of a generator's networks.
-
-    Args:
-        arch: ``token`` or ``conv1d``.
-        modules: modules with a LoRA.
-        width: R, the size of a core.
-        condition_dim: numbers in a condition.
-        latent_dim: numbers in z.
-        hidden_dim: width of the networks.
-        code_dim: numbers between the decoder's trunk and its heads (``token`` only).
-    """
-
-    arch: str
-    modules: int
-    width: int
-    condition_dim: int
-    latent_dim: int
-    hidden_dim: int
-    code_dim: int
-
-    def as_dict(self) -> dict[str, str | int]:
-        """Return the JSON form."""
-        return asdict(self)
-
+from icmlora_cli.generator.diffusion import PDiff
+from icmlora_cli.generator.interface import Batch, Losses, Moment, Network, NetworkConfig, Objective
 
 Gaussian = tuple[torch.Tensor, torch.Tensor]
 """Mean and log-variance of a diagonal Gaussian, each [B, latent]."""
 
 
-class CVAE(nn.Module):
-    """What both architectures offer."""
+def kl_divergence(posterior: Gaussian, prior: Gaussian) -> torch.Tensor:
+    """Return KL(q || p) of diagonal Gaussians, mean over batch and latent numbers, in nats."""
+    (q_mean, q_log), (p_mean, p_log) = posterior, prior
+    terms = p_log - q_log + (q_log.exp() + (q_mean - p_mean).square()) / p_log.exp() - 1.0
+    return 0.5 * terms.mean()
 
-    config: NetworkConfig
 
-    def __init__(self, config: NetworkConfig) -> None:
-        super().__init__()
-        self.config = config
+def sample(gaussian: Gaussian, source: torch.Generator) -> torch.Tensor:
+    """Draw z from a diagonal Gaussian by reparametrization, on the CPU's stream so that devices agree."""
+    mean, log_variance = gaussian
+    noise = torch.randn(mean.shape, generator=source).to(mean.device)
+    return mean + noise * (0.5 * log_variance).exp()
+
+
+class CVAE(Network):
+    """A conditional VAE: evidence lower bound with KL warm-up, in one stage."""
 
     def encode(self, x: torch.Tensor, c: torch.Tensor) -> Gaussian:
         """Return q(z | x, c)."""
@@ -64,9 +47,19 @@ class CVAE(nn.Module):
         zeros = c.new_zeros(c.shape[0], self.config.latent_dim)
         return zeros, zeros
 
-    def decode(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-        """Return cores, [B, modules, R, R]."""
-        raise TypeError(f"{type(self).__name__} has no decoder")
+    def losses(self, batch: Batch, objective: Objective, moment: Moment, source: torch.Generator) -> Losses:
+        """Return ``reconstruction``, relative to predicting zero, and ``kl``, in nats a latent number."""
+        x, recipe = batch.x, objective.recipe
+        posterior, prior = self.encode(x, batch.c), self.prior(batch.c)
+        reconstruction = objective.reconstruction(self.decode(sample(posterior, source), batch.c), x)
+        kl = kl_divergence(posterior, prior)
+        warm = min(1.0, (moment.step + 1) / max(1.0, recipe.kl_warmup * moment.steps))
+        return Losses(reconstruction + recipe.kl_weight * warm * kl, {"reconstruction": reconstruction, "kl": kl})
+
+    def sample_latent(self, c: torch.Tensor, source: torch.Generator | None) -> torch.Tensor:
+        """Return z drawn from p(z | c), or its mean where there is no source."""
+        gaussian = self.prior(c)
+        return gaussian[0] if source is None else sample(gaussian, source)
 
 
 def _mlp(size_in: int, hidden: int, size_out: int) -> nn.Sequential:
@@ -78,6 +71,8 @@ def _mlp(size_in: int, hidden: int, size_out: int) -> nn.Sequential:
 
 class TokenCVAE(CVAE):
     """A token per module: its own projection in the encoder, its own head in the decoder."""
+
+    ENCODER = ("read", "posterior")
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
@@ -111,6 +106,7 @@ class TokenCVAE(CVAE):
 class Conv1dCVAE(CVAE):
     """The paper's own: 12 strided convolutions down, 12 transposed convolutions up."""
 
+    ENCODER = ("down", "posterior")
     LAYERS = 12
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -155,13 +151,13 @@ class Conv1dCVAE(CVAE):
         return flat.reshape(-1, self.config.modules, self.config.width, self.config.width)
 
 
-def build(config: NetworkConfig) -> CVAE:
+def build(config: NetworkConfig) -> Network:
     """Return an untrained network of the given sizes.
 
     Raises:
         CorruptFile: if the architecture is not known.
     """
-    architectures: dict[str, type[CVAE]] = {"token": TokenCVAE, "conv1d": Conv1dCVAE}
+    architectures: dict[str, type[Network]] = {"token": TokenCVAE, "conv1d": Conv1dCVAE, "p-diff": PDiff}
     if config.arch not in architectures:
         raise CorruptFile(f"the generator's architecture {config.arch!r} is not known")
     return architectures[config.arch](config)

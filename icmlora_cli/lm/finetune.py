@@ -9,8 +9,6 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from icmlora_cli.config.recipes import HarvestRecipe
 from icmlora_cli.errors import TrainingDiverged
@@ -18,8 +16,8 @@ from icmlora_cli.lm.batching import IGNORED, answer_log_probs, collate, training
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.targets import target_modules
-from icmlora_cli.registry import files
 from icmlora_cli.weights.adapter import Adapter, Factors
+from icmlora_cli.weights.training_state import load_state, save_state
 
 
 @dataclass
@@ -104,38 +102,6 @@ def kept_steps(recipe: HarvestRecipe) -> tuple[int, ...]:
     return tuple(sorted(step for step in steps if step > 0))
 
 
-def _save_state(path: Path, trainer: LoraTrainer, optimizer: torch.optim.Optimizer, step: int, identity: str) -> None:
-    tensors: dict[str, torch.Tensor] = {}
-    for name, parameter in trainer.parameters.items():
-        tensors[f"parameter.{name}"] = parameter.detach().contiguous()
-        for key, value in optimizer.state[parameter].items():
-            tensors[f"optimizer.{key}.{name}"] = value.detach().clone().contiguous()
-    metadata = {"step": str(step), "identity": identity}
-    files.write_with(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
-
-
-def _load_state(path: Path, trainer: LoraTrainer, optimizer: torch.optim.Optimizer, identity: str) -> int:
-    """Return the number of steps that the saved state has behind it; 0 where there is none of this very run."""
-    if not path.is_file():
-        return 0
-    try:
-        with safe_open(path, framework="pt") as source:
-            metadata = source.metadata() or {}
-            if metadata.get("identity") != identity:
-                return 0
-            tensors = {key: source.get_tensor(key) for key in source.keys()}  # noqa: SIM118
-    except SafetensorError:
-        return 0
-    with torch.no_grad():
-        for name, parameter in trainer.parameters.items():
-            parameter.copy_(tensors[f"parameter.{name}"])
-            optimizer.state[parameter] = {
-                key: tensors[f"optimizer.{key}.{name}"].to(parameter.device if key != "step" else "cpu")
-                for key in ("step", "exp_avg", "exp_avg_sq")
-            }
-    return int(metadata["step"])
-
-
 def finetune(
     trainer: LoraTrainer,
     rows: Sequence[Encoded],
@@ -165,12 +131,12 @@ def finetune(
     trainer.reset()
     parameters = list(trainer.parameters.values())
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    first = _load_state(state, trainer, optimizer, identity)
+    resumed = load_state(state, trainer.parameters, optimizer, identity=identity)
     plan = training_batches(
         [row.length for row in rows], batch_size=recipe.batch_size, steps=recipe.steps, seed=recipe.seed
     )
     loss_value = math.nan
-    for step in range(first, recipe.steps):
+    for step in range(resumed.step if resumed else 0, recipe.steps):
         batch = collate([rows[index] for index in plan[step]], loaded.tokenizer.pad_token_id, loaded.device)
         log_probs, _ = answer_log_probs(trainer.peft_model, batch)
         loss = -log_probs.sum() / (batch.labels != IGNORED).sum()
@@ -189,5 +155,5 @@ def finetune(
         if step + 1 in kept_steps(recipe):
             on_checkpoint(step + 1, trainer.adapter())
         if (step + 1) % recipe.save_every == 0 and step + 1 < recipe.steps:
-            _save_state(state, trainer, optimizer, step + 1, identity)
+            save_state(state, trainer.parameters, optimizer, step=step + 1, identity=identity)
     return loss_value

@@ -5,8 +5,13 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from icmlora_cli.errors import UsageFault
 from icmlora_cli.registry.examples import Example
 from icmlora_cli.registry.task_record import PromptTemplate, Task
+
+# A row of plain text in training has at most so many tokens: as many as a passage of about 1,000 characters of English,
+# and few enough that a batch of 12 fits a small machine's memory.
+WINDOW = 256
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,47 @@ def _without_end(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int
     return ids[:-1] if len(ids) > 1 and ids[-1] in ends else ids
 
 
+def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the tokens of plain text, without special ones; a long text is no reason for a warning."""
+    return list(tokenizer.encode(text, add_special_tokens=False, verbose=False))
+
+
+def prefix_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the token that plain text starts after: BOS, or EOS where there is none.
+
+    It is lm-evaluation-harness' ``HFLM.prefix_token_id``.
+
+    Raises:
+        UsageFault: if the tokenizer has neither.
+    """
+    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return int(token)
+    raise UsageFault(
+        "the base's tokenizer has neither a BOS nor an EOS token, so that plain text cannot be scored",
+        hint="use another base model for tasks with template: text",
+    )
+
+
+def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, *, description: str | None = None) -> list[Encoded]:
+    """Cut plain text into rows of at most ``WINDOW`` tokens, each after the prefix token; all of them are learned.
+
+    Args:
+        tokenizer: the base model's.
+        text: a passage.
+        description: put this before each row, on a line of its own and followed by an empty one; None puts nothing.
+    """
+    prompt = [prefix_token(tokenizer)]
+    if description:
+        prompt += text_ids(tokenizer, f"{description}\n\n")
+    ids = text_ids(tokenizer, text)
+    return [Encoded(tuple(prompt), tuple(ids[start : start + WINDOW])) for start in range(0, len(ids), WINDOW)]
+
+
 def encode_task(
     tokenizer: PreTrainedTokenizerBase, task: Task, examples: Sequence[Example], *, described: bool = False
 ) -> list[Encoded]:
-    """Render examples of a task, in order.
+    """Render examples of a task, in order: one row an example, or, of plain text, one a window (see ``encode_text``).
 
     Args:
         tokenizer: the base model's.
@@ -75,4 +117,6 @@ def encode_task(
     """
     told = described or "{description}" in task.template.prompt
     description = task.descriptions[0] if told else None
+    if task.template.kind == "text":
+        return [row for item in examples for row in encode_text(tokenizer, item.output, description=description)]
     return [encode(tokenizer, task.template, example, description=description) for example in examples]

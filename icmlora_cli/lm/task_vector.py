@@ -15,11 +15,14 @@ from safetensors.torch import load_file, save_file
 from icmlora_cli.config.recipes import VectorRecipe
 from icmlora_cli.errors import UsageFault
 from icmlora_cli.lm.load import LoadedBase
+from icmlora_cli.lm.perplexity import max_tokens
+from icmlora_cli.lm.prompts import text_ids
 from icmlora_cli.registry import files
 from icmlora_cli.registry.examples import Example
 from icmlora_cli.registry.home import Home
 
 MAX_TEXT = 2000
+MAX_PASSAGES = 512  # tokens of passages in one prompt, each with an equal share: a page tells what kind of text it is
 VERSION = 1  # of the prompts below; part of the cache's key
 
 
@@ -75,16 +78,47 @@ class VectorReader:
         """
         return self._read(f"Task: {checked_text(description)}\nQ:", pooling="mean")
 
+    def fresh_text(self, description: str) -> torch.Tensor:
+        """Return what ``text`` does, computed anew: for timing it."""
+        return self._compute(f"Task: {checked_text(description)}\nQ:", pooling="mean")
+
     def demonstrations(self, examples: Sequence[Example], query: str) -> torch.Tensor:
         """Return the vector of k examples and an open question: the last token's state, fp32 [hidden]."""
         shown = "".join(f"Q: {item.input}\nA: {item.output}\n" for item in examples)
         return self._read(f"{shown}Q: {query}\nA:", pooling="last")
 
-    def draws(self, examples: Sequence[Example], *, seed: int) -> torch.Tensor:
-        """Return vectors of several random draws of demonstrations, fp32 [draws, hidden]."""
+    def passages(self, texts: Sequence[str]) -> torch.Tensor:
+        """Return the vector of passages of plain text: mean over their tokens, fp32 [hidden].
+
+        Each is cut so that all fit into 512 tokens, or into as many as the base reads.
+        """
+        room = min(MAX_PASSAGES, max_tokens(self.loaded))
+        share = max(1, room // len(texts) - 3)  # the rest is for the empty lines between, and a special token
+        return self._read("\n\n".join(self._start(text, share) for text in texts), pooling="mean")
+
+    def _start(self, text: str, tokens: int) -> str:
+        tokenizer = self.loaded.tokenizer
+        ids = text_ids(tokenizer, text)
+        if len(ids) <= tokens:
+            return text
+        start = tokenizer.decode(ids[:tokens], clean_up_tokenization_spaces=False)
+        return str(start).rstrip("\ufffd")  # half of a character
+
+    def draws(self, examples: Sequence[Example], *, seed: int, kind: str = "plain") -> torch.Tensor:
+        """Return vectors of several random draws of demonstrations, fp32 [draws, hidden].
+
+        Args:
+            examples: what is drawn from.
+            seed: of the draws.
+            kind: of the task's template; the examples of ``text`` are passages.
+        """
         picker = random.Random(seed)
         rows: list[torch.Tensor] = []
         for _ in range(self.recipe.draws):
+            if kind == "text":
+                chosen = picker.sample(list(examples), min(self.recipe.shots, len(examples)))
+                rows.append(self.passages([item.output for item in chosen]))
+                continue
             chosen = picker.sample(list(examples), min(self.recipe.shots + 1, len(examples)))
             rows.append(self.demonstrations(chosen[:-1], chosen[-1].input))
         return torch.stack(rows)

@@ -1,4 +1,4 @@
-"""Where examples come from: the task file itself, JSONL, CSV, Parquet, datasets and built-in tasks."""
+"""Where examples come from: the task file itself, JSONL, CSV, Parquet, plain text, datasets and built-in tasks."""
 
 import csv
 import io
@@ -9,7 +9,21 @@ from typing import Protocol, cast
 
 from icmlora_cli.errors import IcmloraError, SpecFault
 from icmlora_cli.registry.examples import Example
-from icmlora_cli.registry.task_file import BuiltinSource, DatasetSource, FileSource, TaskSpec
+from icmlora_cli.registry.passages import cut
+from icmlora_cli.registry.source_specs import (
+    PASSAGE,
+    SUFFIXES,
+    BuiltinSource,
+    DatasetSource,
+    DomainSource,
+    ExampleSpec,
+    FileSource,
+    TextDatasetSource,
+    TextFileSource,
+    TextSpec,
+    text_files,
+)
+from icmlora_cli.registry.task_file import TaskSpec
 
 SHOWN = 20
 
@@ -46,19 +60,39 @@ def _text(row: Mapping[str, object], key: str) -> str:
 
 
 class _Collector:
-    """Gathers examples and bad rows of one source."""
+    """Gathers examples and bad rows of one source.
 
-    def __init__(self, label: str, input: str, output: str) -> None:
+    Args:
+        label: the source, in messages.
+        keys: of the inputs and the outputs; or one, of plain text.
+        passage: cut plain text into passages of about so many characters; None leaves each text one.
+    """
+
+    def __init__(self, label: str, keys: tuple[str, ...], passage: int | None = None) -> None:
         self.label = label
-        self.keys = (input, output)
+        self.keys = keys
+        self.passage = passage
         self.examples: list[Example] = []
         self.faults: list[str] = []
 
     def row(self, place: str, row: Mapping[str, object]) -> None:
         try:
-            self.examples.append(Example(*(_text(row, key) for key in self.keys)))
+            values = [_text(row, key) for key in self.keys]
         except _BadRow as error:
             self.fault(place, str(error))
+            return
+        if len(values) == 2:
+            self.examples.append(Example(*values))
+        else:
+            self.text(values[0])
+
+    def text(self, text: str) -> None:
+        passages = [text] if self.passage is None else cut(text, self.passage)
+        self.examples += [Example("", passage) for passage in passages]
+
+    def take(self, other: "_Collector") -> None:
+        self.examples += other.examples
+        self.faults += other.faults
 
     def fault(self, place: str, what: str) -> None:
         self.faults.append(f"{self.label}:{place}: {what}")
@@ -82,22 +116,9 @@ def load_examples(spec: TaskSpec, folder: Path, file: Path) -> tuple[Example, ..
 
     Raises:
         SpecFault: if rows are bad (the first 20 are listed), a file cannot be read, or there is no example.
-        IcmloraError: if an optional package is missing or a dataset cannot be loaded.
+        IcmloraError: if an optional package is missing, or a dataset or a domain cannot be loaded.
     """
-    source = FileSource(path=spec.examples) if isinstance(spec.examples, str) else spec.examples
-    if isinstance(source, BuiltinSource):
-        from icmlora_cli.registry.builtin import builtin_task
-
-        examples = list(builtin_task(source.builtin).examples(source.count, source.seed))
-        faults: list[str] = []
-    elif isinstance(source, FileSource):
-        collected = _from_file(source, folder)
-        examples, faults = collected.examples, collected.faults
-    elif isinstance(source, DatasetSource):
-        collected = _from_dataset(source, folder)
-        examples, faults = collected.examples, collected.faults
-    else:
-        examples, faults = [Example(item.input, item.output) for item in source], []
+    examples, faults = _collected(spec, folder)
     if not faults and not examples:
         faults = [f"{file}: task {spec.name}: there is not one example"]
     if faults:
@@ -112,10 +133,49 @@ def _count(faults: list[str]) -> str:
     return "one fault" if len(faults) == 1 else f"{len(faults)} faults"
 
 
-def _from_file(source: FileSource, folder: Path) -> _Collector:
-    path = folder / source.path
-    collector = _Collector(str(path), source.input, source.output)
-    read = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}[path.suffix.lower()]
+def _collected(spec: TaskSpec, folder: Path) -> tuple[list[Example], list[str]]:
+    source = spec.examples
+    if isinstance(source, BuiltinSource):
+        from icmlora_cli.registry.builtin import builtin_task
+
+        return list(builtin_task(source.builtin).examples(source.count, source.seed)), []
+    if isinstance(source, DomainSource):
+        from icmlora_cli.registry.domains import domain_passages
+
+        return [Example("", text) for text in domain_passages(source.domain, source.count, source.passage)], []
+    if isinstance(source, str):
+        source = FileSource(path=source)
+    if isinstance(source, FileSource):
+        collector = _from_file(folder / source.path, (source.input, source.output))
+    elif isinstance(source, DatasetSource | TextDatasetSource):
+        collector = _from_dataset(source, folder)
+    elif isinstance(source, TextFileSource):
+        collector = _from_texts(source, folder)
+    else:
+        paths = tuple(item for item in source if isinstance(item, str))
+        if paths:
+            collector = _from_texts(TextFileSource(path=paths), folder)
+        else:
+            return [_inline(item) for item in source if not isinstance(item, str)], []
+    return collector.examples, collector.faults
+
+
+def _inline(item: ExampleSpec | TextSpec) -> Example:
+    return Example("", item.text) if isinstance(item, TextSpec) else Example(item.input, item.output)
+
+
+def _from_texts(source: TextFileSource, folder: Path) -> _Collector:
+    whole = _Collector("", (source.text,))
+    paths = dict.fromkeys(path for name in source.path for path in text_files(name, folder))
+    for path in paths:
+        whole.take(_from_file(path, (source.text,), source.passage))
+    return whole
+
+
+def _from_file(path: Path, keys: tuple[str, ...], passage: int | None = None) -> _Collector:
+    plain = path.suffix.lower() not in SUFFIXES
+    collector = _Collector(str(path), keys, passage or PASSAGE if plain else passage)
+    read = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}.get(path.suffix.lower(), _plain)
     try:
         read(path, collector)
     except UnicodeDecodeError as error:
@@ -124,6 +184,10 @@ def _from_file(source: FileSource, folder: Path) -> _Collector:
     except OSError as error:
         collector.fault("1", f"cannot read it: {error.strerror or error}")
     return collector
+
+
+def _plain(path: Path, collector: _Collector) -> None:
+    collector.text(path.read_bytes().decode("utf-8-sig"))
 
 
 def _jsonl(path: Path, collector: _Collector) -> None:
@@ -177,7 +241,7 @@ def _parquet(path: Path, collector: _Collector) -> None:
         collector.row(f"row {number}", row)
 
 
-def _from_dataset(source: DatasetSource, folder: Path) -> _Collector:
+def _from_dataset(source: DatasetSource | TextDatasetSource, folder: Path) -> _Collector:
     try:
         import datasets
     except ImportError as error:
@@ -205,8 +269,11 @@ def _from_dataset(source: DatasetSource, folder: Path) -> _Collector:
     return _rows(cast(_Table, table), source)
 
 
-def _rows(table: _Table, source: DatasetSource) -> _Collector:
-    collector = _Collector(source.dataset, source.input, source.output)
+def _rows(table: _Table, source: DatasetSource | TextDatasetSource) -> _Collector:
+    if isinstance(source, TextDatasetSource):
+        collector = _Collector(source.dataset, (source.text,), source.passage)
+    else:
+        collector = _Collector(source.dataset, (source.input, source.output))
     if not collector.need(table.column_names):
         return collector
     if source.limit is not None:
@@ -217,5 +284,7 @@ def _rows(table: _Table, source: DatasetSource) -> _Collector:
             value = row[key]
             if names and isinstance(value, int) and 0 <= value < len(names):
                 row[key] = names[value]
+        if isinstance(source, TextDatasetSource) and not str(row[source.text] or "").strip():
+            continue  # collections of plain text have empty rows between paragraphs
         collector.row(f"row {number}", row)
     return collector

@@ -2,14 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     StringConstraints,
@@ -17,18 +14,53 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from icmlora_cli.config.spec_yaml import YamlDocument, faults_of, load_yaml
 from icmlora_cli.errors import SpecFault
 from icmlora_cli.registry.home import NAME
+from icmlora_cli.registry.source_specs import (
+    BUILTIN_COUNT,
+    BuiltinSource,
+    DatasetSource,
+    DomainSource,
+    ExampleSpec,
+    FileSource,
+    OfText,
+    Source,
+    Spec,
+    TextDatasetSource,
+    TextFileSource,
+    TextSpec,
+    looks_like_text,
+    some,
+)
 from icmlora_cli.registry.splits import DEFAULT_FRACTIONS
 
-T = TypeVar("T")
+__all__ = [
+    "BUILTIN_COUNT",
+    "BuiltinSource",
+    "DatasetSource",
+    "DomainSource",
+    "ExampleSpec",
+    "FileSource",
+    "Metric",
+    "Source",
+    "SplitSpec",
+    "TaskFile",
+    "TaskSpec",
+    "Template",
+    "TemplateSpec",
+    "TextDatasetSource",
+    "TextFileSource",
+    "TextSpec",
+    "read_task_file",
+]
 
-SUFFIXES = (".jsonl", ".csv", ".parquet")
-VERBATIM = ("input", "output", "prompt", "answer")
-BUILTIN_COUNT = 400
+VERBATIM = ("input", "output", "text", "prompt", "answer")
+Metric = Literal["exact_match", "nll", "bits_per_character", "perplexity"]
+TEXT_METRICS = ("bits_per_character", "perplexity")
 
 
 def _name(value: str) -> str:
@@ -40,99 +72,12 @@ def _name(value: str) -> str:
     return value
 
 
-def _not_blank(value: str) -> str:
-    if not value.strip():
-        raise ValueError("is empty")
-    return value
-
-
-def _some(value: tuple[T, ...]) -> tuple[T, ...]:
-    if not value:  # not min_length: pydantic counts only the items that are valid
-        raise ValueError("is an empty list")
-    return value
-
-
-def _file(value: str, info: ValidationInfo) -> str:
-    if Path(value).suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{value!r} is none of {', '.join(SUFFIXES)}")
-    folder = info.context.get("folder") if isinstance(info.context, Mapping) else None
-    if isinstance(folder, Path) and not (folder / value).is_file():
-        raise ValueError(f"there is no file {value!r} (looked for at {(folder / value).absolute()})")
-    return value
-
-
-def _builtin(value: str) -> str:
-    from icmlora_cli.registry.builtin import builtin_names
-
-    if value not in builtin_names():
-        close = get_close_matches(value, builtin_names(), n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "see: icmlora task builtins"
-        raise ValueError(f"there is no built-in task {value!r}; {hint}")
-    return value
-
-
 Name = Annotated[str, AfterValidator(_name)]
-NotBlank = Annotated[str, AfterValidator(_not_blank)]
 Description = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
-SourcePath = Annotated[str, AfterValidator(_file)]
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
 
 
-class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ExampleSpec(_Spec):
-    """One example, written in the task file."""
-
-    input: NotBlank
-    output: NotBlank
-
-
-class FileSource(_Spec):
-    """Examples in a JSONL, CSV or Parquet file.
-
-    Args:
-        path: relative to the task file.
-        input: key or column of the inputs.
-        output: key or column of the outputs.
-    """
-
-    path: SourcePath
-    input: NotBlank = "input"
-    output: NotBlank = "output"
-
-
-class DatasetSource(_Spec):
-    """Examples in a dataset of the Hugging Face hub, or in a local dataset folder.
-
-    Args:
-        dataset: hub id, or a folder relative to the task file.
-        split: the dataset's split to take.
-        input: column of the inputs.
-        output: column of the outputs; a class label becomes its name.
-        config: the dataset's configuration.
-        limit: take this many rows at most.
-    """
-
-    dataset: NotBlank
-    split: NotBlank = "train"
-    input: NotBlank = "input"
-    output: NotBlank = "output"
-    config: NotBlank | None = None
-    limit: Count | None = None
-
-
-class BuiltinSource(_Spec):
-    """Examples made by a built-in task."""
-
-    builtin: Annotated[str, AfterValidator(_builtin)]
-    count: Count = BUILTIN_COUNT
-    seed: Annotated[int, Field(ge=0)] = 0
-
-
-class TemplateSpec(_Spec):
+class TemplateSpec(Spec):
     """How a prompt and its answer are written, in the task's own way."""
 
     prompt: str
@@ -153,7 +98,7 @@ class TemplateSpec(_Spec):
         return value
 
 
-class SplitSpec(_Spec):
+class SplitSpec(Spec):
     """Shares of the examples that are kept from training."""
 
     validation: Fraction = DEFAULT_FRACTIONS["validation"]
@@ -167,51 +112,28 @@ class SplitSpec(_Spec):
         return value
 
 
-def _kind_of_source(value: object) -> str | None:
-    if isinstance(value, str):
-        return "<path>"
-    if isinstance(value, DatasetSource) or (isinstance(value, Mapping) and "dataset" in value):
-        return "<dataset>"
-    if isinstance(value, BuiltinSource) or (isinstance(value, Mapping) and "builtin" in value):
-        return "<builtin>"
-    if isinstance(value, FileSource | Mapping):
-        return "<file>"
-    return "<inline>" if isinstance(value, list | tuple) else None
-
-
 def _kind_of_template(value: object) -> str:
     return "<mapping>" if isinstance(value, Mapping | TemplateSpec) else "<word>"
 
 
-Source = Annotated[
-    Annotated[tuple[ExampleSpec, ...], AfterValidator(_some), Tag("<inline>")]
-    | Annotated[SourcePath, Tag("<path>")]
-    | Annotated[FileSource, Tag("<file>")]
-    | Annotated[DatasetSource, Tag("<dataset>")]
-    | Annotated[BuiltinSource, Tag("<builtin>")],
-    Discriminator(
-        _kind_of_source,
-        custom_error_type="examples",
-        custom_error_message="should be a list of examples (each with input and output), a file's path, "
-        "or a mapping with path, dataset or builtin",
-    ),
-]
 Template = Annotated[
-    Annotated[Literal["qa", "chat"], Tag("<word>")] | Annotated[TemplateSpec, Tag("<mapping>")],
+    Annotated[Literal["qa", "chat", "text"], Tag("<word>")] | Annotated[TemplateSpec, Tag("<mapping>")],
     Discriminator(_kind_of_template),
 ]
 
 
-class TaskSpec(_Spec):
+class TaskSpec(Spec):
     """One task, as a task file says it.
 
     Args:
         name: the task's name in the registry.
         description: the task in words.
         descriptions: the same, said in several ways; the first is the main one.
+        template: ``qa``, ``chat`` (the base's own chat template), a prompt and an answer, or ``text``: the examples are
+            passages of plain text.
         examples: where the examples are.
-        template: ``qa``, ``chat`` (the base's own chat template), or a prompt and an answer.
-        metric: what the task is scored by.
+        metric: what the task is scored by: ``exact_match`` or ``nll``; of plain text, ``bits_per_character`` or
+            ``perplexity``.
         split: ``unseen`` keeps the task out of the generator's training.
         splits: shares of the examples that are kept from training.
         family: a group that ``--tasks family:NAME`` selects.
@@ -222,14 +144,21 @@ class TaskSpec(_Spec):
     name: Name
     description: Description | None = None
     descriptions: Annotated[tuple[Description, ...], Field(validate_default=True)] = ()
+    template: Template = "qa"  # before examples and metric, which depend on it
     examples: Source
-    template: Template = "qa"
-    metric: Literal["exact_match", "nll"] = "exact_match"
+    metric: Metric = "exact_match"
     split: Literal["train", "unseen"] = "train"
     splits: SplitSpec = SplitSpec()
     family: Name | None = None
     licence: str | None = None
     source: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _metric_of_the_template(cls, value: object) -> object:
+        if isinstance(value, Mapping) and value.get("template") == "text" and "metric" not in value:
+            return {**value, "metric": TEXT_METRICS[0]}
+        return value
 
     @field_validator("descriptions")
     @classmethod
@@ -243,16 +172,38 @@ class TaskSpec(_Spec):
             raise ValueError(f"the same description is given twice: {twice[0][:60]!r}")
         return value
 
+    @field_validator("examples", mode="before")
+    @classmethod
+    def _of_the_template(cls, value: object, info: ValidationInfo) -> object:
+        template = info.data.get("template")  # None where it is wrong itself
+        if template == "text" or (template is None and looks_like_text(value)):
+            if isinstance(value, BuiltinSource) or (isinstance(value, Mapping) and "builtin" in value):
+                raise ValueError("a built-in task is of questions and answers; its template cannot be text")
+            return OfText(value)
+        if template is not None and looks_like_text(value):
+            raise ValueError("these are plain text, which needs template: text")
+        return value
+
+    @field_validator("metric")
+    @classmethod
+    def _goes_with_the_template(cls, value: str, info: ValidationInfo) -> str:
+        template = info.data.get("template")
+        if template == "text" and value not in TEXT_METRICS:
+            raise ValueError(f"should be {' or '.join(map(repr, TEXT_METRICS))} with template: text, not {value!r}")
+        if template not in ("text", None) and value in TEXT_METRICS:
+            raise ValueError(f"{value!r} is a metric of plain text: it needs template: text")
+        return value
+
     @property
     def texts(self) -> tuple[str, ...]:
         """All descriptions, the main one first."""
         return ((self.description,) if self.description else ()) + self.descriptions
 
 
-class TaskFile(_Spec):
+class TaskFile(Spec):
     """A task file with several tasks."""
 
-    tasks: Annotated[tuple[TaskSpec, ...], AfterValidator(_some)]
+    tasks: Annotated[tuple[TaskSpec, ...], AfterValidator(some)]
 
 
 def read_task_file(path: Path) -> tuple[TaskSpec, ...]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from icmlora_cli.errors import CorruptFile
 from icmlora_cli.registry.examples import Example
 from icmlora_cli.registry.splits import Part
-from icmlora_cli.registry.task_file import Template, TemplateSpec
+from icmlora_cli.registry.task_file import Metric, Template, TemplateSpec
 
 SCHEMA = "icmlora.task/1"
 MANIFEST = "task.json"
@@ -27,12 +27,13 @@ class PromptTemplate:
     """How a task writes an example.
 
     Args:
-        kind: ``plain`` text, or ``chat``: the prompt is a user's message in the base's own chat template.
-        prompt: holds ``{input}``, and may hold ``{description}``.
+        kind: ``plain`` prompt and answer; ``chat``: the prompt is a user's message in the base's own chat template;
+            or ``text``: no prompt, all of a passage is scored and learned.
+        prompt: holds ``{input}``, and may hold ``{description}``; of ``text``, nothing.
         answer: holds ``{output}``; this is what is scored and learned.
     """
 
-    kind: Literal["plain", "chat"]
+    kind: Literal["plain", "chat", "text"]
     prompt: str
     answer: str
 
@@ -41,13 +42,16 @@ class PromptTemplate:
         """Return what a task file's ``template`` stands for."""
         if isinstance(template, TemplateSpec):
             return cls("plain", template.prompt, template.answer)
-        return CHAT if template == "chat" else QA
+        return _WORDS[template]
 
     def to_spec(self) -> str | dict[str, str]:
         """Return the ``template`` of a task file that stands for this."""
-        if self in (QA, CHAT):
-            return "qa" if self == QA else "chat"
-        return {"prompt": self.prompt, "answer": self.answer}
+        words = [word for word, template in _WORDS.items() if template == self]
+        return words[0] if words else {"prompt": self.prompt, "answer": self.answer}
+
+    def split_by(self, example: Example) -> str:
+        """Return what decides which part of the task an example is in: its input, or the passage of plain text."""
+        return example.output if self.kind == "text" else example.input
 
     def render(self, example: Example, *, description: str | None = None) -> tuple[str, str]:
         """Return the prompt and the answer of an example, before any chat template.
@@ -65,6 +69,8 @@ class PromptTemplate:
 
 QA = PromptTemplate("plain", "Q: {input}\nA:", " {output}\n")
 CHAT = PromptTemplate("chat", "{input}", "{output}")
+TEXT = PromptTemplate("text", "", "{output}")
+_WORDS: Mapping[str, PromptTemplate] = {"qa": QA, "chat": CHAT, "text": TEXT}
 
 
 def _filled(text: str, values: Mapping[str, str], untouched: str) -> str:
@@ -74,7 +80,7 @@ def _filled(text: str, values: Mapping[str, str], untouched: str) -> str:
 
 class _Template(BaseModel):
     model_config = ConfigDict(strict=True)
-    kind: Literal["plain", "chat"]
+    kind: Literal["plain", "chat", "text"]
     prompt: str
     answer: str
 
@@ -85,7 +91,7 @@ class _Manifest(BaseModel):
     name: str
     descriptions: list[str]
     template: _Template
-    metric: Literal["exact_match", "nll"]
+    metric: Metric
     split: Literal["train", "unseen"]
     splits: dict[str, float]
     licence: str | None
@@ -104,7 +110,7 @@ class Task:
         name: unique in the registry.
         descriptions: the task in words, the main one first.
         template: how examples are written.
-        metric: ``exact_match`` or ``nll``.
+        metric: ``exact_match`` or ``nll``; of plain text, ``bits_per_character`` or ``perplexity``.
         split: ``train``, or ``unseen``: kept out of the generator's training.
         licence: of the examples, if known.
         source: where the examples come from, if known.

@@ -21,10 +21,10 @@ from icmlora_cli.registry.examples import Example
 from icmlora_cli.registry.home import NAME, Home
 from icmlora_cli.registry.provenance import command_line, now, versions
 from icmlora_cli.registry.splits import PARTS, part_of
-from icmlora_cli.registry.task_file import BUILTIN_COUNT, BuiltinSource, TaskSpec
-from icmlora_cli.registry.task_record import CHAT, EXAMPLES, MANIFEST, QA, PromptTemplate, Task
+from icmlora_cli.registry.task_file import BUILTIN_COUNT, BuiltinSource, DomainSource, TaskSpec
+from icmlora_cli.registry.task_record import CHAT, EXAMPLES, MANIFEST, QA, TEXT, PromptTemplate, Task
 
-__all__ = ["CHAT", "QA", "Draft", "PromptTemplate", "Task", "TaskStore", "builtin_spec", "draft"]
+__all__ = ["CHAT", "QA", "TEXT", "Draft", "PromptTemplate", "Task", "TaskStore", "builtin_spec", "draft"]
 
 LOCK_SECONDS = 60.0
 
@@ -54,7 +54,8 @@ def draft(spec: TaskSpec, examples: Sequence[Example]) -> Draft:
     """
     splits = {"validation": spec.splits.validation, "test": spec.splits.test}
     ordered = sorted(dict.fromkeys(examples), key=lambda example: example.key)
-    rows = [example.as_dict() | {"part": part_of(example.input, splits)} for example in ordered]
+    template = PromptTemplate.from_spec(spec.template)
+    rows = [example.as_dict() | {"part": part_of(template.split_by(example), splits)} for example in ordered]
     counted = Counter(row["part"] for row in rows)
     empty = [part for part in PARTS if part != "validation" and not counted[part]]
     if empty:
@@ -62,9 +63,10 @@ def draft(spec: TaskSpec, examples: Sequence[Example]) -> Draft:
         raise SpecFault(
             f"task {spec.name} has no {' and no '.join(empty)} examples",
             faults,
-            hint="give more examples with different inputs, or other shares: splits: {validation: 0.1, test: 0.3}",
+            hint=f"give more {'passages' if template.kind == 'text' else 'examples with different inputs'}, "
+            "or other shares: splits: {validation: 0.1, test: 0.3}",
         )
-    template = PromptTemplate.from_spec(spec.template)
+    licence, source = _about(spec)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     task = Task(
         name=spec.name,
@@ -72,8 +74,8 @@ def draft(spec: TaskSpec, examples: Sequence[Example]) -> Draft:
         template=template,
         metric=spec.metric,
         split=spec.split,
-        licence=spec.licence,
-        source=spec.source,
+        licence=licence,
+        source=source,
         family=spec.family,
         data_hash=files.sha256_json([rows, vars(template)]),
         counts={part: counted[part] for part in PARTS},
@@ -82,6 +84,16 @@ def draft(spec: TaskSpec, examples: Sequence[Example]) -> Draft:
         examples_sha256=hashlib.sha256(text.encode()).hexdigest(),
     )
     return Draft(task, text)
+
+
+def _about(spec: TaskSpec) -> tuple[str | None, str | None]:
+    """Return licence and source: the task file's own words, else what is known of a domain."""
+    if not isinstance(spec.examples, DomainSource):
+        return spec.licence, spec.source
+    from icmlora_cli.registry.domains import domain
+
+    known = domain(spec.examples.domain)
+    return spec.licence or known.licence, spec.source or known.source()
 
 
 def builtin_spec(name: str) -> TaskSpec:

@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from icmlora_cli.errors import CorruptFile, NotFound
 from icmlora_cli.registry import files
 
-SCHEMA = "icmlora.result/1"
+SCHEMA: Literal["icmlora.result/1"] = "icmlora.result/1"
 RESULT = "result.json"
-PARTS = ("seen", "unseen combination", "unseen family", "unseen")
 Part = Literal["seen", "unseen combination", "unseen family", "unseen"]
+PARTS: tuple[Part, ...] = ("seen", "unseen combination", "unseen family", "unseen")
 HIGHER_IS_BETTER = {"exact_match": True, "f1": True, "nll": False, "perplexity": False, "bits_per_character": False}
 
 

@@ -6,7 +6,7 @@ Source of the format: PEFT's ``adapter_config.json`` and ``adapter_model.safeten
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -179,21 +179,47 @@ def read_adapter(folder: Path) -> Adapter:
     )
 
 
-def average(adapters: list[Adapter]) -> Adapter:
-    """Return the adapter whose delta-W is the mean of theirs ("model soup"), exactly, by stacking the factors.
+def weighted_sum(adapters: Sequence[Adapter], weights: Sequence[float]) -> Adapter:
+    """Return the adapter whose delta-W is the weighted sum of theirs, exactly, by stacking the factors.
+
+    Args:
+        adapters: one or more adapters of one base; a module that one of them lacks is zero there.
+        weights: as many numbers.
 
     Raises:
-        ValueError: if the list is empty or the adapters cover different modules.
+        ValueError: if the list is empty.
     """
     if not adapters:
-        raise ValueError("no adapters to average")
+        raise ValueError("no adapters to sum")
     first = adapters[0]
     factors: dict[str, Factors] = {}
-    for module in first.factors:
-        pairs = [(item.factors[module], item.scaling(module) / len(adapters)) for item in adapters]
-        factors[module] = Factors(
-            lora_A=torch.cat([pair.lora_A.float() for pair, _ in pairs]),  # (sum of r, in)
-            lora_B=torch.cat([pair.lora_B.float() * scale for pair, scale in pairs], dim=1),  # (out, sum of r)
-        )
-    rank = next(iter(factors.values())).rank
-    return Adapter(first.base_model, float(rank), factors, fan_in_fan_out=first.fan_in_fan_out)
+    for module in dict.fromkeys(module for adapter in adapters for module in adapter.factors):
+        pairs = [
+            (item.factors[module], item.scaling(module) * weight)
+            for item, weight in zip(adapters, weights, strict=True)
+            if module in item.factors
+        ]
+        lora_A = torch.cat([pair.lora_A.float() for pair, _ in pairs])  # (sum of r, in)
+        lora_B = torch.cat([pair.lora_B.float() * scale for pair, scale in pairs], dim=1)  # (out, sum of r)
+        factors[module] = Factors(lora_A=lora_A, lora_B=lora_B)
+    rank = max(item.rank for item in factors.values())
+    whole = {module: _padded(item, rank) for module, item in factors.items()}
+    return Adapter(first.base_model, float(rank), whole, fan_in_fan_out=first.fan_in_fan_out)
+
+
+def _padded(item: Factors, rank: int) -> Factors:
+    """Return factors of the given rank, with rows and columns of zeros where there were fewer."""
+    missing = rank - item.rank
+    if missing == 0:
+        return item
+    pad = torch.nn.functional.pad
+    return Factors(lora_A=pad(item.lora_A, (0, 0, 0, missing)), lora_B=pad(item.lora_B, (0, missing)))
+
+
+def average(adapters: Sequence[Adapter]) -> Adapter:
+    """Return the adapter whose delta-W is the mean of theirs ("model soup").
+
+    Raises:
+        ValueError: if the list is empty.
+    """
+    return weighted_sum(adapters, [1.0 / max(1, len(adapters))] * len(adapters))

@@ -10,6 +10,12 @@ from icmlora_cli.weights.adapter import Adapter
 LAYER = re.compile(r"\.(\d+)\.")
 
 
+def layer_of(module: str) -> int | None:
+    """Return the index of a module's block in the base's stack, or None where its name has none."""
+    found = LAYER.search(module)
+    return int(found.group(1)) if found else None
+
+
 @dataclass(frozen=True)
 class ModuleShape:
     """One module that carries a LoRA.
@@ -27,8 +33,7 @@ class ModuleShape:
     @property
     def layer(self) -> int:
         """The index of its block (0 where the name has none)."""
-        found = LAYER.search(self.name)
-        return int(found.group(1)) if found else 0
+        return layer_of(self.name) or 0
 
     @property
     def kind(self) -> str:

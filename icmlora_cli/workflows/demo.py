@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from icmlora_cli.config.recipes import HarvestRecipe, TrainRecipe, resolve
+from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe, TrainRecipe, resolve
 from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.workflows import base as base_workflow
@@ -21,7 +21,6 @@ SEEN = (
     "color_among_animals_3",
 )
 UNSEEN = ("pick_first_of_4", "pick_last_of_4")
-EXAMPLES = 48  # test examples a task
 SHOWN = "pick_last_of_3"  # the task whose adapter is written
 
 
@@ -76,9 +75,9 @@ def run(
     result = evaluate.run(
         seen + unseen,
         found,
+        resolve(EvalRecipe, Path("eval/demo"), "eval", {}),
         home,
         generator_folder=generator.folder,
-        limit=EXAMPLES,
         device=device,
         on_progress=on_progress,
     )

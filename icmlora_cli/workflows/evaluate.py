@@ -1,148 +1,145 @@
-"""Eval: the ladder of rungs on held-out test examples, through one loaded base."""
+"""Eval: the ladder of rungs on held-out test examples, through one loaded base, cell by cell, resumable."""
 
+import hashlib
+import random
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from icmlora_cli.baselines.rungs import AverageRung, BaseRung, GeneratedRung, HarvestedRung, Rung, Unavailable
-from icmlora_cli.errors import NotFound, UsageFault
-from icmlora_cli.generator.checkpoint import Generator, load_generator
-from icmlora_cli.lm.load import LoadedBase, load_base
-from icmlora_cli.lm.prompts import encode_task
-from icmlora_cli.lm.scoring import score
-from icmlora_cli.lm.task_vector import VectorReader
-from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
+from icmlora_cli.baselines.rung import TaskContext
+from icmlora_cli.config.recipes import EvalRecipe
+from icmlora_cli.errors import AlreadyExists, UsageFault
+from icmlora_cli.lm.load import load_base
+from icmlora_cli.registry import files
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.home import Home
-from icmlora_cli.registry.tasks import Task, TaskStore
-from icmlora_cli.weights.merge import merged
-from icmlora_cli.workflows.gen import check_base, generate_adapter, vector_recipe
+from icmlora_cli.registry.tasks import Task
+from icmlora_cli.report.html import write_report
+from icmlora_cli.report.result import RESULT, Result, write_result
+from icmlora_cli.report.tables import TABLE, markdown
+from icmlora_cli.workflows.cells import RawCell, Scorer, read_cell, write_cell
+from icmlora_cli.workflows.compose import compose, oracle, oracle_record
+from icmlora_cli.workflows.gen import check_base
+from icmlora_cli.workflows.ladder import Bench, bench, ladder, seen_tasks
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
-
-@dataclass(frozen=True)
-class Cell:
-    """One rung on one task.
-
-    Args:
-        task: the task's name.
-        seen: whether the generator learned from the task.
-        rung: the rung's name.
-        examples: how many test examples were scored; 0 where the rung has nothing.
-        exact_match: share of whole answers right under greedy decoding; None where there is nothing.
-        nll: mean negative log-likelihood of the answers, nats per token; None where there is nothing.
-        reason: why there is nothing.
-    """
-
-    task: str
-    seen: bool
-    rung: str
-    examples: int
-    exact_match: float | None
-    nll: float | None
-    reason: str | None = None
+CELLS = "cells"
+TIMINGS = "timings.json"
 
 
 @dataclass(frozen=True)
 class EvalResult:
-    """The table of an evaluation.
+    """An evaluation, done.
 
     Args:
-        base: name of the base.
-        generator: folder of the generator; None without one.
-        rungs: names, in the ladder's order.
-        cells: one a task and rung.
-        seconds: wall time.
+        folder: holds ``result.json``, ``table.md``, ``report.html``, ``timings.json`` and ``cells/``.
+        result: what ``result.json`` holds.
+        scored: cells that this run scored; the others were there from an earlier one.
+        seconds: wall time of this run.
     """
 
-    base: str
-    generator: Path | None
-    rungs: tuple[str, ...]
-    cells: tuple[Cell, ...]
+    folder: Path
+    result: Result
+    scored: int
     seconds: float
+
+
+def default_folder(home: Home, generator_folder: Path | None, protocol: str) -> Path:
+    """Return where a result goes when nothing is said: ``results/<generator>-<protocol>`` in the registry."""
+    name = "no-generator" if generator_folder is None else generator_folder.name
+    return home.root / "results" / f"{name}-{protocol}"
 
 
 def run(
     tasks: Sequence[Task],
     base: Base,
+    recipe: EvalRecipe,
     home: Home,
     *,
     generator_folder: Path | None,
-    limit: int | None = None,
+    out: Path | None = None,
     device: str | None = None,
     on_progress: OnProgress = silent,
 ) -> EvalResult:
-    """Score base, described base, average, generated and harvested adapters on the tasks' test examples.
+    """Score the rungs on the tasks' test examples and write the result folder.
+
+    Each cell is written as soon as it is scored; a run that was stopped goes on there, and writes the very
+    ``result.json`` that an uninterrupted one does (but for rungs that tune for a wall time, which no clock repeats).
 
     Args:
         tasks: what to score on.
         base: the base model.
+        recipe: the rungs and how they are scored.
         home: the registry.
-        generator_folder: the generator to score; None leaves its rung out.
-        limit: test examples a task, at most; all by default.
+        generator_folder: the generator to score; None leaves its rungs out.
+        out: the result folder; None takes ``default_folder``.
         device: where the base runs.
         on_progress: told of each task and rung.
 
     Raises:
         UsageFault: if there is no task.
+        AlreadyExists: if ``out`` holds something else.
         BaseUnavailable: if the generator is of another base.
         CorruptFile: if a generator or adapter is broken.
+        OutOfSpace: if the disk is full.
     """
     started = time.monotonic()
     if not tasks:
         raise UsageFault("there is no task to score", hint="icmlora task list")
-    generator = None if generator_folder is None else load_generator(generator_folder)
-    if generator is not None:
-        check_base(generator, base)
+    folder = (out or default_folder(home, generator_folder, recipe.protocol)).absolute()
+    _check_out(folder)
     loaded = load_base(base, device=device)
-    seen = _seen(generator)
-    ladder = _ladder(generator, loaded, home, seen)
-    cells: list[Cell] = []
-    for index, task in enumerate(tasks):
-        for at, rung in enumerate(ladder):
-            on_progress(Progress("eval", task.name, at, len(ladder), rung.name, index, len(tasks)))
-            cells.append(_cell(rung, task, loaded, task.name in seen, limit))
-        on_progress(Progress("eval", task.name, len(ladder), len(ladder), "", index + 1, len(tasks)))
-    names = tuple(rung.name for rung in ladder)
-    return EvalResult(base.name, generator_folder, names, tuple(cells), time.monotonic() - started)
+    shared = bench(tasks, loaded, home, recipe, generator_folder, on_progress)
+    if shared.generator is not None:
+        check_base(shared.generator, base)
+    rungs = ladder(shared)
+    if not rungs:
+        raise UsageFault("none of the rungs asked for can be there without a generator", hint="icmlora train")
+    scorer = Scorer(loaded, recipe.protocol == "described", recipe.limit, recipe.outputs)
+    contexts = [context_of(task, shared) for task in tasks]
+    cells: list[RawCell] = []
+    scored = 0
+    for index, context in enumerate(contexts):
+        record, wanted = oracle_record(shared, context.task), oracle(shared, context.task)
+        compared_with = None if record is None else record.checkpoints[-1].sha256
+        for at, rung in enumerate(rungs):
+            on_progress(Progress("eval", context.task.name, at, len(rungs), rung.name, index, len(tasks)))
+            path = folder / CELLS / context.task.name / f"{rung.name}.json"
+            key = scorer.key(rung, context, compared_with)
+            cell = read_cell(path, key)
+            if cell is None:
+                cell = scorer.cell(rung, context, wanted, key)
+                write_cell(path, cell)
+                scored += 1
+            cells.append(cell)
+        on_progress(Progress("eval", context.task.name, len(rungs), len(rungs), "", index + 1, len(tasks)))
+    result = compose(shared, contexts, rungs, cells)
+    _write(folder, result, cells)
+    return EvalResult(folder, result, scored, time.monotonic() - started)
 
 
-def _seen(generator: Generator | None) -> frozenset[str]:
-    tasks = generator.about.get("tasks") if generator is not None else None
-    return frozenset(tasks) if isinstance(tasks, dict) else frozenset()
+def context_of(task: Task, shared: Bench) -> TaskContext:
+    """Return what rungs are told of a task; its shots are drawn from its part ``train`` by the recipe's seed."""
+    examples = list(task.examples("train"))
+    digest = hashlib.sha256(f"{shared.recipe.seed}:shots:{task.name}".encode()).digest()
+    shots = random.Random(digest).sample(examples, min(shared.recipe.shots, len(examples)))
+    return TaskContext(task, task.name in seen_tasks(shared.generator), tuple(shots))
 
 
-def _averaged(store: AdapterStore, base: Base, names: frozenset[str]) -> tuple[AdapterRecord, ...]:
-    """Return the newest adapters of the generator's tasks; without a generator, of all tasks of split ``train``."""
-    tasks = TaskStore(store.home)
-    records = []
-    for task in (tasks.get(name) for name in tasks.names() if not names or name in names):
-        if task.split == "train":
-            with suppress(NotFound):
-                records.append(store.latest(base, task))
-    return tuple(records)
+def _check_out(folder: Path) -> None:
+    if not folder.exists():
+        return
+    empty = folder.is_dir() and not any(folder.iterdir())
+    if not empty and not (folder / CELLS).is_dir() and not (folder / RESULT).is_file():
+        raise AlreadyExists(
+            f"{folder.name} is there and holds no evaluation", where=str(folder), hint="name another folder with -o"
+        )
 
 
-def _ladder(generator: Generator | None, loaded: LoadedBase, home: Home, seen: frozenset[str]) -> list[Rung]:
-    store = AdapterStore(home)
-    averaged = _averaged(store, loaded.base, seen)
-    ladder: list[Rung] = [BaseRung(), BaseRung(described=True), AverageRung(store, averaged)]
-    if generator is not None:
-        reader = VectorReader(loaded, vector_recipe(generator), home)
-        ladder.append(GeneratedRung(lambda text: generate_adapter(generator, reader, text)))
-    ladder.append(HarvestedRung(store, loaded.base))
-    return ladder
-
-
-def _cell(rung: Rung, task: Task, loaded: LoadedBase, seen: bool, limit: int | None) -> Cell:
-    try:
-        adapter = rung.adapter(task)
-    except Unavailable as reason:
-        return Cell(task.name, seen, rung.name, 0, None, None, str(reason))
-    examples = task.examples("test")[:limit]
-    rows = encode_task(loaded.tokenizer, task, examples, described=rung.described)
-    with merged(loaded.model, adapter):
-        scores = score(loaded, rows)
-    return Cell(task.name, seen, rung.name, len(rows), scores.exact_match, scores.mean_nll)
+def _write(folder: Path, result: Result, cells: Sequence[RawCell]) -> None:
+    timings = [{"task": cell.task, "rung": cell.rung, **cell.seconds} for cell in cells]
+    files.write_json(folder / TIMINGS, {"schema": "icmlora.timings/1", "unit": "seconds", "cells": timings})
+    files.write_text(folder / TABLE, markdown(result))
+    write_result(folder, result)
+    write_report(folder, result)

@@ -1,12 +1,10 @@
 """Gen: a task in words goes in, an adapter folder or a merged model comes out."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from icmlora_cli.baselines.generated import generate_adapter
 from icmlora_cli.config.recipes import VectorRecipe
 from icmlora_cli.errors import AlreadyExists, BaseUnavailable, CorruptFile
 from icmlora_cli.generator.checkpoint import Generator, load_generator
@@ -14,7 +12,6 @@ from icmlora_cli.lm.load import LoadedBase, load_base, quiet_transformers
 from icmlora_cli.lm.task_vector import VectorReader, checked_text
 from icmlora_cli.registry import files, provenance
 from icmlora_cli.registry.bases import Base
-from icmlora_cli.registry.examples import Example
 from icmlora_cli.registry.home import Home
 from icmlora_cli.report.cards import adapter_card, merged_card
 from icmlora_cli.weights.adapter import Adapter, write_adapter
@@ -76,30 +73,6 @@ def base_name(folder: Path) -> str | None:
     """Return the name of the base that a generator's folder names, or None."""
     about = files.read_json(folder / "generator.json").get("base")
     return str(about["name"]) if isinstance(about, dict) and "name" in about else None
-
-
-def generate_adapter(
-    generator: Generator,
-    reader: VectorReader,
-    text: str,
-    examples: Sequence[Example] = (),
-    *,
-    seed: int | None = None,
-) -> Adapter:
-    """Return the adapter of a task text and, where given, of demonstrations.
-
-    Args:
-        generator: a trained generator.
-        reader: reads task vectors from the generator's base.
-        text: the task in words.
-        examples: two or more demonstrations, or none; the last one's input is the open question.
-        seed: of z; None takes the prior's mean.
-    """
-    shown: torch.Tensor | None = None
-    if len(examples) > 1:
-        shots = reader.recipe.shots
-        shown = reader.demonstrations(examples[:-1][:shots], examples[-1].input)
-    return generator.generate(reader.text(text), shown, seed=seed)
 
 
 def run(

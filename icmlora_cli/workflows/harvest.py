@@ -11,8 +11,9 @@ from icmlora_cli.config.recipes import HarvestRecipe
 from icmlora_cli.errors import IcmloraError
 from icmlora_cli.lm.finetune import LoraTrainer, finetune
 from icmlora_cli.lm.load import LoadedBase, load_base
+from icmlora_cli.lm.perplexity import aggregate, score_texts
 from icmlora_cli.lm.prompts import encode_task
-from icmlora_cli.lm.scoring import Scores, score
+from icmlora_cli.lm.scoring import score
 from icmlora_cli.registry import files, provenance
 from icmlora_cli.registry.adapters import MANIFEST, AdapterRecord, AdapterStore, Checkpoint
 from icmlora_cli.registry.bases import Base
@@ -134,9 +135,7 @@ class _TaskHarvest:
                 on_checkpoint=lambda step, adapter: self._keep(folder, step, adapter),
             )
         figures = {"loss": loss, "seconds": time.monotonic() - started}
-        scores = self._validate(loaded)
-        if scores is not None:
-            figures |= {"exact_match": scores.exact_match, "nll": scores.mean_nll}
+        figures |= self._validate(loaded)
         self.store.record(self._record(folder, key, figures))
         (folder / STATE).unlink(missing_ok=True)
         last = self._note(figures)
@@ -150,18 +149,26 @@ class _TaskHarvest:
             self.on_progress(Progress("harvest", self.task.name, step, steps, detail, self.done, self.total))
 
     def _note(self, figures: dict[str, float]) -> str:
-        exact = figures.get("exact_match")
-        return f"loss {figures['loss']:.3f}" + ("" if exact is None else f", validation exact match {exact:.2f}")
+        told = f"loss {figures['loss']:.3f}"
+        if "exact_match" in figures:
+            told += f", validation exact match {figures['exact_match']:.2f}"
+        if "bits_per_character" in figures:
+            told += f", validation bits per character {figures['bits_per_character']:.3f}"
+        return told
 
     def _keep(self, folder: Path, step: int, adapter: Adapter) -> None:
         revision = self.trainer.loaded.base.revision
         write_adapter(folder / f"checkpoint-{step:05d}", adapter, revision=revision)
 
-    def _validate(self, loaded: LoadedBase) -> Scores | None:
+    def _validate(self, loaded: LoadedBase) -> dict[str, float]:
         examples = self.task.examples("validation")[: self.trainer.recipe.validate_on]
         if not examples:
-            return None
-        return score(loaded, encode_task(loaded.tokenizer, self.task, examples))
+            return {}
+        if self.task.template.kind == "text":
+            whole = aggregate(score_texts(loaded, [example.output for example in examples]))
+            return {"bits_per_character": whole.bits_per_character, "perplexity": whole.perplexity}
+        scores = score(loaded, encode_task(loaded.tokenizer, self.task, examples))
+        return {"exact_match": scores.exact_match, "nll": scores.mean_nll}
 
     def _record(self, folder: Path, key: str, figures: dict[str, float]) -> AdapterRecord:
         loaded, recipe = self.trainer.loaded, self.trainer.recipe

@@ -11,8 +11,10 @@ from typing import TypeVar
 
 import yaml
 
+from icmlora_cli.config.recipes import recipes_folder
 from icmlora_cli.errors import AlreadyExists, NotFound, SpecFault, UsageFault
 from icmlora_cli.registry import files
+from icmlora_cli.registry.examples import Example
 from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.sources import load_examples
 from icmlora_cli.registry.splits import DEFAULT_FRACTIONS, PARTS
@@ -91,7 +93,8 @@ def add(home: Home, sources: Sequence[str], *, force: bool = False) -> AddResult
 
     Args:
         home: the registry's folders.
-        sources: task files, ``builtin:NAME``, ``builtin:PATTERN`` or ``builtin:family:NAME``.
+        sources: task files, those that ship with icmlora (``tasks/domains``), ``builtin:NAME``, ``builtin:PATTERN`` or
+            ``builtin:family:NAME``.
         force: replace other tasks of the same names.
 
     Raises:
@@ -103,7 +106,7 @@ def add(home: Home, sources: Sequence[str], *, force: bool = False) -> AddResult
     """
     collected, drafts = _Faults(), list[Draft]()
     for source in sources:
-        path = Path(source)
+        path = _task_file(Path(source))
         if source.startswith(BUILTIN):
             names = builtins_matching(source.removeprefix(BUILTIN))
             specs = tuple(builtin_spec(name) for name in names)
@@ -118,6 +121,12 @@ def add(home: Home, sources: Sequence[str], *, force: bool = False) -> AddResult
     store = TaskStore(home)
     _check_names(store, drafts, force)
     return AddResult(tuple(store.write(item, replace=force) for item in drafts))
+
+
+def _task_file(path: Path) -> Path:
+    """Return the path, or the task file of that name that ships with icmlora, such as ``tasks/domains``."""
+    shipped = recipes_folder() / path.parent / f"{path.stem}.yaml"
+    return shipped if path.parent == Path("tasks") and not path.exists() and shipped.is_file() else path
 
 
 def _read(path: Path) -> tuple[TaskSpec, ...]:
@@ -195,6 +204,7 @@ def validate(paths: Sequence[Path]) -> tuple[CheckedFile, ...]:
     """
     collected, checked = _Faults(), []
     for path in paths:
+        path = _task_file(path)
         specs = collected.of(partial(read_task_file, path)) or ()
         drafts = _drafts(specs, path, collected)
         checked.append(CheckedFile(path, tuple(item.task for item in drafts)))
@@ -229,13 +239,17 @@ def export(store: TaskStore, patterns: Sequence[str], file: Path, *, force: bool
             hint="write elsewhere, or use --force",
         )
     for task in tasks:
-        rows = [example.as_dict() for part in PARTS for example in task.examples(part)]
+        rows = [_row(task, example) for part in PARTS for example in task.examples(part)]
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         files.write_text(targets[task.name], "".join(lines))
     specs = [_spec(task, f"{folder.name}/{task.name}.jsonl") for task in tasks]
     text: str = yaml.safe_dump({"tasks": specs}, sort_keys=False, allow_unicode=True, width=1000)
     files.write_text(file, text)
     return ExportResult(file, tuple(targets.values()), tuple(task.name for task in tasks))
+
+
+def _row(task: Task, example: Example) -> dict[str, str]:
+    return {"text": example.output} if task.template.kind == "text" else example.as_dict()
 
 
 def _spec(task: Task, examples: str) -> dict[str, object]:

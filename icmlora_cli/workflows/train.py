@@ -12,7 +12,8 @@ from icmlora_cli.errors import UsageFault
 from icmlora_cli.generator.checkpoint import Generator, load_generator, module_scales, read_config, save_generator
 from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics
 from icmlora_cli.generator.fit import StepLosses, TaskData, fit
-from icmlora_cli.generator.networks import NetworkConfig, build
+from icmlora_cli.generator.interface import NetworkConfig
+from icmlora_cli.generator.networks import build
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.lm.task_vector import VectorReader
 from icmlora_cli.registry import files, provenance
@@ -166,7 +167,7 @@ def _read_vectors(
     vectors = []
     for index, item in enumerate(harvested):
         texts = torch.stack([reader.text(description) for description in item.task.descriptions])
-        shown = reader.draws(item.task.examples("train"), seed=recipe.seed)
+        shown = reader.draws(item.task.examples("train"), seed=recipe.seed, kind=item.task.template.kind)
         vectors.append(_Vectors(texts, shown))
         on_progress(Progress("vectors", "of tasks", index + 1, len(harvested)))
     return vectors
@@ -208,7 +209,7 @@ def _fit(
         )
 
     def report(losses: StepLosses) -> None:
-        detail = f"reconstruction {losses.reconstruction:.4f}, KL {losses.kl:.3f}"
+        detail = ", ".join(f"{loss} {value:.4f}" for loss, value in losses.values.items())
         on_progress(Progress("train", name, losses.step, recipe.steps, detail))
 
     state = home.generators / f"{name}{STATE}"
@@ -253,7 +254,7 @@ def _about(
         "licences": licences,
         "recipe": recipe.model_dump(mode="json"),
         "figures": figures,
-        "curve": [[losses.step, losses.reconstruction, losses.kl] for losses in curve],
+        "curve": [[losses.step, dict(losses.values)] for losses in curve],
         "versions": provenance.versions(),
         "command": provenance.command_line(),
         "created": provenance.now(),
@@ -278,9 +279,7 @@ def _save(target: Path, generator: Generator, about: dict[str, object], error: f
 
 
 def _numbers(generator: Generator) -> int:
-    basis: int = sum(item.numel() for item in generator.codec.tensors().values())
-    networks: int = sum(item.numel() for item in generator.model.state_dict().values())
-    return basis + networks
+    return sum(item.numel() for item in generator.tensors().values())
 
 
 def _result(target: Path, *, trained: bool, seconds: float) -> TrainResult:

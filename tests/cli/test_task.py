@@ -232,3 +232,36 @@ def test_every_command_has_an_example_and_the_output_modes(command: str) -> None
     text = run(command, "--help").stdout
     assert f"Example: icmlora task {command}" in " ".join(text.split())
     assert "--json" in text and "--quiet" in text
+
+
+def test_plain_text(tmp_path: Path) -> None:
+    lines = [json.dumps({"body": f"Passage {number}\n\nof a book."}) for number in range(40)]
+    (tmp_path / "x.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    path = tmp_path / "book.yaml"
+    path.write_text("{name: book, description: D, template: text, examples: {path: x.jsonl, text: body}}")
+    assert "40 examples, no fault" in run("validate", path).stdout
+    (added,) = run_json("add", path)["tasks"]  # type: ignore[misc]
+    assert added["metric"] == "bits_per_character" and added["template"]["kind"] == "text"
+    assert "bits_per_character" in run("show", "book").stdout
+    preview = run("preview", "book", "-n", "1").stdout
+    assert "passages\n  text 'Passage " in preview and "prompt" not in preview
+    run("export", "book", "-o", tmp_path / "out" / "mine.yaml")
+    first = (tmp_path / "out" / "mine-examples" / "book.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    assert set(json.loads(first)) == {"text"}
+    (again,) = run_json("add", tmp_path / "out" / "mine.yaml")["tasks"]  # type: ignore[misc]
+    assert (again["state"], again["data_hash"]) == ("unchanged", added["data_hash"])
+    run("remove", "book", "--yes")
+    assert run_json("list")["tasks"] == []
+
+
+def test_a_task_file_that_ships_with_icmlora(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from icmlora_cli.workflows import tasks
+
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "small.yaml").write_text(
+        "{name: manual, description: D, template: text, examples: {domain: python-manual, count: 40}}"
+    )
+    monkeypatch.setattr(tasks, "recipes_folder", lambda: tmp_path)
+    assert names(run_json("add", "tasks/small")) == ["manual"]
+    assert "no fault" in run("validate", "tasks/small").stdout
+    run("add", "tasks/none", code=2)

@@ -18,8 +18,12 @@ TRAINED = {
     "schema", "folder", "tasks", "trained", "width", "codec_error", "error", "parameters", "bytes", "seconds", "name",
 }  # fmt: skip
 GENERATED = {"schema", "folder", "task_text", "merged", "rank", "bytes", "seconds", "seed"}
-EVALUATED = {"schema", "base", "generator", "rungs", "cells", "seconds"}
-CELL = {"task", "seen", "rung", "examples", "exact_match", "nll", "reason"}
+EVALUATED = {
+    "schema", "folder", "base", "generator", "protocol", "rungs", "cells", "means", "text_specific", "lm_eval",
+    "scored", "seconds",
+}  # fmt: skip
+CELL = {"task", "part", "rung", "figures", "reason"}
+RUNGS = "base,described,average,swapped-text,generated,harvested"
 STORED = {"schema", "bases", "tasks", "adapters", "adapter_bytes", "generators"}
 NAMES = ["always_cat", "always_dog"]
 
@@ -46,11 +50,17 @@ def test_the_whole_way_as_json(empty: "Registry") -> None:
     whole = empty.json("gen", "Say cat.", "-o", "whole", "--merge", "--seed", "3")
     assert whole["merged"] is True and whole["seed"] == 3 and Path("whole", "model.safetensors").is_file()
 
-    scored = empty.json("eval", *base, "--limit", "2")
+    scored = empty.json("eval", *base, "--limit", "2", "--rungs", RUNGS)
     assert set(scored) == EVALUATED and scored["schema"] == "icmlora.eval/1"
-    assert {"base", "described", "average", "generated", "harvested"} <= set(scored["rungs"])
-    assert len(scored["cells"]) == 2 * len(scored["rungs"])
-    assert all(set(cell) == CELL and cell["seen"] for cell in scored["cells"])
+    assert scored["rungs"] == RUNGS.split(",")
+    assert len(scored["cells"]) == scored["scored"] == 2 * len(scored["rungs"])
+    assert all(set(cell) == CELL and cell["part"] == "seen" for cell in scored["cells"])
+    assert all(set(cell["figures"]) == {"exact_match", "f1", "nll"} for cell in scored["cells"])
+    assert Path(scored["folder"]) == empty.home / "results" / "default-bare"
+    written = json.loads(Path(scored["folder"], "result.json").read_text(encoding="utf-8"))
+    assert written["means"] == scored["means"] and written["recipe"]["limit"] == 2
+    again = empty.json("eval", *base, "--limit", "2", "--rungs", RUNGS)
+    assert again["scored"] == 0 and again["cells"] == scored["cells"]
 
     stored = empty.json("storage")
     assert set(stored) == STORED and stored["schema"] == "icmlora.storage/1"
@@ -89,7 +99,7 @@ def test_recipes(empty: "Registry") -> None:
     for name in listed["recipes"]:
         kind = name.partition("/")[0]
         checked = empty.json("recipe", "validate", name, "--kind", kind)
-        assert set(checked) == {"schema", "name", "kind", "values"} and checked["values"]["steps"] > 0
+        assert set(checked) == {"schema", "name", "kind", "values"} and checked["values"]["seed"] == 0
     shown = empty.json("recipe", "show", "train/default")
     assert set(shown) == {"schema", "name", "path", "text"}
     assert empty.call("recipe", "show", "train/default").stdout.strip() == shown["text"].strip()
@@ -113,8 +123,10 @@ def test_quiet_prints_the_bare_result(trained: "Registry") -> None:
     folder = quiet("train", "--base", trained.base, "--recipe", "train.yaml").removesuffix("\n")
     assert folder == str(trained.home / "generators" / "default")
     assert quiet("gen", "Say dog.", "-o", "out") == "out\n"
-    rows = [line.split("\t") for line in quiet("eval", "--base", trained.base, "--limit", "1").splitlines()]
-    assert {row[0] for row in rows} >= set(NAMES)
+    command = ("eval", "--base", trained.base, "--limit", "1", "--rungs", RUNGS)
+    rows = [line.split("\t") for line in quiet(*command).splitlines()]
+    assert {row[0] for row in rows} >= {*NAMES, *RUNGS.split(",")}
+    assert rows[-1] == [str(trained.home / "results" / "default-bare")]
     assert [line.split("\t")[0] for line in quiet("adapter", "list").splitlines()] == NAMES
     assert int(quiet("adapter", "remove", "always_cat", "--yes")) > 0
 

@@ -11,12 +11,21 @@ import pytest
 import typer.main
 
 from icmlora_cli.cli.app import app
-from icmlora_cli.config.recipes import KINDS, HarvestRecipe, TrainRecipe, recipe_path, resolve, shipped_recipes
+from icmlora_cli.config.recipes import (
+    KINDS,
+    RUNGS,
+    EvalRecipe,
+    HarvestRecipe,
+    TrainRecipe,
+    recipe_path,
+    resolve,
+    shipped_recipes,
+)
 from icmlora_cli.registry.sources import load_examples
 from icmlora_cli.registry.task_file import read_task_file
 from icmlora_cli.registry.tasks import draft
+from icmlora_cli.report.result import Cell, Mean, Result, TaskInfo
 from icmlora_cli.workflows.doctor import Check, Device
-from icmlora_cli.workflows.evaluate import Cell
 from icmlora_cli.workflows.gen import GenResult
 from icmlora_cli.workflows.storage import AdapterStorage, GeneratorStorage
 from icmlora_cli.workflows.train import TrainResult
@@ -40,12 +49,16 @@ def test_the_readmes_two_commands_are_single_lines() -> None:
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_shipped_recipes_are_good(name: str) -> None:
     kind = name.split("/")[0]
+    if kind == "tasks":
+        assert read_task_file(recipe_path(Path(name), kind))
+        return
     assert resolve(KINDS[kind], recipe_path(Path(name), kind), kind, {}) is not None
 
 
 def test_the_default_recipes_are_the_defaults() -> None:
     assert resolve(HarvestRecipe, Path("harvest/default"), "harvest", {}) == HarvestRecipe()
     assert resolve(TrainRecipe, Path("train/default"), "train", {}) == TrainRecipe()
+    assert resolve(EvalRecipe, Path("eval/default"), "eval", {}) == EvalRecipe()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -88,10 +101,23 @@ def test_every_commands_json_is_in_the_docs() -> None:
         assert f"| `{command}` | `icmlora.{command.replace(' ', '.')}/1` |" in text, command
 
 
-@pytest.mark.parametrize("result", [TrainResult, GenResult, Cell, AdapterStorage, GeneratorStorage, Check, Device])
+@pytest.mark.parametrize("result", [TrainResult, GenResult, AdapterStorage, GeneratorStorage, Check, Device])
 def test_every_key_of_a_result_is_in_the_docs(result: type) -> None:
     text = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
     assert [item.name for item in fields(result) if f"`{item.name}`" not in text] == []
+
+
+@pytest.mark.parametrize("name", [*Result.model_fields, *Cell.model_fields, *TaskInfo.model_fields, *Mean.model_fields])
+def test_every_key_of_a_result_file_is_in_the_docs(name: str) -> None:
+    text = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    assert f"`{name.rstrip('_')}`" in text
+
+
+def test_every_rung_is_in_the_docs_in_order() -> None:
+    text = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    assert re.findall(
+        r"^\| `([a-z0-9-]+)` \| (?:nothing|text|examples|text and examples|training data) \|", text, re.M
+    ) == [*RUNGS]
 
 
 def test_ci_runs_the_readmes_test_command() -> None:

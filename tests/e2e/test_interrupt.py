@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +27,10 @@ TRAIN = (
     "vectors: {draws: 3, shots: 2}\n"
 )
 SAID = "interrupted: what was finished is kept; run the same command again to go on"
+RUNGS = (
+    "base,described,in-context,average,nearest,nearest-shots,weighted,multi-task,noise,random-text,swapped-text,"
+    "generated,generated-shots,best-of,harvested"
+)  # all that no clock decides
 SECONDS = 240.0
 needs_proc = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="tells what is imported by /proc")
 
@@ -193,14 +199,31 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_bases: dict[str, Path
 
 
 def test_eval(trained: Place) -> None:
-    running = trained.start("eval", "--base", trained.base)
-    assert running.stderr is not None and "eval always_cat" in running.stderr.readline()
-    interrupt(running)
-    again = trained.start("eval", "--base", trained.base)
-    assert again.stderr is not None and "eval always_cat" in again.stderr.readline()
-    kill(again)
-    scored = json.loads(trained.finish("eval", "--base", trained.base, "--limit", "4", "--json"))
-    assert {cell["task"] for cell in scored["cells"]} == {"always_cat", "always_dog", "z_long"}
+    """Killed at random moments, it goes on and ends with the very file of an uninterrupted run."""
+    out, whole = trained.root / "broken-result", trained.root / "whole-result"
+    (trained.root / "eval.yaml").write_text(f"rungs: [{RUNGS}]\nmulti_task_steps: 60\nsamples: 4\n", encoding="utf-8")
+    command = ("eval", "--base", trained.base, "--recipe", trained.recipe("eval"), "--limit", "60", "--json", "-o", out)
+
+    def cells() -> int:
+        return len(list(out.glob("cells/*/*.json")))
+
+    moments = random.Random(0)
+    for stop in (interrupt, kill, kill, interrupt, kill):
+        before, more = cells(), moments.randint(1, 5)
+        process = trained.start(*command)
+        wait(process, lambda: cells() >= before + more)  # noqa: B023
+        time.sleep(moments.random() * 0.05)
+        stop(process)
+        assert not (out / "result.json").exists()
+    there = cells()
+    assert 5 <= there < 3 * len(RUNGS.split(","))
+    resumed = json.loads(trained.finish(*command))
+    assert 0 < resumed["scored"] <= len(resumed["cells"]) - there
+    assert {cell["task"] for cell in resumed["cells"]} == {"always_cat", "always_dog", "z_long"}
+    first = (out / "result.json").read_bytes()
+    shutil.move(out, whole)
+    assert json.loads(trained.finish(*command))["scored"] == len(resumed["cells"])
+    assert (out / "result.json").read_bytes() == first
 
 
 def test_gen(trained: Place) -> None:

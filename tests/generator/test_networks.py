@@ -1,11 +1,11 @@
-"""Both architectures: shapes, gradients, what the condition and z change."""
+"""Both CVAEs: shapes, gradients, what the condition and z change."""
 
 import pytest
 import torch
 
 from icmlora_cli.errors import CorruptFile
-from icmlora_cli.generator.fit import kl_divergence
-from icmlora_cli.generator.networks import Conv1dCVAE, NetworkConfig, build
+from icmlora_cli.generator.interface import NetworkConfig
+from icmlora_cli.generator.networks import CVAE, Conv1dCVAE, build, kl_divergence
 
 
 def config(arch: str) -> NetworkConfig:
@@ -16,6 +16,7 @@ def config(arch: str) -> NetworkConfig:
 def test_shapes_and_gradients(arch: str) -> None:
     torch.manual_seed(0)
     model = build(config(arch))
+    assert isinstance(model, CVAE)
     x, c = torch.randn(3, 5, 7, 7), torch.randn(3, 10)
     mean, log_variance = model.encode(x, c)
     assert mean.shape == log_variance.shape == (3, 6)

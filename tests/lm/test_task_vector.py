@@ -41,6 +41,32 @@ def test_draws_repeat_by_seed(llama_base: Base, home: Home) -> None:
     assert not torch.equal(first, read.draws(examples, seed=1))
 
 
+def test_passages_are_read_by_their_mean(tiny_base: Base, home: Home) -> None:
+    read = reader(tiny_base, home)
+    ids = torch.tensor([read.loaded.tokenizer.encode("one two\n\nthree four")])
+    states = read.loaded.model(input_ids=ids, output_hidden_states=True).hidden_states
+    assert torch.allclose(read.passages(["one two", "three four"]), states[read.layer][0].mean(0), atol=1e-5)
+
+
+def test_long_passages_have_equal_shares_of_what_fits(tiny_base: Base, home: Home) -> None:
+    read = reader(tiny_base, home)
+    starts = ["Größe one two three " * 9, "日本語 four five six " * 9]
+    vector = read.passages([text * 40 for text in starts])
+    assert vector.shape == (32,) and torch.isfinite(vector).all()
+    assert torch.equal(read.passages([text * 50 for text in starts]), vector)
+    assert not torch.equal(read.passages([starts[0] * 40, starts[0] * 40]), vector)
+
+
+def test_draws_of_a_text_task_are_of_passages(llama_base: Base, home: Home) -> None:
+    read = reader(llama_base, home, draws=3, shots=2)
+    examples = [Example("", f"passage {index}") for index in range(2)]
+    first = read.draws(examples, seed=0, kind="text")
+    passages = [item.output for item in examples]
+    either = [read.passages(passages), read.passages(passages[::-1])]
+    assert first.shape == (3, 32)
+    assert all(any(torch.equal(row, vector) for vector in either) for row in first)
+
+
 def test_vectors_are_cached_and_a_broken_cache_is_read_again(llama_base: Base, home: Home) -> None:
     read = reader(llama_base, home)
     vector = read.text("Say cat.")

@@ -9,7 +9,16 @@ from icmlora_cli.errors import IcmloraError, SpecFault
 from icmlora_cli.registry.builtin import builtin_names
 from icmlora_cli.registry.examples import Example
 from icmlora_cli.registry.sources import load_examples
-from icmlora_cli.registry.task_file import BuiltinSource, DatasetSource, FileSource, Source, TaskSpec
+from icmlora_cli.registry.task_file import (
+    BuiltinSource,
+    DatasetSource,
+    FileSource,
+    Source,
+    TaskSpec,
+    TextDatasetSource,
+    TextFileSource,
+    TextSpec,
+)
 
 FILE = Path("task.yaml")
 PAIRS = (Example("a, b", "a"), Example('say "hi"\u2028', "ünï"), Example("c", "d"))
@@ -130,6 +139,61 @@ def test_a_missing_optional_package_names_the_extra(tmp_path: Path, monkeypatch:
         with pytest.raises(IcmloraError) as caught:
             load(tmp_path, source)
         assert caught.value.hint == f"pip install 'icmlora[{extra}]'"
+
+
+def load_text(tmp_path: Path, source: Source) -> list[str]:
+    spec = TaskSpec(name="t", description="D", template="text", examples=source)
+    examples = load_examples(spec, tmp_path, tmp_path / FILE)
+    assert all(example.input == "" for example in examples)
+    return [example.output for example in examples]
+
+
+def test_plain_text_of_the_task_file(tmp_path: Path) -> None:
+    texts = (TextSpec(text="one\n\ntwo"), TextSpec(text="three"), TextSpec(text="three"))
+    assert load_text(tmp_path, texts) == ["one\n\ntwo", "three"]
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_a_column_of_plain_text(tmp_path: Path, suffix: str) -> None:
+    WRITERS[suffix](tmp_path / f"x{suffix}")
+    assert load_text(tmp_path, TextFileSource(path=(f"x{suffix}",), text="q")) == [item.input for item in PAIRS]
+    with pytest.raises(SpecFault, match=r"have (one fault|3 faults)"):
+        load_text(tmp_path, (f"x{suffix}",))  # there is no column "text"
+
+
+def test_text_files_are_cut_into_passages(tmp_path: Path) -> None:
+    (tmp_path / "books" / "deep").mkdir(parents=True)
+    for name in ("books/b.txt", "books/deep/a.txt", "c.txt"):
+        paragraphs = [f"{name} {number} " + "word " * 50 for number in range(20)]
+        (tmp_path / name).write_bytes("\r\n\r\n".join(paragraphs).encode())
+    (tmp_path / "books" / "notes.bin").write_bytes(b"\xff")
+    whole = load_text(tmp_path, ("books", "c.txt", "*.txt"))
+    assert [text.split(" 0 ")[0] for text in whole if " 0 word" in text] == ["books/b.txt", "books/deep/a.txt", "c.txt"]
+    assert all(800 < len(text) < 1600 for text in whole)
+    short = load_text(tmp_path, TextFileSource(path=("c.txt",), passage=300))
+    assert len(short) >= 2 * len(load_text(tmp_path, ("c.txt",)))
+
+
+def test_rows_of_a_column_are_cut_where_that_is_asked_for(tmp_path: Path) -> None:
+    row = json.dumps({"text": "\n\n".join(["word " * 30] * 10)})
+    (tmp_path / "x.jsonl").write_text(row, encoding="utf-8")
+    assert len(load_text(tmp_path, ("x.jsonl",))) == 1
+    assert len(load_text(tmp_path, TextFileSource(path=("x.jsonl",), passage=200))) == 1  # five times the same one
+
+
+def test_a_text_file_that_is_not_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes(b"one\n\xff\n")
+    spec = TaskSpec(name="t", description="D", template="text", examples=("x.txt",))
+    with pytest.raises(SpecFault) as caught:
+        load_examples(spec, tmp_path, tmp_path / FILE)
+    assert caught.value.faults == (f"{tmp_path / 'x.txt'}:2: byte 0xff is not UTF-8",)
+
+
+def test_plain_text_of_a_local_dataset(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "train.jsonl").write_text('{"text": "a"}\n{"text": " "}\n{"text": "b"}\n', encoding="utf-8")
+    assert load_text(tmp_path, TextDatasetSource(dataset="plain")) == ["a", "b"]
 
 
 def test_a_local_dataset_folder(tmp_path: Path) -> None:

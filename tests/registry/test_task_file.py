@@ -9,9 +9,13 @@ from icmlora_cli.registry.builtin import builtin_names
 from icmlora_cli.registry.task_file import (
     BuiltinSource,
     DatasetSource,
+    DomainSource,
     ExampleSpec,
     FileSource,
     TemplateSpec,
+    TextDatasetSource,
+    TextFileSource,
+    TextSpec,
     read_task_file,
 )
 
@@ -100,7 +104,8 @@ tasks:
         (("a, output: b", "a"), 4, "examples.0.output: is missing"),
         (("- {input: a, output: b}", "[]"), 3, "examples: is an empty list"),
         (("- {input: a, output: b}", "5"), 3, "examples: should be a list of examples"),
-        (("- {input: a, output: b}", "x.txt"), 3, "examples: 'x.txt' is none of .jsonl, .csv, .parquet"),
+        (("- {input: a, output: b}", "x.txt"), 3, "examples: these are plain text, which needs template: text"),
+        (("- {input: a, output: b}", "x.doc"), 3, "examples: 'x.doc' is none of .jsonl, .csv, .parquet"),
         (
             ("- {input: a, output: b}", "{dataset: d, splt: x}"),
             4,
@@ -116,7 +121,7 @@ tasks:
         (("Do it.", "x" * 2001), 2, "description: String should have at most 2000"),
         (("Do it.", "A\ndescriptions: [A]"), 3, "descriptions: the same description is given twice: 'A'"),
         (("name: t", "name: 7"), 1, "name: should be text (put it in quotes), not 7"),
-        (("name: t", "name: t\ntemplate: qaa"), 2, "template: should be 'qa' or 'chat', not 'qaa'"),
+        (("name: t", "name: t\ntemplate: qaa"), 2, "template: should be 'qa', 'chat' or 'text', not 'qaa'"),
         (
             ("name: t", "name: t\ntemplate: {prompt: x, answer: '{output}'}"),
             2,
@@ -129,12 +134,82 @@ tasks:
             2,
             "splits.tset: is not a known key; did you mean 'test'?",
         ),
-        (("name: t", "name: t\nmetric: bleu"), 2, "metric: should be 'exact_match' or 'nll', not 'bleu'"),
+        (("name: t", "name: t\nmetric: bleu"), 2, "metric: should be 'exact_match', 'nll', 'bits_per_c"),
+        (
+            ("name: t", "name: t\nmetric: perplexity"),
+            2,
+            "metric: 'perplexity' is a metric of plain text: it needs template",
+        ),
     ],
 )
 def test_one_fault(tmp_path: Path, change: tuple[str, str], line: int, what: str) -> None:
     (found,) = faults(written(tmp_path, ONE.replace(*change)))
     assert found.startswith(f"{line}: {what}")
+
+
+TEXT = "name: t\ndescription: Do it.\ntemplate: text\nexamples:\n  - {text: a}\n"
+
+
+def test_plain_text_with_every_kind_of_source(tmp_path: Path) -> None:
+    (tmp_path / "books").mkdir()
+    for name in ("x.jsonl", "x.txt", "books/a.txt"):
+        (tmp_path / name).touch()
+    text = """
+tasks:
+- {name: a, description: A, template: text, examples: [{text: 007}, {text: b}]}
+- {name: b, description: B, examples: x.txt, template: text, metric: perplexity}
+- {name: c, description: C, examples: [x.txt, "books/*.txt", books], template: text}
+- {name: d, description: D, examples: {path: x.jsonl, text: body, passage: 500}, template: text}
+- {name: e, description: E, examples: {dataset: some/id, config: en, text: body, passage: 500}, template: text}
+- {name: f, description: F, examples: {domain: python-manual, count: 9}, template: text}
+- {name: g, description: G, examples: {path: books}, template: text}
+"""
+    a, b, c, d, e, f, g = read_task_file(written(tmp_path, text))
+    assert (a.template, a.metric, a.examples) == (
+        "text",
+        "bits_per_character",
+        (TextSpec(text="007"), TextSpec(text="b")),
+    )
+    assert (b.metric, b.examples) == ("perplexity", ("x.txt",))
+    assert c.examples == ("x.txt", "books/*.txt", "books")
+    assert d.examples == TextFileSource(path=("x.jsonl",), text="body", passage=500)
+    assert e.examples == TextDatasetSource(dataset="some/id", config="en", text="body", passage=500)
+    assert f.examples == DomainSource(domain="python-manual", count=9, passage=1000)
+    assert g.examples == TextFileSource(path=("books",))
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "what"),
+    [
+        (("{text: a}", "{text: ''}"), 5, "examples.0.text: is empty"),
+        (("{text: a}", "{txt: a}"), 5, "examples.0."),
+        (("- {text: a}", "[]"), 4, "examples: is an empty list"),
+        (("- {text: a}", "x.txt"), 4, "examples: there is no file 'x.txt' (looked for at"),
+        (("- {text: a}", "x.doc"), 4, "examples: 'x.doc' is none of .txt, .jsonl, .csv, .parquet, nor a folder"),
+        (("- {text: a}", "empty"), 4, "examples: there is no .txt file in 'empty'"),
+        (("- {text: a}", "'*.txt'"), 4, "examples: there is no file '*.txt'"),
+        (("- {text: a}", "{path: [x.txt]}"), 5, "examples.path.0: there is no file 'x.txt'"),
+        (("- {text: a}", "{path: x.txt}"), 5, "examples.path: there is no file 'x.txt'"),
+        (
+            ("- {text: a}", "{domain: python-manual, passage: 5}"),
+            5,
+            "examples.passage: should be greater than or equal to 100",
+        ),
+        (
+            ("- {text: a}", "{domain: no-such}"),
+            5,
+            "examples.domain: there is no domain 'no-such'; the domains are: python",
+        ),
+        (("- {text: a}", "{builtin: pick_last_of_3}"), 4, "examples: a built-in task is of questions"),
+        (("name: t", "name: t\nmetric: exact_match"), 2, "metric: should be 'bits_per_character' or 'perplexity' with"),
+        (("template: text", "template: qa"), 4, "examples: these are plain text, which needs template: text"),
+        (("template: text", "template: txt"), 3, "template: should be 'qa', 'chat' or 'text', not 'txt'"),
+    ],
+)
+def test_one_fault_of_plain_text(tmp_path: Path, change: tuple[str, str], line: int, what: str) -> None:
+    (tmp_path / "empty").mkdir()
+    found = faults(written(tmp_path, TEXT.replace(*change)))
+    assert found[0].startswith(f"{line}: {what}"), found
 
 
 def test_a_name_given_twice_is_a_fault_among_others(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from icmlora_cli.registry.examples import Example
 from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.splits import PARTS, normalised
 from icmlora_cli.registry.task_file import SplitSpec, TaskSpec, TemplateSpec
-from icmlora_cli.registry.tasks import CHAT, QA, PromptTemplate, Task, TaskStore, draft
+from icmlora_cli.registry.tasks import CHAT, QA, TEXT, PromptTemplate, Task, TaskStore, draft
 
 EXAMPLES = tuple(Example(f"word {number}", str(number)) for number in range(100))
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
@@ -246,3 +246,16 @@ def test_how_templates_write_an_example() -> None:
 def test_a_name_is_checked_in_the_spec() -> None:
     with pytest.raises(ValueError, match="cannot be a task's name"):
         spec("../x")
+
+
+def test_passages_are_divided_by_their_text(store: TaskStore) -> None:
+    passages = [Example("", f"Passage {number}.") for number in range(100)]
+    texts = spec(template="text", examples=[{"text": "a"}])
+    task, _ = store.add(texts, passages)
+    assert store.get("t") == task
+    assert (task.template, task.metric, task.template.to_spec()) == (TEXT, "bits_per_character", "text")
+    assert all(task.counts[part] > 5 for part in ("validation", "test")) and sum(task.counts.values()) == 100
+    assert task.template.render(passages[0]) == ("", "Passage 0.")
+    with pytest.raises(SpecFault) as caught:
+        draft(texts, passages[:1])
+    assert caught.value.hint is not None and caught.value.hint.startswith("give more passages")

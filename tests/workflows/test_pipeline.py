@@ -7,7 +7,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from icmlora_cli.config.recipes import HarvestRecipe, TrainRecipe, VectorRecipe
+from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe, TrainRecipe, VectorRecipe
 from icmlora_cli.errors import AlreadyExists, BaseUnavailable, CorruptFile, NotFound, UsageFault
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.registry.adapters import AdapterStore
@@ -26,6 +26,7 @@ TRAIN = TrainRecipe(
     steps=250, batch_size=8, learning_rate=3e-3, hidden_dim=48, code_dim=16, latent_dim=4, save_every=100,
     vectors=VectorRecipe(draws=3, shots=2),
 )  # fmt: skip
+RUNGS = EvalRecipe(rungs=("base", "average", "generated", "harvested"), resamples=100)
 TEXTS = {"always_cat": "Always answer with cat.", "always_dog": "Whatever is asked, say dog."}
 
 
@@ -64,11 +65,10 @@ def test_the_whole_way(tiny_base: Base, home: Home, tmp_path: Path) -> None:
     loaded = load_base(tiny_base, device="cpu")
     adapted = PeftModel.from_pretrained(loaded.model, str(made.folder))
     assert torch.allclose(adapted(input_ids=ids).logits, whole(input_ids=ids).logits, atol=1e-4)
-    result = evaluate.run(tasks, tiny_base, home, generator_folder=trained.folder, device="cpu")
-    nll = {(cell.task, cell.rung): cell.nll for cell in result.cells}
+    result = evaluate.run(tasks, tiny_base, RUNGS, home, generator_folder=trained.folder, device="cpu").result
     for task in TEXTS:
-        base, harvested, generated = (nll[task, rung] for rung in ("base", "harvested", "generated"))
-        assert base is not None and harvested is not None and generated is not None
+        figures = (result.cell(task, rung).figures["nll"].value for rung in ("base", "harvested", "generated"))
+        base, harvested, generated = figures
         assert harvested < base - 0.1
         assert abs(generated - harvested) < 0.2 * (base - harvested)
 
@@ -125,11 +125,13 @@ def test_an_unseen_task_is_never_learned(llama_base: Base, home: Home) -> None:
     with pytest.raises(UsageFault, match="always_owl"):
         train.run(tasks, llama_base, TRAIN, home, device="cpu")
     trained = train.run(tasks[:2], llama_base, TRAIN, home, device="cpu")
-    result = evaluate.run(tasks, llama_base, home, generator_folder=trained.folder, limit=4, device="cpu")
-    assert {cell.task for cell in result.cells if not cell.seen} == {"always_owl"}
-    assert all(cell.examples == 4 for cell in result.cells)
-    averaged = next(cell for cell in result.cells if (cell.task, cell.rung) == ("always_owl", "average"))
-    assert averaged.nll is not None
+    few = RUNGS.model_copy(update={"limit": 4})
+    result = evaluate.run(tasks, llama_base, few, home, generator_folder=trained.folder, device="cpu").result
+    assert {task.name for task in result.tasks if task.part != "seen"} == {"always_owl"}
+    assert all(task.examples == 4 for task in result.tasks)
+    average = result.cell("always_owl", "average")
+    mine = ("always_cat", "always_dog")
+    assert average.about["adapters"] == 2 and {result.cell(task, "average").about["adapters"] for task in mine} == {2}
 
 
 def test_gen_does_not_overwrite(llama_base: Base, home: Home, tmp_path: Path) -> None:

@@ -1,0 +1,226 @@
+"""Rungs that a generator makes: from the text, from text and examples, from the wrong text, the best of K samples."""
+
+import hashlib
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from icmlora_cli.baselines.rung import Served, TaskContext, Unavailable, Uses
+from icmlora_cli.generator.checkpoint import Generator
+from icmlora_cli.lm.task_vector import VectorReader
+from icmlora_cli.registry.examples import Example
+from icmlora_cli.weights.adapter import Adapter
+
+WORDS = (
+    "anchor apple autumn barrel basket battery blanket bottle bridge bucket butter button candle canvas carpet castle "
+    "ceiling cellar chimney circle cloud copper corner cotton cradle curtain desert dinner drawer engine feather fence "
+    "finger forest garden glacier hammer harbour helmet hollow island jacket kettle kitchen ladder lantern leather "
+    "lemon marble meadow mirror mountain needle orchard oxygen pebble pencil pepper pillow planet pocket puzzle rabbit "
+    "ribbon saddle shadow shelter silver spider sponge stable statue summer temple thunder ticket timber tunnel valley "
+    "velvet village violin walnut whisper window winter yellow"
+).split()
+
+
+def condition_vectors(
+    reader: VectorReader, text: str | None, examples: Sequence[Example]
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Return the task vectors of a text and of examples, each fp32 [hidden] or None.
+
+    From k examples as many vectors are read as there are examples, each with one of them as the open question and the
+    others as demonstrations, and averaged: nothing but the k examples is looked at. One example alone gives none.
+
+    Args:
+        reader: reads from the generator's base.
+        text: the task in words, if any.
+        examples: demonstrations, if any.
+    """
+    words = None if text is None else reader.text(text)
+    if len(examples) < 2:
+        return words, None
+    rows = [
+        reader.demonstrations([*examples[:index], *examples[index + 1 :]], example.input)
+        for index, example in enumerate(examples)
+    ]
+    return words, torch.stack(rows).mean(0)
+
+
+def generate_adapter(
+    generator: Generator,
+    reader: VectorReader,
+    text: str | None,
+    examples: Sequence[Example] = (),
+    *,
+    seed: int | None = None,
+) -> Adapter:
+    """Return the adapter of a task text and, where given, of demonstrations.
+
+    Args:
+        generator: a trained generator.
+        reader: reads task vectors from the generator's base.
+        text: the task in words; None leaves the slot empty.
+        examples: two or more demonstrations, or none.
+        seed: of z; None takes the prior's mean.
+    """
+    words, shown = condition_vectors(reader, text, examples)
+    return generator.generate(words, shown, seed=seed)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A generator with its reader.
+
+    Args:
+        generator: the networks.
+        reader: reads task vectors as the generator was trained with.
+        key: what makes the generator what it is, for identities.
+    """
+
+    generator: Generator
+    reader: VectorReader
+    key: str
+
+    def make(self, text: str | None, examples: Sequence[Example] = (), *, seed: int | None = None) -> Adapter:
+        """Return the adapter of a text and of examples."""
+        return generate_adapter(self.generator, self.reader, text, examples, seed=seed)
+
+    def seconds(self, context: TaskContext) -> float:
+        """Return the wall time of generating the task's adapter from its text, read anew rather than from the cache."""
+        started = time.monotonic()
+        self.generator.generate(self.reader.fresh_text(context.text), None)
+        return time.monotonic() - started
+
+
+TextOf = Callable[[TaskContext], str]
+"""Chooses the text that a rung is told, rightly or, for the controls, wrongly."""
+
+
+def right_text(context: TaskContext) -> str:
+    """Return the task's own description."""
+    return context.text
+
+
+def random_text(context: TaskContext) -> str:
+    """Return eight words drawn at random, the same ones for a task each time."""
+    digest = hashlib.sha256(f"random text of {context.task.name}".encode()).digest()
+    return " ".join(random.Random(digest).sample(WORDS, 8)).capitalize() + "."
+
+
+@dataclass(frozen=True)
+class GeneratedRung:
+    """The adapter that a generator makes, z at the prior's mean.
+
+    Args:
+        source: the generator.
+        name: of the rung.
+        title: of the rung.
+        text_of: the text that it is told.
+        with_shots: it sees the k examples too.
+        uses: what it knows of the task.
+    """
+
+    source: Source
+    name: str = "generated"
+    title: str = "generated from the description"
+    text_of: TextOf = right_text
+    with_shots: bool = False
+    uses: Uses = "text"
+
+    def identity(self, context: TaskContext) -> object:
+        """Return the generator and the text."""
+        return [self.source.key, self.text_of(context), self.with_shots]
+
+    def adapter(self, context: TaskContext) -> Adapter:
+        """Return the generated adapter.
+
+        Raises:
+            Unavailable: if it should see examples and there are fewer than two.
+        """
+        if self.with_shots and len(context.shots) < 2:
+            raise Unavailable("the task has fewer than two training examples to show")
+        return self.source.make(self.text_of(context), context.shots if self.with_shots else ())
+
+    def serve(self, context: TaskContext) -> Served:
+        """Return the generated adapter, and the text where it is not the task's own."""
+        text = self.text_of(context)
+        return Served(self.adapter(context), about={} if text == context.text else {"text": text})
+
+
+@dataclass(frozen=True)
+class CompanionRung:
+    """The adapter of another generator that learned from the same harvest: the paper's Conv1d CVAE, COND P-DIFF.
+
+    Args:
+        load: returns that generator, once it is trained; raises Unavailable where there is none.
+        key: what makes it what it is: the harvest and its recipe.
+        name: of the rung.
+        title: of the rung.
+    """
+
+    load: Callable[[], Source]
+    key: str
+    name: str
+    title: str
+    uses: Uses = "text"
+
+    def identity(self, context: TaskContext) -> object:
+        """Return the generator and the text."""
+        return [self.key, context.text]
+
+    def serve(self, context: TaskContext) -> Served:
+        """Return the adapter that it generates from the description.
+
+        Raises:
+            Unavailable: if that generator is not there.
+        """
+        return Served(self.load().make(context.text))
+
+
+Judge = Callable[[TaskContext, Adapter], float]
+"""Scores an adapter on the context's shots: mean NLL of the answers in nats per token, lower is better."""
+
+
+@dataclass(frozen=True)
+class BestOfRung:
+    """The best of K adapters on the k examples: the prior's mean and K - 1 draws of z, from text and examples.
+
+    Args:
+        source: the generator.
+        judge: scores a candidate on the examples.
+        samples: K.
+        seed: of the first draw; the others follow.
+    """
+
+    source: Source
+    judge: Judge
+    samples: int
+    seed: int
+    name: str = "best-of"
+    uses: Uses = "text and examples"
+
+    @property
+    def title(self) -> str:
+        """A few words for people."""
+        return f"best of {self.samples} samples on the examples"
+
+    def identity(self, context: TaskContext) -> object:
+        """Return the generator, the text, K and the seed."""
+        return [self.source.key, context.text, self.samples, self.seed]
+
+    def serve(self, context: TaskContext) -> Served:
+        """Return the candidate with the lowest NLL on the shots.
+
+        Raises:
+            Unavailable: if the task has fewer than two examples.
+        """
+        if len(context.shots) < 2:
+            raise Unavailable("the task has fewer than two training examples to choose with")
+        words, shown = condition_vectors(self.source.reader, context.text, context.shots)
+        seeds: list[int | None] = [None, *range(self.seed, self.seed + self.samples - 1)]
+        candidates = [self.source.generator.generate(words, shown, seed=seed) for seed in seeds]
+        scores = [self.judge(context, candidate) for candidate in candidates]
+        best = min(range(len(scores)), key=lambda index: scores[index])
+        about = {"sample": best, "nll_on_shots": [round(value, 4) for value in scores]}
+        return Served(candidates[best], about=about)

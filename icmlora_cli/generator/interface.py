@@ -1,0 +1,153 @@
+"""What every generator network offers: how it trains, how z is drawn, how z becomes cores.
+
+Shapes: x [B, modules, R, R] normalised cores; c [B, condition]; z [B, latent].
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from icmlora_cli.config.recipes import TrainRecipe
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes of a generator's networks.
+
+    Args:
+        arch: ``token``, ``conv1d`` or ``p-diff``.
+        modules: modules with a LoRA.
+        width: R, the size of a core.
+        condition_dim: numbers in a condition.
+        latent_dim: numbers in z.
+        hidden_dim: width of the networks.
+        code_dim: numbers between the decoder's trunk and its heads (``token`` only).
+    """
+
+    arch: str
+    modules: int
+    width: int
+    condition_dim: int
+    latent_dim: int
+    hidden_dim: int
+    code_dim: int
+
+    def as_dict(self) -> dict[str, str | int]:
+        """Return the JSON form."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step learns from.
+
+    Args:
+        tokens: the normalised cores of all training adapters, fp32 [adapters, modules, R, R].
+        rows: which of them are in the batch, int64 [B].
+        c: a condition for each, fp32 [B, condition].
+    """
+
+    tokens: torch.Tensor
+    rows: torch.Tensor
+    c: torch.Tensor
+
+    @property
+    def x(self) -> torch.Tensor:
+        """The cores of the batch, [B, modules, R, R]."""
+        return self.tokens[self.rows]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where in its training a step is.
+
+    Args:
+        stage: index of the stage.
+        step: steps of this stage before it.
+        steps: steps of this stage in all.
+    """
+
+    stage: int
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What losses are measured with.
+
+    Args:
+        recipe: weights and amplitudes of noise.
+        mask: bool [modules, R, R], True where a core has numbers.
+        power: mean square of those numbers over all training adapters.
+    """
+
+    recipe: TrainRecipe
+    mask: torch.Tensor
+    power: torch.Tensor
+
+    def reconstruction(self, decoded: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Return the mean squared error of cores [B, modules, R, R], relative to that of predicting zero."""
+        return (decoded - x)[:, self.mask].square().mean() / self.power
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Losses of one batch: what is minimised, and its parts by name, all scalars."""
+
+    total: torch.Tensor
+    parts: Mapping[str, torch.Tensor]
+
+
+class Network(nn.Module):
+    """A generator's networks.
+
+    Args:
+        config: their sizes.
+    """
+
+    ENCODER: ClassVar[tuple[str, ...]] = ()
+    """The children and parameters that only training needs; a saved generator is without them."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def stages(self, recipe: TrainRecipe) -> tuple[int, ...]:
+        """Return the steps of each stage of training; their sum is ``recipe.steps``. One stage, unless overridden."""
+        return (recipe.steps,)
+
+    def begin(self, stage: int, tokens: torch.Tensor) -> None:
+        """Prepare for a stage, when it starts and again when a stopped training goes on within it.
+
+        Args:
+            stage: index of the stage.
+            tokens: the normalised cores of all training adapters, fp32 [adapters, modules, R, R].
+        """
+
+    def losses(self, batch: Batch, objective: Objective, moment: Moment, source: torch.Generator) -> Losses:
+        """Return the losses of a batch.
+
+        Args:
+            batch: the adapters and their conditions.
+            objective: what losses are measured with.
+            moment: where in the training this is.
+            source: what all randomness is drawn from.
+        """
+        raise TypeError(f"{type(self).__name__} has no losses")
+
+    def sample_latent(self, c: torch.Tensor, source: torch.Generator | None) -> torch.Tensor:
+        """Return z [B, latent] for conditions c.
+
+        Args:
+            c: fp32 [B, condition].
+            source: what z is drawn from; None gives the architecture's one repeatable choice.
+        """
+        raise TypeError(f"{type(self).__name__} has no latents")
+
+    def decode(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        """Return cores, [B, modules, R, R]."""
+        raise TypeError(f"{type(self).__name__} has no decoder")

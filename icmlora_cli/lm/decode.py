@@ -1,0 +1,70 @@
+"""Greedy decoding of answers, in batches."""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from icmlora_cli.lm.batching import scoring_batches
+from icmlora_cli.lm.load import LoadedBase
+from icmlora_cli.lm.prompts import Encoded
+
+SPARE = 4  # tokens beyond the longest answer of a batch: room to be wrong in
+
+
+class _StopAt(StoppingCriteria):  # type: ignore[misc]  # transformers has no types here
+    """Ends each row once a text stands in what it has written."""
+
+    def __init__(self, loaded: LoadedBase, width: int, stop: str) -> None:
+        self.tokenizer, self.width, self.stop = loaded.tokenizer, width, stop
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: object) -> torch.Tensor:
+        """Return which rows are done, bool [B]."""
+        texts = self.tokenizer.batch_decode(input_ids[:, self.width :])
+        return torch.tensor([self.stop in text for text in texts], device=input_ids.device)
+
+
+def greedy(
+    loaded: LoadedBase, rows: Sequence[Encoded], *, batch_size: int = 32, stop: str | None = "\n"
+) -> tuple[str, ...]:
+    """Return what the model writes after each prompt, greedily.
+
+    It goes on up to ``stop``, an end token, or a few tokens more than the longest answer of its batch has.
+
+    Args:
+        loaded: the base, with whatever is merged into it.
+        rows: prompts; their answers only say how long to go on.
+        batch_size: rows a batch.
+        stop: the text is cut before this; None leaves it.
+    """
+    written = [""] * len(rows)
+    for indices in scoring_batches([len(row.prompt_ids) for row in rows], batch_size=batch_size):
+        texts = _decode(loaded, [rows[index] for index in indices], stop)
+        for index, text in zip(indices, texts, strict=True):
+            written[index] = text
+    return tuple(written)
+
+
+def _decode(loaded: LoadedBase, rows: Sequence[Encoded], stop: str | None) -> list[str]:
+    width = max(len(row.prompt_ids) for row in rows)
+    pad = int(loaded.tokenizer.pad_token_id)
+    ids = torch.full((len(rows), width), pad, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for at, row in enumerate(rows):
+        ids[at, width - len(row.prompt_ids) :] = torch.tensor(row.prompt_ids)
+        mask[at, width - len(row.prompt_ids) :] = 1
+    stopping = StoppingCriteriaList([] if stop is None else [_StopAt(loaded, width, stop)])
+    with torch.inference_mode():
+        out = loaded.model.generate(
+            ids.to(loaded.device),
+            attention_mask=mask.to(loaded.device),
+            max_new_tokens=max(len(row.answer_ids) for row in rows) + SPARE,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            pad_token_id=pad,
+            stopping_criteria=stopping,
+        )
+    texts = loaded.tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
+    return [text if stop is None else text.split(stop)[0] for text in texts]

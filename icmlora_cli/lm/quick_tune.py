@@ -1,0 +1,71 @@
+"""Fine-tuning a LoRA on a few examples within a wall time: what one could do instead of generating."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from icmlora_cli.lm.batching import IGNORED, answer_log_probs, collate
+from icmlora_cli.lm.finetune import LoraTrainer, learning_rate
+from icmlora_cli.lm.prompts import Encoded
+from icmlora_cli.weights.adapter import Adapter
+
+ENOUGH = 1e-3  # nats per token: what is learned by heart this well gains nothing from more steps
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A LoRA tuned within a time.
+
+    Args:
+        adapter: what came out.
+        steps: optimizer steps taken.
+        loss: the last step's, nats per answer token.
+        seconds: wall time of the steps.
+    """
+
+    adapter: Adapter
+    steps: int
+    loss: float
+    seconds: float
+
+
+def tune_for(
+    trainer: LoraTrainer,
+    rows: Sequence[Encoded],
+    *,
+    seconds: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> Tuned:
+    """Train the LoRA from its start, all rows in each step, until the time is up or nothing is left to learn.
+
+    The rate follows the recipe's one-cycle schedule over the time instead of over steps. At least one step is taken.
+
+    Args:
+        trainer: the base with its LoRA; the peak rate and the clipping are its recipe's.
+        rows: the examples; each step sees all of them.
+        seconds: wall time.
+        clock: tells the time in seconds.
+    """
+    recipe, loaded = trainer.recipe, trainer.loaded
+    trainer.reset()
+    parameters = list(trainer.parameters.values())
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    batch = collate(rows, loaded.tokenizer.pad_token_id, loaded.device)
+    started = clock()
+    steps, elapsed, loss_value = 0, 0.0, math.inf
+    while steps == 0 or (elapsed < seconds and loss_value > ENOUGH):
+        share = min(1.0, elapsed / seconds) if seconds > 0 else 0.0
+        log_probs, _ = answer_log_probs(trainer.peft_model, batch)
+        loss = -log_probs.sum() / (batch.labels != IGNORED).sum()
+        loss_value = float(loss.detach())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(round(share * recipe.steps), recipe)
+        optimizer.step()
+        steps, elapsed = steps + 1, clock() - started
+    return Tuned(trainer.adapter(), steps, loss_value, elapsed)

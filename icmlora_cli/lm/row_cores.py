@@ -1,0 +1,77 @@
+"""A different adapter for each row of a batch, in one forward pass: thin shared products and a small one a row.
+
+Each module's update is U C_b V with U [out, R] and V [R, in] shared by all rows and the core C_b [R, R] of row b, so a
+batch whose rows belong to different tasks costs little more than one of a single task (the idea of batched LoRA
+serving, Chen et al., Punica, MLSys 2024; here with gradients to the cores).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from icmlora_cli.errors import CorruptFile
+
+
+class RowCores:
+    """Adds cores to a frozen model's modules.
+
+    Args:
+        model: the base.
+        names: full names of the modules, in the order of the cores' second axis.
+        left: per module, U [out, R].
+        right: per module, V [R, in].
+
+    Raises:
+        CorruptFile: if the model has no such module, or another shape there.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        names: Sequence[str],
+        left: Sequence[torch.Tensor],
+        right: Sequence[torch.Tensor],
+    ) -> None:
+        parameter = next(model.parameters())
+        self.modules: list[torch.nn.Module] = []
+        self.left = [item.to(parameter.device, parameter.dtype) for item in left]
+        self.right = [item.to(parameter.device, parameter.dtype) for item in right]
+        for name, u, v in zip(names, self.left, self.right, strict=True):
+            try:
+                module = model.get_submodule(name)
+            except AttributeError as error:
+                raise CorruptFile(f"the base model has no module {name}: the frame is of another base") from error
+            assert isinstance(module.weight, torch.nn.Parameter)
+            if sorted(module.weight.shape) != sorted((u.shape[0], v.shape[1])):
+                raise CorruptFile(f"{name} has another shape in the base: the frame is of another base")
+            self.modules.append(module)
+
+    @contextmanager
+    def applied(self, cores: torch.Tensor) -> Iterator[None]:
+        """Add the cores to the model's forward passes within the body.
+
+        Args:
+            cores: [B, modules, R, R], of the dtype to compute in; row b of every batch gets cores[b]. A batch of one
+                core serves all rows. Modules whose frame is narrower use the leading part.
+        """
+        handles = [
+            module.register_forward_hook(self._hook(index, cores)) for index, module in enumerate(self.modules)
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _hook(
+        self, index: int, cores: torch.Tensor
+    ) -> Callable[[torch.nn.Module, tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor]:
+        u, v = self.left[index], self.right[index]
+        core = cores[:, index, : u.shape[1], : v.shape[0]].to(u.dtype)  # (B, R, R')
+
+        def add(module: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+            seen = args[0] @ v.T  # (B, T, R')
+            return output + (seen @ core.transpose(1, 2)) @ u.T  # (B, T, out)
+
+        return add

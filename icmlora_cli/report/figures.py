@@ -1,0 +1,143 @@
+"""How figures are written for people: labels and units of metrics, numbers, intervals, shares, bytes."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from icmlora_cli.report.result import HIGHER_IS_BETTER, Figure, Part, Result
+
+LABELS = {
+    "exact_match": ("exact match", "share of answers, 0 to 1"),
+    "f1": ("F1", "of words, 0 to 1"),
+    "nll": ("NLL", "nats per answer token"),
+    "perplexity": ("perplexity", "per token"),
+    "bits_per_character": ("bits per character", ""),
+}
+PART_TITLES: dict[Part, str] = {
+    "seen": "seen tasks",
+    "unseen combination": "unseen combinations of known families",
+    "unseen family": "tasks of unseen families",
+    "unseen": "unseen tasks",
+}
+USES = {
+    "nothing": "knows nothing of the task",
+    "text": "reads the task's description",
+    "examples": "sees a few examples (k shots)",
+    "text and examples": "reads the description and sees a few examples",
+    "training data": "was trained on the task's training data",
+}
+ABSENT = "–"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as people read it.
+
+    Args:
+        name: in the result.
+        label: a few words.
+        unit: of its values; empty where it is not known.
+        higher: larger is better.
+    """
+
+    name: str
+    label: str
+    unit: str
+    higher: bool
+
+    @property
+    def direction(self) -> str:
+        """``higher is better`` or ``lower is better``."""
+        return "higher is better" if self.higher else "lower is better"
+
+    @property
+    def title(self) -> str:
+        """The label with its unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    @property
+    def heading(self) -> str:
+        """The title as a heading begins."""
+        return self.title[:1].upper() + self.title[1:]
+
+
+def metric(name: str) -> Metric:
+    """Return a metric by its name; those of entry points are scores, the higher the better."""
+    label, unit = LABELS.get(name, (name.replace("_", " "), ""))
+    return Metric(name, label, unit, HIGHER_IS_BETTER.get(name, True))
+
+
+def metrics_of(result: Result) -> tuple[Metric, ...]:
+    """Return the metrics that a result has figures of: the tasks' own first, the most common of them leading."""
+    named = Counter(task.metric for task in result.tasks)
+    there = dict.fromkeys(name for cell in result.cells for name in cell.figures)
+    there |= dict.fromkeys(mean.metric for mean in result.means)
+    known = [*HIGHER_IS_BETTER, *there]
+    order = sorted(there, key=lambda name: (-named[name], known.index(name)))
+    return tuple(metric(name) for name in order)
+
+
+def parts_of(result: Result) -> tuple[Part, ...]:
+    """Return the parts that a result has tasks of."""
+    there = {task.part for task in result.tasks}
+    return tuple(part for part in PART_TITLES if part in there)
+
+
+def number(value: float | None) -> str:
+    """Return a number: two decimals up to 10, fewer above, thousands separated."""
+    if value is None or math.isnan(value):
+        return ABSENT
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    digits = 2 if abs(value) < 10 else 1 if abs(value) < 1000 else 0
+    return _minus(f"{value:,.{digits}f}")
+
+
+def _minus(text: str) -> str:
+    """Return a number's text with a real minus, and none before a zero."""
+    return text.replace("-", "−" if any(char in "123456789" for char in text) else "")
+
+
+def signed(value: float) -> str:
+    """Return a difference with its sign."""
+    text = number(value)
+    return f"+{text}" if value > 0 and any(char in "123456789∞" for char in text) else text
+
+
+def interval(figure: Figure) -> str:
+    """Return a figure's interval."""
+    return f"{number(figure.low)} to {number(figure.high)}"
+
+
+def share(value: float) -> str:
+    """Return a share in per cent."""
+    return _minus(f"{100 * value:.0f}\u00a0%") if math.isfinite(value) else ABSENT
+
+
+def share_interval(figure: Figure) -> str:
+    """Return a share's interval in per cent."""
+    return f"{share(figure.low)} to {share(figure.high)}"
+
+
+def probability(p: float) -> str:
+    """Return a p-value."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def size(count: int) -> str:
+    """Return bytes in the unit that suits them."""
+    for unit, each in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= each:
+            return f"{count / each:.2f} {unit}"
+    return f"{count} bytes"
+
+
+def joined(items: Sequence[str]) -> str:
+    """Return a list in words: ``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join([*([", ".join(items[:-1])] if items[:-1] else []), *items[-1:]])
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """Return a count with its noun."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -1,0 +1,185 @@
+"""What the report's template shows, taken from a result: rows of tables with their figures already in words."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from icmlora_cli.report.figures import (
+    ABSENT,
+    PART_TITLES,
+    USES,
+    Metric,
+    interval,
+    metrics_of,
+    number,
+    parts_of,
+    plural,
+    probability,
+    share,
+    share_interval,
+    signed,
+    size,
+)
+from icmlora_cli.report.headline import (
+    Glance,
+    comparison_of,
+    generated_rung,
+    glance,
+    headline,
+    mean_of,
+    text_specific_of,
+)
+from icmlora_cli.report.result import Comparison, Part, Result, RungInfo, TaskInfo, TextSpecific
+
+PROTOCOLS = {
+    "bare": "Prompts do not name the task: what a model does, its weights alone make it do, unless a rung says that "
+    "it puts text or examples into the prompt.",
+    "described": "Every prompt begins with the task's description, for every rung: an adapter adds to what the "
+    "description already does.",
+}
+
+
+@dataclass(frozen=True)
+class LadderRow:
+    """A rung in the table of a part and a metric; ``reason`` says why there is no mean, and is empty where there is."""
+
+    rung: RungInfo
+    tasks: str
+    mean: str
+    interval: str
+    recovered: str
+    recovered_interval: str
+    difference: str
+    difference_interval: str
+    p: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The ladder of one part and one metric."""
+
+    part: Part
+    part_title: str
+    metric: Metric
+    tasks: int
+    rows: tuple[LadderRow, ...]
+    text_specific: TextSpecific | None
+    comparisons: tuple[Comparison, ...]
+
+
+def _reason(result: Result, part: Part, rung: str) -> str:
+    names = {task.name for task in result.tasks if task.part == part}
+    reasons = (cell.reason for cell in result.cells if cell.rung == rung and cell.task in names and cell.reason)
+    return "; ".join(dict.fromkeys(reasons)) or "no figure"
+
+
+def _ladder_row(result: Result, part: Part, metric: Metric, rung: RungInfo, generated: RungInfo | None) -> LadderRow:
+    mean = mean_of(result, part, rung.name, metric.name)
+    tested = None if generated is None else comparison_of(result, part, metric.name, generated.name, rung.name)
+    recovered = None if mean is None else mean.recovered
+    return LadderRow(
+        rung=rung,
+        tasks="0" if mean is None else str(mean.tasks),
+        mean=ABSENT if mean is None else number(mean.figure.value),
+        interval="" if mean is None else interval(mean.figure),
+        recovered=ABSENT if recovered is None else share(recovered.value),
+        recovered_interval="" if recovered is None else share_interval(recovered),
+        difference=ABSENT if tested is None else signed(tested.difference.value),
+        difference_interval="" if tested is None else interval(tested.difference),
+        p=ABSENT if tested is None else probability(tested.p),
+        reason="" if mean is not None else _reason(result, part, rung.name),
+    )
+
+
+def panels(result: Result) -> tuple[Panel, ...]:
+    """Return a ladder for each part and metric."""
+    generated = generated_rung(result)
+    return tuple(
+        Panel(
+            part=part,
+            part_title=PART_TITLES[part],
+            metric=metric,
+            tasks=sum(task.part == part for task in result.tasks),
+            rows=tuple(_ladder_row(result, part, metric, rung, generated) for rung in result.rungs),
+            text_specific=text_specific_of(result, part, metric.name),
+            comparisons=tuple(c for c in result.comparisons if (c.part, c.metric) == (part, metric.name)),
+        )
+        for part in parts_of(result)
+        for metric in metrics_of(result)
+    )
+
+
+def storage_sentences(result: Result) -> tuple[str, ...]:
+    """Return the storage in sentences; none where it is not known."""
+    found = result.storage
+    if found is None:
+        return ()
+    first = f"The generator takes {size(found.generator)} and replaces the adapters of {plural(found.tasks, 'task')}."
+    ratios = []
+    if found.one_each:
+        ratios.append(f"{found.generator / found.one_each:.2f} times one adapter each ({size(found.one_each)})")
+    if found.all_checkpoints:
+        kept = f"{found.generator / found.all_checkpoints:.2f} times all kept checkpoints"
+        ratios.append(f"{kept} ({size(found.all_checkpoints)})")
+    second = (f"That is {' and '.join(ratios)}.",) if ratios else ()
+    if found.break_even is None:
+        return (first, *second, "From how many tasks on it is the smaller one is not known.")
+    paid = "it is" if found.break_even <= found.tasks else "it is not yet there"
+    last = f"At this size it is smaller than one adapter a task from {plural(found.break_even, 'task')} on: {paid}."
+    return (first, *second, last)
+
+
+def duplicates(result: Result) -> tuple[TaskInfo, ...]:
+    """Return the tasks that are called unseen and are near-duplicates of a training task."""
+    return tuple(task for task in result.tasks if task.similar is not None and task.similar.duplicate)
+
+
+def facts(result: Result) -> tuple[tuple[str, str], ...]:
+    """Return what stands under the title: name and value."""
+    counts = ((part, sum(task.part == part for task in result.tasks)) for part in parts_of(result))
+    tasks = ", ".join(f"{count} {part}" for part, count in counts)
+    examples = sum(task.examples for task in result.tasks)
+    return (
+        ("Base model", result.base.model_id),
+        ("Generator", "none" if result.generator is None else f"{result.generator.name} ({result.generator.arch})"),
+        ("Tasks", f"{len(result.tasks)}" + (f" ({tasks})" if tasks else "")),
+        ("Test examples", f"{examples:,}"),
+        ("Rungs", str(len(result.rungs))),
+        ("Device", f"{result.made.device}, {result.made.dtype}"),
+    )
+
+
+def labels(result: Result) -> dict[str, object]:
+    """Return what the page's script needs beside the result: labels and the rungs' roles."""
+    generated = generated_rung(result)
+    names: Iterable[Metric] = metrics_of(result)
+    return {
+        "metrics": {m.name: {"label": m.label, "title": m.title, "higher": m.higher} for m in names},
+        "parts": {part: PART_TITLES[part] for part in parts_of(result)},
+        "uses": list(USES),
+        "generated": None if generated is None else generated.name,
+    }
+
+
+def context(result: Result) -> dict[str, object]:
+    """Return everything that the template names."""
+    metrics = metrics_of(result)
+    glances: tuple[Glance, ...] = tuple(glance(result, part, metrics[0]) for part in parts_of(result) if metrics)
+    return {
+        "result": result,
+        "headline": headline(result),
+        "protocol": PROTOCOLS[result.protocol],
+        "facts": facts(result),
+        "main": metrics[0] if metrics else None,
+        "metrics": metrics,
+        "parts": [(part, PART_TITLES[part]) for part in parts_of(result)],
+        "glances": glances,
+        "generated": generated_rung(result),
+        "panels": panels(result) if result.rungs else (),
+        "uses": USES,
+        "duplicates": duplicates(result),
+        "storage": storage_sentences(result),
+        "reasons": tuple(dict.fromkeys(cell.reason for cell in result.cells if cell.reason))[:5],
+        "has_outputs": any(cell.outputs for cell in result.cells),
+        "has_layers": any(cell.reconstruction is not None for cell in result.cells),
+    }

@@ -1,0 +1,146 @@
+"""Bootstrap intervals and paired tests over examples and tasks, seeded so that they repeat exactly.
+
+Intervals are percentile bootstrap intervals (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter
+13). All rungs of a task are resampled with the same indices, so differences and ratios between rungs are paired.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icmlora_cli.report.result import Figure
+
+Array = NDArray[np.float64]
+LEVELS = (2.5, 97.5)
+
+
+def _stream(*parts: object) -> np.random.Generator:
+    digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "big"))
+
+
+def _finish(metric: str, ratios: Array) -> Array:
+    finished: Array = np.exp(ratios) if metric == "perplexity" else ratios
+    return finished
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A metric of one rung on one task, example by example: its value is sum(numerators) / sum(denominators).
+
+    Args:
+        metric: ``perplexity`` is the exponential of that ratio; all others are the ratio itself.
+        numerators: one an example: 0 or 1 for exact match, nats for perplexity, bits for bits per character.
+        denominators: one an example: 1, tokens, characters.
+    """
+
+    metric: str
+    numerators: tuple[float, ...]
+    denominators: tuple[float, ...]
+
+    @property
+    def value(self) -> float:
+        """The figure over all examples."""
+        ratio = np.array([sum(self.numerators) / sum(self.denominators)])
+        return float(_finish(self.metric, ratio)[0])
+
+    def resampled(self, task: str, *, resamples: int, seed: int) -> Array:
+        """Return the figure over resamples of the examples, [resamples]; indices depend on task, count and seed."""
+        count = len(self.numerators)
+        indices = _stream(seed, task, count).integers(count, size=(resamples, count))
+        above = np.asarray(self.numerators)[indices].sum(1)
+        below = np.asarray(self.denominators)[indices].sum(1)
+        return _finish(self.metric, above / below)
+
+    def each(self) -> Array:
+        """Return the metric of each example alone, before any exponential, [examples]."""
+        values: Array = np.asarray(self.numerators) / np.asarray(self.denominators)
+        return values
+
+
+def interval(value: float, resampled: Array) -> Figure:
+    """Return a figure with its 95 % percentile interval; resamples that are not finite are left out."""
+    there = resampled[np.isfinite(resampled)]
+    low, high = np.percentile(there, LEVELS) if there.size else (value, value)
+    return Figure(value=value, low=float(low), high=float(high))
+
+
+@dataclass(frozen=True)
+class Resampler:
+    """Resamples tasks, and examples within them, alike for every rung of a part.
+
+    Args:
+        resamples: how many.
+        seed: of all draws.
+    """
+
+    resamples: int
+    seed: int
+
+    def figure(self, task: str, scored: Scored) -> Figure:
+        """Return one task's figure; only its examples are resampled."""
+        return interval(scored.value, scored.resampled(task, resamples=self.resamples, seed=self.seed))
+
+    def mean(self, part: str, rows: Sequence[tuple[str, Scored]]) -> tuple[float, Array]:
+        """Return the mean over tasks, and over resamples of tasks and of their examples, [resamples].
+
+        Args:
+            part: names the stream of draws: the same tasks of the same part are drawn alike for every rung.
+            rows: task name and scores; with one task only its examples are resampled.
+        """
+        boots = np.stack([item.resampled(task, resamples=self.resamples, seed=self.seed) for task, item in rows])
+        value = float(np.mean([item.value for _, item in rows]))
+        if len(rows) == 1:
+            return value, boots[0]
+        stream = _stream(self.seed, part, *(task for task, _ in rows))
+        shape = (self.resamples, len(rows))
+        picked, columns = stream.integers(len(rows), size=shape), stream.integers(self.resamples, size=shape)
+        return value, boots[picked, columns].mean(1)
+
+    def combined(
+        self, part: str, groups: Sequence[Sequence[tuple[str, Scored]]], combine: Callable[..., Array]
+    ) -> Figure:
+        """Return a function of several rungs' means over the same tasks, resampled together.
+
+        Args:
+            part: names the stream of draws.
+            groups: for each rung its rows, the same tasks in the same order.
+            combine: takes as many arrays [n] of means as there are groups, returns [n].
+        """
+        means = [self.mean(part, rows) for rows in groups]
+        value = float(combine(*(np.array([value]) for value, _ in means))[0])
+        return interval(value, combine(*(boots for _, boots in means)))
+
+    def sign_flip_p(self, part: str, rows: Sequence[tuple[str, Scored, Scored]], *, flips: int = 2000) -> float:
+        """Return the two-sided p of a paired difference: how often random sign flips reach what was measured.
+
+        Tasks count the same, and so do the examples within a task (Fisher's randomization test; Dror et al., The
+        Hitchhiker's Guide to Testing Statistical Significance in NLP, ACL 2018).
+
+        Args:
+            part: names the stream of draws.
+            rows: task name and the two rungs' scores on the same examples.
+            flips: how many; the smallest p that can come out is 1 / (flips + 1).
+        """
+        weighted = np.concatenate([(first.each() - second.each()) / len(first.each()) for _, first, second in rows])
+        weighted = weighted[weighted != 0.0]  # what is equal has no sign to flip
+        if not weighted.size:
+            return 1.0
+        observed = abs(float(weighted.sum()))
+        stream = _stream(self.seed, "flips", part, *(task for task, *_ in rows))
+        reached = 0
+        for start in range(0, flips, 200):
+            signs = stream.integers(2, size=(min(200, flips - start), weighted.size)) * 2.0 - 1.0
+            reached += int((np.abs(signs @ weighted) >= observed * (1 - 1e-9)).sum())
+        return (reached + 1) / (flips + 1)
+
+
+def recovered(rung: Array, base: Array, oracle: Array) -> Array:
+    """Return (rung - base) / (oracle - base), not-a-number where the oracle gains nothing."""
+    gain = oracle - base
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(np.abs(gain) > 1e-9, (rung - base) / gain, math.nan)

@@ -1,0 +1,115 @@
+"""From cells to means, recovered lift, paired tests and text-specific lift."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from icmlora_cli.report.result import PARTS, Comparison, Mean, Part, TextSpecific
+from icmlora_cli.report.statistics import Array, Resampler, Scored, recovered
+
+CellScores = Mapping[tuple[str, str], Mapping[str, Scored]]
+"""(task, rung) to its metrics; a cell that has nothing is not there."""
+
+BASE, ORACLE, RIGHT = "base", "harvested", "generated"
+WRONG = ("swapped-text", "random-text")
+COMPARED = ("generated", "generated-shots", "best-of")
+PAIRED = ("perplexity", "f1")  # left out of paired tests: they say what bits_per_character and exact_match say
+
+
+def _identity(first: Array) -> Array:
+    return first
+
+
+def _minus(first: Array, second: Array) -> Array:
+    return first - second
+
+
+def _text_lift(right: Array, swapped: Array, random: Array) -> Array:
+    return right - (swapped + random) / 2
+
+
+class Summary:
+    """Sums cells up, part by part.
+
+    Args:
+        scores: the cells.
+        parts: task to part, in the tables' order.
+        rungs: the ladder's names, in order.
+        resampler: of all intervals and tests.
+    """
+
+    def __init__(
+        self, scores: CellScores, parts: Mapping[str, Part], rungs: Sequence[str], resampler: Resampler
+    ) -> None:
+        self.scores, self.parts, self.rungs, self.resampler = scores, parts, rungs, resampler
+        found = (metric for cell in scores.values() for metric in cell)
+        self.metrics = tuple(dict.fromkeys(found))
+
+    def _tasks(self, part: Part, metric: str, *rungs: str) -> list[str]:
+        """Return the tasks of a part that all of the rungs have the metric for."""
+        own = [task for task, its in self.parts.items() if its == part]
+        return [task for task in own if all(metric in self.scores.get((task, rung), {}) for rung in rungs)]
+
+    def _rows(self, tasks: Sequence[str], rung: str, metric: str) -> list[tuple[str, Scored]]:
+        return [(task, self.scores[task, rung][metric]) for task in tasks]
+
+    def means(self) -> tuple[Mean, ...]:
+        """Return the mean of every part, metric and rung, with recovered lift where base and oracle are there."""
+        rows = []
+        for part in PARTS:
+            for metric in self.metrics:
+                rows += [mean for rung in self.rungs if (mean := self._mean(part, metric, rung)) is not None]
+        return tuple(rows)
+
+    def _mean(self, part: Part, metric: str, rung: str) -> Mean | None:
+        tasks = self._tasks(part, metric, rung)
+        if not tasks:
+            return None
+        lift = None
+        whole = self._tasks(part, metric, rung, BASE, ORACLE)
+        if whole and rung != BASE:
+            groups = [self._rows(whole, name, metric) for name in (rung, BASE, ORACLE)]
+            lift = self.resampler.combined(part, groups, recovered)
+            lift = lift if np.isfinite(lift.value) else None
+        figure = self.resampler.combined(part, [self._rows(tasks, rung, metric)], _identity)
+        return Mean(part=part, rung=rung, metric=metric, tasks=len(tasks), figure=figure, recovered=lift)
+
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """Return the paired tests of the generated rungs against every other rung."""
+        rows = []
+        for part in PARTS:
+            for metric in self.metrics:
+                if metric in PAIRED:
+                    continue
+                for rung in COMPARED:
+                    others = [other for other in self.rungs if other != rung and rung in self.rungs]
+                    rows += [self._comparison(part, metric, rung, other) for other in others]
+        return tuple(row for row in rows if row is not None)
+
+    def _comparison(self, part: Part, metric: str, rung: str, against: str) -> Comparison | None:
+        tasks = self._tasks(part, metric, rung, against)
+        if not tasks:
+            return None
+        groups = [self._rows(tasks, name, metric) for name in (rung, against)]
+        pairs = [(task, self.scores[task, rung][metric], self.scores[task, against][metric]) for task in tasks]
+        return Comparison(
+            part=part,
+            metric=metric,
+            rung=rung,
+            against=against,
+            tasks=len(tasks),
+            difference=self.resampler.combined(part, groups, _minus),
+            p=self.resampler.sign_flip_p(part, pairs),
+        )
+
+    def text_specific(self) -> tuple[TextSpecific, ...]:
+        """Return what the right text brings over wrong texts, over tasks that have all three."""
+        rows = []
+        for part in PARTS:
+            for metric in self.metrics:
+                tasks = self._tasks(part, metric, RIGHT, *WRONG)
+                if tasks:
+                    groups = [self._rows(tasks, name, metric) for name in (RIGHT, *WRONG)]
+                    lift = self.resampler.combined(part, groups, _text_lift)
+                    rows.append(TextSpecific(part=part, metric=metric, tasks=len(tasks), lift=lift))
+        return tuple(rows)

@@ -1,0 +1,200 @@
+"""A result as tables: the ladder by part, the tasks by rung, and the controls; for the terminal and ``table.md``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from icmlora_cli.report.result import PARTS, Figure, Mean, Part, Result
+
+TABLE = "table.md"
+NAMES = {
+    "exact_match": "exact match (greedy, whole answer)",
+    "f1": "token F1",
+    "nll": "NLL, nats per answer token (lower is better)",
+    "perplexity": "perplexity per token (lower is better)",
+    "bits_per_character": "bits per character (lower is better)",
+}
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A title, headers and rows of text."""
+
+    title: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        """Return the table in Markdown, with what could break it escaped."""
+        lines = [self.headers, tuple("---" for _ in self.headers), *self.rows]
+        return "\n".join("| " + " | ".join(escaped(cell) for cell in line) + " |" for line in lines) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Return text that stands as itself in a Markdown table cell."""
+    flat = " ".join(text.split())
+    return "".join(f"\\{char}" if char in "\\|`*_<>[]#" and flat != "---" else char for char in flat)
+
+
+def figure(value: float | None, digits: int = 2) -> str:
+    """Return a figure with two decimals, or ``-``."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def with_interval(item: Figure | None) -> str:
+    """Return ``0.82 [0.78, 0.86]``, or ``-``."""
+    return "-" if item is None else f"{item.value:.2f} [{item.low:.2f}, {item.high:.2f}]"
+
+
+def metrics_of(result: Result) -> tuple[str, ...]:
+    """Return the metrics that the result has, in the order of its means."""
+    return tuple(dict.fromkeys(mean.metric for mean in result.means))
+
+
+def parts_of(result: Result) -> tuple[Part, ...]:
+    """Return the parts that have tasks, in order."""
+    return tuple(part for part in PARTS if any(task.part == part for task in result.tasks))
+
+
+def metric_name(metric: str) -> str:
+    """Return a metric's name for people."""
+    return NAMES.get(metric, metric)
+
+
+def ladder_table(result: Result, metric: str, *, uses: bool = True) -> TextTable:
+    """Return the ladder: a row a rung, for each part its mean with interval and the lift recovered.
+
+    Args:
+        result: the evaluation.
+        metric: which figure.
+        uses: with a column that says what each rung knows of the task.
+    """
+    means = {(mean.part, mean.rung): mean for mean in result.means if mean.metric == metric}
+    parts = [part for part in parts_of(result) if any(key[0] == part for key in means)]
+    headers = ["rung", "uses"] if uses else ["rung"]
+    for part in parts:
+        tasks = max(mean.tasks for key, mean in means.items() if key[0] == part)
+        headers += [f"{part} ({tasks})", "recovered"]
+    rows = []
+    for rung in result.rungs:
+        row = [rung.name, rung.uses] if uses else [rung.name]
+        for part in parts:
+            mean: Mean | None = means.get((part, rung.name))
+            row += [with_interval(mean.figure if mean else None), with_interval(mean.recovered if mean else None)]
+        rows.append(tuple(row))
+    return TextTable(f"{metric_name(metric)}; protocol {result.protocol}", tuple(headers), tuple(rows))
+
+
+def task_table(result: Result, metric: str) -> TextTable:
+    """Return a row a task, a column a rung."""
+    rungs = [rung.name for rung in result.rungs]
+    cells = {(cell.task, cell.rung): cell.figures.get(metric) for cell in result.cells}
+    rows = []
+    for part in parts_of(result):
+        for task in (task for task in result.tasks if task.part == part):
+            found = [cells.get((task.name, rung)) for rung in rungs]
+            if any(found):
+                rows.append((task.name, part, *(figure(item.value if item else None) for item in found)))
+    return TextTable(metric_name(metric), ("task", "part", *rungs), tuple(rows))
+
+
+def reconstruction_table(result: Result) -> TextTable:
+    """Return the mean relative error and cosine of delta-W against the harvested adapters, a row a rung."""
+    rows = []
+    for rung in result.rungs:
+        row = [rung.name]
+        for part in parts_of(result):
+            names = {task.name for task in result.tasks if task.part == part}
+            found = [cell.reconstruction for cell in result.cells if cell.rung == rung.name and cell.task in names]
+            there = [item.all for item in found if item is not None]
+            row += [
+                figure(sum(item.error for item in there) / len(there) if there else None),
+                figure(sum(item.cosine for item in there) / len(there) if there else None),
+            ]
+        if any(value != "-" for value in row[1:]):
+            rows.append(tuple(row))
+    headers = [header for part in parts_of(result) for header in (f"{part}: error", f"{part}: cosine")]
+    return TextTable("delta-W against the harvested adapter", ("rung", *headers), tuple(rows))
+
+
+def text_table(result: Result) -> TextTable:
+    """Return the text-specific lift: generated minus the mean of swapped and random text."""
+    rows = tuple(
+        (metric_name(item.metric), item.part, str(item.tasks), with_interval(item.lift))
+        for item in result.text_specific
+    )
+    return TextTable(
+        "Text-specific lift: generated - mean(swapped, random text)", ("metric", "part", "tasks", "lift"), rows
+    )
+
+
+def comparison_table(result: Result, metric: str) -> TextTable:
+    """Return the paired tests of the rung ``generated`` against the others."""
+    rows = tuple(
+        (item.part, item.against, str(item.tasks), with_interval(item.difference), f"{item.p:.4f}")
+        for item in result.comparisons
+        if item.metric == metric and item.rung == "generated"
+    )
+    title = f"generated minus another rung, {metric_name(metric)}, same examples; p by random sign flips"
+    return TextTable(title, ("part", "against", "tasks", "difference", "p"), rows)
+
+
+def honesty_table(result: Result) -> TextTable:
+    """Return near-duplicates and memorisation: the nearest training task, and the nearest harvested adapter."""
+    rows = []
+    for task in result.tasks:
+        near, like = task.neighbour, task.similar
+        if near is None and like is None:
+            continue
+        rows.append(
+            (
+                task.name,
+                task.part,
+                "-" if like is None else f"{like.task}{' (NEAR-DUPLICATE)' if like.duplicate else ''}",
+                "-" if like is None else figure(like.descriptions),
+                "-" if like is None else figure(like.examples),
+                "-" if near is None else near.task,
+                "-" if near is None else figure(near.distance),
+            )
+        )
+    headers = ("task", "part", "most like", "words shared", "examples shared", "nearest adapter", "distance")
+    return TextTable(
+        "Near-duplicates of training tasks, and distance to the nearest harvested adapter", headers, tuple(rows)
+    )
+
+
+def reasons(result: Result) -> tuple[str, ...]:
+    """Return, for rungs with missing cells, why: ``rung: reason (tasks)``."""
+    found: dict[tuple[str, str], int] = {}
+    for cell in result.cells:
+        if cell.reason is not None:
+            found[cell.rung, cell.reason] = found.get((cell.rung, cell.reason), 0) + 1
+    return tuple(f"{rung}: {reason} ({count} of {len(result.tasks)} tasks)" for (rung, reason), count in found.items())
+
+
+def _section(table: TextTable) -> list[str]:
+    return [f"## {table.title[:1].upper()}{table.title[1:]}\n", table.markdown()] if table.rows else []
+
+
+def markdown(result: Result) -> str:
+    """Return ``table.md``: every table of the result."""
+    generator = "no generator" if result.generator is None else f"generator {result.generator.name}"
+    lines = [
+        f"# Evaluation of {escaped(generator)} on {escaped(result.base.name)}\n",
+        f"Protocol `{result.protocol}`, {len(result.tasks)} tasks, seed {result.recipe.get('seed')}. Intervals: 95 %, "
+        f"bootstrap over tasks and examples. Recovered: (rung - base) / (harvested - base) of the means.\n",
+        f"Command: `{result.made.command.replace('`', '')}`; {result.made.device}, {result.made.dtype}.\n",
+    ]
+    for metric in metrics_of(result):
+        lines += _section(ladder_table(result, metric))
+    tables: Sequence[TextTable] = [text_table(result), reconstruction_table(result), honesty_table(result)]
+    for table in tables:
+        lines += _section(table)
+    for metric in metrics_of(result):
+        if metric not in ("f1", "perplexity"):
+            lines += _section(comparison_table(result, metric))
+    for metric in metrics_of(result):
+        lines += _section(task_table(result, metric))
+    missing = reasons(result)
+    if missing:
+        lines += ["## What is missing\n", *(f"- {escaped(item)}" for item in missing), ""]
+    return "\n".join(lines)

@@ -1,0 +1,134 @@
+"use strict";
+// Controls, tables that follow them, and the first drawing.
+
+const chosen = (id) => document.getElementById(id).value;
+const onChange = (ids, show) => {
+  if (!document.getElementById(ids[0])) return;
+  for (const id of ids) document.getElementById(id).addEventListener("change", show);
+  show();
+};
+
+function element(tag, text, attributes = {}) {
+  const made = document.createElement(tag);
+  if (text !== undefined) made.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  return made;
+}
+
+function rungHead(rung) {
+  const head = element("th", titleOf(rung), { scope: "row" });
+  head.append(" ", element("code", rung));
+  return head;
+}
+
+function showLadder() {
+  const [part, metric] = [chosen("ladder-part"), chosen("ladder-metric")];
+  for (const panel of document.querySelectorAll("#ladder .panel")) {
+    panel.hidden = panel.dataset.part !== part || panel.dataset.metric !== metric;
+  }
+  draw("ladder-chart", () => ladderChart(part, metric));
+}
+
+function heatTable(part, metric) {
+  const names = RESULT.rungs.map((rung) => rung.name);
+  const head = element("tr");
+  head.append(element("th", "Task", { scope: "col" }), ...names.map((name) => element("th", name, { scope: "col" })));
+  const body = element("tbody");
+  for (const row of heatRows(part)) {
+    const line = element("tr");
+    if (row.task === undefined) {
+      line.append(element("th", row.heading, { scope: "rowgroup", colspan: names.length + 1 }));
+    } else {
+      line.append(element("th", row.task, { scope: "row" }));
+      for (const name of names) {
+        const cell = cellOf(row.task, name);
+        const figure = cell?.figures[metric];
+        if (figure && known(figure.value)) line.append(element("td", `${number(figure.value)} (${between(figure)})`));
+        else line.append(element("td", cell ? cell.reason || "no such figure" : "not scored", { class: "absent" }));
+      }
+    }
+    body.append(line);
+  }
+  const top = element("thead");
+  top.append(head);
+  document.getElementById("heat-table").replaceChildren(top, body);
+}
+
+function showHeat() {
+  const [part, metric] = [chosen("heat-part"), chosen("heat-metric")];
+  draw("heat-chart", () => heatChart(part, metric));
+  if (document.getElementById("heat-details").open) heatTable(part, metric);
+}
+
+function showLayers() {
+  const [part, measure] = [chosen("layers-part"), chosen("layers-measure")];
+  draw("layers-chart", () => layersChart(part, measure));
+  draw("types-chart", () => typesChart(part, measure));
+}
+
+/** The examples of a task that any rung has an output for, in order. */
+function examplesOf(task) {
+  const found = new Map();
+  for (const { name } of RESULT.rungs) {
+    for (const output of cellOf(task, name)?.outputs || []) found.set(JSON.stringify([output.input, output.expected]), output);
+  }
+  return [...found.entries()];
+}
+
+function showOutputs() {
+  const task = chosen("outputs-task");
+  const examples = examplesOf(task);
+  document.getElementById("outputs-description").textContent = TASKS.get(task).description;
+  const table = document.getElementById("outputs-table");
+  const sentence = document.getElementById("outputs-empty");
+  table.parentElement.hidden = !examples.length;
+  sentence.hidden = Boolean(examples.length);
+  sentence.textContent = examples.length ? "" : "No outputs were kept for this task.";
+  const head = element("tr");
+  head.append(element("th", "Rung", { scope: "col" }));
+  for (const [, example] of examples) {
+    const column = element("th", undefined, { scope: "col" });
+    column.append(element("b", example.input), "expected: ", element("code", example.expected));
+    head.append(column);
+  }
+  const body = element("tbody");
+  for (const { name } of RESULT.rungs) {
+    const cell = cellOf(task, name);
+    const outputs = new Map((cell?.outputs || []).map((each) => [JSON.stringify([each.input, each.expected]), each]));
+    const line = element("tr", undefined, name === LABELS.generated ? { class: "ours" } : {});
+    line.append(rungHead(name));
+    if (outputs.size) {
+      for (const [key] of examples) {
+        const output = outputs.get(key);
+        line.append(output ? element("td", output.output, { class: output.exact ? "right" : "wrong" }) : element("td", "–"));
+      }
+    } else {
+      line.append(element("td", cell?.reason || "no outputs kept", { class: "absent", colspan: Math.max(examples.length, 1) }));
+    }
+    body.append(line);
+  }
+  const top = element("thead");
+  top.append(head);
+  table.replaceChildren(top, body);
+}
+
+onChange(["ladder-part", "ladder-metric"], showLadder);
+onChange(["heat-part", "heat-metric"], showHeat);
+onChange(["layers-part", "layers-measure"], showLayers);
+onChange(["outputs-task"], showOutputs);
+document.getElementById("heat-details")?.addEventListener("toggle", showHeat);
+draw("vectors-chart", () => mapChart(RESULT.vectors, false));
+draw("adapters-chart", () => mapChart(RESULT.adapters, true));
+trainingCharts();
+draw("storage-chart", storageChart);
+draw("even-chart", evenChart);
+
+let wasNarrow = narrow();
+darkness.addEventListener("change", redraw);
+printing.addEventListener("change", (event) => toPaper(event.matches));
+addEventListener("resize", () => {
+  if (wasNarrow !== narrow()) {
+    wasNarrow = narrow();
+    redraw();
+  }
+});

@@ -1,0 +1,93 @@
+"""The state of an unfinished training: tensors, the optimizer's moments, random streams. Resuming from it is exact."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from icmlora_cli.registry import files
+
+SLOTS = ("step", "exp_avg", "exp_avg_sq")  # of torch.optim.AdamW
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A state that was found.
+
+    Args:
+        step: optimizer steps behind it.
+        extra: what was saved beside tensors and optimizer, by name.
+    """
+
+    step: int
+    extra: Mapping[str, torch.Tensor]
+
+
+def save_state(
+    path: Path,
+    tensors: Mapping[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    *,
+    step: int,
+    identity: str,
+    extra: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Write a training's state, whole or not at all.
+
+    Args:
+        path: the file, safetensors.
+        tensors: what is trained, by name, any shapes; buffers may be among them.
+        optimizer: AdamW over those of them that are parameters.
+        step: optimizer steps done.
+        identity: of this very run; ``load_state`` takes no other's.
+        extra: such as the state of a ``torch.Generator``, uint8.
+
+    Raises:
+        OutOfSpace: if the disk is full; the state that was there before is then still there.
+    """
+    kept = {f"parameter.{name}": item.detach().contiguous() for name, item in tensors.items()}
+    for name, item in tensors.items():
+        for slot, value in optimizer.state.get(item, {}).items():
+            kept[f"optimizer.{slot}.{name}"] = value.detach().clone().contiguous()
+    kept |= {f"extra.{name}": item for name, item in (extra or {}).items()}
+    metadata = {"step": str(step), "identity": identity}
+    files.write_with(path, lambda temporary: save_file(kept, temporary, metadata=metadata))
+
+
+def load_state(
+    path: Path, tensors: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer, *, identity: str
+) -> Resumed | None:
+    """Put a saved state into tensors and optimizer, in place.
+
+    Args:
+        path: the file.
+        tensors: the same names and shapes as were saved.
+        optimizer: the same kind, over the same parameters.
+        identity: what the state must be of.
+
+    Returns:
+        What was found; None where there is no readable state of this very run, and then nothing is changed.
+    """
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as source:
+            metadata = source.metadata() or {}
+            if metadata.get("identity") != identity:
+                return None
+            saved: dict[str, torch.Tensor] = {key: source.get_tensor(key) for key in source.keys()}  # noqa: SIM118
+    except SafetensorError:
+        return None
+    with torch.no_grad():
+        for name, item in tensors.items():
+            item.copy_(saved[f"parameter.{name}"])
+            if f"optimizer.step.{name}" in saved:  # a parameter without gradient so far has none
+                optimizer.state[item] = {
+                    slot: saved[f"optimizer.{slot}.{name}"].to(item.device if slot != "step" else "cpu")
+                    for slot in SLOTS
+                }
+    extra = {key.removeprefix("extra."): item for key, item in saved.items() if key.startswith("extra.")}
+    return Resumed(int(metadata["step"]), extra)

@@ -1,0 +1,267 @@
+"""The rungs of an evaluation, wired to a registry, a base and a generator."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from icmlora_cli.baselines.controls import NoiseRung, SwappedText
+from icmlora_cli.baselines.generated import (
+    BestOfRung,
+    CompanionRung,
+    GeneratedRung,
+    Source,
+    condition_vectors,
+    random_text,
+)
+from icmlora_cli.baselines.harvested import AverageRung, HarvestedRung, Library, NearestRung, Neighbours
+from icmlora_cli.baselines.prompting import BaseRung, DescribedRung, InContextRung
+from icmlora_cli.baselines.rung import Rung, TaskContext, Unavailable
+from icmlora_cli.baselines.tuned import MultiTaskRung, TunedRung
+from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe, TrainRecipe, VectorRecipe
+from icmlora_cli.errors import NotFound
+from icmlora_cli.generator.checkpoint import Generator, load_generator
+from icmlora_cli.lm.load import LoadedBase
+from icmlora_cli.lm.task_vector import VectorReader
+from icmlora_cli.registry import files
+from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
+from icmlora_cli.registry.bases import Base
+from icmlora_cli.registry.generators import GeneratorStore
+from icmlora_cli.registry.home import Home
+from icmlora_cli.registry.tasks import Task, TaskStore
+from icmlora_cli.workflows import train
+from icmlora_cli.workflows.cells import nll_on_shots
+from icmlora_cli.workflows.gen import vector_recipe
+from icmlora_cli.workflows.progress import OnProgress, Progress
+
+COMPANIONS = {"conv1d": "Conv1d CVAE of the ICM-LoRA paper", "p-diff": "COND P-DIFF (latent diffusion)"}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the rungs of one evaluation share.
+
+    Args:
+        loaded: the base.
+        home: the registry.
+        recipe: of the evaluation.
+        tasks: what is evaluated.
+        learned: the training tasks: the generator's, or all of split ``train`` without one; those still registered.
+        library: their newest harvested adapters.
+        generator: what is scored; None without one.
+        folder: the generator's.
+        on_progress: told of the training of baselines.
+    """
+
+    loaded: LoadedBase
+    home: Home
+    recipe: EvalRecipe
+    tasks: tuple[Task, ...]
+    learned: tuple[Task, ...]
+    library: Library
+    generator: Generator | None
+    folder: Path | None
+    on_progress: OnProgress
+
+    @property
+    def vectors(self) -> VectorRecipe:
+        """How task vectors are read: as the generator reads them, or by default."""
+        return VectorRecipe() if self.generator is None else vector_recipe(self.generator)
+
+    def reader(self) -> VectorReader:
+        """Return a reader of task vectors."""
+        return VectorReader(self.loaded, self.vectors, self.home)
+
+    def source(self) -> Source | None:
+        """Return the generator with its reader; None without a generator."""
+        if self.generator is None:
+            return None
+        return Source(self.generator, self.reader(), generator_key(self.generator))
+
+    def texts(self) -> tuple[dict[str, str], dict[str, str | None]]:
+        """Return the main description and the family of every task that is evaluated or was learned from."""
+        tasks = {task.name: task for task in (*self.learned, *self.tasks)}
+        return {name: task.descriptions[0] for name, task in tasks.items()}, {
+            name: task.family for name, task in tasks.items()
+        }
+
+
+def generator_key(generator: Generator) -> str:
+    """Return what makes a generator's weights what they are."""
+    return f"{generator.about.get('key')}:{generator.about.get('sha256')}"
+
+
+def bench(
+    tasks: Sequence[Task],
+    loaded: LoadedBase,
+    home: Home,
+    recipe: EvalRecipe,
+    folder: Path | None,
+    on_progress: OnProgress,
+) -> Bench:
+    """Gather what the rungs share.
+
+    Raises:
+        CorruptFile: if a generator or manifest is broken.
+    """
+    generator = None if folder is None else load_generator(folder)
+    learned = _learned(generator, TaskStore(home))
+    store = AdapterStore(home)
+    records = []
+    for task in learned:
+        with suppress(NotFound):
+            records.append(store.latest(loaded.base, task))
+    return Bench(
+        loaded, home, recipe, tuple(tasks), learned, Library(store, tuple(records)), generator, folder, on_progress
+    )
+
+
+def seen_tasks(generator: Generator | None) -> frozenset[str]:
+    """Return the names of the tasks that a generator learned from."""
+    tasks = generator.about.get("tasks") if generator is not None else None
+    return frozenset(tasks) if isinstance(tasks, dict) else frozenset()
+
+
+def _learned(generator: Generator | None, store: TaskStore) -> tuple[Task, ...]:
+    names = seen_tasks(generator)
+    tasks = [store.get(name) for name in store.names() if not names or name in names]
+    return tuple(task for task in tasks if task.split == "train")
+
+
+def ladder(bench: Bench) -> tuple[Rung, ...]:
+    """Return the rungs that the recipe asks for and that can be there: without a generator its rungs are left out."""
+    makers: dict[str, Callable[[], Rung | None]] = {
+        "base": BaseRung,
+        "described": lambda: DescribedRung() if bench.recipe.protocol == "bare" else None,
+        "in-context": InContextRung,
+        "average": lambda: AverageRung(bench.library),
+        "nearest": lambda: _nearest(bench, "nearest"),
+        "nearest-shots": lambda: _nearest(bench, "nearest-shots"),
+        "weighted": lambda: _nearest(bench, "weighted"),
+        "multi-task": lambda: _multi_task(bench),
+        "noise": lambda: NoiseRung(bench.library, bench.recipe.seed),
+        "conv1d": lambda: _companion(bench, "conv1d"),
+        "p-diff": lambda: _companion(bench, "p-diff"),
+        "tuned": lambda: _tuned(bench),
+        "harvested": lambda: HarvestedRung(bench.library.store, bench.loaded.base),
+    }
+    source = bench.source()
+    if source is not None:
+        makers |= _generated(bench, source)
+    made = (makers[name]() for name in bench.recipe.rungs if name in makers)
+    return tuple(rung for rung in made if rung is not None)
+
+
+def _generated(bench: Bench, source: Source) -> dict[str, Callable[[], Rung | None]]:
+    recipe = bench.recipe
+    return {
+        "random-text": lambda: GeneratedRung(
+            source, "random-text", "generated from random words", random_text, uses="nothing"
+        ),
+        "swapped-text": lambda: GeneratedRung(
+            source, "swapped-text", "generated from another task's description", swapped(bench), uses="nothing"
+        ),
+        "tuned-same-time": lambda: TunedRung(
+            bench.loaded,
+            HarvestRecipe(),
+            source.seconds,
+            "tuned-same-time",
+            "fine-tuned on the k examples as long as generation takes",
+            "as generation",
+        ),
+        "generated": lambda: GeneratedRung(source),
+        "generated-shots": lambda: GeneratedRung(
+            source,
+            "generated-shots",
+            "generated from description and k examples",
+            with_shots=True,
+            uses="text and examples",
+        ),
+        "best-of": lambda: BestOfRung(
+            source, lambda context, adapter: nll_on_shots(bench.loaded, context, adapter), recipe.samples, recipe.seed
+        ),
+    }
+
+
+def swapped(bench: Bench) -> SwappedText:
+    """Return what chooses another task's description."""
+    return SwappedText(*bench.texts())
+
+
+def _tuned(bench: Bench) -> TunedRung:
+    seconds = bench.recipe.tune_seconds
+    title = f"fine-tuned on the k examples for {seconds:g} s"
+    return TunedRung(bench.loaded, HarvestRecipe(), lambda context: seconds, "tuned", title, f"{seconds:g} s")
+
+
+def _multi_task(bench: Bench) -> MultiTaskRung:
+    steps = bench.recipe.multi_task_steps
+    recipe = HarvestRecipe(steps=steps, seed=bench.recipe.seed)
+
+    def report(step: int) -> None:
+        bench.on_progress(Progress("eval", "multi-task LoRA", step, steps))
+
+    folder = bench.home.root / "baselines" / bench.loaded.base.slug
+    return MultiTaskRung(bench.loaded, bench.learned, recipe, folder, report)
+
+
+def _nearest(bench: Bench, name: str) -> NearestRung:
+    reader, shown, count = bench.reader(), name == "nearest-shots", 1
+    title = "nearest task's adapter, by " + ("the examples' vector" if shown else "the description's vector")
+    if name == "weighted":
+        count = bench.recipe.neighbours
+        title = f"weighted average of the {count} nearest tasks' adapters"
+    harvested = [task for task in bench.learned if task.name in bench.library.tasks]
+
+    @cache
+    def neighbours() -> Neighbours:
+        vectors = [
+            reader.draws(task.examples("train"), seed=bench.recipe.seed).mean(0) if shown else reader.text(text)
+            for task, text in ((task, task.descriptions[0]) for task in harvested)
+        ]
+        return Neighbours(tuple(task.name for task in harvested), torch.stack(vectors))
+
+    def vector_of(context: TaskContext) -> torch.Tensor:
+        if not shown:
+            return reader.text(context.text)
+        vector = condition_vectors(reader, None, context.shots)[1]
+        if vector is None:
+            raise Unavailable("the task has fewer than two training examples to show")
+        return vector
+
+    library = Library(bench.library.store, _in_order(bench.library, harvested))
+    return NearestRung(library, neighbours, vector_of, count, name, title, "text and examples" if shown else "text")
+
+
+def _in_order(library: Library, tasks: Sequence[Task]) -> tuple[AdapterRecord, ...]:
+    records = {record.task: record for record in library.records}
+    return tuple(records[task.name] for task in tasks)
+
+
+def _companion(bench: Bench, arch: str) -> CompanionRung | None:
+    """Return the rung of another architecture trained on the same harvest; None where the generator is of that one."""
+    if bench.generator is None or bench.folder is None or bench.generator.model.config.arch == arch:
+        return None
+    recipe = TrainRecipe.model_validate(bench.generator.about["recipe"]).model_copy(update={"arch": arch})
+    name = f"{bench.folder.name}.{arch}"
+    identity = [generator_key(bench.generator), arch, recipe.model_dump(mode="json")]
+
+    @cache
+    def load() -> Source:
+        store = GeneratorStore(bench.home)
+        if not bench.recipe.train_baselines and name not in store.names():
+            raise Unavailable(f"not trained: icmlora train --arch {arch} --name {name}")
+        if not bench.library.records or len(bench.library.records) < len(seen_tasks(bench.generator)):
+            raise Unavailable("not all harvested adapters that the generator learned from are here")
+        tasks = [task for task in bench.learned if task.name in bench.library.tasks]
+        base: Base = bench.loaded.base
+        result = train.run(
+            tasks, base, recipe, bench.home, name=name, device=str(bench.loaded.device), on_progress=bench.on_progress
+        )
+        companion = load_generator(result.folder)
+        return Source(companion, bench.reader(), generator_key(companion))
+
+    return CompanionRung(load, files.sha256_json(identity), arch, COMPANIONS[arch])

@@ -1,0 +1,191 @@
+"""Scoring adapters with EleutherAI's lm-evaluation-harness, on the base that is loaded already (extra ``lm-eval``)."""
+
+import io
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from icmlora_cli.errors import IcmloraError, NotFound, UsageFault
+from icmlora_cli.lm.load import LoadedBase, quiet_transformers
+from icmlora_cli.weights.adapter import Adapter
+from icmlora_cli.weights.merge import merged
+from icmlora_cli.workflows.progress import OnProgress, Progress, silent
+
+if TYPE_CHECKING:
+    from lm_eval.tasks import TaskManager
+
+
+@dataclass(frozen=True)
+class HarnessFigure:
+    """One metric of a task.
+
+    Args:
+        value: as lm-eval gives it.
+        stderr: its standard error; None where lm-eval has none.
+        higher_is_better: None where the task does not say.
+    """
+
+    value: float
+    stderr: float | None
+    higher_is_better: bool | None
+
+
+@dataclass(frozen=True)
+class HarnessResult:
+    """What lm-eval found.
+
+    Args:
+        figures: name of the adapter to lm-eval's task (or group) to metric; a metric is ``exact_match``, or with the
+            filter that lm-eval puts before it ``exact_match,strict-match``.
+        samples: documents scored of each task.
+        version: of lm-eval.
+        limit: documents a task, at most; None for all.
+        seconds: wall time.
+    """
+
+    figures: Mapping[str, Mapping[str, Mapping[str, HarnessFigure]]]
+    samples: Mapping[str, int]
+    version: str
+    limit: int | None
+    seconds: float
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the JSON form."""
+        figures = {
+            name: {
+                task: {metric: dict(vars(figure)) for metric, figure in found.items()} for task, found in tasks.items()
+            }
+            for name, tasks in self.figures.items()
+        }
+        return dict(vars(self)) | {"figures": figures, "samples": dict(self.samples)}
+
+
+def run(
+    adapters: Mapping[str, Adapter | None],
+    loaded: LoadedBase,
+    tasks: Sequence[str],
+    *,
+    include_path: Path | None = None,
+    limit: int | None = None,
+    num_fewshot: int | None = None,
+    batch_size: int = 8,
+    max_length: int | None = None,
+    on_progress: OnProgress = silent,
+) -> HarnessResult:
+    """Score each adapter on lm-eval's tasks; nothing is written to stdout or stderr.
+
+    Args:
+        adapters: by name, in order; None is the base itself. Each is merged while it is scored.
+        loaded: the base; its weights are what they were afterwards.
+        tasks: names or patterns of lm-eval's tasks, groups and tags.
+        include_path: a folder with task files of one's own. A task file can run Python code of its folder.
+        limit: documents a task, at most; all by default.
+        num_fewshot: examples in each prompt; what the task says by default.
+        batch_size: requests a forward pass.
+        max_length: tokens that the model reads at once; by default as many as it was made for.
+        on_progress: told of each adapter.
+
+    Raises:
+        IcmloraError: if lm-eval is not installed, or fails (such as at a dataset that cannot be fetched).
+        NotFound: if there is no such task.
+        UsageFault: if no task is named, or ``include_path`` is no folder.
+    """
+    started = time.monotonic()
+    if not tasks:
+        raise UsageFault("no task of lm-eval is named", hint="such as: --lm-eval hellaswag")
+    if include_path is not None and not include_path.is_dir():
+        raise UsageFault(f"there is no folder {str(include_path)!r}", where=str(include_path.absolute()))
+    with _quiet():
+        hflm, simple_evaluate, manager, version = _harness(include_path)
+        names = _checked(manager, tasks)
+        model = hflm(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size, max_length=max_length)
+    figures: dict[str, Mapping[str, Mapping[str, HarnessFigure]]] = {}
+    samples: dict[str, int] = {}
+    for index, (name, adapter) in enumerate(adapters.items()):
+        on_progress(Progress("lm-eval", name, index, len(adapters), ", ".join(names)))
+        with merged(loaded.model, adapter), _quiet():
+            try:
+                found = simple_evaluate(
+                    model=model,
+                    tasks=names,
+                    task_manager=manager,
+                    limit=limit,
+                    num_fewshot=num_fewshot,
+                    log_samples=False,
+                )
+            except Exception as error:  # tasks run code of many authors, which may raise anything
+                raise _failed(names, error) from error
+        figures[name] = _figures(found)
+        samples |= {task: int(counts["effective"]) for task, counts in found.get("n-samples", {}).items()}
+    on_progress(Progress("lm-eval", ", ".join(names), len(adapters), len(adapters)))
+    return HarnessResult(figures, samples, version, limit, time.monotonic() - started)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep lm-eval's bars and remarks, and what tasks print, from the terminal; leave torch's random numbers alone."""
+    nowhere = io.StringIO()
+    with redirect_stdout(nowhere), redirect_stderr(nowhere), quiet_transformers(), torch.random.fork_rng(devices=[]):
+        yield
+
+
+def _harness(include_path: Path | None) -> "tuple[Any, Any, TaskManager, str]":
+    """Return lm-eval's model class, its entry point, its tasks, and its version."""
+    try:
+        from importlib.metadata import version
+
+        from lm_eval import simple_evaluate
+        from lm_eval.models.huggingface import HFLM
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise IcmloraError(
+            f"lm-evaluation-harness cannot be imported: {error}", hint='pip install "icmlora[lm-eval]"'
+        ) from error
+    manager = TaskManager(include_path=None if include_path is None else str(include_path))
+    return HFLM, simple_evaluate, manager, version("lm_eval")
+
+
+def _checked(manager: "TaskManager", tasks: Sequence[str]) -> list[str]:
+    """Return the names that lm-eval knows, patterns spelled out."""
+    names: list[str] = []
+    for task in tasks:
+        found = sorted(manager.match_tasks([task]))
+        if not found:
+            close = get_close_matches(task, manager.all_tasks, n=5)
+            raise NotFound(
+                f"lm-eval has no task {task!r}" + (f"; close: {', '.join(close)}" if close else ""),
+                hint="all of them: lm-eval ls tasks; a folder of your own: --lm-eval-include FOLDER",
+            )
+        names += [name for name in found if name not in names]
+    return names
+
+
+def _failed(names: Sequence[str], error: Exception) -> IcmloraError:
+    lines = str(error).strip().splitlines()
+    return IcmloraError(
+        f"lm-eval failed on {', '.join(names)}: {type(error).__name__}: {lines[0] if lines else 'it says no more'}",
+        hint="a task fetches its dataset from the hub unless that is in the cache or its files are local; "
+        "try the task alone: lm-eval run --tasks ... --limit 2",
+    )
+
+
+def _figures(found: Mapping[str, Any]) -> dict[str, dict[str, HarnessFigure]]:
+    """Return the numbers of lm-eval's ``results``, whose keys are ``metric,filter`` and ``metric_stderr,filter``."""
+    figures: dict[str, dict[str, HarnessFigure]] = {}
+    for task, results in found["results"].items():
+        higher = found.get("higher_is_better", {}).get(task, {})
+        for key, value in results.items():
+            metric, _, filtered = key.partition(",")
+            if not isinstance(value, int | float) or metric.endswith("_stderr") or not filtered:
+                continue
+            stderr = results.get(f"{metric}_stderr,{filtered}")
+            figures.setdefault(task, {})[metric if filtered == "none" else key] = HarnessFigure(
+                float(value), float(stderr) if isinstance(stderr, int | float) else None, higher.get(metric)
+            )
+    return figures

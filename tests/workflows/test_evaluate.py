@@ -1,0 +1,241 @@
+"""Eval: what the result holds, that it resumes to the same file, and that its figures are what counting gives."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe, TrainRecipe, VectorRecipe
+from icmlora_cli.errors import AlreadyExists, SpecFault, UsageFault
+from icmlora_cli.lm.load import load_base
+from icmlora_cli.registry.adapters import AdapterStore
+from icmlora_cli.registry.bases import Base
+from icmlora_cli.registry.examples import Example
+from icmlora_cli.registry.home import Home
+from icmlora_cli.registry.task_file import TaskSpec
+from icmlora_cli.registry.tasks import Task, TaskStore
+from icmlora_cli.report.result import read_result
+from icmlora_cli.weights.adapter import read_adapter
+from icmlora_cli.weights.merge import merged
+from icmlora_cli.workflows import evaluate, harvest, train
+from icmlora_cli.workflows.progress import Progress
+
+HARVEST = HarvestRecipe(steps=40, batch_size=6, learning_rate=3e-2, keep=1, rank=2)
+TRAIN = TrainRecipe(
+    steps=200, batch_size=8, learning_rate=3e-3, hidden_dim=48, code_dim=16, latent_dim=4,
+    vectors=VectorRecipe(draws=3, shots=2),
+)  # fmt: skip
+SURE = (
+    "base", "described", "in-context", "average", "nearest", "nearest-shots", "weighted", "multi-task", "noise",
+    "random-text", "swapped-text", "generated", "generated-shots", "best-of", "harvested",
+)  # fmt: skip  # all that no clock decides and that need no further generator
+RECIPE = EvalRecipe(rungs=SURE, shots=3, samples=2, multi_task_steps=10, limit=6, resamples=100, outputs=2)
+
+
+def register(home: Home, name: str, word: str, *, family: str | None = None, split: str = "train") -> Task:
+    rows = [{"input": f"{name} {index}", "output": word if index % 3 else "ox"} for index in range(40)]
+    spec = TaskSpec.model_validate(
+        {"name": name, "description": f"Say {word} or ox, by {name}.", "examples": rows, "split": split}
+        | ({"family": family} if family else {})
+    )
+    return TaskStore(home).add(spec, [Example(**row) for row in rows])[0]
+
+
+@pytest.fixture
+def place(llama_base: Base, home: Home) -> tuple[tuple[Task, ...], Path]:
+    """Two tasks that a generator learned and two unseen ones."""
+    seen = (register(home, "cats", "cat", family="animals"), register(home, "dogs", "dog", family="animals"))
+    unseen = (
+        register(home, "owls", "owl", family="animals", split="unseen"),
+        register(home, "tins", "tin", family="metals", split="unseen"),
+    )
+    harvest.run((*seen, unseen[0]), llama_base, HARVEST, home, device="cpu")
+    return (*seen, *unseen), train.run(seen, llama_base, TRAIN, home, device="cpu").folder
+
+
+Place = tuple[tuple[Task, ...], Path]
+
+
+def score(place: Place, base: Base, home: Home, out: Path, recipe: EvalRecipe = RECIPE) -> evaluate.EvalResult:
+    tasks, folder = place
+    return evaluate.run(tasks, base, recipe, home, generator_folder=folder, out=out, device="cpu")
+
+
+def test_the_result_holds_every_rung_for_every_task(place: Place, llama_base: Base, home: Home, tmp_path: Path) -> None:
+    done = score(place, llama_base, home, tmp_path / "out")
+    result = done.result
+    assert read_result(tmp_path / "out") == result
+    assert {path.name for path in done.folder.iterdir()} == {
+        "cells", "result.json", "table.md", "report.html", "timings.json",
+    }  # fmt: skip
+    assert [rung.name for rung in result.rungs] == list(SURE)
+    assert done.scored == len(result.cells) == 4 * len(SURE)
+    assert {task.name: task.part for task in result.tasks} == {
+        "cats": "seen", "dogs": "seen", "owls": "unseen combination", "tins": "unseen family",
+    }  # fmt: skip
+    missing = [(cell.task, cell.rung) for cell in result.cells if cell.reason is not None]
+    assert missing == [("tins", "harvested")]
+    for cell in result.cells:
+        if cell.reason is None:
+            assert set(cell.figures) == {"exact_match", "f1", "nll"} and len(cell.outputs) == 2
+            assert all(
+                item.low <= item.value + 1e-9 and item.value <= item.high + 1e-9 for item in cell.figures.values()
+            )
+            assert cell.figures["f1"].value >= cell.figures["exact_match"].value - 1e-9
+    weights = {rung for rung in SURE if rung not in ("base", "described", "in-context")}
+    for task in ("cats", "dogs", "owls"):
+        found = {cell.rung: cell.reconstruction for cell in result.cells if cell.task == task}
+        assert {rung for rung, item in found.items() if item is not None} == weights
+        oracle, generated = found["harvested"], found["generated"]
+        assert oracle is not None and oracle.all.error < 1e-5 and oracle.all.cosine == pytest.approx(1.0)
+        assert (
+            generated is not None
+            and set(generated.by_type) == {"q_proj", "v_proj"}
+            and set(generated.by_layer) == {0, 1}
+        )
+    means = {(item.part, item.rung, item.metric): item for item in result.means}
+    assert means["seen", "harvested", "nll"].recovered is not None
+    assert means["seen", "harvested", "nll"].recovered.value == pytest.approx(1.0)
+    assert means["seen", "generated", "nll"].figure.value == pytest.approx(
+        sum(result.cell(task, "generated").figures["nll"].value for task in ("cats", "dogs")) / 2
+    )
+    assert means["unseen family", "generated", "nll"].recovered is None
+    assert {item.against for item in result.comparisons if item.rung == "generated"} == set(SURE) - {"generated"}
+    assert {item.part for item in result.text_specific} == {"seen", "unseen combination", "unseen family"}
+    near = {task.name: task.neighbour for task in result.tasks}
+    assert all(item is not None and item.task in ("cats", "dogs") for item in near.values())
+    assert near["cats"] is not None and near["cats"].task == "cats" and near["cats"].distance < 0.5
+    assert result.vectors is not None and len(result.vectors.points) == 8
+    assert result.adapters is not None and len(result.adapters.points) == 3 + 4
+    assert result.storage is not None and result.storage.tasks == 2
+    assert result.generator is not None and result.generator.curve[0][1]["reconstruction"] > 0
+    table = (done.folder / "table.md").read_text(encoding="utf-8")
+    assert all(f"| {rung} |" in table for rung in SURE) and "not harvested" in table
+
+
+def test_exact_match_equals_an_independent_count(place: Place, llama_base: Base, home: Home, tmp_path: Path) -> None:
+    tasks, _ = place
+    result = score(place, llama_base, home, tmp_path / "out").result
+    loaded = load_base(llama_base, device="cpu")
+    for task in tasks[:3]:
+        record = AdapterStore(home).latest(llama_base, task)
+        right, examples = 0, task.examples("test")[:6]
+        with merged(loaded.model, read_adapter(record.last)):
+            for example in examples:
+                ids = torch.tensor([loaded.tokenizer.encode(f"Q: {example.input}\nA:")])
+                wanted = loaded.tokenizer.encode(f" {example.output}\n")
+                out = loaded.model.generate(
+                    ids, attention_mask=torch.ones_like(ids), max_new_tokens=len(wanted), do_sample=False,
+                    pad_token_id=0,
+                )  # fmt: skip
+                right += out[0, ids.shape[1] :].tolist() == wanted
+        assert result.cell(task.name, "harvested").figures["exact_match"].value == pytest.approx(right / len(examples))
+    assert result.cell("cats", "harvested").figures["exact_match"].value > 0  # or nothing was counted
+
+
+@pytest.mark.parametrize("stop_at", [("cats", "base"), ("cats", "multi-task"), ("owls", "best-of")])
+def test_a_stopped_evaluation_goes_on_and_writes_the_same_result(
+    place: Place, llama_base: Base, home: Home, tmp_path: Path, stop_at: tuple[str, str]
+) -> None:
+    tasks, folder = place
+    whole = score(place, llama_base, home, tmp_path / "whole")
+
+    def stop(progress: Progress) -> None:
+        if (progress.label, progress.detail) == stop_at:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "broken"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.run(tasks, llama_base, RECIPE, home, generator_folder=folder, out=out, device="cpu", on_progress=stop)
+    assert not (out / "result.json").exists()
+    half = next(iter(out.rglob("*.json")), None)
+    if half is not None:
+        half.write_text(half.read_text(encoding="utf-8")[:-20], encoding="utf-8")  # as if written by halves
+    resumed = score(place, llama_base, home, out)
+    assert (out / "result.json").read_bytes() == (tmp_path / "whole" / "result.json").read_bytes()
+    assert (out / "table.md").read_bytes() == (tmp_path / "whole" / "table.md").read_bytes()
+    assert resumed.scored == whole.scored - max(0, done_before(stop_at) - (half is not None))
+    assert score(place, llama_base, home, out).scored == 0
+
+
+def done_before(stop_at: tuple[str, str]) -> int:
+    return ["cats", "dogs", "owls", "tins"].index(stop_at[0]) * len(SURE) + SURE.index(stop_at[1])
+
+
+def test_what_changed_is_scored_again_and_no_more(place: Place, llama_base: Base, home: Home, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    few = RECIPE.model_copy(update={"rungs": ("base", "average", "generated", "harvested")})
+    assert score(place, llama_base, home, out, few).scored == 16
+    more = few.model_copy(update={"rungs": ("base", "noise", "average", "generated", "harvested")})
+    assert score(place, llama_base, home, out, more).scored == 4
+    again = few.model_copy(update={"limit": 5})
+    assert score(place, llama_base, home, out, again).scored == 16
+    harvest.run(place[0][:1], llama_base, HARVEST.model_copy(update={"seed": 1}), home, device="cpu")
+    assert (
+        score(place, llama_base, home, out, again).scored == 4 + 3
+    )  # all that is compared with it, and the average everywhere
+
+
+def test_described_is_another_protocol(place: Place, llama_base: Base, home: Home, tmp_path: Path) -> None:
+    described = RECIPE.model_copy(update={"protocol": "described"})
+    bare = score(place, llama_base, home, tmp_path / "bare").result
+    told = score(place, llama_base, home, tmp_path / "told", described).result
+    assert (bare.protocol, told.protocol) == ("bare", "described")
+    assert "described" not in [rung.name for rung in told.rungs]
+    assert told.cell("cats", "base").figures == bare.cell("cats", "described").figures
+    for rung in ("average", "harvested", "generated", "in-context"):
+        assert told.cell("cats", rung).figures["nll"] != bare.cell("cats", rung).figures["nll"]
+
+
+def test_a_near_duplicate_is_told(place: Place, llama_base: Base, home: Home, tmp_path: Path) -> None:
+    tasks, folder = place
+    rows = [{"input": f"cats {index}", "output": "cat" if index % 3 else "ox"} for index in range(40)]
+    spec = TaskSpec.model_validate(
+        {"name": "kittens", "description": "Something else.", "examples": rows, "split": "unseen"}
+    )
+    twin, _ = TaskStore(home).add(spec, [Example(**row) for row in rows])
+    recipe = RECIPE.model_copy(update={"rungs": ("base", "generated")})
+    done = evaluate.run(
+        (*tasks, twin), llama_base, recipe, home, generator_folder=folder, out=tmp_path / "out", device="cpu"
+    )
+    found = {task.name: task.similar for task in done.result.tasks}
+    assert found["kittens"] is not None and found["kittens"].duplicate and found["kittens"].task == "cats"
+    assert found["kittens"].examples == 1.0
+    assert found["owls"] is not None and not found["owls"].duplicate and found["owls"].examples == 0.0
+    assert found["cats"] is None
+    assert {task.name: task.part for task in done.result.tasks}["kittens"] == "unseen"
+
+
+def test_without_a_generator(place: Place, llama_base: Base, home: Home, tmp_path: Path) -> None:
+    done = evaluate.run(place[0], llama_base, RECIPE, home, generator_folder=None, out=tmp_path / "out", device="cpu")
+    names = [rung.name for rung in done.result.rungs]
+    assert "harvested" in names and "generated" not in names
+    assert done.result.generator is None and done.result.storage is None and done.result.adapters is not None
+    assert {task.part for task in done.result.tasks if task.name in ("cats", "dogs")} == {"seen"}
+
+
+def test_bad_input(place: Place, llama_base: Base, home: Home, tmp_path: Path) -> None:
+    with pytest.raises(UsageFault, match="no task to score"):
+        evaluate.run((), llama_base, RECIPE, home, generator_folder=None, device="cpu")
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "thesis.txt").write_text("years of work", encoding="utf-8")
+    with pytest.raises(AlreadyExists, match="holds no evaluation"):
+        score(place, llama_base, home, taken)
+    assert [path.name for path in taken.iterdir()] == ["thesis.txt"]
+    only = RECIPE.model_copy(update={"rungs": ("generated",)})
+    with pytest.raises(UsageFault, match="without a generator"):
+        evaluate.run(place[0], llama_base, only, home, generator_folder=None, out=tmp_path / "o", device="cpu")
+
+
+def test_recipes_of_rungs(tmp_path: Path) -> None:
+    from icmlora_cli.config.recipes import resolve
+
+    file = tmp_path / "mine.yaml"
+    file.write_text("rungs: [harvested, base]\n", encoding="utf-8")
+    assert resolve(EvalRecipe, file, "eval", {}).rungs == ("base", "harvested")
+    file.write_text("rungs: [bass]\n", encoding="utf-8")
+    with pytest.raises(SpecFault) as caught:
+        resolve(EvalRecipe, file, "eval", {})
+    assert "no rung 'bass'" in str(json.dumps(caught.value.faults))
