@@ -10,6 +10,9 @@ from icmlora_cli.cli.options import DEFAULT_BASE, Base, Device, Json, Offline, Q
 from icmlora_cli.cli.out import Out, session
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
     from icmlora_cli.registry.generators import GeneratorStore
     from icmlora_cli.report.result import Result
     from icmlora_cli.workflows.evaluate import EvalResult
@@ -35,6 +38,12 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Test examples a task, at most.")] = None,
     shots: Annotated[int | None, typer.Option("--shots", min=2, help="Examples that few-shot rungs see.")] = None,
+    lm_eval: Annotated[
+        str | None, typer.Option("--lm-eval", help="Score on TASK[,TASK] of lm-eval too (extra icmlora[lm-eval]).")
+    ] = None,
+    lm_eval_include: Annotated[
+        Path | None, typer.Option("--lm-eval-include", help="Folder of further lm-eval task files; they can run code.")
+    ] = None,
     seed: Seed = None,
     device: Device = None,
     offline: Offline = False,
@@ -59,12 +68,16 @@ def evaluate(
         folder = _generator(GeneratorStore(home), generator)
         from icmlora_cli.workflows.base import resolve as resolve_base
         from icmlora_cli.workflows.evaluate import run
+        from icmlora_cli.workflows.harness import HarnessRequest
 
+        names = tuple(name.strip() for name in (lm_eval or "").split(",") if name.strip())
+        asked = HarnessRequest(names, lm_eval_include, limit) if names else None
         with printer.progress() as on_progress:
             found = resolve_base(base, home, offline=offline, on_progress=on_progress)
             done = run(
-                chosen, found, settings, home, generator_folder=folder, out=out, device=device, on_progress=on_progress
-            )
+                chosen, found, settings, home, generator_folder=folder, out=out, lm_eval=asked, device=device,
+                on_progress=on_progress,
+            )  # fmt: skip
         printer.result(eval_dict(done))
         print_ladder(printer, done)
         if folder is None:
@@ -99,6 +112,7 @@ def eval_dict(done: "EvalResult") -> dict[str, object]:
         ],
         "means": [mean.model_dump(mode="json") for mean in result.means],
         "text_specific": [item.model_dump(mode="json") for item in result.text_specific],
+        "lm_eval": done.lm_eval,
         "scored": done.scored,
         "seconds": done.seconds,
     }
@@ -119,9 +133,23 @@ def print_ladder(out: Out, done: "EvalResult") -> None:
     lift = text_table(result)
     if lift.rows:
         out.table(lift.headers, lift.rows, title=lift.title)
+    if done.lm_eval is not None:
+        rows = lm_eval_rows(done.lm_eval)
+        out.table(("task", "rung", "lm-eval task", "metric", "value"), rows, title="lm-eval")
     _remarks(out, result)
     out.line(str(done.folder) if out.quiet else f"all tables, figures and outputs: {_shown(done.folder)}")
     out.note(f"look at it: icmlora report open {_shown(done.folder)}")
+
+
+def lm_eval_rows(found: "Sequence[Mapping[str, Any]]") -> list[tuple[str, ...]]:
+    """Return a row an adapter, task of lm-eval and metric."""
+    rows: list[tuple[str, ...]] = []
+    for item in found:
+        for name, metrics in item["scores"].items():
+            for metric, figure in metrics.items():
+                error = "" if figure["stderr"] is None else f" ± {figure['stderr']:.4f}"
+                rows.append((item["task"] or "-", item["rung"], name, metric, f"{figure['value']:.4f}{error}"))
+    return rows
 
 
 def _shown(folder: Path) -> str:

@@ -26,7 +26,7 @@ BETAS = (1e-4, 2e-2)
 SAMPLING_STEPS = 50  # of DDIM
 DRAWS = 8  # (t, eps) for each latent of a batch: the denoiser is small beside what a batch costs
 CHANNELS = (64, 128)  # of the convolutions, from the parameters inwards: few and wide, which learns much faster
-STRIDES = (16, 8)  # so that no layer has fewer features than there are parameters
+STRIDES = (32, 4)  # so that no layer has fewer features than there are parameters
 FOLD = math.prod(STRIDES)
 ENCODE_AT_ONCE = 16  # adapters
 

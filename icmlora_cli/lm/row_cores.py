@@ -55,9 +55,7 @@ class RowCores:
             cores: [B, modules, R, R], of the dtype to compute in; row b of every batch gets cores[b]. A batch of one
                 core serves all rows. Modules whose frame is narrower use the leading part.
         """
-        handles = [
-            module.register_forward_hook(self._hook(index, cores)) for index, module in enumerate(self.modules)
-        ]
+        handles = [module.register_forward_hook(self._hook(index, cores)) for index, module in enumerate(self.modules)]
         try:
             yield
         finally:

@@ -18,9 +18,11 @@ from icmlora_cli.registry.tasks import Task
 from icmlora_cli.report.html import write_report
 from icmlora_cli.report.result import RESULT, Result, write_result
 from icmlora_cli.report.tables import TABLE, markdown
+from icmlora_cli.workflows import harness
 from icmlora_cli.workflows.cells import RawCell, Scorer, read_cell, write_cell
 from icmlora_cli.workflows.compose import compose, oracle, oracle_record
 from icmlora_cli.workflows.gen import check_base
+from icmlora_cli.workflows.harness import HarnessRequest
 from icmlora_cli.workflows.ladder import Bench, bench, ladder, seen_tasks
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
@@ -36,12 +38,14 @@ class EvalResult:
         folder: holds ``result.json``, ``table.md``, ``report.html``, ``timings.json`` and ``cells/``.
         result: what ``result.json`` holds.
         scored: cells that this run scored; the others were there from an earlier one.
+        lm_eval: what lm-eval's tasks gave, a row an adapter; None where it was not asked.
         seconds: wall time of this run.
     """
 
     folder: Path
     result: Result
     scored: int
+    lm_eval: list[dict[str, object]] | None
     seconds: float
 
 
@@ -59,6 +63,7 @@ def run(
     *,
     generator_folder: Path | None,
     out: Path | None = None,
+    lm_eval: HarnessRequest | None = None,
     device: str | None = None,
     on_progress: OnProgress = silent,
 ) -> EvalResult:
@@ -74,6 +79,7 @@ def run(
         home: the registry.
         generator_folder: the generator to score; None leaves its rungs out.
         out: the result folder; None takes ``default_folder``.
+        lm_eval: tasks of lm-eval on which base, generated and harvested adapters are scored as well.
         device: where the base runs.
         on_progress: told of each task and rung.
 
@@ -116,7 +122,8 @@ def run(
         on_progress(Progress("eval", context.task.name, len(rungs), len(rungs), "", index + 1, len(tasks)))
     result = compose(shared, contexts, rungs, cells)
     _write(folder, result, cells)
-    return EvalResult(folder, result, scored, time.monotonic() - started)
+    harnessed = None if lm_eval is None else harness.run(shared, tasks, lm_eval, folder)
+    return EvalResult(folder, result, scored, harnessed, time.monotonic() - started)
 
 
 def context_of(task: Task, shared: Bench) -> TaskContext:
