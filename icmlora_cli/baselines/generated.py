@@ -25,7 +25,7 @@ WORDS = (
 
 
 def condition_vectors(
-    reader: VectorReader, text: str | None, examples: Sequence[Example]
+    reader: VectorReader, text: str | None, examples: Sequence[Example], kind: str = "plain"
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Return the task vectors of a text and of examples, each fp32 [hidden] or None.
 
@@ -36,10 +36,13 @@ def condition_vectors(
         reader: reads from the generator's base.
         text: the task in words, if any.
         examples: demonstrations, if any.
+        kind: of the task's template; the examples of ``text`` are passages, and read together.
     """
     words = None if text is None else reader.text(text)
     if len(examples) < 2:
         return words, None
+    if kind == "text":
+        return words, reader.passages([example.output for example in examples])
     rows = [
         reader.demonstrations([*examples[:index], *examples[index + 1 :]], example.input)
         for index, example in enumerate(examples)
@@ -53,6 +56,7 @@ def generate_adapter(
     text: str | None,
     examples: Sequence[Example] = (),
     *,
+    kind: str = "plain",
     seed: int | None = None,
 ) -> Adapter:
     """Return the adapter of a task text and, where given, of demonstrations.
@@ -62,9 +66,10 @@ def generate_adapter(
         reader: reads task vectors from the generator's base.
         text: the task in words; None leaves the slot empty.
         examples: two or more demonstrations, or none.
+        kind: of their template.
         seed: of z; None takes the prior's mean.
     """
-    words, shown = condition_vectors(reader, text, examples)
+    words, shown = condition_vectors(reader, text, examples, kind)
     return generator.generate(words, shown, seed=seed)
 
 
@@ -82,9 +87,9 @@ class Source:
     reader: VectorReader
     key: str
 
-    def make(self, text: str | None, examples: Sequence[Example] = (), *, seed: int | None = None) -> Adapter:
-        """Return the adapter of a text and of examples."""
-        return generate_adapter(self.generator, self.reader, text, examples, seed=seed)
+    def make(self, text: str | None, examples: Sequence[Example] = (), *, kind: str = "plain") -> Adapter:
+        """Return the adapter of a text and of examples, written by a template of a kind."""
+        return generate_adapter(self.generator, self.reader, text, examples, kind=kind)
 
     def seconds(self, context: TaskContext) -> float:
         """Return the wall time of generating the task's adapter from its text, read anew rather than from the cache."""
@@ -140,7 +145,8 @@ class GeneratedRung:
         """
         if self.with_shots and len(context.shots) < 2:
             raise Unavailable("the task has fewer than two training examples to show")
-        return self.source.make(self.text_of(context), context.shots if self.with_shots else ())
+        shots = context.shots if self.with_shots else ()
+        return self.source.make(self.text_of(context), shots, kind=context.task.template.kind)
 
     def serve(self, context: TaskContext) -> Served:
         """Return the generated adapter, and the text where it is not the task's own."""
@@ -217,7 +223,7 @@ class BestOfRung:
         """
         if len(context.shots) < 2:
             raise Unavailable("the task has fewer than two training examples to choose with")
-        words, shown = condition_vectors(self.source.reader, context.text, context.shots)
+        words, shown = condition_vectors(self.source.reader, context.text, context.shots, context.task.template.kind)
         seeds: list[int | None] = [None, *range(self.seed, self.seed + self.samples - 1)]
         candidates = [self.source.generator.generate(words, shown, seed=seed) for seed in seeds]
         scores = [self.judge(context, candidate) for candidate in candidates]

@@ -66,7 +66,7 @@ def copy(
 @app.command(epilog="Example: icmlora recipe validate my-train.yaml --kind train")
 def validate(
     name: Name,
-    kind: Annotated[str, typer.Option("--kind", "-k", help="harvest or train.")],
+    kind: Annotated[str, typer.Option("--kind", "-k", help="harvest, train, eval, or tasks (a task file).")],
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -75,8 +75,16 @@ def validate(
         from icmlora_cli.config.recipes import KINDS, resolve
         from icmlora_cli.errors import UsageFault
 
+        if kind == "tasks":
+            from icmlora_cli.config.recipes import recipe_path
+            from icmlora_cli.registry.task_file import read_task_file
+
+            names = [task.name for task in read_task_file(recipe_path(name, kind))]
+            out.result({"name": str(name), "kind": kind, "values": {"tasks": names}})
+            out.line(str(name) if quiet else f"{name}: a good task file with {len(names)} tasks")
+            return
         if kind not in KINDS:
-            raise UsageFault(f"there is no kind of recipe {kind!r}", hint=f"--kind {' or '.join(KINDS)}")
+            raise UsageFault(f"there is no kind of recipe {kind!r}", hint=f"--kind {', '.join(KINDS)} or tasks")
         recipe = resolve(KINDS[kind], name, kind, {})
         out.result({"name": str(name), "kind": kind, "values": recipe.model_dump(mode="json")})
         out.line(str(name) if quiet else f"{name}: a good {kind} recipe")

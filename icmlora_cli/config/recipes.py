@@ -165,6 +165,7 @@ class EvalRecipe(RecipeModel):
         multi_task_steps: optimizer steps of the LoRA that is trained on all tasks.
         tune_seconds: wall time of ``tuned`` for a task.
         train_baselines: train the ``conv1d`` and ``p-diff`` generators where they are not there yet.
+        baseline_steps: optimizer steps of that; null takes those of the recipes ``train/conv1d`` and ``train/p-diff``.
         outputs: test examples whose outputs the result shows, for each task and rung.
         resamples: of the bootstrap.
         seed: of shots, noise, samples and resamples.
@@ -179,6 +180,7 @@ class EvalRecipe(RecipeModel):
     multi_task_steps: Count = 300
     tune_seconds: Positive = 60.0
     train_baselines: bool = True
+    baseline_steps: Count | None = None
     outputs: Annotated[int, Field(ge=0)] = 8
     resamples: Annotated[int, Field(ge=100)] = 1000
     seed: Seed = 0

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 
 from icmlora_cli.errors import IcmloraError, NotFound
+from icmlora_cli.registry.metrics import GROUP, installed_metrics
 
-GROUP = "icmlora.metrics"
 Metric = Callable[[list[str], list[str]], Sequence[float]]
 
 
@@ -22,11 +22,6 @@ def token_f1(written: str, expected: str) -> float:
     if not one or not two:
         return float(one == two)
     return 2 * common / (len(one) + len(two))
-
-
-def installed_metrics() -> tuple[str, ...]:
-    """Return the names of the metrics that installed packages add."""
-    return tuple(sorted({point.name for point in entry_points(group=GROUP)}))
 
 
 def load_metric(name: str) -> Metric:

@@ -20,6 +20,7 @@ from pydantic import (
 from icmlora_cli.config.spec_yaml import YamlDocument, faults_of, load_yaml
 from icmlora_cli.errors import SpecFault
 from icmlora_cli.registry.home import NAME
+from icmlora_cli.registry.metrics import TEXT_METRICS, checked_metric
 from icmlora_cli.registry.source_specs import (
     BUILTIN_COUNT,
     BuiltinSource,
@@ -59,8 +60,7 @@ __all__ = [
 ]
 
 VERBATIM = ("input", "output", "text", "prompt", "answer")
-Metric = Literal["exact_match", "nll", "bits_per_character", "perplexity"]
-TEXT_METRICS = ("bits_per_character", "perplexity")
+Metric = Annotated[str, AfterValidator(checked_metric)]
 
 
 def _name(value: str) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from icmlora_cli.errors import CorruptFile
 from icmlora_cli.registry.examples import Example
 from icmlora_cli.registry.splits import Part
-from icmlora_cli.registry.task_file import Metric, Template, TemplateSpec
+from icmlora_cli.registry.task_file import Template, TemplateSpec
 
 SCHEMA = "icmlora.task/1"
 MANIFEST = "task.json"
@@ -91,7 +91,7 @@ class _Manifest(BaseModel):
     name: str
     descriptions: list[str]
     template: _Template
-    metric: Metric
+    metric: str  # one of a package that is gone is told when it is needed
     split: Literal["train", "unseen"]
     splits: dict[str, float]
     licence: str | None

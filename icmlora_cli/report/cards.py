@@ -35,7 +35,11 @@ def adapter_card(
         seed: seed of the sample; None for the prior's mean.
         licences: of the generator's training data.
     """
-    z = "the mean of the prior" if seed is None else f"a sample of the prior with seed {seed}"
+    z = (
+        "its default (the mean of the prior, where there is one)"
+        if seed is None
+        else f"a sample of the prior with seed {seed}"
+    )
     metadata = {"base_model": base_model, "library_name": "peft", "tags": ["lora", "peft", "icmlora", "generated"]}
     body = [
         "# A generated LoRA adapter",

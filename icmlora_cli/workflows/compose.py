@@ -185,7 +185,9 @@ def _vector_map(bench: Bench, contexts: Sequence[TaskContext], parts: Mapping[st
     rows: list[tuple[str, str]] = []
     blocks: list[torch.Tensor] = []
     texts = [reader.text(context.text) for context in contexts]
-    shown = [(context, condition_vectors(reader, None, context.shots)[1]) for context in contexts]
+    shown = [
+        (context, condition_vectors(reader, None, context.shots, context.task.template.kind)[1]) for context in contexts
+    ]
     there = [(context, vector) for context, vector in shown if vector is not None]
     for kind, pairs in (("text", list(zip(contexts, texts, strict=True))), ("demonstrations", there)):
         if len(pairs) < 2:

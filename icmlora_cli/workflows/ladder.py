@@ -21,14 +21,12 @@ from icmlora_cli.baselines.harvested import AverageRung, HarvestedRung, Library,
 from icmlora_cli.baselines.prompting import BaseRung, DescribedRung, InContextRung
 from icmlora_cli.baselines.rung import Rung, TaskContext, Unavailable
 from icmlora_cli.baselines.tuned import MultiTaskRung, TunedRung
-from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe, TrainRecipe, VectorRecipe
+from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe, TrainRecipe, VectorRecipe, resolve
 from icmlora_cli.errors import NotFound
 from icmlora_cli.generator.checkpoint import Generator, load_generator
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.task_vector import VectorReader
-from icmlora_cli.registry import files
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
-from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.generators import GeneratorStore
 from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.tasks import Task, TaskStore
@@ -219,15 +217,17 @@ def _nearest(bench: Bench, name: str) -> NearestRung:
     @cache
     def neighbours() -> Neighbours:
         vectors = [
-            reader.draws(task.examples("train"), seed=bench.recipe.seed).mean(0) if shown else reader.text(text)
-            for task, text in ((task, task.descriptions[0]) for task in harvested)
+            reader.draws(task.examples("train"), seed=bench.recipe.seed, kind=task.template.kind).mean(0)
+            if shown
+            else reader.text(task.descriptions[0])
+            for task in harvested
         ]
         return Neighbours(tuple(task.name for task in harvested), torch.stack(vectors))
 
     def vector_of(context: TaskContext) -> torch.Tensor:
         if not shown:
             return reader.text(context.text)
-        vector = condition_vectors(reader, None, context.shots)[1]
+        vector = condition_vectors(reader, None, context.shots, context.task.template.kind)[1]
         if vector is None:
             raise Unavailable("the task has fewer than two training examples to show")
         return vector
@@ -242,26 +242,41 @@ def _in_order(library: Library, tasks: Sequence[Task]) -> tuple[AdapterRecord, .
 
 
 def _companion(bench: Bench, arch: str) -> CompanionRung | None:
-    """Return the rung of another architecture trained on the same harvest; None where the generator is of that one."""
+    """Return the rung of another architecture trained on the same harvest; None where the generator is of that one.
+
+    One that is there already under the companion's name is taken as it is, whatever its recipe, if it learned from the
+    same tasks; a missing one is trained by the shipped recipe of its architecture, with the generator's own seed and
+    vectors.
+    """
     if bench.generator is None or bench.folder is None or bench.generator.model.config.arch == arch:
         return None
-    recipe = TrainRecipe.model_validate(bench.generator.about["recipe"]).model_copy(update={"arch": arch})
+    own = TrainRecipe.model_validate(bench.generator.about["recipe"])
+    shipped = resolve(
+        TrainRecipe, Path(f"train/{arch}"), "train", {"seed": own.seed, "steps": bench.recipe.baseline_steps}
+    )
+    recipe = shipped.model_copy(update={"vectors": own.vectors})
     name = f"{bench.folder.name}.{arch}"
-    identity = [generator_key(bench.generator), arch, recipe.model_dump(mode="json")]
+    tasks = [task for task in bench.learned if task.name in bench.library.tasks]
+    store, base = GeneratorStore(bench.home), bench.loaded.base
+    complete = bool(tasks) and len(tasks) == len(seen_tasks(bench.generator))
+    if name in store.names():
+        key = str(store.about(name).get("key"))
+    else:
+        key = train.key_of(tasks, base, recipe, bench.home) if complete else "none"
 
     @cache
     def load() -> Source:
-        store = GeneratorStore(bench.home)
-        if not bench.recipe.train_baselines and name not in store.names():
-            raise Unavailable(f"not trained: icmlora train --arch {arch} --name {name}")
-        if not bench.library.records or len(bench.library.records) < len(seen_tasks(bench.generator)):
-            raise Unavailable("not all harvested adapters that the generator learned from are here")
-        tasks = [task for task in bench.learned if task.name in bench.library.tasks]
-        base: Base = bench.loaded.base
-        result = train.run(
-            tasks, base, recipe, bench.home, name=name, device=str(bench.loaded.device), on_progress=bench.on_progress
-        )
-        companion = load_generator(result.folder)
-        return Source(companion, bench.reader(), generator_key(companion))
+        if name not in store.names():
+            if not bench.recipe.train_baselines:
+                raise Unavailable(f"not trained: icmlora train --recipe train/{arch} --name {name}")
+            if not complete:
+                raise Unavailable("not all harvested adapters that the generator learned from are here")
+            device = str(bench.loaded.device)
+            train.run(tasks, base, recipe, bench.home, name=name, device=device, on_progress=bench.on_progress)
+        companion = load_generator(store.folder(name))
+        if seen_tasks(companion) != seen_tasks(bench.generator):
+            raise Unavailable(f"{name} learned from other tasks: icmlora train --recipe train/{arch} --name {name}")
+        reader = VectorReader(bench.loaded, vector_recipe(companion), bench.home)
+        return Source(companion, reader, generator_key(companion))
 
-    return CompanionRung(load, files.sha256_json(identity), arch, COMPANIONS[arch])
+    return CompanionRung(load, key, arch, COMPANIONS[arch])

@@ -117,6 +117,16 @@ def run(
     return _result(target, trained=True, seconds=seconds)
 
 
+def key_of(tasks: Sequence[Task], base: Base, recipe: TrainRecipe, home: Home) -> str:
+    """Return the key that a training would have: the hash of adapters, descriptions and recipe.
+
+    Raises:
+        NotFound: if a task has no adapter.
+        CorruptFile: if an adapter is broken.
+    """
+    return _key(_harvested(tasks, base, AdapterStore(home)), recipe)
+
+
 def _check(tasks: Sequence[Task]) -> None:
     if not tasks:
         raise UsageFault("there is no task to learn from", hint="icmlora task add ..., then icmlora harvest")

@@ -65,7 +65,9 @@ def make_room(llama_base: Base, home: Home) -> Callable[..., Room]:
         tasks = make_tasks(home)
         harvest.run(tasks[:2], llama_base, HARVEST, home, device="cpu")
         folder = train.run(tasks[:2], llama_base, TRAIN, home, device="cpu").folder if generator else None
-        recipe = EvalRecipe.model_validate({"shots": 4, "samples": 3, "multi_task_steps": 12} | settings)
+        recipe = EvalRecipe.model_validate(
+            {"shots": 4, "samples": 3, "multi_task_steps": 12, "baseline_steps": 100} | settings
+        )
         shared = bench(tasks, load_base(llama_base, device="cpu"), home, recipe, folder, silent)
         return Room(shared, llama_base, home, tasks)
 

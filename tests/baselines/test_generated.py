@@ -130,7 +130,7 @@ def test_a_prompt_that_has_the_description_anyway_needs_no_described_rung(make_r
 def test_companions_are_trained_on_the_same_harvest_or_say_how(make_room: MakeRoom) -> None:
     room = make_room(rungs=["conv1d", "generated"], train_baselines=False)
     conv1d, _ = ladder(room.bench)
-    with pytest.raises(Unavailable, match=r"icmlora train --arch conv1d --name default\.conv1d"):
+    with pytest.raises(Unavailable, match=r"icmlora train --recipe train/conv1d --name default\.conv1d"):
         conv1d.serve(room.context(0))
     room = make_room(rungs=["conv1d", "generated"])
     conv1d, generated = ladder(room.bench)

@@ -6,7 +6,9 @@ import pytest
 
 from icmlora_cli.errors import IcmloraError, NotFound
 from icmlora_cli.lm import answer_metrics
-from icmlora_cli.lm.answer_metrics import GROUP, apply_metric, token_f1
+from icmlora_cli.lm.answer_metrics import apply_metric, token_f1
+from icmlora_cli.registry import metrics
+from icmlora_cli.registry.metrics import GROUP, checked_metric
 
 
 def lengths(written: list[str], expected: list[str]) -> list[float]:
@@ -22,7 +24,8 @@ def broken(written: list[str], expected: list[str]) -> list[float]:
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [EntryPoint(name, f"{__name__}:{name}", GROUP) for name in ("lengths", "broken", "missing")]
-    monkeypatch.setattr(answer_metrics, "entry_points", lambda group: points if group == GROUP else [])
+    for module in (answer_metrics, metrics):
+        monkeypatch.setattr(module, "entry_points", lambda group: points if group == GROUP else [])
     monkeypatch.setattr(EntryPoint, "load", lambda point: globals()[point.name])
 
 
@@ -35,6 +38,9 @@ def test_token_f1() -> None:
 
 def test_a_metric_of_a_package(installed: None) -> None:
     assert apply_metric("lengths", ["ab", "c"], ["xy", "zz"]) == (1.0, 0.0)
+    assert checked_metric("lengths") == "lengths"  # a task file may name it
+    with pytest.raises(ValueError, match="'lengths'"):
+        checked_metric("length")
 
 
 def test_bad_metrics_are_told(installed: None) -> None:

@@ -134,7 +134,7 @@ tasks:
             2,
             "splits.tset: is not a known key; did you mean 'test'?",
         ),
-        (("name: t", "name: t\nmetric: bleu"), 2, "metric: should be 'exact_match', 'nll', 'bits_per_c"),
+        (("name: t", "name: t\nmetric: bleu"), 2, "metric: should be 'exact_match', 'f1', 'nll', 'bits"),
         (
             ("name: t", "name: t\nmetric: perplexity"),
             2,

@@ -1,0 +1,25 @@
+"""Names of metrics: what icmlora counts itself, and what installed packages add by entry point."""
+
+from importlib.metadata import entry_points
+
+GROUP = "icmlora.metrics"
+ANSWER_METRICS = ("exact_match", "f1", "nll")
+TEXT_METRICS = ("bits_per_character", "perplexity")
+
+
+def installed_metrics() -> tuple[str, ...]:
+    """Return the names of the metrics that installed packages add under the entry-point group ``icmlora.metrics``."""
+    return tuple(sorted({point.name for point in entry_points(group=GROUP)}))
+
+
+def checked_metric(name: str) -> str:
+    """Return a metric's name, if there is such a metric.
+
+    Raises:
+        ValueError: if there is none, naming those that there are.
+    """
+    known = (*ANSWER_METRICS, *TEXT_METRICS, *installed_metrics())
+    if name not in known:
+        listed = ", ".join(map(repr, known[:-1]))
+        raise ValueError(f"should be {listed} or {known[-1]!r}, or be a metric of an installed package, not {name!r}")
+    return name
