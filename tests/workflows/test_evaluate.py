@@ -239,3 +239,29 @@ def test_recipes_of_rungs(tmp_path: Path) -> None:
     with pytest.raises(SpecFault) as caught:
         resolve(EvalRecipe, file, "eval", {})
     assert "no rung 'bass'" in str(json.dumps(caught.value.faults))
+
+
+def test_plain_text_is_scored_in_bits_per_character(llama_base: Base, home: Home, tmp_path: Path) -> None:
+    tasks = []
+    for name, line in (("cats", "the cat sat on the mat. "), ("dogs", "a dog ran to the door! ")):
+        rows = [{"text": f"{line * (3 + index % 4)}{index}"} for index in range(24)]
+        spec = TaskSpec.model_validate(
+            {"name": name, "description": f"Write about {name}.", "template": "text", "examples": rows}
+        )
+        tasks.append(TaskStore(home).add(spec, [Example("", row["text"]) for row in rows])[0])
+    recipe = HARVEST.model_copy(update={"batch_size": 4, "steps": 20})
+    harvest.run(tasks, llama_base, recipe, home, device="cpu")
+    folder = train.run(tasks, llama_base, TRAIN, home, device="cpu").folder
+    done = evaluate.run(tasks, llama_base, RECIPE, home, generator_folder=folder, out=tmp_path / "out", device="cpu")
+    result = done.result
+    for rung in SURE:
+        assert set(result.cell("cats", rung).figures) == {"bits_per_character", "perplexity"}
+    means = {(item.rung, item.metric): item for item in result.means}
+    base, oracle = (means[rung, "bits_per_character"].figure.value for rung in ("base", "harvested"))
+    assert oracle < base
+    lift = means["generated", "bits_per_character"].recovered
+    assert lift is not None and lift.value == pytest.approx(
+        (means["generated", "bits_per_character"].figure.value - base) / (oracle - base)
+    )
+    assert {item.metric for item in result.comparisons} == {"bits_per_character"}
+    assert result.cell("cats", "described").figures != result.cell("cats", "base").figures
