@@ -6,10 +6,11 @@ from pathlib import Path
 
 from icmlora_cli.baselines.rung import Served, TaskContext, Unavailable, Uses
 from icmlora_cli.config.recipes import HarvestRecipe
-from icmlora_cli.lm.finetune import LoraTrainer, finetune
+from icmlora_cli.lm.finetune import finetune
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.prompts import Encoded, encode_task
 from icmlora_cli.lm.quick_tune import tune_for
+from icmlora_cli.lm.trainers import trainer_of
 from icmlora_cli.registry import files
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.weights.adapter import CONFIG, read_adapter, write_adapter
@@ -52,11 +53,8 @@ class TunedRung:
             raise Unavailable("the task has no training example to tune on")
         budget = self.seconds(context)
         rows = encode_task(self.loaded.tokenizer, context.task, context.shots)
-        trainer = LoraTrainer(self.loaded, self.recipe)
-        try:
+        with trainer_of(self.loaded, self.recipe) as trainer:
             tuned = tune_for(trainer, rows, seconds=budget)
-        finally:
-            trainer.close()
         return Served(tuned.adapter, about={"steps": tuned.steps, "loss": tuned.loss})
 
 
@@ -109,9 +107,8 @@ class MultiTaskRung:
         rows: list[Encoded] = []
         for task in self.tasks:
             rows += encode_task(self.loaded.tokenizer, task, task.examples("train")[:PER_TASK])
-        trainer = LoraTrainer(self.loaded, self.recipe)
         state = target / "state.safetensors"
-        try:
+        with trainer_of(self.loaded, self.recipe) as trainer:
             finetune(
                 trainer,
                 rows,
@@ -121,6 +118,4 @@ class MultiTaskRung:
                 on_checkpoint=lambda step, adapter: None,
             )
             write_adapter(target, trainer.adapter(), revision=self.loaded.base.revision)
-        finally:
-            trainer.close()
         state.unlink(missing_ok=True)

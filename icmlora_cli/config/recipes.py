@@ -26,8 +26,10 @@ class HarvestRecipe(RecipeModel):
     """How one LoRA per task is trained on the frozen base.
 
     Args:
-        rank: r of the LoRA.
-        alpha: ``lora_alpha``; delta-W is scaled by alpha / rank.
+        parametrization: what is trained: ``lora`` (A and B), ``frozen-a`` (B alone, with the seed's A), or ``frame``
+            (a core of rank x rank a module, in a frame that the seed gives; see ``weights.frame``).
+        rank: r of the LoRA; R of the frame.
+        alpha: ``lora_alpha``; delta-W is scaled by alpha / rank. A frame's scaling is 1.
         target_modules: ``auto`` (PEFT's default for the architecture) or module name endings.
         steps: optimizer steps a task.
         batch_size: examples a step.
@@ -42,6 +44,7 @@ class HarvestRecipe(RecipeModel):
         seed: of lora_A (one for all tasks of a base) and of the order of the data.
     """
 
+    parametrization: Literal["lora", "frozen-a", "frame"] = "lora"
     rank: Count = 4
     alpha: Positive = 8.0
     target_modules: Literal["auto"] | tuple[str, ...] = "auto"

@@ -1,89 +1,18 @@
-"""Training one LoRA with PEFT on the frozen base; stopped at any step, it goes on where it was."""
+"""Training one adapter on the frozen base; stopped at any step, it goes on where it was."""
 
-import hashlib
 import math
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 
 from icmlora_cli.config.recipes import HarvestRecipe
 from icmlora_cli.errors import TrainingDiverged
 from icmlora_cli.lm.batching import IGNORED, answer_log_probs, collate, training_batches
-from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.prompts import Encoded
-from icmlora_cli.lm.targets import target_modules
-from icmlora_cli.weights.adapter import Adapter, Factors
+from icmlora_cli.lm.trainers import AdapterTrainer
+from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.training_state import load_state, save_state
-
-
-@dataclass
-class LoraTrainer:
-    """The base with one LoRA on it, which is set anew for each task.
-
-    Args:
-        loaded: the frozen base.
-        recipe: how to train.
-    """
-
-    loaded: LoadedBase
-    recipe: HarvestRecipe
-    peft_model: PeftModel = field(init=False)
-    parameters: dict[str, torch.nn.Parameter] = field(init=False)
-    fan_in_fan_out: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        endings = target_modules(self.loaded.model, self.recipe.target_modules)
-        leaves = {name.rsplit(".", 1)[-1]: type(module).__name__ for name, module in self.loaded.model.named_modules()}
-        self.fan_in_fan_out = any(leaves.get(ending.rsplit(".", 1)[-1]) == "Conv1D" for ending in endings)
-        config = LoraConfig(
-            r=self.recipe.rank,
-            lora_alpha=self.recipe.alpha,
-            target_modules=list(endings),
-            lora_dropout=0.0,
-            bias="none",
-            task_type="CAUSAL_LM",
-            fan_in_fan_out=self.fan_in_fan_out,
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of what PEFT still calls in transformers
-            self.peft_model = get_peft_model(self.loaded.model, config)
-        named = self.peft_model.named_parameters()
-        self.parameters = {name: item for name, item in named if item.requires_grad}
-
-    def close(self) -> None:
-        """Take the LoRA off, which leaves the base as it was."""
-        self.peft_model.unload()
-
-    def reset(self) -> None:
-        """Set lora_A to the values that the recipe's seed gives for every task, and lora_B to zero."""
-        for name, parameter in self.parameters.items():
-            with torch.no_grad():
-                if ".lora_B." in name:
-                    parameter.zero_()
-                    continue
-                digest = hashlib.sha256(f"{self.recipe.seed}:{name}".encode()).digest()
-                source = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-                bound = 1.0 / math.sqrt(parameter.shape[1])  # as PEFT's kaiming_uniform_(a=sqrt(5))
-                values = torch.rand(parameter.shape, generator=source) * 2 * bound - bound
-                parameter.copy_(values)
-
-    def adapter(self) -> Adapter:
-        """Return a copy of the LoRA as it is now, fp32 on the CPU."""
-        factors: dict[str, Factors] = {}
-        for name, lora_A in self.parameters.items():
-            if ".lora_A." in name:
-                module = name.removeprefix("base_model.model.").split(".lora_A.")[0]
-                lora_B = self.parameters[name.replace(".lora_A.", ".lora_B.")]
-                factors[module] = Factors(_copy(lora_A), _copy(lora_B))
-        return Adapter(self.loaded.base.model_id, self.recipe.alpha, factors, fan_in_fan_out=self.fan_in_fan_out)
-
-
-def _copy(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().float().cpu().clone()
 
 
 def learning_rate(step: int, recipe: HarvestRecipe) -> float:
@@ -103,7 +32,7 @@ def kept_steps(recipe: HarvestRecipe) -> tuple[int, ...]:
 
 
 def finetune(
-    trainer: LoraTrainer,
+    trainer: AdapterTrainer,
     rows: Sequence[Encoded],
     *,
     state: Path,
@@ -111,10 +40,10 @@ def finetune(
     on_step: Callable[[int, float], None],
     on_checkpoint: Callable[[int, Adapter], None],
 ) -> float:
-    """Train the LoRA on one task, from its saved state where there is one.
+    """Train the adapter on one task, from its saved state where there is one.
 
     Args:
-        trainer: the base with its LoRA.
+        trainer: the base with its adapter.
         rows: the task's training examples; the loss is on their answers only.
         state: where the training state is saved.
         identity: what the state must be of (task data, recipe, base); another's state is not used.
@@ -138,7 +67,7 @@ def finetune(
     loss_value = math.nan
     for step in range(resumed.step if resumed else 0, recipe.steps):
         batch = collate([rows[index] for index in plan[step]], loaded.tokenizer.pad_token_id, loaded.device)
-        log_probs, _ = answer_log_probs(trainer.peft_model, batch)
+        log_probs, _ = answer_log_probs(trainer.model, batch)
         loss = -log_probs.sum() / (batch.labels != IGNORED).sum()
         loss_value = float(loss.detach())
         if not math.isfinite(loss_value):

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from icmlora_cli.lm.batching import IGNORED, answer_log_probs, collate
-from icmlora_cli.lm.finetune import LoraTrainer, learning_rate
+from icmlora_cli.lm.finetune import learning_rate
 from icmlora_cli.lm.prompts import Encoded
+from icmlora_cli.lm.trainers import AdapterTrainer
 from icmlora_cli.weights.adapter import Adapter
 
 ENOUGH = 1e-3  # nats per token: what is learned by heart this well gains nothing from more steps
@@ -33,7 +34,7 @@ class Tuned:
 
 
 def tune_for(
-    trainer: LoraTrainer,
+    trainer: AdapterTrainer,
     rows: Sequence[Encoded],
     *,
     seconds: float,
@@ -58,7 +59,7 @@ def tune_for(
     steps, elapsed, loss_value = 0, 0.0, math.inf
     while steps == 0 or (elapsed < seconds and loss_value > ENOUGH):
         share = min(1.0, elapsed / seconds) if seconds > 0 else 0.0
-        log_probs, _ = answer_log_probs(trainer.peft_model, batch)
+        log_probs, _ = answer_log_probs(trainer.model, batch)
         loss = -log_probs.sum() / (batch.labels != IGNORED).sum()
         loss_value = float(loss.detach())
         optimizer.zero_grad(set_to_none=True)

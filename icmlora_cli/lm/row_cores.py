@@ -66,9 +66,9 @@ class RowCores:
         self, index: int, cores: torch.Tensor
     ) -> Callable[[torch.nn.Module, tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor]:
         u, v = self.left[index], self.right[index]
-        core = cores[:, index, : u.shape[1], : v.shape[0]].to(u.dtype)  # (B, R, R')
 
         def add(module: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+            core = cores[:, index, : u.shape[1], : v.shape[0]].to(u.dtype)  # (B, R, R')
             seen = args[0] @ v.T  # (B, T, R')
             return output + (seen @ core.transpose(1, 2)) @ u.T  # (B, T, out)
 

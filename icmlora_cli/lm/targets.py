@@ -6,6 +6,7 @@ from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPP
 from transformers import PreTrainedModel
 
 from icmlora_cli.errors import UsageFault
+from icmlora_cli.weights.layout import Layout, ModuleShape
 
 
 def target_modules(model: PreTrainedModel, wanted: str | Sequence[str]) -> tuple[str, ...]:
@@ -39,3 +40,25 @@ def target_modules(model: PreTrainedModel, wanted: str | Sequence[str]) -> tuple
                 hint=f"choose among {', '.join(leaves)}" if leaves else None,
             )
     return endings
+
+
+def target_layout(model: PreTrainedModel, wanted: str | Sequence[str]) -> Layout:
+    """Return the modules that get an adapter, with their shapes, in a codec's order.
+
+    Args:
+        model: the base model.
+        wanted: ``auto`` or module name endings.
+
+    Raises:
+        UsageFault: if PEFT knows no default for the architecture, or an ending matches nothing.
+    """
+    endings = target_modules(model, wanted)
+    shapes: list[ModuleShape] = []
+    turned = False
+    for name, module in model.named_modules():
+        if any(name == ending or name.endswith(f".{ending}") for ending in endings):
+            rows, columns = module.weight.shape
+            turned = turned or type(module).__name__ == "Conv1D"  # GPT-2 keeps these weights as [in, out]
+            out, inn = (columns, rows) if type(module).__name__ == "Conv1D" else (rows, columns)
+            shapes.append(ModuleShape(name, int(out), int(inn)))
+    return Layout(tuple(sorted(shapes, key=lambda item: (item.layer, item.kind, item.name))), turned)

@@ -9,11 +9,12 @@ from filelock import FileLock, Timeout
 
 from icmlora_cli.config.recipes import HarvestRecipe
 from icmlora_cli.errors import IcmloraError
-from icmlora_cli.lm.finetune import LoraTrainer, finetune
+from icmlora_cli.lm.finetune import finetune
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.perplexity import aggregate, score_texts
 from icmlora_cli.lm.prompts import encode_task
 from icmlora_cli.lm.scoring import score
+from icmlora_cli.lm.trainers import AdapterTrainer, make_trainer
 from icmlora_cli.registry import files, provenance
 from icmlora_cli.registry.adapters import MANIFEST, AdapterRecord, AdapterStore, Checkpoint
 from icmlora_cli.registry.bases import Base
@@ -46,6 +47,8 @@ def harvest_key(base: Base, task: Task, recipe: HarvestRecipe) -> str:
     values = recipe.model_dump(mode="json")
     values.pop("save_every")
     values.pop("validate_on")
+    if recipe.parametrization == "lora":
+        values.pop("parametrization")  # what there was before it had a name has the same key
     return files.sha256_json([VERSION, base.weight_hash, task.data_hash, values])[:12]
 
 
@@ -99,7 +102,7 @@ def _train(
     total: int,
     on_progress: OnProgress,
 ) -> None:
-    trainer = LoraTrainer(load_base(base, device=device), recipe)
+    trainer = make_trainer(load_base(base, device=device), recipe)
     try:
         for index, task in enumerate(missing):
             one = _TaskHarvest(task, trainer, store, on_progress, total - len(missing) + index, total)
@@ -113,7 +116,7 @@ class _TaskHarvest:
     """The harvest of one task."""
 
     task: Task
-    trainer: LoraTrainer
+    trainer: AdapterTrainer
     store: AdapterStore
     on_progress: OnProgress
     done: int

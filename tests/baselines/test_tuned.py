@@ -8,9 +8,9 @@ import pytest
 from icmlora_cli.baselines.rung import Unavailable
 from icmlora_cli.baselines.tuned import TunedRung
 from icmlora_cli.config.recipes import HarvestRecipe
-from icmlora_cli.lm.finetune import LoraTrainer
 from icmlora_cli.lm.prompts import encode_task
 from icmlora_cli.lm.quick_tune import tune_for
+from icmlora_cli.lm.trainers import LoraTrainer
 from icmlora_cli.weights.adapter import read_adapter
 from icmlora_cli.weights.compare import compare
 from icmlora_cli.workflows.cells import nll_on_shots

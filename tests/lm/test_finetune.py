@@ -7,11 +7,16 @@ import torch
 
 from icmlora_cli.config.recipes import HarvestRecipe
 from icmlora_cli.errors import TrainingDiverged, UsageFault
-from icmlora_cli.lm.finetune import LoraTrainer, finetune, kept_steps, learning_rate
+from icmlora_cli.lm.finetune import finetune, kept_steps, learning_rate
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.prompts import Encoded
+from icmlora_cli.lm.targets import target_layout
+from icmlora_cli.lm.trainers import LoraTrainer, make_trainer, trainer_of
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.weights.adapter import Adapter
+from icmlora_cli.weights.codec import relative_error
+from icmlora_cli.weights.frame import FrameSpec, seeded_frame
+from icmlora_cli.weights.merge import merged
 
 RECIPE = HarvestRecipe(steps=12, batch_size=4, learning_rate=2e-2, keep=2, keep_every=3, save_every=4)
 ROWS = [Encoded((10 + index, 20, 30 + index), (40 + index % 3, 2)) for index in range(24)]
@@ -20,7 +25,7 @@ ROWS = [Encoded((10 + index, 20, 30 + index), (40 + index % 3, 2)) for index in 
 def harvest(
     loaded: LoadedBase, state: Path, *, recipe: HarvestRecipe = RECIPE, stop: int | None = None
 ) -> tuple[list[float], dict[int, Adapter]]:
-    trainer = LoraTrainer(loaded, recipe)
+    trainer = make_trainer(loaded, recipe)
     losses: list[float] = []
     kept: dict[int, Adapter] = {}
 
@@ -38,10 +43,12 @@ def harvest(
     return losses, kept
 
 
-def test_it_learns_and_leaves_the_base_alone(tiny_base: Base, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["lora", "frozen-a", "frame"])
+def test_it_learns_and_leaves_the_base_alone(tiny_base: Base, tmp_path: Path, kind: str) -> None:
     loaded = load_base(tiny_base, device="cpu")
     before = {name: item.clone() for name, item in loaded.model.state_dict().items()}
-    recipe = RECIPE.model_copy(update={"steps": 40})
+    framed = {"rank": 8, "learning_rate": 1e-1} if kind == "frame" else {}
+    recipe = RECIPE.model_copy(update={"steps": 40, "parametrization": kind} | framed)
     losses, kept = harvest(loaded, tmp_path / "state", recipe=recipe)
     assert losses[-1] < losses[0] - 0.2
     assert sorted(kept) == [37, 40]
@@ -50,12 +57,14 @@ def test_it_learns_and_leaves_the_base_alone(tiny_base: Base, tmp_path: Path) ->
     assert all(torch.equal(item, before[name]) for name, item in after.items())
 
 
-def test_a_resumed_harvest_equals_an_uninterrupted_one(tiny_base: Base, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["lora", "frozen-a", "frame"])
+def test_a_resumed_harvest_equals_an_uninterrupted_one(tiny_base: Base, tmp_path: Path, kind: str) -> None:
     loaded = load_base(tiny_base, device="cpu")
-    _, whole = harvest(loaded, tmp_path / "whole")
+    recipe = RECIPE.model_copy(update={"parametrization": kind})
+    _, whole = harvest(loaded, tmp_path / "whole", recipe=recipe)
     with pytest.raises(KeyboardInterrupt):
-        harvest(loaded, tmp_path / "state", stop=7)
-    losses, resumed = harvest(loaded, tmp_path / "state")
+        harvest(loaded, tmp_path / "state", recipe=recipe, stop=7)
+    losses, resumed = harvest(loaded, tmp_path / "state", recipe=recipe)
     assert len(losses) == RECIPE.steps - 4
     assert sorted(resumed) == sorted(whole) == [9, 12]
     for step, adapter in whole.items():
@@ -104,3 +113,37 @@ def test_a_loss_that_is_not_finite_is_told(llama_base: Base, tmp_path: Path) -> 
 def test_wrong_target_modules_are_told(llama_base: Base) -> None:
     with pytest.raises(UsageFault, match="nothing_proj"):
         LoraTrainer(load_base(llama_base, device="cpu"), HarvestRecipe(target_modules=("nothing_proj",)))
+
+
+def test_what_is_not_trained_is_what_the_seed_gives(llama_base: Base, tmp_path: Path) -> None:
+    loaded = load_base(llama_base, device="cpu")
+    frozen = RECIPE.model_copy(update={"parametrization": "frozen-a", "rank": 3})
+    _, kept = harvest(loaded, tmp_path / "frozen", recipe=frozen)
+    with trainer_of(loaded, frozen) as trainer:
+        trainer.reset()
+        start = trainer.adapter()
+    for name, item in kept[12].factors.items():
+        assert torch.equal(item.lora_A, start.factors[name].lora_A) and bool(item.lora_B.any())
+    framed = RECIPE.model_copy(update={"parametrization": "frame", "rank": 3})
+    _, kept = harvest(loaded, tmp_path / "framed", recipe=framed)
+    layout = target_layout(loaded.model, "auto")
+    frame = seeded_frame(layout, FrameSpec(framed.seed, 3), "")
+    assert set(kept[12].factors) == {item.name for item in layout.modules}
+    assert relative_error(frame, kept[12]) < 1e-4 and kept[12].rank == 3
+
+
+def test_a_frame_trains_what_merging_gives(tiny_base: Base, tmp_path: Path) -> None:
+    loaded = load_base(tiny_base, device="cpu")
+    recipe = RECIPE.model_copy(update={"parametrization": "frame", "rank": 6})
+    ids = torch.arange(5, 15)[None]
+    trainer = make_trainer(loaded, recipe)
+    with torch.no_grad():
+        trainer.parameters["cores"].copy_(torch.randn(trainer.parameters["cores"].shape))
+        within = trainer.model(input_ids=ids).logits
+    adapter = trainer.adapter()
+    trainer.close()
+    with torch.no_grad():
+        plain = loaded.model(input_ids=ids).logits
+        with merged(loaded.model, adapter):
+            assert torch.allclose(loaded.model(input_ids=ids).logits, within, atol=1e-4)
+    assert not torch.allclose(plain, within, atol=1e-2)

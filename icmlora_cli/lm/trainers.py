@@ -1,0 +1,186 @@
+"""What is trained for a task: a LoRA, the B of a LoRA with a seeded A, or cores in a seeded frame.
+
+All of them are ordinary PEFT LoRAs once they are trained.
+"""
+
+import hashlib
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from icmlora_cli.config.recipes import HarvestRecipe
+from icmlora_cli.lm.load import LoadedBase
+from icmlora_cli.lm.row_cores import RowCores
+from icmlora_cli.lm.targets import target_layout, target_modules
+from icmlora_cli.weights.adapter import Adapter, Factors
+from icmlora_cli.weights.codec import Codec
+from icmlora_cli.weights.frame import FrameSpec, framed_adapter, seeded_frame
+
+
+class AdapterTrainer(Protocol):
+    """The base with one adapter on it, which is set anew for each task."""
+
+    @property
+    def loaded(self) -> LoadedBase:
+        """The frozen base."""
+
+    @property
+    def recipe(self) -> HarvestRecipe:
+        """How to train."""
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The base with the adapter, for forward passes."""
+
+    @property
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """What is trained, by name."""
+
+    def reset(self) -> None:
+        """Set the adapter to its start, the same for every task: delta-W is zero."""
+
+    def adapter(self) -> Adapter:
+        """Return a copy of the adapter as it is now, fp32 on the CPU."""
+
+    def close(self) -> None:
+        """Take the adapter off, which leaves the base as it was."""
+
+
+def make_trainer(loaded: LoadedBase, recipe: HarvestRecipe) -> AdapterTrainer:
+    """Return the trainer of the recipe's parametrization.
+
+    Raises:
+        UsageFault: if the recipe's target modules are not in the base.
+    """
+    return FrameTrainer(loaded, recipe) if recipe.parametrization == "frame" else LoraTrainer(loaded, recipe)
+
+
+@contextmanager
+def trainer_of(loaded: LoadedBase, recipe: HarvestRecipe) -> Iterator[AdapterTrainer]:
+    """Yield a trainer, and take its adapter off afterwards."""
+    trainer = make_trainer(loaded, recipe)
+    try:
+        yield trainer
+    finally:
+        trainer.close()
+
+
+@dataclass
+class LoraTrainer:
+    """The base with one PEFT LoRA on it; with ``frozen-a``, ``lora_A`` keeps the values of the seed.
+
+    Args:
+        loaded: the frozen base.
+        recipe: how to train.
+    """
+
+    loaded: LoadedBase
+    recipe: HarvestRecipe
+    model: PeftModel = field(init=False)
+    parameters: dict[str, torch.nn.Parameter] = field(init=False)
+    fan_in_fan_out: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        endings = target_modules(self.loaded.model, self.recipe.target_modules)
+        leaves = {name.rsplit(".", 1)[-1]: type(module).__name__ for name, module in self.loaded.model.named_modules()}
+        self.fan_in_fan_out = any(leaves.get(ending.rsplit(".", 1)[-1]) == "Conv1D" for ending in endings)
+        config = LoraConfig(
+            r=self.recipe.rank,
+            lora_alpha=self.recipe.alpha,
+            target_modules=list(endings),
+            lora_dropout=0.0,
+            bias="none",
+            task_type="CAUSAL_LM",
+            fan_in_fan_out=self.fan_in_fan_out,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of what PEFT still calls in transformers
+            self.model = get_peft_model(self.loaded.model, config)
+        self._all = {name: item for name, item in self.model.named_parameters() if item.requires_grad}
+        if self.recipe.parametrization == "frozen-a":
+            for name, parameter in self._all.items():
+                parameter.requires_grad_(".lora_B." in name)
+        self.parameters = {name: item for name, item in self._all.items() if item.requires_grad}
+
+    def close(self) -> None:
+        """Take the LoRA off, which leaves the base as it was."""
+        self.model.unload()
+
+    def reset(self) -> None:
+        """Set lora_A to the values that the recipe's seed gives for every task, and lora_B to zero."""
+        for name, parameter in self._all.items():
+            with torch.no_grad():
+                if ".lora_B." in name:
+                    parameter.zero_()
+                    continue
+                digest = hashlib.sha256(f"{self.recipe.seed}:{name}".encode()).digest()
+                source = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+                bound = 1.0 / math.sqrt(parameter.shape[1])  # as PEFT's kaiming_uniform_(a=sqrt(5))
+                values = torch.rand(parameter.shape, generator=source) * 2 * bound - bound
+                parameter.copy_(values)
+
+    def adapter(self) -> Adapter:
+        """Return a copy of the LoRA as it is now, fp32 on the CPU."""
+        factors: dict[str, Factors] = {}
+        for name, lora_A in self._all.items():
+            if ".lora_A." in name:
+                module = name.removeprefix("base_model.model.").split(".lora_A.")[0]
+                lora_B = self._all[name.replace(".lora_A.", ".lora_B.")]
+                factors[module] = Factors(_copy(lora_A), _copy(lora_B))
+        return Adapter(self.loaded.base.model_id, self.recipe.alpha, factors, fan_in_fan_out=self.fan_in_fan_out)
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().float().cpu().clone()
+
+
+@dataclass
+class FrameTrainer:
+    """The base with a core in a seeded frame on each module; only the cores are trained, R x R numbers a module.
+
+    Args:
+        loaded: the frozen base.
+        recipe: how to train; ``rank`` is R, ``seed`` gives the frame.
+    """
+
+    loaded: LoadedBase
+    recipe: HarvestRecipe
+    frame: Codec = field(init=False)
+    parameters: dict[str, torch.nn.Parameter] = field(init=False)
+
+    def __post_init__(self) -> None:
+        layout = target_layout(self.loaded.model, self.recipe.target_modules)
+        spec = FrameSpec(self.recipe.seed, self.recipe.rank)
+        self.frame = seeded_frame(layout, spec, self.loaded.base.model_id)
+        names = [item.name for item in layout.modules]
+        width = self.frame.width
+        cores = torch.nn.Parameter(torch.zeros(1, len(names), width, width, device=self.loaded.device))
+        self.parameters = {"cores": cores}
+        self._stack = ExitStack()
+        rows = RowCores(self.loaded.model, names, self.frame.left, self.frame.right)
+        self._stack.enter_context(rows.applied(cores))
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The base, whose modules add their cores until the trainer is closed."""
+        model: torch.nn.Module = self.loaded.model
+        return model
+
+    def close(self) -> None:
+        """Take the cores off, which leaves the base as it was."""
+        self._stack.close()
+
+    def reset(self) -> None:
+        """Set the cores to zero."""
+        with torch.no_grad():
+            self.parameters["cores"].zero_()
+
+    def adapter(self) -> Adapter:
+        """Return a copy of the adapter as it is now, fp32 on the CPU: ``lora_A`` is V, ``lora_B`` is U C."""
+        return framed_adapter(self.frame, _copy(self.parameters["cores"])[0])

@@ -1,0 +1,138 @@
+"""Frames: bases of delta-W that a seed gives, so that they cost no storage, and only cores belong to tasks.
+
+For each module, U [out, R] and V [R, in] are orthonormal, drawn from the frame's seed and the module's name; delta-W is
+U C V with a core C [R, R] of the task. A frame is a codec (see ``weights.codec``) whose basis is not learned.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from icmlora_cli.errors import CorruptFile
+from icmlora_cli.weights.adapter import Adapter, Factors
+from icmlora_cli.weights.codec import Codec
+from icmlora_cli.weights.layout import Layout
+
+
+@dataclass(frozen=True)
+class FrameSpec:
+    """What a frame is made from, beside a base's modules.
+
+    Args:
+        seed: of all its matrices.
+        width: R; a module that is smaller has a frame of its own size.
+    """
+
+    seed: int
+    width: int
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the JSON form."""
+        return {"seed": self.seed, "width": self.width}
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, object]) -> "FrameSpec":
+        """Rebuild a spec from its JSON form.
+
+        Raises:
+            CorruptFile: if the value is not one.
+        """
+        seed, width = value.get("seed"), value.get("width")
+        if not isinstance(seed, int) or not isinstance(width, int) or width < 1:
+            raise CorruptFile("the frame's seed or width is missing")
+        return cls(seed, width)
+
+
+def _orthonormal(size: int, width: int, *name: object) -> torch.Tensor:
+    """Return a matrix with orthonormal columns, fp32 [size, min(width, size)], that only the name decides."""
+    digest = hashlib.sha256(":".join(map(str, name)).encode()).digest()
+    source = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    drawn = torch.randn(size, min(width, size), generator=source, dtype=torch.float64)
+    q, r = torch.linalg.qr(drawn)
+    signs = torch.where(r.diagonal() < 0, -1.0, 1.0).double()  # or each LAPACK would choose its own
+    matrix: torch.Tensor = (q * signs).float()
+    return matrix
+
+
+def seeded_frame(layout: Layout, spec: FrameSpec, base_model: str) -> Codec:
+    """Return the frame of a base's modules as a codec.
+
+    Args:
+        layout: the modules.
+        spec: seed and width.
+        base_model: written into decoded adapters.
+    """
+    left = [_orthonormal(item.out_features, spec.width, spec.seed, item.name, "left") for item in layout.modules]
+    right = [_orthonormal(item.in_features, spec.width, spec.seed, item.name, "right").T for item in layout.modules]
+    width = max(max(u.shape[1], v.shape[0]) for u, v in zip(left, right, strict=True))
+    return Codec(layout, tuple(left), tuple(item.contiguous() for item in right), width, base_model)
+
+
+def framed_adapter(frame: Codec, cores: torch.Tensor) -> Adapter:
+    """Return the adapter of cores exactly, without any singular values: ``lora_A`` is V and ``lora_B`` is U C.
+
+    Args:
+        frame: the frame.
+        cores: fp32 [modules, R, R].
+
+    Returns:
+        An adapter of rank R with scaling 1; a smaller module's factors are filled up with zeros.
+    """
+    factors: dict[str, Factors] = {}
+    for index, module in enumerate(frame.layout.modules):
+        left, right = frame.left[index], frame.right[index]
+        missing = frame.width - right.shape[0]
+        core = cores[index, : left.shape[1], : right.shape[0]].float()
+        factors[module.name] = Factors(
+            lora_A=torch.nn.functional.pad(right, (0, 0, 0, missing)),
+            lora_B=torch.nn.functional.pad(left @ core, (0, missing)),
+        )
+    return Adapter(frame.base_model, float(frame.width), factors, fan_in_fan_out=frame.layout.fan_in_fan_out)
+
+
+def extended_frame(frame: Codec, adapters: Sequence[Adapter], directions: int) -> Codec:
+    """Return the frame with learned directions behind its own, for adapters that were not trained in it.
+
+    On each side of each module the leading singular directions of what the frame does not span are added, over all
+    adapters, weighted by their energy.
+
+    Args:
+        frame: a seeded frame.
+        adapters: whatever ranks they have.
+        directions: how many to add on each side, at most.
+
+    Raises:
+        CorruptFile: if an adapter is of another base.
+    """
+    left, right = list(frame.left), list(frame.right)
+    for index, module in enumerate(frame.layout.modules):
+        rows, columns = [], []
+        for adapter in adapters:
+            if module.name not in adapter.factors:
+                continue
+            item, scale = adapter.factors[module.name], adapter.scaling(module.name)
+            if item.lora_B.shape[0] != module.out_features or item.lora_A.shape[1] != module.in_features:
+                raise CorruptFile(f"{module.name} of the adapter has another shape: it is of another base model")
+            lora_A, lora_B = item.lora_A.float(), item.lora_B.float()
+            rows.append(scale * (torch.linalg.qr(lora_B).R @ lora_A))
+            columns.append(scale * (torch.linalg.qr(lora_A.T).R @ lora_B.T))
+        if not rows:
+            continue
+        right[index] = torch.cat([right[index], _further(torch.cat(rows), right[index], directions)])
+        left[index] = torch.cat([left[index], _further(torch.cat(columns), left[index].T, directions).T], dim=1)
+    width = max(max(u.shape[1], v.shape[0]) for u, v in zip(left, right, strict=True))
+    return Codec(frame.layout, tuple(left), tuple(right), width, frame.base_model)
+
+
+def _further(rows: torch.Tensor, known: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the leading directions of what rows [n, size] have outside the span of orthonormal rows [r, size].
+
+    At most ``count`` of them, [count, size], and none that carries less than a millionth of the rows' norm.
+    """
+    residual = rows - (rows @ known.T) @ known
+    _, s, vh = torch.linalg.svd(residual - (residual @ known.T) @ known, full_matrices=False)
+    carries = int((s > 1e-6 * float(rows.norm())).sum())
+    found: torch.Tensor = vh[: min(count, carries)].contiguous()
+    return found
