@@ -12,7 +12,11 @@ nox.options.default_venv_backend = "virtualenv"
 CONSTRAINTS = ("-c", "constraints.txt")
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 LIGHT = ("typer", "rich", "pydantic", "pyyaml", "platformdirs", "filelock")
-LM_EVAL_TESTS = ("tests/lm/test_perplexity.py", "tests/workflows/test_lm_eval.py")
+LM_EVAL_TESTS = (
+    "tests/lm/test_perplexity.py",
+    "tests/workflows/test_lm_eval.py",
+    "tests/workflows/test_evaluate.py::test_lm_eval_scores_base_generated_and_harvested_and_resumes",
+)
 DEFAULT_TESTS = "not slow and not network and not gpu and not browser"
 SHIPPED = ("icmlora_cli/recipes/train/default.yaml", "icmlora_cli/report/templates/report.html.jinja")
 

@@ -19,6 +19,7 @@ from icmlora_cli.report.result import read_result
 from icmlora_cli.weights.adapter import read_adapter
 from icmlora_cli.weights.merge import merged
 from icmlora_cli.workflows import evaluate, harvest, train
+from icmlora_cli.workflows.harness import HarnessRequest
 from icmlora_cli.workflows.progress import Progress
 
 HARVEST = HarvestRecipe(steps=40, batch_size=6, learning_rate=3e-2, keep=1, rank=2)
@@ -265,3 +266,50 @@ def test_plain_text_is_scored_in_bits_per_character(llama_base: Base, home: Home
     )
     assert {item.metric for item in result.comparisons} == {"bits_per_character"}
     assert result.cell("cats", "described").figures != result.cell("cats", "base").figures
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
+def test_lm_eval_scores_base_generated_and_harvested_and_resumes(
+    place: Place, llama_base: Base, home: Home, tmp_path: Path
+) -> None:
+    pytest.importorskip("lm_eval")
+    tasks, folder = place
+    include = tmp_path / "harness"
+    include.mkdir()
+    data = include / "owls.jsonl"
+    rows = [{"prompt": f"Q: owls {index}\nA:", "answer": "owl"} for index in range(4)]
+    data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    (include / "owls.yaml").write_text(
+        f"task: owls_local\ndataset_path: json\ndataset_kwargs: {{data_files: {{test: {data}}}}}\ntest_split: test\n"
+        'output_type: generate_until\ndoc_to_text: "{{prompt}}"\ndoc_to_target: "{{answer}}"\n'
+        'generation_kwargs: {until: ["\\n"], max_gen_toks: 6, do_sample: false}\n'
+        "metric_list: [{metric: exact_match}]\n",
+        encoding="utf-8",
+    )
+    few = RECIPE.model_copy(update={"rungs": ("base", "generated", "harvested")})
+    request = HarnessRequest(("owls_local",), include)
+
+    def scored() -> list[dict[str, object]]:
+        done = evaluate.run(
+            tasks[2:],
+            llama_base,
+            few,
+            home,
+            generator_folder=folder,
+            out=tmp_path / "out",
+            lm_eval=request,
+            device="cpu",
+        )
+        assert done.lm_eval is not None
+        return done.lm_eval
+
+    first = scored()
+    rungs = [(row["task"], row["rung"]) for row in first]
+    assert rungs == [(None, "base"), ("owls", "generated"), ("owls", "harvested"), ("tins", "generated")]
+    assert all(set(row["scores"]) == {"owls_local"} for row in first)  # type: ignore[call-overload]
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "lm-eval").iterdir()}
+    assert len(kept) == 4
+    assert scored() == first
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept  # nothing was scored again
+    summary = json.loads((tmp_path / "out" / "lm-eval.json").read_text(encoding="utf-8"))
+    assert summary == {"schema": "icmlora.lm-eval/1", "scores": first}
