@@ -92,7 +92,7 @@ def test_names_that_are_not_there(trained: "Registry") -> None:
     assert "give a YAML file" in told(trained, "recipe", "show", "nowhere", code=2)
     assert "default" in told(trained, "gen", "Say cat.", "-o", "out", "--generator", "defualt", code=1)
     assert "icmlora harvest" in told(trained, "adapter", "show", "always_cta", code=1)
-    assert "--kind harvest or train" in told(trained, "recipe", "validate", "harvest/demo", "-k", "gen", code=2)
+    assert "--kind harvest, train" in told(trained, "recipe", "validate", "harvest/demo", "-k", "gen", code=2)
 
 
 def test_bases_that_are_not_there(trained: "Registry") -> None:

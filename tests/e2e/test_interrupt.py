@@ -35,6 +35,11 @@ SECONDS = 240.0
 needs_proc = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="tells what is imported by /proc")
 
 
+def listen() -> None:
+    """Let Ctrl-C in again: what a shell starts in the background ignores it, and so would all that we start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass(frozen=True)
 class Place:
     """A registry, and processes that work on it.
@@ -65,6 +70,7 @@ class Place:
         return subprocess.Popen(
             [sys.executable, "-m", "icmlora_cli", *map(str, command)],
             env=os.environ | own, cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=listen,
         )  # fmt: skip
 
     def finish(self, *command: object) -> str:
