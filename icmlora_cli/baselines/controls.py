@@ -12,6 +12,7 @@ from icmlora_cli.baselines.harvested import Library
 from icmlora_cli.baselines.rung import Served, TaskContext, Unavailable, Uses
 from icmlora_cli.weights.adapter import Adapter, Factors
 from icmlora_cli.weights.compare import inner
+from icmlora_cli.weights.seeds import named_source
 
 TOO_ALIKE = 0.5  # of the words of two descriptions: such a text would not be a wrong one
 
@@ -42,8 +43,7 @@ class NoiseRung:
             Unavailable: if nothing was harvested.
         """
         adapters = self.library.adapters()
-        digest = hashlib.sha256(f"{self.seed}:{context.task.name}".encode()).digest()
-        source = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+        source = named_source(self.seed, context.task.name)
         factors: dict[str, Factors] = {}
         first = adapters[0]
         for module, item in first.factors.items():

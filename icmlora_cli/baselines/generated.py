@@ -137,21 +137,17 @@ class GeneratedRung:
         """Return the generator and the text."""
         return [self.source.key, self.text_of(context), self.with_shots]
 
-    def adapter(self, context: TaskContext) -> Adapter:
-        """Return the generated adapter.
+    def serve(self, context: TaskContext) -> Served:
+        """Return the generated adapter, and the text where it is not the task's own.
 
         Raises:
             Unavailable: if it should see examples and there are fewer than two.
         """
         if self.with_shots and len(context.shots) < 2:
             raise Unavailable("the task has fewer than two training examples to show")
-        shots = context.shots if self.with_shots else ()
-        return self.source.make(self.text_of(context), shots, kind=context.task.template.kind)
-
-    def serve(self, context: TaskContext) -> Served:
-        """Return the generated adapter, and the text where it is not the task's own."""
-        text = self.text_of(context)
-        return Served(self.adapter(context), about={} if text == context.text else {"text": text})
+        text, shots = self.text_of(context), context.shots if self.with_shots else ()
+        adapter = self.source.make(text, shots, kind=context.task.template.kind)
+        return Served(adapter, about={} if text == context.text else {"text": text})
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,23 @@
 """Rungs made of harvested adapters: the oracle, the average, the nearest and the weighted nearest."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from icmlora_cli.baselines.rung import Served, TaskContext, Unavailable, Uses
-from icmlora_cli.errors import NotFound
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
 from icmlora_cli.registry.bases import Base
-from icmlora_cli.weights.adapter import Adapter, read_adapter, weighted_sum
+from icmlora_cli.weights.adapter import Adapter, average, read_adapter, weighted_sum
+
+
+def read_last(store: AdapterStore, record: AdapterRecord) -> Adapter:
+    """Read the last checkpoint of a harvested adapter.
+
+    Raises:
+        CorruptFile: if it is not what its manifest says.
+    """
+    return read_adapter(store.checked(record, record.checkpoints[-1]))
 
 
 @dataclass(frozen=True)
@@ -28,16 +35,9 @@ class HarvestedRung:
     title: str = "harvested adapter (oracle)"
     uses: Uses = "training data"
 
-    def record(self, context: TaskContext) -> AdapterRecord | None:
-        """Return the task's newest adapter, if it has one."""
-        try:
-            return self.store.latest(self.base, context.task)
-        except NotFound:
-            return None
-
     def identity(self, context: TaskContext) -> object:
         """Return the hash of the adapter's weights."""
-        record = self.record(context)
+        record = self.store.newest(self.base, context.task)
         return None if record is None else record.checkpoints[-1].sha256
 
     def serve(self, context: TaskContext) -> Served:
@@ -46,10 +46,10 @@ class HarvestedRung:
         Raises:
             Unavailable: if the task was not harvested.
         """
-        record = self.record(context)
+        record = self.store.newest(self.base, context.task)
         if record is None:
             raise Unavailable("not harvested")
-        return Served(read_adapter(self.store.checked(record, record.checkpoints[-1])))
+        return Served(read_last(self.store, record))
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Library:
         """Return a task's adapter, read and checked once."""
         if task not in self._adapters:
             record = next(record for record in self.records if record.task == task)
-            self._adapters[task] = read_adapter(self.store.checked(record, record.checkpoints[-1]))
+            self._adapters[task] = read_last(self.store, record)
         return self._adapters[task]
 
     def adapters(self) -> tuple[Adapter, ...]:
@@ -113,8 +113,7 @@ class AverageRung:
             Unavailable: if nothing was harvested.
         """
         if not self._made:
-            adapters = self.library.adapters()
-            self._made.append(weighted_sum(adapters, [1.0 / len(adapters)] * len(adapters)))
+            self._made.append(average(self.library.adapters()))
         return Served(self._made[0], about={"adapters": len(self.library.records)})
 
 
@@ -199,6 +198,5 @@ class NearestRung:
 
 def softmax(values: Sequence[float]) -> list[float]:
     """Return weights that sum to 1."""
-    top = max(values)
-    powers = [math.exp(value - top) for value in values]
-    return [power / sum(powers) for power in powers]
+    weights: list[float] = torch.tensor(values, dtype=torch.float64).softmax(0).tolist()
+    return weights

@@ -21,12 +21,10 @@ class TaskContext:
 
     Args:
         task: the task; its test examples are for scoring alone.
-        seen: whether the generator learned from it.
         shots: k examples of its part ``train``, the same for every rung.
     """
 
     task: Task
-    seen: bool
     shots: tuple[Example, ...]
 
     @property

@@ -120,10 +120,11 @@ def eval_dict(done: "EvalResult") -> dict[str, object]:
 
 def print_ladder(out: Out, done: "EvalResult") -> None:
     """Print the ladder of each main metric, per task too where it fits, and where the files are."""
+    from icmlora_cli.report.summary import SECONDARY
     from icmlora_cli.report.tables import ladder_table, metrics_of, task_table, text_table
 
     result = done.result
-    shown = [metric for metric in metrics_of(result) if metric not in ("f1", "perplexity")]
+    shown = [metric for metric in metrics_of(result) if metric not in SECONDARY]
     for metric in shown:
         if len(result.rungs) <= FEW and len(result.tasks) > 1:
             tasks = task_table(result, metric)

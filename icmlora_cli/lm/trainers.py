@@ -3,7 +3,6 @@
 All of them are ordinary PEFT LoRAs once they are trained.
 """
 
-import hashlib
 import math
 import warnings
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from icmlora_cli.lm.targets import target_layout, target_modules
 from icmlora_cli.weights.adapter import Adapter, Factors
 from icmlora_cli.weights.codec import Codec
 from icmlora_cli.weights.frame import FrameSpec, framed_adapter, seeded_frame
+from icmlora_cli.weights.seeds import named_source
 
 
 class AdapterTrainer(Protocol):
@@ -119,8 +119,7 @@ class LoraTrainer:
                 if ".lora_B." in name:
                     parameter.zero_()
                     continue
-                digest = hashlib.sha256(f"{self.recipe.seed}:{name}".encode()).digest()
-                source = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+                source = named_source(self.recipe.seed, name)
                 bound = 1.0 / math.sqrt(parameter.shape[1])  # as PEFT's kaiming_uniform_(a=sqrt(5))
                 values = torch.rand(parameter.shape, generator=source) * 2 * bound - bound
                 parameter.copy_(values)

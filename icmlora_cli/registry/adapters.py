@@ -150,17 +150,26 @@ class AdapterStore:
         Raises:
             NotFound: if there is none, or only adapters of other data or other base weights.
         """
-        folder = self.home.adapters / base.slug / task.name
-        found = [_record(path) for path in folder.glob(f"*/{MANIFEST}")]
-        same = [item for item in found if (item.weight_hash, item.data_hash) == (base.weight_hash, task.data_hash)]
-        if not same:
-            stale = " for its present examples and base weights" if found else ""
+        found = self.newest(base, task)
+        if found is None:
+            folder = self.home.adapters / base.slug / task.name
+            stale = " for its present examples and base weights" if any(folder.glob(f"*/{MANIFEST}")) else ""
             raise NotFound(
                 f"task {task.name!r} has no harvested adapter{stale}",
                 where=str(folder),
                 hint=f"icmlora harvest --tasks {task.name}",
             )
-        return max(same, key=lambda item: item.created)
+        return found
+
+    def newest(self, base: Base, task: Task) -> AdapterRecord | None:
+        """Return what ``latest`` does, or None where there is none.
+
+        Raises:
+            CorruptFile: if a manifest is broken.
+        """
+        found = [_record(path) for path in (self.home.adapters / base.slug / task.name).glob(f"*/{MANIFEST}")]
+        same = [item for item in found if (item.weight_hash, item.data_hash) == (base.weight_hash, task.data_hash)]
+        return max(same, key=lambda item: item.created, default=None)
 
     def checked(self, record: AdapterRecord, checkpoint: Checkpoint) -> Path:
         """Return a checkpoint's PEFT folder, once its weights have been compared with the manifest.

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from icmlora_cli.report.result import PARTS, Figure, Mean, Part, Result
+from icmlora_cli.report.figures import parts_of
+from icmlora_cli.report.result import Figure, Mean, Result
+from icmlora_cli.report.summary import SECONDARY
 
 TABLE = "table.md"
 NAMES = {
@@ -48,11 +50,6 @@ def with_interval(item: Figure | None) -> str:
 def metrics_of(result: Result) -> tuple[str, ...]:
     """Return the metrics that the result has, in the order of its means."""
     return tuple(dict.fromkeys(mean.metric for mean in result.means))
-
-
-def parts_of(result: Result) -> tuple[Part, ...]:
-    """Return the parts that have tasks, in order."""
-    return tuple(part for part in PARTS if any(task.part == part for task in result.tasks))
 
 
 def metric_name(metric: str) -> str:
@@ -190,7 +187,7 @@ def markdown(result: Result) -> str:
     for table in tables:
         lines += _section(table)
     for metric in metrics_of(result):
-        if metric not in ("f1", "perplexity"):
+        if metric not in SECONDARY:
             lines += _section(comparison_table(result, metric))
     for metric in metrics_of(result):
         lines += _section(task_table(result, metric))

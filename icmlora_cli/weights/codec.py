@@ -105,7 +105,7 @@ class Codec:
         return cls(layout, left, right, width, base_model)
 
 
-def _spans(adapters: Sequence[Adapter], module: str) -> tuple[torch.Tensor, torch.Tensor]:
+def spans(adapters: Sequence[Adapter], module: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Return rows that span the adapters' inputs [sum r, in] and outputs [sum r, out], weighted by their energy."""
     rows, columns = [], []
     for adapter in adapters:
@@ -141,7 +141,7 @@ def fit_codec(adapters: Sequence[Adapter], *, energy: float = 0.999, max_width: 
     bases: list[tuple[torch.Tensor, torch.Tensor]] = []
     width = 1
     for module in layout.modules:
-        rows, columns = _spans(adapters, module.name)
+        rows, columns = spans(adapters, module.name)
         _, s_in, v_in = torch.linalg.svd(rows, full_matrices=False)
         _, s_out, v_out = torch.linalg.svd(columns, full_matrices=False)
         width = max(width, min(max_width, max(_needed(s_in, energy), _needed(s_out, energy))))

@@ -47,12 +47,17 @@ def norm(adapter: Adapter) -> float:
     return math.sqrt(sum(inner(adapter, adapter, module) for module in adapter.factors))
 
 
-def _closeness(products: Sequence[tuple[float, float, float]]) -> Closeness:
-    own, both, wanted = (sum(column) for column in zip(*products, strict=True))
+def closeness(own: float, both: float, wanted: float) -> Closeness:
+    """Return the closeness of two adapters from their inner products: with itself, with the other, the other's own."""
     missed = max(0.0, own - 2 * both + wanted)
     error = math.sqrt(missed / wanted) if wanted > 0 else (0.0 if missed == 0 else math.inf)
     cosine = both / math.sqrt(own * wanted) if own > 0 and wanted > 0 else 0.0
     return Closeness(error, max(-1.0, min(1.0, cosine)))
+
+
+def _summed(products: Sequence[tuple[float, float, float]]) -> Closeness:
+    own, both, wanted = (sum(column) for column in zip(*products, strict=True))
+    return closeness(own, both, wanted)
 
 
 def compare(adapter: Adapter, wanted: Adapter) -> Comparison:
@@ -74,9 +79,9 @@ def compare(adapter: Adapter, wanted: Adapter) -> Comparison:
         if layer is not None:
             layers.setdefault(layer, []).append(values)
     return Comparison(
-        all=_closeness(list(products.values())),
-        by_type={name: _closeness(values) for name, values in sorted(types.items())},
-        by_layer={index: _closeness(values) for index, values in sorted(layers.items())},
+        all=_summed(list(products.values())),
+        by_type={name: _summed(values) for name, values in sorted(types.items())},
+        by_layer={index: _summed(values) for index, values in sorted(layers.items())},
     )
 
 

@@ -4,7 +4,6 @@ For each module, U [out, R] and V [R, in] are orthonormal, drawn from the frame'
 U C V with a core C [R, R] of the task. A frame is a codec (see ``weights.codec``) whose basis is not learned.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,8 +11,9 @@ import torch
 
 from icmlora_cli.errors import CorruptFile
 from icmlora_cli.weights.adapter import Adapter, Factors
-from icmlora_cli.weights.codec import Codec
+from icmlora_cli.weights.codec import Codec, spans
 from icmlora_cli.weights.layout import Layout
+from icmlora_cli.weights.seeds import named_source
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,7 @@ class FrameSpec:
 
 def _orthonormal(size: int, width: int, *name: object) -> torch.Tensor:
     """Return a matrix with orthonormal columns, fp32 [size, min(width, size)], that only the name decides."""
-    digest = hashlib.sha256(":".join(map(str, name)).encode()).digest()
-    source = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-    drawn = torch.randn(size, min(width, size), generator=source, dtype=torch.float64)
+    drawn = torch.randn(size, min(width, size), generator=named_source(*name), dtype=torch.float64)
     q, r = torch.linalg.qr(drawn)
     signs = torch.where(r.diagonal() < 0, -1.0, 1.0).double()  # or each LAPACK would choose its own
     matrix: torch.Tensor = (q * signs).float()
@@ -108,20 +106,14 @@ def extended_frame(frame: Codec, adapters: Sequence[Adapter], directions: int) -
     """
     left, right = list(frame.left), list(frame.right)
     for index, module in enumerate(frame.layout.modules):
-        rows, columns = [], []
-        for adapter in adapters:
-            if module.name not in adapter.factors:
-                continue
-            item, scale = adapter.factors[module.name], adapter.scaling(module.name)
-            if item.lora_B.shape[0] != module.out_features or item.lora_A.shape[1] != module.in_features:
-                raise CorruptFile(f"{module.name} of the adapter has another shape: it is of another base model")
-            lora_A, lora_B = item.lora_A.float(), item.lora_B.float()
-            rows.append(scale * (torch.linalg.qr(lora_B).R @ lora_A))
-            columns.append(scale * (torch.linalg.qr(lora_A.T).R @ lora_B.T))
-        if not rows:
+        having = [adapter for adapter in adapters if module.name in adapter.factors]
+        if not having:
             continue
-        right[index] = torch.cat([right[index], _further(torch.cat(rows), right[index], directions)])
-        left[index] = torch.cat([left[index], _further(torch.cat(columns), left[index].T, directions).T], dim=1)
+        rows, columns = spans(having, module.name)
+        if (rows.shape[1], columns.shape[1]) != (module.in_features, module.out_features):
+            raise CorruptFile(f"{module.name} of the adapter has another shape: it is of another base model")
+        right[index] = torch.cat([right[index], _further(rows, right[index], directions)])
+        left[index] = torch.cat([left[index], _further(columns, left[index].T, directions).T], dim=1)
     width = max(max(u.shape[1], v.shape[0]) for u, v in zip(left, right, strict=True))
     return Codec(frame.layout, tuple(left), tuple(right), width, frame.base_model)
 

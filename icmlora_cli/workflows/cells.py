@@ -152,13 +152,12 @@ class Scorer:
             return RawCell(key, context.task.name, rung.name, reason="the task has no test examples")
         with merged(self.loaded.model, served.adapter):
             scores, outputs = self._scores(served, context, examples)
-        near = served.adapter is not None and oracle is not None
         return RawCell(
             key=key,
             task=context.task.name,
             rung=rung.name,
             scores=scores,
-            reconstruction=reconstruction(served.adapter, oracle) if near else None,
+            reconstruction=reconstruction(served.adapter, oracle),
             about=served.about,
             outputs=outputs,
             seconds={"serve": ready - started, "score": time.monotonic() - ready},

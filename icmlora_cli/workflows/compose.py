@@ -1,24 +1,26 @@
 """From scored cells to the result: parts, near-duplicates, memorisation, maps and storage."""
 
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from icmlora_cli.baselines.controls import words_in_common
-from icmlora_cli.baselines.generated import Source, condition_vectors
+from icmlora_cli.baselines.generated import condition_vectors
+from icmlora_cli.baselines.harvested import read_last
 from icmlora_cli.baselines.rung import Rung, TaskContext
-from icmlora_cli.errors import NotFound
 from icmlora_cli.registry import files, provenance
-from icmlora_cli.registry.adapters import AdapterRecord
+from icmlora_cli.registry.examples import Example
+from icmlora_cli.registry.splits import Part
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.report import result as schema
 from icmlora_cli.report.statistics import Resampler
 from icmlora_cli.report.summary import Summary
-from icmlora_cli.weights.adapter import Adapter, read_adapter
-from icmlora_cli.weights.compare import gram, principal_map
+from icmlora_cli.weights.adapter import Adapter
+from icmlora_cli.weights.compare import closeness, gram, principal_map
 from icmlora_cli.workflows.cells import RawCell
 from icmlora_cli.workflows.ladder import Bench, seen_tasks, swapped
+from icmlora_cli.workflows.storage import break_even
 
 SAME_DESCRIPTION = 0.9  # of the words of two descriptions
 SAME_EXAMPLES = 0.5  # of the unseen task's test examples
@@ -41,9 +43,11 @@ def compose(
     scores = {(cell.task, cell.rung): cell.scores for cell in cells if cell.reason is None}
     names = tuple(rung.name for rung in rungs)
     summary = Summary(scores, parts, names, resampler)
-    generated = _generated(bench, contexts)
+    adapters = _Adapters.of(bench, contexts)
     counts = {cell.task: len(item.numerators) for cell in cells for item in cell.scores.values()}
-    neighbours = _neighbours(bench, generated)
+    neighbours = _neighbours(bench, adapters)
+    known = _examples(bench.learned) if set(parts.values()) != {"seen"} else {}
+    others = swapped(bench)
     return schema.Result(
         schema_=schema.SCHEMA,
         protocol=recipe.protocol,
@@ -57,14 +61,25 @@ def compose(
         recipe=recipe.model_dump(mode="json"),
         rungs=tuple(schema.RungInfo(name=rung.name, title=rung.title, uses=rung.uses) for rung in rungs),
         tasks=tuple(
-            _task_info(bench, context, parts, counts, neighbours.get(context.task.name), names) for context in contexts
+            schema.TaskInfo(
+                name=context.task.name,
+                description=context.text,
+                part=parts[context.task.name],
+                metric=context.task.metric,
+                family=context.task.family,
+                examples=counts.get(context.task.name, 0),
+                similar=None if parts[context.task.name] == "seen" else similar(context.task, bench.learned, known),
+                neighbour=neighbours.get(context.task.name),
+                swapped_with=others.other(context) if "swapped-text" in names else None,
+            )
+            for context in contexts
         ),
         cells=tuple(_cell(cell, resampler) for cell in cells),
         means=summary.means(),
         comparisons=summary.comparisons(),
         text_specific=summary.text_specific(),
         vectors=_vector_map(bench, contexts, parts),
-        adapters=_adapter_map(bench, contexts, parts, generated),
+        adapters=_points(adapters.rows, parts, adapters.products),
         storage=_storage(bench),
         made=schema.Made(
             versions=provenance.versions(),
@@ -89,42 +104,30 @@ def part_of(task: Task, bench: Bench) -> schema.Part:
     return "unseen combination" if task.family in families else "unseen family"
 
 
-def similar(task: Task, learned: Sequence[Task]) -> schema.Similar | None:
-    """Return the training task that an unseen task is most like, by its examples first, then by descriptions."""
-    tests = {(item.input, item.output) for item in task.examples("test")}
+def _examples(tasks: Sequence[Task]) -> dict[str, frozenset[Example]]:
+    """Return all examples of each task, by its name."""
+    parts: tuple[Part, ...] = ("train", "validation", "test")
+    return {task.name: frozenset(item for part in parts for item in task.examples(part)) for task in tasks}
+
+
+def similar(task: Task, learned: Sequence[Task], known: Mapping[str, frozenset[Example]]) -> schema.Similar | None:
+    """Return the training task that an unseen task is most like, by its examples first, then by descriptions.
+
+    Args:
+        task: the unseen one.
+        learned: the training tasks.
+        known: their examples, by name.
+    """
+    tests = set(task.examples("test"))
     best: schema.Similar | None = None
     for other in learned:
-        known = {(item.input, item.output) for part in ("train", "validation", "test") for item in other.examples(part)}
-        shared = len(tests & known) / len(tests) if tests else 0.0
+        shared = len(tests & known[other.name]) / len(tests) if tests else 0.0
         words = max(words_in_common(one, two) for one in task.descriptions for two in other.descriptions)
         duplicate = shared >= SAME_EXAMPLES or words >= SAME_DESCRIPTION
         found = schema.Similar(task=other.name, descriptions=words, examples=shared, duplicate=duplicate)
         if best is None or (found.duplicate, shared, words) > (best.duplicate, best.examples, best.descriptions):
             best = found
     return best
-
-
-def _task_info(
-    bench: Bench,
-    context: TaskContext,
-    parts: Mapping[str, schema.Part],
-    counts: Mapping[str, int],
-    neighbour: schema.Neighbour | None,
-    rungs: Sequence[str],
-) -> schema.TaskInfo:
-    task = context.task
-    unseen = parts[task.name] != "seen"
-    return schema.TaskInfo(
-        name=task.name,
-        description=task.descriptions[0],
-        part=parts[task.name],
-        metric=task.metric,
-        family=task.family,
-        examples=counts.get(task.name, 0),
-        similar=similar(task, bench.learned) if unseen else None,
-        neighbour=neighbour,
-        swapped_with=swapped(bench).other(context) if "swapped-text" in rungs else None,
-    )
 
 
 def _cell(cell: RawCell, resampler: Resampler) -> schema.Cell:
@@ -139,28 +142,45 @@ def _cell(cell: RawCell, resampler: Resampler) -> schema.Cell:
     )
 
 
-def _generated(bench: Bench, contexts: Sequence[TaskContext]) -> dict[str, Adapter]:
-    source: Source | None = bench.source()
-    return {} if source is None else {context.task.name: source.make(context.text) for context in contexts}
+@dataclass(frozen=True)
+class _Adapters:
+    """Harvested adapters (of the training tasks, then of further evaluated ones) and generated ones.
+
+    Args:
+        rows: task and kind of each.
+        products: inner products of their delta-W, fp64 [n, n].
+    """
+
+    rows: tuple[tuple[str, str], ...]
+    products: torch.Tensor
+
+    @classmethod
+    def of(cls, bench: Bench, contexts: Sequence[TaskContext]) -> "_Adapters":
+        harvested = {name: bench.library.adapter(name) for name in bench.library.tasks}
+        for context in contexts:
+            if context.task.name not in harvested:
+                adapter = oracle(bench, context.task)
+                if adapter is not None:
+                    harvested[context.task.name] = adapter
+        source = bench.source()
+        generated = {} if source is None else {item.task.name: source.make(item.text) for item in contexts}
+        rows = [(task, "harvested") for task in harvested] + [(task, "generated") for task in generated]
+        return cls(tuple(rows), gram([*harvested.values(), *generated.values()]))
 
 
-def _neighbours(bench: Bench, generated: Mapping[str, Adapter]) -> dict[str, schema.Neighbour]:
-    """Return, for each generated adapter, the harvested training adapter nearest to it by ||difference|| / ||own||."""
-    if not generated or not bench.library.records:
-        return {}
-    known = bench.library.adapters()
-    products = gram([*known, *generated.values()])
+def _neighbours(bench: Bench, adapters: _Adapters) -> dict[str, schema.Neighbour]:
+    """Return, for each generated adapter, the training adapter nearest to it by ||difference|| / ||harvested||."""
+    products = adapters.products.tolist()
     found = {}
-    for index, task in enumerate(generated):
-        at = len(known) + index
-        distances = []
-        for other, name in enumerate(bench.library.tasks):
-            own, wanted, both = (float(products[i, j]) for i, j in ((at, at), (other, other), (at, other)))
-            distance = math.sqrt(max(0.0, own - 2 * both + wanted) / wanted) if wanted > 0 else math.inf
-            cosine = both / math.sqrt(own * wanted) if own > 0 and wanted > 0 else 0.0
-            distances.append((distance, name, cosine))
-        distance, name, cosine = min(distances)
-        found[task] = schema.Neighbour(task=name, distance=distance, cosine=max(-1.0, min(1.0, cosine)))
+    for at, (task, kind) in enumerate(adapters.rows):
+        if kind != "generated" or not bench.library.records:
+            continue
+        near = [
+            (closeness(products[at][at], products[at][other], products[other][other]), name)
+            for other, name in enumerate(bench.library.tasks)  # they come first among the rows
+        ]
+        best, name = min(near, key=lambda item: (item[0].error, item[1]))
+        found[task] = schema.Neighbour(task=name, distance=best.error, cosine=best.cosine)
     return found
 
 
@@ -201,21 +221,6 @@ def _vector_map(bench: Bench, contexts: Sequence[TaskContext], parts: Mapping[st
     return _points(rows, parts, vectors @ vectors.T)
 
 
-def _adapter_map(
-    bench: Bench, contexts: Sequence[TaskContext], parts: Mapping[str, schema.Part], generated: Mapping[str, Adapter]
-) -> schema.Map | None:
-    """Map the delta-W of the harvested adapters (training tasks and evaluated ones) and of the generated ones."""
-    harvested = {name: bench.library.adapter(name) for name in bench.library.tasks}
-    for context in contexts:
-        if context.task.name not in harvested:
-            adapter = oracle(bench, context.task)
-            if adapter is not None:
-                harvested[context.task.name] = adapter
-    rows = [(task, "harvested") for task in harvested] + [(task, "generated") for task in generated]
-    everything = [*harvested.values(), *generated.values()]
-    return _points(rows, parts, gram(everything)) if len(everything) > 2 else None
-
-
 def oracle(bench: Bench, task: Task) -> Adapter | None:
     """Return the harvested adapter of a task, or None.
 
@@ -224,16 +229,9 @@ def oracle(bench: Bench, task: Task) -> Adapter | None:
     """
     if task.name in bench.library.tasks:
         return bench.library.adapter(task.name)
-    record, store = oracle_record(bench, task), bench.library.store
-    return None if record is None else read_adapter(store.checked(record, record.checkpoints[-1]))
-
-
-def oracle_record(bench: Bench, task: Task) -> AdapterRecord | None:
-    """Return the manifest of the newest harvested adapter of a task, or None."""
-    try:
-        return bench.library.store.latest(bench.loaded.base, task)
-    except NotFound:
-        return None
+    store = bench.library.store
+    record = store.newest(bench.loaded.base, task)
+    return None if record is None else read_last(store, record)
 
 
 def _generator_info(bench: Bench) -> schema.GeneratorInfo | None:
@@ -272,5 +270,5 @@ def _storage(bench: Bench) -> schema.StorageInfo | None:
         tasks=len(records),
         all_checkpoints=sum(record.bytes for record in records),
         one_each=one,
-        break_even=math.ceil(own / (one / len(records))) if one else None,
+        break_even=break_even(own, one, len(records)),
     )

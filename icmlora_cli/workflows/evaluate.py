@@ -20,10 +20,10 @@ from icmlora_cli.report.result import RESULT, Result, write_result
 from icmlora_cli.report.tables import TABLE, markdown
 from icmlora_cli.workflows import harness
 from icmlora_cli.workflows.cells import RawCell, Scorer, read_cell, write_cell
-from icmlora_cli.workflows.compose import compose, oracle, oracle_record
+from icmlora_cli.workflows.compose import compose, oracle
 from icmlora_cli.workflows.gen import check_base
 from icmlora_cli.workflows.harness import HarnessRequest
-from icmlora_cli.workflows.ladder import Bench, bench, ladder, seen_tasks
+from icmlora_cli.workflows.ladder import Bench, bench, ladder
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
 CELLS = "cells"
@@ -107,7 +107,7 @@ def run(
     cells: list[RawCell] = []
     scored = 0
     for index, context in enumerate(contexts):
-        record, wanted = oracle_record(shared, context.task), oracle(shared, context.task)
+        record, wanted = shared.library.store.newest(base, context.task), oracle(shared, context.task)
         compared_with = None if record is None else record.checkpoints[-1].sha256
         for at, rung in enumerate(rungs):
             on_progress(Progress("eval", context.task.name, at, len(rungs), rung.name, index, len(tasks)))
@@ -131,7 +131,7 @@ def context_of(task: Task, shared: Bench) -> TaskContext:
     examples = list(task.examples("train"))
     digest = hashlib.sha256(f"{shared.recipe.seed}:shots:{task.name}".encode()).digest()
     shots = random.Random(digest).sample(examples, min(shared.recipe.shots, len(examples)))
-    return TaskContext(task, task.name in seen_tasks(shared.generator), tuple(shots))
+    return TaskContext(task, tuple(shots))
 
 
 def _check_out(folder: Path) -> None:

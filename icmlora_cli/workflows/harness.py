@@ -8,7 +8,7 @@ from icmlora_cli.registry import files
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.workflows import lm_eval
-from icmlora_cli.workflows.compose import oracle, oracle_record
+from icmlora_cli.workflows.compose import oracle
 from icmlora_cli.workflows.ladder import Bench, generator_key
 
 VERSION = 1  # of how adapters are handed to lm-eval
@@ -81,6 +81,6 @@ def _adapters(bench: Bench, tasks: Sequence[Task]) -> Iterator[tuple[str | None,
         if source is not None and bench.generator is not None:
             text = task.descriptions[0]
             yield task.name, "generated", source.make(text), [base, generator_key(bench.generator), text]
-        record = oracle_record(bench, task)
+        record = bench.library.store.newest(bench.loaded.base, task)
         if record is not None:
             yield task.name, "harvested", oracle(bench, task), [base, record.checkpoints[-1].sha256]

@@ -1,7 +1,6 @@
 """The rungs of an evaluation, wired to a registry, a base and a generator."""
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,14 +18,13 @@ from icmlora_cli.baselines.generated import (
 )
 from icmlora_cli.baselines.harvested import AverageRung, HarvestedRung, Library, NearestRung, Neighbours
 from icmlora_cli.baselines.prompting import BaseRung, DescribedRung, InContextRung
-from icmlora_cli.baselines.rung import Rung, TaskContext, Unavailable
+from icmlora_cli.baselines.rung import Rung, TaskContext, Unavailable, Uses
 from icmlora_cli.baselines.tuned import MultiTaskRung, TunedRung
 from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe, TrainRecipe, VectorRecipe, resolve
-from icmlora_cli.errors import NotFound
 from icmlora_cli.generator.checkpoint import Generator, load_generator
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.task_vector import VectorReader
-from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
+from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.generators import GeneratorStore
 from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.tasks import Task, TaskStore
@@ -108,13 +106,9 @@ def bench(
     generator = None if folder is None else load_generator(folder)
     learned = _learned(generator, TaskStore(home))
     store = AdapterStore(home)
-    records = []
-    for task in learned:
-        with suppress(NotFound):
-            records.append(store.latest(loaded.base, task))
-    return Bench(
-        loaded, home, recipe, tuple(tasks), learned, Library(store, tuple(records)), generator, folder, on_progress
-    )
+    newest = (store.newest(loaded.base, task) for task in learned)
+    library = Library(store, tuple(record for record in newest if record is not None))
+    return Bench(loaded, home, recipe, tuple(tasks), learned, library, generator, folder, on_progress)
 
 
 def seen_tasks(generator: Generator | None) -> frozenset[str]:
@@ -232,13 +226,8 @@ def _nearest(bench: Bench, name: str) -> NearestRung:
             raise Unavailable("the task has fewer than two training examples to show")
         return vector
 
-    library = Library(bench.library.store, _in_order(bench.library, harvested))
-    return NearestRung(library, neighbours, vector_of, count, name, title, "text and examples" if shown else "text")
-
-
-def _in_order(library: Library, tasks: Sequence[Task]) -> tuple[AdapterRecord, ...]:
-    records = {record.task: record for record in library.records}
-    return tuple(records[task.name] for task in tasks)
+    uses: Uses = "text and examples" if shown else "text"
+    return NearestRung(bench.library, neighbours, vector_of, count, name, title, uses)
 
 
 def _companion(bench: Bench, arch: str) -> CompanionRung | None:

@@ -103,5 +103,16 @@ def _generator(store: GeneratorStore, name: str, adapters: tuple[AdapterStorage,
         tasks=len(learned),
         ratio_all=own / everything if everything else None,
         ratio_one=own / single if single else None,
-        break_even=math.ceil(own / (single / len(mine))) if single else None,
+        break_even=break_even(own, single, len(mine)),
     )
+
+
+def break_even(generator: int, one_each: int, tasks: int) -> int | None:
+    """Return from how many tasks on a generator of this size is smaller than one adapter a task; None without any.
+
+    Args:
+        generator: its bytes.
+        one_each: bytes of one adapter of each task.
+        tasks: how many tasks those are.
+    """
+    return math.ceil(generator / (one_each / tasks)) if one_each else None

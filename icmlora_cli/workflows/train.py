@@ -97,7 +97,7 @@ def run(
     started = time.monotonic()
     _check(tasks)
     harvested = _harvested(tasks, base, AdapterStore(home))
-    key = _key(harvested, recipe)
+    key = _key([(item.task, item.record) for item in harvested], recipe)
     target = GeneratorStore(home).folder(name)
     if (target / CONFIG).is_file() and read_config(target).get("key") == key:
         load_generator(target)  # a broken one says so
@@ -122,9 +122,10 @@ def key_of(tasks: Sequence[Task], base: Base, recipe: TrainRecipe, home: Home) -
 
     Raises:
         NotFound: if a task has no adapter.
-        CorruptFile: if an adapter is broken.
+        CorruptFile: if a manifest is broken.
     """
-    return _key(_harvested(tasks, base, AdapterStore(home)), recipe)
+    store = AdapterStore(home)
+    return _key([(task, store.latest(base, task)) for task in tasks], recipe)
 
 
 def _check(tasks: Sequence[Task]) -> None:
@@ -147,13 +148,11 @@ def _harvested(tasks: Sequence[Task], base: Base, store: AdapterStore) -> list[_
     return found
 
 
-def _key(harvested: Sequence[_Harvested], recipe: TrainRecipe) -> str:
+def _key(harvested: Sequence[tuple[Task, AdapterRecord]], recipe: TrainRecipe) -> str:
     """Return the hash that makes a training what it is: adapters, descriptions, recipe."""
     values = recipe.model_dump(mode="json")
     values.pop("save_every")
-    items = [
-        [item.task.name, *item.task.descriptions, *(c.sha256 for c in item.record.checkpoints)] for item in harvested
-    ]
+    items = [[task.name, *task.descriptions, *(c.sha256 for c in record.checkpoints)] for task, record in harvested]
     return files.sha256_json([VERSION, values, items])[:16]
 
 

@@ -84,9 +84,9 @@ def test_the_best_of_k_is_the_one_that_scores_best_on_the_examples(make_room: Ma
     calls: list[object] = []
     assert BestOfRung(source, last, 3, 7).serve(context).adapter is calls[2]
     with pytest.raises(Unavailable):
-        BestOfRung(source, last, 3, 7).serve(type(context)(context.task, True, context.shots[:1]))
+        BestOfRung(source, last, 3, 7).serve(type(context)(context.task, context.shots[:1]))
     with pytest.raises(Unavailable):
-        GeneratedRung(source, with_shots=True).serve(type(context)(context.task, True, ()))
+        GeneratedRung(source, with_shots=True).serve(type(context)(context.task, ()))
 
 
 def test_noise_has_the_norm_of_the_harvested_adapters_and_not_their_direction(make_room: MakeRoom) -> None:
@@ -114,7 +114,7 @@ def test_prompting_rungs_merge_nothing(make_room: MakeRoom) -> None:
     train = set(context.task.examples("train"))
     assert set(context.shots) <= train and not train & set(context.task.examples("test"))
     with pytest.raises(Unavailable):
-        InContextRung().serve(type(context)(context.task, True, ()))
+        InContextRung().serve(type(context)(context.task, ()))
 
 
 def test_without_a_generator_its_rungs_are_left_out(make_room: MakeRoom) -> None:

@@ -44,7 +44,7 @@ def test_the_oracle_is_the_tasks_own_adapter(make_room: MakeRoom) -> None:
     )
     changed, _ = TaskStore(room.home).add(grown, [Example(f"other {i}", "cat") for i in range(30)], replace=True)
     with pytest.raises(Unavailable):  # its adapter learned other examples
-        oracle.serve(TaskContext(changed, True, ()))
+        oracle.serve(TaskContext(changed, ()))
 
 
 def test_the_average_is_the_mean_and_of_one_it_is_that_one(make_room: MakeRoom) -> None:
@@ -77,7 +77,7 @@ def test_the_nearest_by_examples_looks_at_the_examples(make_room: MakeRoom) -> N
     context = room.context(1)
     served = rung.serve(context)  # type: ignore[attr-defined]
     assert served.about["nearest"][0]["task"] == "always_dog"
-    disguised = type(context)(room.tasks[0], True, context.shots)  # dog's examples under cat's name
+    disguised = type(context)(room.tasks[0], context.shots)  # dog's examples under cat's name
     assert rung.serve(disguised).about["nearest"][0]["task"] == "always_dog"  # type: ignore[attr-defined]
 
 

@@ -50,7 +50,7 @@ def test_it_stops_when_the_time_is_up_and_has_learned_the_examples(make_room: Ma
     assert served.about["steps"] == 1 and served.adapter is not None
     assert compare(served.adapter, short.adapter).all.error < 1e-5
     with pytest.raises(Unavailable):
-        rung.serve(type(context)(context.task, False, ()))
+        rung.serve(type(context)(context.task, ()))
 
 
 def test_as_long_as_generation_takes_is_measured(make_room: MakeRoom) -> None:
