@@ -24,6 +24,7 @@ from icmlora_cli.registry.builtin import (
     times,
     units,
 )
+from icmlora_cli.registry.builtin.dense import every as dense_every
 from icmlora_cli.registry.builtin.types import BuiltinTask
 
 _BUILDERS: tuple[Callable[[], tuple[BuiltinTask, ...]], ...] = (
@@ -69,6 +70,18 @@ def builtin_task(name: str) -> BuiltinTask:
         The task; an unknown name raises ``KeyError``.
     """
     return _catalog()[name]
+
+
+@cache
+def dense_tasks() -> tuple[BuiltinTask, ...]:
+    """Return the tasks of meta-training: all that are not held out, and the further ones of every family.
+
+    Returns:
+        The curated tasks first, then the further ones, in a stable order; names are unique, and no further task
+        computes what a held-out one does.
+    """
+    seen = tuple(task for task in _catalog().values() if not task.held_out)
+    return (*seen, *dense_every.further_tasks())
 
 
 def families() -> dict[str, tuple[str, ...]]:

@@ -22,6 +22,8 @@ class BuiltinTask:
     descriptions: tuple[str, ...]
     draw: Draw
     held_out: bool = False
+    answer: Callable[[str], str] | None = None
+    """Computes the output of an input where that is a pure function; a ``ValueError`` says the input does not fit."""
 
     def examples(self, n: int = 400, seed: int = 0) -> tuple[Example, ...]:
         """Draw examples with distinct inputs; a smaller n gives a prefix of a larger one.
