@@ -50,6 +50,21 @@ def condition_vectors(
     return words, torch.stack(rows).mean(0)
 
 
+def readings(
+    reader: VectorReader, text: str | None, examples: Sequence[Example], kind: str = "plain"
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Return what a generator reads of a text and of examples, each fp32 [T, hidden] or None.
+
+    Args:
+        reader: reads from the generator's base, as the generator was trained with.
+        text: the task in words, if any.
+        examples: demonstrations, if any; one alone gives none.
+        kind: of the task's template.
+    """
+    words = None if text is None else reader.read_text(text)
+    return words, None if len(examples) < 2 else reader.read_examples(examples, kind)
+
+
 def generate_adapter(
     generator: Generator,
     reader: VectorReader,
@@ -69,8 +84,7 @@ def generate_adapter(
         kind: of their template.
         seed: of z; None takes the prior's mean.
     """
-    words, shown = condition_vectors(reader, text, examples, kind)
-    return generator.generate(words, shown, seed=seed)
+    return generator.generate(*readings(reader, text, examples, kind), seed=seed)
 
 
 @dataclass(frozen=True)
@@ -94,7 +108,7 @@ class Source:
     def seconds(self, context: TaskContext) -> float:
         """Return the wall time of generating the task's adapter from its text, read anew rather than from the cache."""
         started = time.monotonic()
-        self.generator.generate(self.reader.fresh_text(context.text), None)
+        self.generator.generate(self.reader.read_text(context.text, fresh=True), None)
         return time.monotonic() - started
 
 
@@ -219,7 +233,7 @@ class BestOfRung:
         """
         if len(context.shots) < 2:
             raise Unavailable("the task has fewer than two training examples to choose with")
-        words, shown = condition_vectors(self.source.reader, context.text, context.shots, context.task.template.kind)
+        words, shown = readings(self.source.reader, context.text, context.shots, context.task.template.kind)
         seeds: list[int | None] = [None, *range(self.seed, self.seed + self.samples - 1)]
         candidates = [self.source.generator.generate(words, shown, seed=seed) for seed in seeds]
         scores = [self.judge(context, candidate) for candidate in candidates]

@@ -18,15 +18,18 @@ def train(
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Optimizer steps.")] = None,
     seed: Seed = None,
+    log_with: Annotated[
+        str | None, typer.Option("--log-with", help="Log losses with tensorboard, trackio, wandb ... (accelerate).")
+    ] = None,
     device: Device = None,
     offline: Offline = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a generator on the harvested adapters, all tasks jointly.
+    """Train a generator on all tasks jointly: on harvested adapters and, if the recipe has them, in episodes.
 
-    Without --tasks, all harvested tasks of split 'train'. Tasks of split 'unseen' are refused. Interrupted, it
-    goes on where it was.
+    Without --tasks: all tasks of split 'train' that are harvested or, with episodes, all of them. Tasks of split
+    'unseen' are refused. Interrupted, it goes on where it was. On several GPUs: accelerate launch -m icmlora_cli train
     """
     with session("train", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.config.recipes import TrainRecipe, resolve
@@ -37,21 +40,28 @@ def train(
         overrides = {"arch": arch, "steps": steps, "seed": seed}
         settings = resolve(TrainRecipe, recipe, "train", overrides)
         checked_name(name, "generator")
-        chosen = tasks_to_train(home, base, tasks)
+        chosen = tasks_to_train(home, base, tasks, episodes=settings.episodes is not None)
         from icmlora_cli.workflows.base import resolve as resolve_base
         from icmlora_cli.workflows.train import run
 
         with out.progress() as on_progress:
             found = resolve_base(base, home, offline=offline, on_progress=on_progress)
-            result = run(chosen, found, settings, home, name=name, device=device, on_progress=on_progress)
+            result = run(
+                chosen, found, settings, home, name=name, device=device, log_with=log_with, on_progress=on_progress
+            )
         out.result(vars(result) | {"folder": str(result.folder), "tasks": list(result.tasks), "name": name})
         state = "trained" if result.trained else "was there already: same adapters, same recipe"
         out.line(
             str(result.folder)
             if quiet
-            else f"generator {name!r} ({state}): {len(result.tasks)} tasks, {result.parameters:,} numbers, "
-            f"{result.bytes / 1e6:.1f} MB, in {result.folder}\n"
-            f"relative error of delta-W on its own tasks, from their descriptions: {result.error:.3f} "
-            f"(the basis alone: {result.codec_error:.3f})"
+            else f"generator {name!r} ({state}): {len(result.tasks)} tasks and {result.builtin} built-in ones, "
+            f"{result.parameters:,} numbers, {result.bytes / 1e6:.2f} MB, in {result.folder}"
         )
+        if result.harvested:
+            out.note(
+                f"relative error of delta-W on {result.harvested} harvested tasks, from their descriptions: "
+                f"{result.error:.3f} (the basis alone: {result.codec_error:.3f})"
+            )
+        if result.validation is not None:
+            out.note(f"validation tasks, from their descriptions: NLL {result.validation:.3f} nats a token")
         out.note('next: icmlora gen "what the adapter should do" -o out/   and: icmlora eval')

@@ -66,17 +66,77 @@ class VectorRecipe(RecipeModel):
 
     Args:
         layer: share of the base's depth whose hidden state is read (0.67 is layer 20 of 30).
+        pooling: ``mean``: one vector, the mean over a description's tokens or the last token after demonstrations;
+            ``tokens``: the states of all tokens, for a reader that attends over them.
         shots: demonstrations in one prompt.
-        draws: vectors from demonstrations for each task.
+        draws: readings of demonstrations for each task.
     """
 
     layer: Annotated[float, Field(gt=0, le=1)] = 0.67
+    pooling: Literal["mean", "tokens"] = "mean"
     shots: Count = 5
     draws: Count = 8
 
 
+class QueryTemplate(RecipeModel):
+    """How a query of an episode is written.
+
+    Args:
+        prompt: holds ``{input}``.
+        answer: holds ``{output}``; this is what is learned.
+    """
+
+    prompt: Annotated[str, Field(pattern=r"\{input\}")] = "Q: {input}\nA:"
+    answer: Annotated[str, Field(pattern=r"\{output\}")] = " {output}\n"
+
+
+class EpisodeRecipe(RecipeModel):
+    """In-context meta-learning: a support becomes an adapter, whose loss on queries is taken through the frozen base.
+
+    Args:
+        rows: (task, query) pairs a step, each with an adapter of its own.
+        micro_batch: rows in one forward pass; halved by itself when memory does not suffice. null: all rows.
+        gradient_checkpointing: compute the base's activations twice rather than keep them, for larger bases.
+        builtin: which built-in tasks are drawn beside the registered ones: ``none``, ``catalog`` (those that are not
+            held out) or ``dense`` (these and all further ones that the families yield).
+        builtin_exclude: names or patterns of built-in tasks never to draw, such as those that are to be measured on.
+        per_family: at most so many built-in tasks of each family; null takes all.
+        builtin_examples: examples of each built-in task.
+        max_tokens: queries of more tokens are left out, unless a task has no shorter ones.
+        registered_share: share of the rows that are of registered tasks, where there are any of both.
+        phrasings: descriptions composed for each built-in task, beside its own.
+        templates: how queries of built-in tasks are written, each as likely; registered tasks have their own.
+        weight: of the loss on queries.
+        prior_weight: of KL(p(z | c) || N(0, I)), in nats a latent number: the bottleneck.
+        contrast_weight: of the contrastive loss, which pulls readings of one task together and others apart.
+        contrast_tasks: tasks in one contrastive batch, two readings each.
+        validation_tasks: built-in tasks that are kept from training, to tell the best weights.
+        validation_examples: of each of them.
+        validate_every: steps.
+    """
+
+    rows: Count = 12
+    micro_batch: Count | None = None
+    gradient_checkpointing: bool = False
+    builtin: Literal["none", "catalog", "dense"] = "dense"
+    builtin_exclude: tuple[str, ...] = ()
+    per_family: Count | None = None
+    builtin_examples: Count = 200
+    max_tokens: Count = 64
+    registered_share: Share = 0.5
+    phrasings: Annotated[int, Field(ge=0)] = 12
+    templates: Annotated[tuple[QueryTemplate, ...], Field(min_length=1)] = (QueryTemplate(),)
+    weight: NotNegative = 1.0
+    prior_weight: NotNegative = 0.001
+    contrast_weight: NotNegative = 0.1
+    contrast_tasks: Annotated[int, Field(ge=2)] = 32
+    validation_tasks: Annotated[int, Field(ge=0)] = 12
+    validation_examples: Count = 12
+    validate_every: Count = 250
+
+
 class TrainRecipe(RecipeModel):
-    """How the generator is trained on harvested adapters.
+    """How the generator is trained on harvested adapters, and in episodes.
 
     Args:
         arch: ``token`` (a head per module), ``conv1d`` (the paper's strided convolutions) or ``p-diff`` (COND P-DIFF,
@@ -84,43 +144,76 @@ class TrainRecipe(RecipeModel):
         latent_dim: size of z.
         hidden_dim: width of the networks.
         code_dim: numbers between the networks and the heads.
+        reader: how a support becomes the condition: ``mean`` (nothing learned, as in the paper) or ``attention``.
+        reader_dim: width of the reader (this and the next three: ``attention`` only).
+        reader_layers: transformer blocks of the reader.
+        queries: learned queries of the reader.
+        condition_dim: numbers in the condition.
+        target_modules: ``auto`` or module name endings; where no adapters say which modules there are.
+        basis: ``frame`` (the seeded frame that the adapters were harvested in), ``learned`` (from the adapters, kept
+            in the generator) or ``auto``: the frame where all adapters share one.
+        frame_seed: of the frame, where no adapters say which.
+        frame_width: R of that frame.
+        directions: learned directions added to each side of the frame, for adapters that were not harvested in it.
+        core_scale: root mean square of the cores, where no adapters say.
         energy: share of the adapters' energy that each side of the codec's basis keeps.
         max_width: largest width of the basis.
-        steps: optimizer steps.
+        steps: optimizer steps in all.
+        pretrain_steps: how many of them, at the start, are without episodes.
         batch_size: (adapter, condition) pairs a step.
         learning_rate: peak, cosine to zero.
         weight_decay: of AdamW.
         kl_weight: weight of the KL term after its warm-up (0.005 in the paper); not of ``p-diff``.
         kl_warmup: share of the steps in which that weight rises; not of ``p-diff``.
+        elbo_weight: weight of the loss on adapters beside that of episodes.
         autoencoder_share: share of the steps that train the autoencoder, before the diffusion; ``p-diff`` only.
         parameter_noise: standard deviation of the noise on normalised parameters while the autoencoder trains, whose
             root mean square is 1; ``p-diff`` only.
         latent_noise: the same for latents, which lie in (-1, 1); ``p-diff`` only.
-        condition_noise: standard deviation of the noise on standardised conditions.
+        condition_noise: standard deviation of the noise on standardised hidden states.
+        token_dropout: probability that a token of the support is left out.
         save_every: steps between saves of the training state, for resuming.
         seed: of initialisation, data order and noise.
         vectors: how task vectors are read.
+        storage: how the weights are saved: ``fp32``, ``bf16``, or ``int8`` with a scale a row.
+        episodes: in-context meta-learning; null trains on adapters alone.
     """
 
     arch: Literal["token", "conv1d", "p-diff"] = "token"
     latent_dim: Count = 32
     hidden_dim: Count = 256
     code_dim: Count = 64
+    reader: Literal["mean", "attention"] = "mean"
+    reader_dim: Annotated[int, Field(ge=4, multiple_of=4)] = 128
+    reader_layers: Annotated[int, Field(ge=0)] = 1
+    queries: Count = 4
+    condition_dim: Count = 128
+    target_modules: Literal["auto"] | tuple[str, ...] = "auto"
+    basis: Literal["auto", "frame", "learned"] = "auto"
+    frame_seed: Seed = 0
+    frame_width: Count = 16
+    directions: Annotated[int, Field(ge=0)] = 0
+    core_scale: Positive = 0.3
     energy: Annotated[float, Field(gt=0, le=1)] = 0.999
     max_width: Count = 48
     steps: Count = 1500
+    pretrain_steps: Annotated[int, Field(ge=0)] = 0
     batch_size: Count = 16
     learning_rate: Positive = 2e-3
     weight_decay: NotNegative = 0.0
     kl_weight: NotNegative = 0.005
     kl_warmup: Share = 0.3
+    elbo_weight: NotNegative = 1.0
     autoencoder_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
     parameter_noise: NotNegative = 0.001
     latent_noise: NotNegative = 0.1
     condition_noise: NotNegative = 0.1
+    token_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     save_every: Count = 250
     seed: Seed = 0
     vectors: VectorRecipe = VectorRecipe()
+    storage: Literal["fp32", "bf16", "int8"] = "fp32"
+    episodes: EpisodeRecipe | None = None
 
 
 RUNGS = (

@@ -1,7 +1,7 @@
 """A trained generator as a folder: ``generator.safetensors`` and ``generator.json``. The encoder is not kept."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,9 +11,11 @@ from icmlora_cli.errors import CorruptFile, NotFound
 from icmlora_cli.generator.conditions import ConditionSpace
 from icmlora_cli.generator.interface import Network, NetworkConfig
 from icmlora_cli.generator.networks import build
+from icmlora_cli.generator.packing import Storage, packed, unpacked
 from icmlora_cli.registry import files
 from icmlora_cli.weights.adapter import Adapter, read_safetensors
 from icmlora_cli.weights.codec import Codec
+from icmlora_cli.weights.frame import FrameSpec, learned_directions, seeded_frame, with_directions
 from icmlora_cli.weights.layout import Layout
 
 WEIGHTS = "generator.safetensors"
@@ -32,6 +34,7 @@ class Generator:
         module_scale: fp32 [modules]: what normalised cores are multiplied by.
         rank: rank of generated adapters.
         about: the rest of ``generator.json``: base, tasks, recipe, licences, figures.
+        frame: what the codec's basis is made from; None where it was learned and is kept.
     """
 
     model: Network
@@ -40,6 +43,7 @@ class Generator:
     module_scale: torch.Tensor
     rank: int
     about: Mapping[str, object]
+    frame: FrameSpec | None = None
 
     def generate(
         self, text: torch.Tensor | None, demonstrations: torch.Tensor | None, *, seed: int | None = None
@@ -47,12 +51,12 @@ class Generator:
         """Return the adapter of a task.
 
         Args:
-            text: task vector of the description, fp32 [hidden], or None.
-            demonstrations: task vector of demonstrations, fp32 [hidden], or None.
+            text: reading of the description, fp32 [hidden] or [T, hidden], or None.
+            demonstrations: reading of demonstrations, the same, or None.
             seed: z is drawn with this seed; None takes the network's one repeatable choice, such as the prior's mean.
         """
         with torch.no_grad():
-            c = self.space.condition(text, demonstrations)[None]
+            c = self.model.read(self.space.support(text, demonstrations))
             z = self.model.sample_latent(c, None if seed is None else torch.Generator().manual_seed(seed))
             tokens = self.model.decode(z, c)[0] * self.module_scale[:, None, None]
         return self.codec.decode(tokens, rank=self.rank)
@@ -64,7 +68,10 @@ class Generator:
             for name, item in self.model.state_dict().items()
             if name.split(".")[0] not in self.model.ENCODER
         }
-        return weights | self.codec.tensors() | self.space.tensors() | {"module_scale": self.module_scale}
+        basis = self.codec.tensors()
+        if self.frame is not None:
+            basis = learned_directions(self.codec, self.frame.width)
+        return weights | basis | self.space.tensors() | {"module_scale": self.module_scale}
 
 
 def module_scales(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -78,13 +85,23 @@ def module_scales(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (squares / (mask.sum(dim=(1, 2)) * tokens.shape[0])).sqrt().clamp(min=1e-8)
 
 
-def save_generator(folder: Path, generator: Generator) -> None:
+def stored(generator: Generator, storage: Storage) -> Generator:
+    """Return the generator as it is once it has been stored."""
+    return _assembled(generator, unpacked(packed(generator.tensors(), storage)))
+
+
+def save_generator(folder: Path, generator: Generator, storage: Storage = "fp32") -> None:
     """Write the generator's weights, then its JSON.
+
+    Args:
+        folder: where to.
+        generator: what to write.
+        storage: form of its numbers.
 
     Raises:
         OutOfSpace: if the disk is full.
     """
-    tensors = generator.tensors()
+    tensors = packed(generator.tensors(), storage)
     files.write_with(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     config = {
         "schema": SCHEMA,
@@ -92,6 +109,7 @@ def save_generator(folder: Path, generator: Generator) -> None:
         "layout": generator.codec.layout.as_dict(),
         "base_model": generator.codec.base_model,
         "rank": generator.rank,
+        "frame": None if generator.frame is None else generator.frame.as_dict(),
         "sha256": files.sha256_file(folder / WEIGHTS),
     }
     files.write_json(folder / CONFIG, config | dict(generator.about))
@@ -128,18 +146,40 @@ def load_generator(folder: Path) -> Generator:
     network, layout, rank = config.get("network"), config.get("layout"), config.get("rank")
     if not isinstance(network, dict) or not isinstance(layout, dict) or not isinstance(rank, int):
         raise CorruptFile(f"{CONFIG} lacks its network, layout or rank", where=str(folder))
+    frame, base_model = config.get("frame"), str(config.get("base_model") or "")
     try:
-        model = build(NetworkConfig(**network))
-        codec = Codec.from_tensors(
-            tensors, Layout.from_dict(layout), model.config.width, str(config.get("base_model") or "")
+        found = unpacked(tensors)
+        model = build(NetworkConfig.from_dict(network))
+        shapes = Layout.from_dict(layout)
+        spec = FrameSpec.from_dict(frame) if isinstance(frame, dict) else None
+        codec = (
+            Codec(shapes, (), (), model.config.width, base_model)
+            if spec is None
+            else seeded_frame(shapes, spec, base_model)
         )
-        space = ConditionSpace.from_tensors(tensors)
-        weights = {name[6:]: item for name, item in tensors.items() if name.startswith("model.")}
-        missing, unexpected = model.load_state_dict(weights, strict=False)
-        scale = tensors["module_scale"]
+        space = ConditionSpace.from_tensors(found)
+        return _assembled(Generator(model, codec, space, found["module_scale"], rank, config, spec), found)
     except (TypeError, KeyError, RuntimeError) as error:
         raise CorruptFile(f"the generator's files do not fit together: {error}", where=str(folder)) from error
+    except CorruptFile as error:
+        raise CorruptFile(error.message, where=str(folder), hint=error.hint) from error
+
+
+def _assembled(like: Generator, tensors: dict[str, torch.Tensor]) -> Generator:
+    """Return a generator with the tensors' values.
+
+    Raises:
+        CorruptFile: if a tensor is missing.
+    """
+    weights = {name[6:]: item for name, item in tensors.items() if name.startswith("model.")}
+    model = build(like.model.config)
+    missing, unexpected = model.load_state_dict(weights, strict=False)
     lost = [name for name in missing if name.split(".")[0] not in model.ENCODER]
     if lost or unexpected:
-        raise CorruptFile(f"the generator's weights lack {(lost or unexpected)[0]}", where=str(folder))
-    return Generator(model.eval(), codec, space, scale, rank, config)
+        raise CorruptFile(f"the generator's weights lack {(lost or unexpected)[0]}")
+    if like.frame is None:
+        codec = Codec.from_tensors(tensors, like.codec.layout, like.codec.width, like.codec.base_model)
+    else:
+        codec = with_directions(seeded_frame(like.codec.layout, like.frame, like.codec.base_model), tensors)
+    space = ConditionSpace.from_tensors(tensors)
+    return replace(like, model=model.eval(), codec=codec, space=space, module_scale=tensors["module_scale"].float())

@@ -100,12 +100,12 @@ class Denoiser(nn.Module):
     LAYERS = 3
     signal: torch.Tensor
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: NetworkConfig, condition: int) -> None:
         super().__init__()
         hidden = config.hidden_dim
         self.waves = max(1, hidden // 2)
         self.time = nn.Sequential(nn.Linear(2 * self.waves, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
-        self.condition = nn.Linear(config.condition_dim, hidden)
+        self.condition = nn.Linear(condition, hidden)
         nn.init.normal_(self.condition.weight)  # a condition's norm is about 1: it must not drown in the time's
         self.enter = nn.Linear(config.latent_dim, hidden)
         self.layers = nn.ModuleList(_Residual(hidden) for _ in range(self.LAYERS))
@@ -141,7 +141,7 @@ class PDiff(Network):
         self.length = math.ceil(self.numbers / FOLD) * FOLD  # padded with zeros
         self.encoder = Encoder(self.length, config.latent_dim)
         self.decoder = Decoder(self.length, config.latent_dim)
-        self.denoiser = Denoiser(config)
+        self.denoiser = Denoiser(config, self.reader.size)
         self.register_buffer("latent_mean", torch.zeros(config.latent_dim))
         self.register_buffer("latent_std", torch.ones(config.latent_dim))
         self.register_buffer("latents", torch.empty(0), persistent=False)  # of all training adapters, standardised
@@ -175,7 +175,10 @@ class PDiff(Network):
         return Losses(loss, {"reconstruction": loss})
 
     def _diffusion_loss(self, batch: Batch, source: torch.Generator) -> Losses:
-        clean, c = self.latents[batch.rows].repeat(DRAWS, 1), batch.c.repeat(DRAWS, 1)  # (B * DRAWS, ...)
+        clean, c = (
+            self.latents[batch.rows].repeat(DRAWS, 1),
+            self.read(batch.support).repeat(DRAWS, 1),
+        )  # (B * DRAWS, ...)
         t = torch.randint(TIMES, (len(clean),), generator=source)
         noise = torch.randn(clean.shape, generator=source)
         signal = self.denoiser.signal[t][:, None]

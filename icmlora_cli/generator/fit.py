@@ -1,21 +1,25 @@
-"""Training a generator on harvested adapters: in stages, resumable, exact by seed.
+"""Training a generator: in stages, resumable, exact by seed, the best by validation kept.
 
-What is minimised, and in which stages, the architecture says (``Network.losses``, ``Network.stages``).
+What is minimised on harvested adapters, and in which stages, the architecture says (``Network.losses``,
+``Network.stages``). What else is minimised, such as episodes through a base model, comes as further terms.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
 from icmlora_cli.config.recipes import TrainRecipe
 from icmlora_cli.errors import TrainingDiverged
-from icmlora_cli.generator.conditions import ConditionSpace
+from icmlora_cli.generator.conditions import ConditionSpace, Support
 from icmlora_cli.generator.interface import Batch, Moment, Network, Objective
 from icmlora_cli.weights.training_state import load_state, save_state
+
+BEST = "best."
 
 
 @dataclass(frozen=True)
@@ -24,13 +28,13 @@ class TaskData:
 
     Args:
         tokens: its adapters' normalised cores, fp32 [checkpoints, modules, R, R].
-        texts: vectors of its descriptions, fp32 [descriptions, hidden].
-        demonstrations: vectors of draws of demonstrations, fp32 [draws, hidden].
+        texts: readings of its descriptions, each [hidden] or [T, hidden].
+        demonstrations: readings of draws of demonstrations, each [hidden] or [T, hidden].
     """
 
     tokens: torch.Tensor
-    texts: torch.Tensor
-    demonstrations: torch.Tensor
+    texts: Sequence[torch.Tensor]
+    demonstrations: Sequence[torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -40,40 +44,107 @@ class StepLosses:
     Args:
         step: steps done, from 1.
         values: by name. CVAEs: ``reconstruction`` relative to predicting zero, ``kl`` in nats per latent number.
-            P-DIFF: ``reconstruction`` in its first stage, ``diffusion`` (MSE of unit noise) in its second.
+            P-DIFF: ``reconstruction`` in its first stage, ``diffusion`` (MSE of unit noise) in its second. Further
+            terms add their own, and a step that validated adds ``validation``.
     """
 
     step: int
     values: Mapping[str, float]
 
 
+class Term(Protocol):
+    """Something to minimise beside what the architecture makes of harvested adapters."""
+
+    def backward(self, model: Network, moment: Moment, source: torch.Generator) -> dict[str, float]:
+        """Add a step's gradients to the model's, and return the losses behind them by name.
+
+        Args:
+            model: the networks.
+            moment: where in the training this is.
+            source: what randomness is drawn from.
+        """
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How the best weights are told from others.
+
+    Args:
+        every: steps between validations.
+        score: lower is better; sees the networks in eval mode, without gradients.
+        from_stage: the first stage whose steps are validated.
+    """
+
+    every: int
+    score: Callable[[Network], float]
+    from_stage: int = 0
+
+
+@dataclass(frozen=True)
+class ElboTerm:
+    """The architecture's own loss on harvested adapters, each task equally likely.
+
+    Args:
+        tasks: the data of each task that has adapters.
+        space: makes supports of readings.
+        objective: what losses are measured with.
+        weight: of the loss, once a stage of terms beside it has begun.
+    """
+
+    tasks: Sequence[TaskData]
+    space: ConditionSpace
+    objective: Objective
+    tokens: torch.Tensor
+    weights: tuple[float, ...]
+
+    def backward(self, model: Network, moment: Moment, source: torch.Generator) -> dict[str, float]:
+        """Add the gradients of one batch."""
+        weight = self.weights[min(moment.stage, len(self.weights) - 1)]
+        if not weight:
+            return {}
+        batch = _draw(self.tasks, self.tokens, self.space, self.objective.recipe, source)
+        losses = model.losses(batch, self.objective, moment, source)
+        (weight * losses.total).backward()
+        return {name: float(item.detach()) for name, item in losses.parts.items()}
+
+
+def draw_support(
+    texts: Sequence[torch.Tensor],
+    demonstrations: Sequence[torch.Tensor],
+    space: ConditionSpace,
+    source: torch.Generator,
+) -> Support:
+    """Return a support of a task with its slots drawn: half of the time text alone, which is what users give most.
+
+    Of the other half, a part has demonstrations alone and a part both; a task that lacks one has the other.
+    """
+    slots = pick(4, source)
+    text, shown = None, None
+    if len(texts) and (slots != 1 or not len(demonstrations)):
+        text = texts[pick(len(texts), source)]
+    if len(demonstrations) and (slots in (1, 2) or text is None):
+        shown = demonstrations[pick(len(demonstrations), source)]
+    return space.support(text, shown)
+
+
+def pick(count: int, source: torch.Generator) -> int:
+    """Return a number below count."""
+    return int(torch.randint(count, (1,), generator=source))
+
+
 def _draw(
     tasks: Sequence[TaskData], tokens: torch.Tensor, space: ConditionSpace, recipe: TrainRecipe, source: torch.Generator
 ) -> Batch:
     """Return a batch in which every task is equally likely, then every one of its adapters."""
-
-    def pick(count: int) -> int:
-        return int(torch.randint(count, (1,), generator=source))
-
     firsts = list(accumulate((len(task.tokens) for task in tasks), initial=0))
-    rows, cs = [], []
+    rows, supports = [], []
     for _ in range(recipe.batch_size):
-        own = pick(len(tasks))
+        own = pick(len(tasks), source)
         task = tasks[own]
-        rows.append(firsts[own] + pick(len(task.tokens)))
-        slots = pick(4)  # half of the time text alone: what users give most
-        text = None if slots == 1 else task.texts[pick(len(task.texts))]
-        shown = task.demonstrations[pick(len(task.demonstrations))] if slots in (1, 2) else None
-        c = space.condition(text, shown)
-        noise = torch.randn(c.shape, generator=source) * (recipe.condition_noise / math.sqrt(c.shape[0] / 2))
-        cs.append(c + noise * (c != 0) * _slots_only(c))
-    return Batch(tokens, torch.tensor(rows), torch.stack(cs))
-
-
-def _slots_only(c: torch.Tensor) -> torch.Tensor:
-    keep = torch.ones_like(c)
-    keep[-2:] = 0.0
-    return keep
+        rows.append(firsts[own] + pick(len(task.tokens), source))
+        supports.append(draw_support(task.texts, task.demonstrations, space, source))
+    support = Support.stack(supports).disturbed(noise=recipe.condition_noise, drop=recipe.token_dropout, source=source)
+    return Batch(tokens, torch.tensor(rows, device=tokens.device), support.to(tokens.device))
 
 
 def _rate(moment: Moment, peak: float) -> float:
@@ -94,6 +165,28 @@ def _moment(step: int, stages: Sequence[int]) -> Moment:
     return Moment(stage, step - first, stages[stage])
 
 
+@dataclass
+class _Best:
+    """The best weights so far by validation."""
+
+    score: float = math.inf
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def offer(self, score: float, model: Network) -> None:
+        if score < self.score:
+            self.score = score
+            self.weights = {name: item.detach().clone() for name, item in model.state_dict().items()}
+
+    def extra(self) -> dict[str, torch.Tensor]:
+        kept = {f"{BEST}{name}": item for name, item in self.weights.items()}
+        return kept | {"best_score": torch.tensor(self.score, dtype=torch.float64)}
+
+    @classmethod
+    def of(cls, extra: Mapping[str, torch.Tensor]) -> "_Best":
+        weights = {name.removeprefix(BEST): item for name, item in extra.items() if name.startswith(BEST)}
+        return cls(float(extra["best_score"]), weights)
+
+
 def fit(
     model: Network,
     tasks: Sequence[TaskData],
@@ -104,33 +197,49 @@ def fit(
     state: Path,
     key: str,
     on_step: Callable[[StepLosses], None],
+    terms: Sequence[Term] = (),
+    validation: Validation | None = None,
+    reduce: Callable[[Sequence[torch.nn.Parameter]], None] | None = None,
+    keeps_state: bool = True,
 ) -> tuple[StepLosses, ...]:
     """Train the networks over all tasks jointly, from the saved state where there is one of this very run.
 
     Args:
-        model: the networks, initialised.
-        tasks: the data of each task; every task is equally likely.
-        space: makes conditions of task vectors.
+        model: the networks, initialised, on the device to train on; left with the best weights by validation, or with
+            the last ones where nothing validates.
+        tasks: the data of each harvested task; every task is equally likely.
+        space: makes supports of readings.
         mask: bool [modules, R, R], True where a core has numbers.
         recipe: steps, rates and weights.
         state: where the training state is saved.
         key: what the state must be of.
         on_step: told each step's losses.
+        terms: what is minimised beside the architecture's own loss.
+        validation: how the best weights are told from others.
+        reduce: averages gradients over processes, where there are several.
+        keeps_state: this process writes the state.
 
     Returns:
-        The losses of every tenth step of this run.
+        The losses of every tenth step of this run, and of those that validated.
 
     Raises:
-        TrainingDiverged: if a loss is not finite.
+        TrainingDiverged: if a loss is not finite; the state of the last good save is kept.
     """
+    device = next(model.parameters()).device
     source = torch.Generator().manual_seed(recipe.seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     saved = model.state_dict(keep_vars=True)
-    resumed = load_state(state, saved, optimizer, identity=key)
+    resumed, best = load_state(state, saved, optimizer, identity=key), _Best()
     if resumed is not None:
         source.set_state(resumed.extra["source"])
-    tokens = torch.cat([task.tokens for task in tasks])
-    objective = Objective(recipe, mask, tokens[:, mask].square().mean().clamp(min=1e-12))
+        best = _Best.of(resumed.extra)
+    tokens = torch.cat([task.tokens for task in tasks]).to(device) if tasks else torch.zeros(0, *mask.shape)
+    everything = list(terms)
+    if tasks:
+        objective = Objective(recipe, mask.to(device), tokens[:, mask].square().mean().clamp(min=1e-12))
+        weights = (*([1.0] if recipe.pretrain_steps or not terms else []), recipe.elbo_weight)
+        everything.insert(0, ElboTerm(tasks, space, objective, tokens, weights))
     stages, stage = model.stages(recipe), None
     curve: list[StepLosses] = []
     for step in range(resumed.step if resumed else 0, recipe.steps):
@@ -138,36 +247,54 @@ def fit(
         if moment.stage != stage:
             stage = moment.stage
             model.begin(stage, tokens)
-        batch = _draw(tasks, tokens, space, recipe, source)
-        losses = _learn(model, batch, objective, moment, source, optimizer, step)
+        values = _learn(model, everything, recipe, moment, source, optimizer, step, reduce)
+        due = (step + 1) % validation.every == 0 or step + 1 == recipe.steps if validation is not None else False
+        if validation is not None and due and moment.stage >= validation.from_stage:
+            values["validation"] = _validate(model, validation)
+            best.offer(values["validation"], model)
+        losses = StepLosses(step + 1, values)
         on_step(losses)
-        if losses.step % 10 == 0 or losses.step == recipe.steps:
+        if losses.step % 10 == 0 or losses.step == recipe.steps or "validation" in values:
             curve.append(losses)
-        if losses.step % recipe.save_every == 0 and losses.step < recipe.steps:
-            extra = {"source": source.get_state()}
+        if losses.step % recipe.save_every == 0 and losses.step < recipe.steps and keeps_state:
+            extra = {"source": source.get_state()} | best.extra()
             save_state(state, saved, optimizer, step=losses.step, identity=key, extra=extra)
+    if best.weights:
+        model.load_state_dict(best.weights)
     return tuple(curve)
+
+
+@torch.no_grad()
+def _validate(model: Network, validation: Validation) -> float:
+    model.eval()
+    score = validation.score(model)
+    model.train()
+    return score
 
 
 def _learn(
     model: Network,
-    batch: Batch,
-    objective: Objective,
+    terms: Sequence[Term],
+    recipe: TrainRecipe,
     moment: Moment,
     source: torch.Generator,
     optimizer: torch.optim.Optimizer,
     step: int,
-) -> StepLosses:
-    losses = model.losses(batch, objective, moment, source)
-    values = {name: float(item.detach()) for name, item in losses.parts.items()}
+    reduce: Callable[[Sequence[torch.nn.Parameter]], None] | None,
+) -> dict[str, float]:
+    optimizer.zero_grad(set_to_none=True)  # so that networks of another stage have none, and stay as they are
+    values: dict[str, float] = {}
+    for term in terms:
+        values |= term.backward(model, moment, source)
     if not all(math.isfinite(value) for value in values.values()):
         raise TrainingDiverged(
             f"the loss is not finite at step {step + 1}", hint="lower learning_rate in the train recipe"
         )
-    optimizer.zero_grad(set_to_none=True)  # so that networks of another stage have none, and stay as they are
-    losses.total.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    parameters = list(model.parameters())
+    if reduce is not None:
+        reduce(parameters)
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
     for group in optimizer.param_groups:
-        group["lr"] = _rate(moment, objective.recipe.learning_rate)
+        group["lr"] = _rate(moment, recipe.learning_rate)
     optimizer.step()
-    return StepLosses(step + 1, values)
+    return values

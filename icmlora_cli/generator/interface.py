@@ -1,4 +1,4 @@
-"""What every generator network offers: how it trains, how z is drawn, how z becomes cores.
+"""What every generator network offers: how it reads, how it trains, how z is drawn, how z becomes cores.
 
 Shapes: x [B, modules, R, R] normalised cores; c [B, condition]; z [B, latent].
 """
@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from icmlora_cli.config.recipes import TrainRecipe
+from icmlora_cli.generator.conditions import Support
+from icmlora_cli.generator.reader import AttentionReader, MeanReader
 
 
 @dataclass(frozen=True)
@@ -19,25 +21,63 @@ class NetworkConfig:
 
     Args:
         arch: ``token``, ``conv1d`` or ``p-diff``.
-        modules: modules with a LoRA.
+        places: of each module with a LoRA, the index of its layer and of its kind (``q_proj``, ``v_proj`` ...).
         width: R, the size of a core.
-        condition_dim: numbers in a condition.
+        hidden: numbers in a hidden state of the base.
         latent_dim: numbers in z.
         hidden_dim: width of the networks.
-        code_dim: numbers between the decoder's trunk and its heads (``token`` only).
+        code_dim: numbers between the decoder's trunk and its heads.
+        reader: ``mean`` or ``attention``; the sizes below are of the latter.
+        reader_dim: width of the reader.
+        reader_layers: transformer blocks of the reader.
+        queries: learned queries of the reader.
+        condition_dim: numbers in c.
     """
 
     arch: str
-    modules: int
+    places: tuple[tuple[int, int], ...]
     width: int
-    condition_dim: int
+    hidden: int
     latent_dim: int
     hidden_dim: int
     code_dim: int
+    reader: str = "mean"
+    reader_dim: int = 128
+    reader_layers: int = 1
+    queries: int = 4
+    condition_dim: int = 128
 
-    def as_dict(self) -> dict[str, str | int]:
+    @property
+    def modules(self) -> int:
+        """Modules with a LoRA."""
+        return len(self.places)
+
+    @property
+    def layers(self) -> int:
+        """Layers that have such modules, up to the last."""
+        return 1 + max(layer for layer, _ in self.places)
+
+    @property
+    def kinds(self) -> int:
+        """Kinds of modules."""
+        return 1 + max(kind for _, kind in self.places)
+
+    def as_dict(self) -> dict[str, object]:
         """Return the JSON form."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, object]) -> "NetworkConfig":
+        """Rebuild a config from its JSON form.
+
+        Raises:
+            TypeError: if it is not one.
+        """
+        places = value.get("places")
+        if not isinstance(places, list):
+            raise TypeError("places is missing")
+        rest = {key: item for key, item in value.items() if key != "places"}
+        return cls(places=tuple((int(layer), int(kind)) for layer, kind in places), **rest)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -47,12 +87,12 @@ class Batch:
     Args:
         tokens: the normalised cores of all training adapters, fp32 [adapters, modules, R, R].
         rows: which of them are in the batch, int64 [B].
-        c: a condition for each, fp32 [B, condition].
+        support: what is read of the task of each.
     """
 
     tokens: torch.Tensor
     rows: torch.Tensor
-    c: torch.Tensor
+    support: Support
 
     @property
     def x(self) -> torch.Tensor:
@@ -115,10 +155,26 @@ class Network(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
+        self.reader: MeanReader | AttentionReader
+        if config.reader == "mean":
+            self.reader = MeanReader(config.hidden)
+        else:
+            self.reader = AttentionReader(
+                config.hidden, config.reader_dim, config.queries, config.reader_layers, config.condition_dim
+            )
+
+    def read(self, support: Support) -> torch.Tensor:
+        """Return the condition c [B, condition] of a support."""
+        c: torch.Tensor = self.reader(support)
+        return c
 
     def stages(self, recipe: TrainRecipe) -> tuple[int, ...]:
-        """Return the steps of each stage of training; their sum is ``recipe.steps``. One stage, unless overridden."""
-        return (recipe.steps,)
+        """Return the steps of each stage of training; their sum is ``recipe.steps``.
+
+        Unless overridden: the steps before episodes begin, if any, and the others.
+        """
+        before = min(recipe.pretrain_steps, recipe.steps)
+        return (before, recipe.steps - before) if before else (recipe.steps,)
 
     def begin(self, stage: int, tokens: torch.Tensor) -> None:
         """Prepare for a stage, when it starts and again when a stopped training goes on within it.

@@ -1,8 +1,8 @@
 """The two conditional VAEs behind the interface of all generators, and ``build``, which makes any architecture.
 
-``token``: a head per module and a learned prior p(z | c). ``conv1d``: the paper's own (ICM-LoRA, arXiv 2501.17635,
-section 3.3): strided 1-D convolutions over the flattened adapter, the condition joined to the encoder's output and to
-z, a mirrored decoder, and N(0, I) as the prior.
+``token``: layer and kind embeddings, heads shared across layers, and a learned prior p(z | c). ``conv1d``: the paper's
+own (ICM-LoRA, arXiv 2501.17635, section 3.3): strided 1-D convolutions over the flattened adapter, the condition joined
+to the encoder's output and to z, a mirrored decoder, and N(0, I) as the prior.
 
 Loss = MSE of the cores (which, the basis being orthonormal, is that of delta-W) divided by the mean square of the
 data, so that 1.0 is what predicting zero costs; plus kl_weight * KL(q(z | x, c) || p(z | c)) in nats a latent number.
@@ -35,6 +35,19 @@ def sample(gaussian: Gaussian, source: torch.Generator) -> torch.Tensor:
     return mean + noise * (0.5 * log_variance).exp()
 
 
+def contrast(c: torch.Tensor, temperature: float = 0.1) -> torch.Tensor:
+    """Return InfoNCE (van den Oord et al. 2018, arXiv 1807.03748) of conditions in pairs, in nats.
+
+    Args:
+        c: fp32 [2 * tasks, condition]: two readings of each task, one after the other.
+        temperature: of the cosines.
+    """
+    unit = nn.functional.normalize(c, dim=1)
+    cosines = unit[0::2] @ unit[1::2].T / temperature
+    own = torch.arange(len(cosines), device=c.device)
+    return 0.5 * (nn.functional.cross_entropy(cosines, own) + nn.functional.cross_entropy(cosines.T, own))
+
+
 class CVAE(Network):
     """A conditional VAE: evidence lower bound with KL warm-up, in one stage."""
 
@@ -49,9 +62,9 @@ class CVAE(Network):
 
     def losses(self, batch: Batch, objective: Objective, moment: Moment, source: torch.Generator) -> Losses:
         """Return ``reconstruction``, relative to predicting zero, and ``kl``, in nats a latent number."""
-        x, recipe = batch.x, objective.recipe
-        posterior, prior = self.encode(x, batch.c), self.prior(batch.c)
-        reconstruction = objective.reconstruction(self.decode(sample(posterior, source), batch.c), x)
+        x, c, recipe = batch.x, self.read(batch.support), objective.recipe
+        posterior, prior = self.encode(x, c), self.prior(c)
+        reconstruction = objective.reconstruction(self.decode(sample(posterior, source), c), x)
         kl = kl_divergence(posterior, prior)
         warm = min(1.0, (moment.step + 1) / max(1.0, recipe.kl_warmup * moment.steps))
         return Losses(reconstruction + recipe.kl_weight * warm * kl, {"reconstruction": reconstruction, "kl": kl})
@@ -69,25 +82,51 @@ def _mlp(size_in: int, hidden: int, size_out: int) -> nn.Sequential:
     )  # fmt: skip
 
 
-class TokenCVAE(CVAE):
-    """A token per module: its own projection in the encoder, its own head in the decoder."""
+class _Modulated(nn.Module):
+    """h + f(norm(h)), the norm's scale and shift depending on the module."""
 
-    ENCODER = ("read", "posterior")
+    def __init__(self, size: int, config: NetworkConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(size, elementwise_affine=False)
+        self.layer = nn.Parameter(torch.randn(config.layers, 2 * size) * 0.3)
+        self.kind = nn.Parameter(torch.randn(config.kinds, 2 * size) * 0.3)
+        self.enter, self.leave = nn.Linear(size, size), nn.Linear(size, size)
+
+    def forward(self, h: torch.Tensor, layers: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
+        scale, shift = (self.layer[layers] + self.kind[kinds]).chunk(2, dim=1)  # (modules, size) each
+        update = self.leave(nn.functional.gelu(self.enter(self.norm(h) * (1.0 + scale) + shift)))
+        total: torch.Tensor = h + update
+        return total
+
+
+class TokenCVAE(CVAE):
+    """A token per module; layer and kind are embedded, and the heads are shared across layers.
+
+    The decoder's size grows with R and with the number of kinds; each layer adds a few vectors.
+    """
+
+    ENCODER = ("seen", "posterior")
+    BLOCKS = 2
+    layers: torch.Tensor
+    kinds: torch.Tensor
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
-        numbers, seen = config.width**2, 16
-        self.read = nn.Parameter(torch.randn(config.modules, numbers, seen) / numbers**0.5)
-        self.posterior = _mlp(config.modules * seen + config.condition_dim, config.hidden_dim, 2 * config.latent_dim)
-        self.prior_net = _mlp(config.condition_dim, config.hidden_dim, 2 * config.latent_dim)
-        self.trunk = _mlp(config.latent_dim + config.condition_dim, config.hidden_dim, config.code_dim)
-        self.code_norm = nn.LayerNorm(config.code_dim)
-        self.heads = nn.Parameter(torch.randn(config.modules, config.code_dim, numbers) * 1e-2)
+        numbers, seen, condition = config.width**2, 16, self.reader.size
+        self.register_buffer("layers", torch.tensor([layer for layer, _ in config.places]), persistent=False)
+        self.register_buffer("kinds", torch.tensor([kind for _, kind in config.places]), persistent=False)
+        self.seen = nn.Parameter(torch.randn(config.modules, numbers, seen) / numbers**0.5)
+        self.posterior = _mlp(config.modules * seen + condition, config.hidden_dim, 2 * config.latent_dim)
+        self.prior_net = _mlp(condition, config.hidden_dim, 2 * config.latent_dim)
+        self.enter = nn.Linear(config.latent_dim, config.hidden_dim)
+        self.blocks = nn.ModuleList(_Modulated(config.hidden_dim, config) for _ in range(self.BLOCKS))
+        self.code = nn.Sequential(nn.LayerNorm(config.hidden_dim), nn.Linear(config.hidden_dim, config.code_dim))
+        self.heads = nn.Parameter(torch.randn(config.kinds, config.code_dim, numbers) * 0.02)
         self.bias = nn.Parameter(torch.zeros(config.modules, numbers))
 
     def encode(self, x: torch.Tensor, c: torch.Tensor) -> Gaussian:
         """Return q(z | x, c)."""
-        seen = torch.einsum("bmn,mns->bms", x.flatten(2), self.read).flatten(1)  # (B, modules * 16)
+        seen = torch.einsum("bmn,mns->bms", x.flatten(2), self.seen).flatten(1)  # (B, modules * 16)
         mean, log_variance = self.posterior(torch.cat([seen, c], dim=1)).chunk(2, dim=1)
         return mean, log_variance.clamp(-12.0, 4.0)
 
@@ -97,10 +136,17 @@ class TokenCVAE(CVAE):
         return mean, log_variance.clamp(-12.0, 4.0)
 
     def decode(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-        """Return cores, [B, modules, R, R]."""
-        code = self.code_norm(self.trunk(torch.cat([z, c], dim=1)))  # (B, code)
-        flat = torch.einsum("bk,mkn->bmn", code, self.heads) + self.bias
-        return flat.reshape(-1, self.config.modules, self.config.width, self.config.width)
+        """Return cores, [B, modules, R, R]. The condition speaks through z alone, which is the bottleneck."""
+        h = self.enter(z)[:, None].expand(-1, self.config.modules, -1)
+        for block in self.blocks:
+            h = block(h, self.layers, self.kinds)
+        code = self.code(h)  # (B, modules, code)
+        flat = torch.empty(len(z), self.config.modules, self.config.width**2, device=z.device, dtype=code.dtype)
+        for kind in range(self.config.kinds):
+            own = self.kinds == kind
+            flat[:, own] = code[:, own] @ self.heads[kind]
+        cores: torch.Tensor = (flat + self.bias).unflatten(2, (self.config.width, self.config.width))
+        return cores
 
 
 class Conv1dCVAE(CVAE):
@@ -127,8 +173,8 @@ class Conv1dCVAE(CVAE):
         self.up = nn.Sequential(*ups)
         self.bottom = (channels[-1], lengths[-1])
         flat = channels[-1] * lengths[-1]
-        self.posterior = nn.Linear(flat + config.condition_dim, 2 * config.latent_dim)
-        self.expand = nn.Linear(config.latent_dim + config.condition_dim, flat)
+        self.posterior = nn.Linear(flat + self.reader.size, 2 * config.latent_dim)
+        self.expand = nn.Linear(config.latent_dim + self.reader.size, flat)
 
     def _plan(self) -> tuple[list[int], list[int]]:
         """Return the channels and lengths before and after each of the layers."""

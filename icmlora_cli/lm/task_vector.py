@@ -5,7 +5,7 @@ is not the weight difference that "task arithmetic" calls by the same name.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,15 +14,18 @@ from safetensors.torch import load_file, save_file
 
 from icmlora_cli.config.recipes import VectorRecipe
 from icmlora_cli.errors import UsageFault
+from icmlora_cli.lm.batching import Batch, collate, scoring_batches
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.perplexity import max_tokens
-from icmlora_cli.lm.prompts import text_ids
+from icmlora_cli.lm.prompts import Encoded, text_ids
 from icmlora_cli.registry import files
 from icmlora_cli.registry.examples import Example
 from icmlora_cli.registry.home import Home
 
 MAX_TEXT = 2000
 MAX_PASSAGES = 512  # tokens of passages in one prompt, each with an equal share: a page tells what kind of text it is
+READ_AT_ONCE = 16  # prompts
+MAX_EXAMPLE_TOKENS = 1024
 VERSION = 1  # of the prompts below; part of the cache's key
 
 
@@ -43,6 +46,27 @@ def checked_text(text: str) -> str:
             hint="say the task in a sentence or two",
         )
     return stripped
+
+
+def _shown(examples: Sequence[Example]) -> str:
+    return "".join(f"Q: {item.input}\nA: {item.output}\n" for item in examples)
+
+
+class _Caught(Exception):
+    """Ends a forward pass whose wanted state has been seen."""
+
+
+@dataclass(frozen=True)
+class TokenPrompt:
+    """A prompt that is read token by token.
+
+    Args:
+        ids: its tokens.
+        kept: positions of those whose states are kept.
+    """
+
+    ids: tuple[int, ...]
+    kept: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -76,16 +100,15 @@ class VectorReader:
         Raises:
             UsageFault: if the text is empty or too long.
         """
-        return self._read(f"Task: {checked_text(description)}\nQ:", pooling="mean")
+        return self._read(self.text_prompt(description), pooling="mean")
 
     def fresh_text(self, description: str) -> torch.Tensor:
         """Return what ``text`` does, computed anew: for timing it."""
-        return self._compute(f"Task: {checked_text(description)}\nQ:", pooling="mean")
+        return self._compute(self.text_prompt(description), pooling="mean")
 
     def demonstrations(self, examples: Sequence[Example], query: str) -> torch.Tensor:
         """Return the vector of k examples and an open question: the last token's state, fp32 [hidden]."""
-        shown = "".join(f"Q: {item.input}\nA: {item.output}\n" for item in examples)
-        return self._read(f"{shown}Q: {query}\nA:", pooling="last")
+        return self._read(f"{_shown(examples)}Q: {query}\nA:", pooling="last")
 
     def passages(self, texts: Sequence[str]) -> torch.Tensor:
         """Return the vector of passages of plain text: mean over their tokens, fp32 [hidden].
@@ -95,6 +118,156 @@ class VectorReader:
         room = min(MAX_PASSAGES, max_tokens(self.loaded))
         share = max(1, room // len(texts) - 3)  # the rest is for the empty lines between, and a special token
         return self._read("\n\n".join(self._start(text, share) for text in texts), pooling="mean")
+
+    def read_text(self, description: str, *, fresh: bool = False) -> torch.Tensor:
+        """Return what a generator reads of a description, fp32 [T, hidden]: its vector, or all tokens' states.
+
+        Args:
+            description: the task in words.
+            fresh: compute it anew: for timing it.
+
+        Raises:
+            UsageFault: if the text is empty or too long.
+        """
+        if self.recipe.pooling == "mean":
+            return (self.fresh_text(description) if fresh else self.text(description))[None]
+        prompt = self.text_states(description)
+        if fresh:
+            return self._states([prompt.ids])[0].float().cpu()
+        return self.read_all([prompt])[0].float()
+
+    def read_examples(self, examples: Sequence[Example], kind: str = "plain") -> torch.Tensor:
+        """Return what a generator reads of k examples, fp32 [T, hidden].
+
+        With pooling, as many vectors are read as there are examples, each with one of them as the open question and
+        the others as demonstrations, and averaged; else all tokens' states of one prompt that shows them all. Nothing
+        but the k examples is looked at.
+
+        Args:
+            examples: two or more.
+            kind: of the task's template; the examples of ``text`` are passages, and read together.
+        """
+        if kind == "text":
+            return self.passages([example.output for example in examples])[None]
+        if self.recipe.pooling == "tokens":
+            return self.read_all([self.examples_states(examples)])[0].float()
+        rows = [
+            self.demonstrations([*examples[:index], *examples[index + 1 :]], example.input)
+            for index, example in enumerate(examples)
+        ]
+        return torch.stack(rows).mean(0, keepdim=True)
+
+    def reading_draws(self, examples: Sequence[Example], *, seed: int, kind: str = "plain") -> list[torch.Tensor]:
+        """Return readings of several random draws of demonstrations, fp32 [T, hidden] each, for training.
+
+        Args:
+            examples: what is drawn from.
+            seed: of the draws.
+            kind: of the task's template.
+        """
+        if self.recipe.pooling == "mean" or kind == "text":
+            return [row[None] for row in self.draws(examples, seed=seed, kind=kind)]
+        picker = random.Random(seed)
+        count = min(self.recipe.shots, len(examples))
+        return [self.read_examples(picker.sample(list(examples), count)) for _ in range(self.recipe.draws)]
+
+    def text_prompt(self, description: str) -> str:
+        """Return the prompt in which a description is read.
+
+        Raises:
+            UsageFault: if the text is empty or too long.
+        """
+        return f"Task: {checked_text(description)}\nQ:"
+
+    def text_states(self, description: str) -> "TokenPrompt":
+        """Return what to read of a description, token by token: the states of all its prompt's tokens.
+
+        Raises:
+            UsageFault: if the text is empty or too long.
+        """
+        ids = self.loaded.tokenizer(self.text_prompt(description)).input_ids
+        return TokenPrompt(tuple(ids), tuple(range(len(ids))))
+
+    def examples_states(self, examples: Sequence[Example]) -> "TokenPrompt":
+        """Return what to read of k examples: the states from each ``A:`` to its answer's end, where the task shows.
+
+        At most ``MAX_EXAMPLE_TOKENS`` are read, the last examples whole.
+        """
+        tokenizer = self.loaded.tokenizer
+        ids, kept = list[int](), list[int]()
+        for index, example in enumerate(examples):
+            ids += tokenizer.encode(f"Q: {example.input}\nA:", add_special_tokens=index == 0)
+            answer = tokenizer.encode(f" {example.output}\n", add_special_tokens=False)
+            kept += range(len(ids) - 1, len(ids) + len(answer))
+            ids += answer
+        cut = max(0, len(ids) - min(MAX_EXAMPLE_TOKENS, max_tokens(self.loaded)))
+        return TokenPrompt(tuple(ids[cut:]), tuple(at - cut for at in kept if at >= cut))
+
+    def read_all(
+        self, prompts: "Sequence[TokenPrompt]", *, on_batch: Callable[[int], None] | None = None
+    ) -> list[torch.Tensor]:
+        """Return the kept states of many prompts, fp16 [T, hidden] each, cached together.
+
+        Args:
+            prompts: from ``text_states`` and ``examples_states``.
+            on_batch: told how many are done.
+        """
+        asked = [[item.ids, item.kept] for item in prompts]
+        key = files.sha256_json([VERSION, self.loaded.base.weight_hash, str(self.loaded.dtype), self.layer, asked])
+        path = self.home.vectors / "sets" / f"{key}.safetensors"
+        if path.is_file():
+            try:
+                found = load_file(path)
+                return list(found["states"].split(found["lengths"].tolist()))
+            except (SafetensorError, KeyError):
+                path.unlink()
+        out, done = [torch.empty(0)] * len(prompts), 0
+        for indices in scoring_batches([len(item.ids) for item in prompts], batch_size=READ_AT_ONCE):
+            for index, states in zip(indices, self._states([prompts[index].ids for index in indices]), strict=True):
+                out[index] = states[list(prompts[index].kept)].half().cpu()
+            done += len(indices)
+            if on_batch is not None:
+                on_batch(done)
+        kept = {"states": torch.cat(out), "lengths": torch.tensor([len(item) for item in out])}
+        files.write_with(path, lambda temporary: save_file(kept, temporary))
+        return out
+
+    def _states(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+        """Return the layer's states of rows of token ids, [T, hidden] each."""
+        tokenizer, device = self.loaded.tokenizer, self.loaded.device
+        batch = collate([Encoded(tuple(row), ()) for row in rows], tokenizer.pad_token_id, device)
+        with torch.inference_mode():
+            states = self._hidden(batch)
+        return [states[index, states.shape[1] - len(row) :] for index, row in enumerate(rows)]
+
+    def _hidden(self, batch: Batch) -> torch.Tensor:
+        """Return the layer's states [B, T, hidden]; where the blocks are found, those above it are not run."""
+        model, depth = self.loaded.model, int(self.loaded.model.config.get_text_config().num_hidden_layers)
+        lists = (item for item in model.modules() if isinstance(item, torch.nn.ModuleList) and len(item) == depth)
+        blocks, caught = next(lists, None), list[torch.Tensor]()
+        arguments = {
+            "input_ids": batch.input_ids,
+            "attention_mask": batch.attention_mask,
+            "position_ids": batch.position_ids,
+            "use_cache": False,
+            "logits_to_keep": 1,
+        }
+        if blocks is None or self.layer >= depth:  # the last state has a norm on it, which is no block
+            states: torch.Tensor = model(**arguments, output_hidden_states=True).hidden_states[self.layer]
+            return states
+
+        def catch(_: torch.nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor]) -> None:
+            caught.append(args[0] if args else kwargs["hidden_states"])
+            raise _Caught
+
+        handle = blocks[self.layer].register_forward_pre_hook(catch, with_kwargs=True)
+        try:
+            model(**arguments)
+        except _Caught:
+            pass
+        finally:
+            handle.remove()
+        return caught[0]
 
     def _start(self, text: str, tokens: int) -> str:
         tokenizer = self.loaded.tokenizer

@@ -68,6 +68,35 @@ def seeded_frame(layout: Layout, spec: FrameSpec, base_model: str) -> Codec:
     return Codec(layout, tuple(left), tuple(item.contiguous() for item in right), width, base_model)
 
 
+def learned_directions(frame: Codec, width: int) -> dict[str, torch.Tensor]:
+    """Return what a frame has beyond its seed's, as named tensors; ``with_directions`` puts it back.
+
+    Args:
+        frame: a seeded frame, extended or not.
+        width: R of the seeded frame.
+    """
+    named: dict[str, torch.Tensor] = {}
+    for index, module in enumerate(frame.layout.modules):
+        left, right = frame.left[index], frame.right[index]
+        if left.shape[1] > min(width, module.out_features):
+            named[f"codec.left.{index}"] = left[:, width:].contiguous()
+        if right.shape[0] > min(width, module.in_features):
+            named[f"codec.right.{index}"] = right[width:].contiguous()
+    return named
+
+
+def with_directions(frame: Codec, tensors: Mapping[str, torch.Tensor]) -> Codec:
+    """Return a seeded frame extended by what ``learned_directions`` gave."""
+    left, right = list(frame.left), list(frame.right)
+    for index in range(len(left)):
+        if f"codec.left.{index}" in tensors:
+            left[index] = torch.cat([left[index], tensors[f"codec.left.{index}"].float()], dim=1)
+        if f"codec.right.{index}" in tensors:
+            right[index] = torch.cat([right[index], tensors[f"codec.right.{index}"].float()])
+    width = max(max(u.shape[1], v.shape[0]) for u, v in zip(left, right, strict=True))
+    return Codec(frame.layout, tuple(left), tuple(right), width, frame.base_model)
+
+
 def framed_adapter(frame: Codec, cores: torch.Tensor) -> Adapter:
     """Return the adapter of cores exactly, without any singular values: ``lora_A`` is V and ``lora_B`` is U C.
 

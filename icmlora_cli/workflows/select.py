@@ -28,8 +28,16 @@ def tasks_to_learn(home: Home, patterns: Sequence[str] | None) -> tuple[Task, ..
     return chosen
 
 
-def tasks_to_train(home: Home, base: str, patterns: Sequence[str] | None) -> tuple[Task, ...]:
+def tasks_to_train(
+    home: Home, base: str, patterns: Sequence[str] | None, *, episodes: bool = False
+) -> tuple[Task, ...]:
     """Return the tasks to train a generator on: those named, else all of split ``train`` with an adapter.
+
+    Args:
+        home: the registry.
+        base: the base model's name.
+        patterns: names or patterns, if any.
+        episodes: without patterns, take tasks without an adapter too, and be content with none.
 
     Raises:
         NotFound: if a pattern matches nothing.
@@ -38,6 +46,8 @@ def tasks_to_train(home: Home, base: str, patterns: Sequence[str] | None) -> tup
     tasks = TaskStore(home).select(patterns)
     if patterns:
         return tasks
+    if episodes:
+        return tuple(task for task in tasks if task.split == "train" and task.template.kind != "text")
     harvested = {record.task for record in AdapterStore(home).all(slug(canonical_name(base)))}
     chosen = tuple(task for task in tasks if task.split == "train" and task.name in harvested)
     if not chosen:

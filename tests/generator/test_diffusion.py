@@ -62,7 +62,8 @@ class Problem:
         torch.manual_seed(recipe.seed)
         model = build(
             NetworkConfig(
-                "p-diff", len(self.mask), self.codec.width, self.space.condition_dim, recipe.latent_dim,
+                "p-diff", tuple((index, 0) for index in range(len(self.mask))), self.codec.width, self.space.hidden,
+                recipe.latent_dim,
                 recipe.hidden_dim, recipe.code_dim,
             )
         )  # fmt: skip

@@ -8,12 +8,13 @@ import torch
 
 from icmlora_cli.config.recipes import TrainRecipe
 from icmlora_cli.errors import TrainingDiverged
-from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics
+from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics, pooled
 from icmlora_cli.generator.fit import StepLosses, TaskData, fit
 from icmlora_cli.generator.interface import Network, NetworkConfig
 from icmlora_cli.generator.networks import build
 
 HIDDEN = 8
+PLACES = ((0, 0), (0, 1), (1, 0), (1, 1))
 RECIPE = TrainRecipe(steps=120, batch_size=8, learning_rate=3e-3, save_every=50, hidden_dim=32, code_dim=8)
 
 
@@ -35,7 +36,7 @@ def problem(tasks: int = 3) -> tuple[list[TaskData], ConditionSpace, torch.Tenso
 
 def network(arch: str = "token") -> Network:
     torch.manual_seed(0)
-    return build(NetworkConfig(arch, 4, 3, 2 * HIDDEN + 2, 4, RECIPE.hidden_dim, RECIPE.code_dim))
+    return build(NetworkConfig(arch, PLACES, 3, HIDDEN, 4, RECIPE.hidden_dim, RECIPE.code_dim))
 
 
 def train(model: Network, state: Path, recipe: TrainRecipe = RECIPE, stop: int | None = None) -> Sequence[StepLosses]:
@@ -57,7 +58,7 @@ def test_it_learns_each_task_from_its_condition(tmp_path: Path) -> None:
         for slot in ("text", "demonstrations"):
             for own, item in enumerate(data):
                 vector = item.texts[0] if slot == "text" else item.demonstrations[0]
-                c = space.condition(**{"text": None, "demonstrations": None} | {slot: vector})[None]
+                c = model.read(space.support(**{"text": None, "demonstrations": None} | {slot: vector}))
                 made = model.decode(model.sample_latent(c, None), c)[0]
                 distances = [float((made - other.tokens[0]).norm()) for other in data]
                 assert distances.index(min(distances)) == own
@@ -100,11 +101,11 @@ def test_a_loss_that_is_not_finite_stops_it(tmp_path: Path) -> None:
 
 def test_an_absent_slot_is_zero_and_flagged() -> None:
     _, space, _ = problem()
-    c = space.condition(torch.ones(HIDDEN), None)
+    c = pooled(space.support(torch.ones(HIDDEN), None))[0]
     assert c[:HIDDEN].any() and not c[HIDDEN : 2 * HIDDEN].any()
     assert c[-2:].tolist() == [1.0, 0.0]
 
 
 def test_conditions_are_clamped() -> None:
     statistics = SlotStatistics(torch.zeros(4), torch.ones(4))
-    assert statistics.apply(torch.full((4,), 1e9)).tolist() == [2.5] * 4
+    assert statistics.apply(torch.full((4,), 1e9)).tolist() == [5.0] * 4

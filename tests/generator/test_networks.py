@@ -8,8 +8,9 @@ from icmlora_cli.generator.interface import NetworkConfig
 from icmlora_cli.generator.networks import CVAE, Conv1dCVAE, build, kl_divergence
 
 
-def config(arch: str) -> NetworkConfig:
-    return NetworkConfig(arch=arch, modules=5, width=7, condition_dim=10, latent_dim=6, hidden_dim=24, code_dim=12)
+def config(arch: str, layers: int = 3) -> NetworkConfig:
+    places = tuple((layer, kind) for layer in range(layers) for kind in range(2))[: 2 * layers - 1]
+    return NetworkConfig(arch=arch, places=places, width=7, hidden=4, latent_dim=6, hidden_dim=24, code_dim=12)
 
 
 @pytest.mark.parametrize("arch", ["token", "conv1d"])
@@ -31,14 +32,25 @@ def test_shapes_and_gradients(arch: str) -> None:
 def test_condition_and_z_both_matter(arch: str) -> None:
     torch.manual_seed(0)
     model = build(config(arch))
-    z, c = torch.randn(1, 6), torch.randn(1, 10)
-    plain = model.decode(z, c)
-    assert not torch.allclose(plain, model.decode(z + 1, c), atol=1e-7)
-    assert not torch.allclose(plain, model.decode(z, c + 1), atol=1e-7)
+    c = torch.randn(2, 10)
+    z = model.sample_latent(c[:1], torch.Generator().manual_seed(0))
+    plain = model.decode(z, c[:1])
+    assert not torch.allclose(plain, model.decode(z + 1, c[:1]), atol=1e-7)
+    other = model.sample_latent(c[1:], torch.Generator().manual_seed(0))
+    assert not torch.allclose(plain, model.decode(other, c[1:]), atol=1e-7)
+
+
+def test_a_layer_more_costs_the_token_decoder_a_few_vectors() -> None:
+    def size(layers: int) -> int:
+        model = build(config("token", layers))
+        return sum(item.numel() for name, item in model.named_parameters() if name.split(".")[0] not in model.ENCODER)
+
+    heads = 2 * 12 * 7 * 7
+    assert size(4) - size(3) == size(5) - size(4) < heads
 
 
 def test_the_papers_network_has_12_strided_convolutions_each_way() -> None:
-    model = build(NetworkConfig("conv1d", 60, 16, 20, 256, 256, 64))
+    model = build(NetworkConfig("conv1d", tuple((layer, 0) for layer in range(60)), 16, 9, 256, 256, 64))
     assert isinstance(model, Conv1dCVAE)
     downs = [layer for layer in model.down if isinstance(layer, torch.nn.Conv1d)]
     ups = [layer for layer in model.up if isinstance(layer, torch.nn.ConvTranspose1d)]
