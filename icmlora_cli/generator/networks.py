@@ -17,6 +17,8 @@ from icmlora_cli.errors import CorruptFile
 from icmlora_cli.generator.diffusion import PDiff
 from icmlora_cli.generator.interface import Batch, Losses, Moment, Network, NetworkConfig, Objective
 
+START = -4.0  # log-variance of z before training: with 0, noise would drown what the mean says
+
 Gaussian = tuple[torch.Tensor, torch.Tensor]
 """Mean and log-variance of a diagonal Gaussian, each [B, latent]."""
 
@@ -118,6 +120,11 @@ class TokenCVAE(CVAE):
         self.seen = nn.Parameter(torch.randn(config.modules, numbers, seen) / numbers**0.5)
         self.posterior = _mlp(config.modules * seen + condition, config.hidden_dim, 2 * config.latent_dim)
         self.prior_net = _mlp(condition, config.hidden_dim, 2 * config.latent_dim)
+        for net in (self.posterior, self.prior_net):
+            start = net[-1].bias
+            assert isinstance(start, nn.Parameter)
+            with torch.no_grad():
+                start[config.latent_dim :].fill_(START)
         self.enter = nn.Linear(config.latent_dim, config.hidden_dim)
         self.blocks = nn.ModuleList(_Modulated(config.hidden_dim, config) for _ in range(self.BLOCKS))
         self.code = nn.Sequential(nn.LayerNorm(config.hidden_dim), nn.Linear(config.hidden_dim, config.code_dim))
