@@ -42,13 +42,18 @@ def train(
         checked_name(name, "generator")
         chosen = tasks_to_train(home, base, tasks, episodes=settings.episodes is not None)
         from icmlora_cli.workflows.base import resolve as resolve_base
+        from icmlora_cli.workflows.fleet import main_process
+        from icmlora_cli.workflows.progress import silent
         from icmlora_cli.workflows.train import run
 
-        with out.progress() as on_progress:
+        with out.progress() as shown:
+            on_progress = shown if main_process() else silent
             found = resolve_base(base, home, offline=offline, on_progress=on_progress)
             result = run(
                 chosen, found, settings, home, name=name, device=device, log_with=log_with, on_progress=on_progress
             )
+        if not main_process():
+            return
         out.result(vars(result) | {"folder": str(result.folder), "tasks": list(result.tasks), "name": name})
         state = "trained" if result.trained else "was there already: same adapters, same recipe"
         out.line(

@@ -144,6 +144,8 @@ class TrainRecipe(RecipeModel):
         latent_dim: size of z.
         hidden_dim: width of the networks.
         code_dim: numbers between the networks and the heads.
+        heads: ``shared`` by the layers, of each ``module``, or ``auto``: shared in a frame, of each module in a learned
+            basis, which is wide and kept for each module anyway; ``token`` only.
         reader: how a support becomes the condition: ``mean`` (nothing learned, as in the paper) or ``attention``.
         reader_dim: width of the reader (this and the next three: ``attention`` only).
         reader_layers: transformer blocks of the reader.
@@ -183,6 +185,7 @@ class TrainRecipe(RecipeModel):
     latent_dim: Count = 32
     hidden_dim: Count = 256
     code_dim: Count = 64
+    heads: Literal["auto", "shared", "module"] = "auto"
     reader: Literal["mean", "attention"] = "mean"
     reader_dim: Annotated[int, Field(ge=4, multiple_of=4)] = 128
     reader_layers: Annotated[int, Field(ge=0)] = 1

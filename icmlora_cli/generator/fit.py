@@ -238,7 +238,7 @@ def fit(
     everything = list(terms)
     if tasks:
         objective = Objective(recipe, mask.to(device), tokens[:, mask].square().mean().clamp(min=1e-12))
-        weights = (*([1.0] if recipe.pretrain_steps or not terms else []), recipe.elbo_weight)
+        weights = (1.0,) if not terms else (*([1.0] if recipe.pretrain_steps else []), recipe.elbo_weight)
         everything.insert(0, ElboTerm(tasks, space, objective, tokens, weights))
     stages, stage = model.stages(recipe), None
     curve: list[StepLosses] = []
@@ -286,14 +286,15 @@ def _learn(
     values: dict[str, float] = {}
     for term in terms:
         values |= term.backward(model, moment, source)
-    if not all(math.isfinite(value) for value in values.values()):
-        raise TrainingDiverged(
-            f"the loss is not finite at step {step + 1}", hint="lower learning_rate in the train recipe"
-        )
     parameters = list(model.parameters())
     if reduce is not None:
-        reduce(parameters)
-    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        reduce(parameters)  # what is not finite in one process is then so in all
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, 1.0))
+    if not all(math.isfinite(value) for value in (*values.values(), norm)):
+        raise TrainingDiverged(
+            f"the loss or its gradient is not finite at step {step + 1}",
+            hint="lower learning_rate in the train recipe",
+        )
     for group in optimizer.param_groups:
         group["lr"] = _rate(moment, recipe.learning_rate)
     optimizer.step()

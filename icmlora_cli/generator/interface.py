@@ -27,6 +27,7 @@ class NetworkConfig:
         latent_dim: numbers in z.
         hidden_dim: width of the networks.
         code_dim: numbers between the decoder's trunk and its heads.
+        shared_heads: the heads are shared by the layers (``token`` only).
         reader: ``mean`` or ``attention``; the sizes below are of the latter.
         reader_dim: width of the reader.
         reader_layers: transformer blocks of the reader.
@@ -41,6 +42,7 @@ class NetworkConfig:
     latent_dim: int
     hidden_dim: int
     code_dim: int
+    shared_heads: bool = True
     reader: str = "mean"
     reader_dim: int = 128
     reader_layers: int = 1

@@ -102,15 +102,18 @@ class _Modulated(nn.Module):
 
 
 class TokenCVAE(CVAE):
-    """A token per module; layer and kind are embedded, and the heads are shared across layers.
+    """A token per module; layer and kind are embedded, and the heads are shared across layers, or of each module.
 
-    The decoder's size grows with R and with the number of kinds; each layer adds a few vectors.
+    With shared heads the decoder's size grows with R and with the number of kinds, and each layer adds a few vectors.
+    All layers' cores then lie in one space of ``code_dim`` dimensions, which is all of it in a frame of R^2 numbers a
+    core, and too little for the wide cores of a learned basis.
     """
 
     ENCODER = ("seen", "posterior")
     BLOCKS = 2
     layers: torch.Tensor
     kinds: torch.Tensor
+    groups: torch.Tensor
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
@@ -128,7 +131,9 @@ class TokenCVAE(CVAE):
         self.enter = nn.Linear(config.latent_dim, config.hidden_dim)
         self.blocks = nn.ModuleList(_Modulated(config.hidden_dim, config) for _ in range(self.BLOCKS))
         self.code = nn.Sequential(nn.LayerNorm(config.hidden_dim), nn.Linear(config.hidden_dim, config.code_dim))
-        self.heads = nn.Parameter(torch.randn(config.kinds, config.code_dim, numbers) * 0.02)
+        groups = self.kinds if config.shared_heads else torch.arange(config.modules)
+        self.register_buffer("groups", groups, persistent=False)
+        self.heads = nn.Parameter(torch.randn(int(groups.max()) + 1, config.code_dim, numbers) * 0.02)
         self.bias = nn.Parameter(torch.zeros(config.modules, numbers))
 
     def encode(self, x: torch.Tensor, c: torch.Tensor) -> Gaussian:
@@ -148,10 +153,13 @@ class TokenCVAE(CVAE):
         for block in self.blocks:
             h = block(h, self.layers, self.kinds)
         code = self.code(h)  # (B, modules, code)
-        flat = torch.empty(len(z), self.config.modules, self.config.width**2, device=z.device, dtype=code.dtype)
-        for kind in range(self.config.kinds):
-            own = self.kinds == kind
-            flat[:, own] = code[:, own] @ self.heads[kind]
+        if not self.config.shared_heads:
+            flat = torch.einsum("bmk,mkn->bmn", code, self.heads)
+        else:
+            flat = torch.empty(len(z), self.config.modules, self.config.width**2, device=z.device, dtype=code.dtype)
+            for kind in range(self.config.kinds):
+                own = self.kinds == kind
+                flat[:, own] = code[:, own] @ self.heads[kind]
         cores: torch.Tensor = (flat + self.bias).unflatten(2, (self.config.width, self.config.width))
         return cores
 

@@ -24,9 +24,9 @@ def packed(tensors: Mapping[str, torch.Tensor], storage: Storage) -> dict[str, t
         elif storage == "bf16" or item.dim() < 2 or item.numel() < SMALL:
             kept[name] = item.to(torch.bfloat16).contiguous()
         else:
-            scale = (item.abs().amax(-1, keepdim=True) / 127.0).clamp(min=1e-12).to(torch.float16)
-            kept[name] = (item / scale.float().clamp(min=6e-8)).round().clamp(-127, 127).to(torch.int8).contiguous()
-            kept[name + SCALE] = scale.clamp(min=6e-8).contiguous()
+            scale = (item.abs().amax(-1, keepdim=True) / 127.0).clamp(min=1e-30).to(torch.bfloat16)  # any magnitude
+            kept[name] = (item / scale.float()).round().clamp(-127, 127).to(torch.int8).contiguous()
+            kept[name + SCALE] = scale.contiguous()
     return kept
 
 

@@ -1,8 +1,8 @@
 """Readers: how a support becomes the condition c of a generator.
 
 ``mean``: the mean of each slot, as the paper pools hidden states; nothing is learned. ``attention``: learned queries
-attend over the states of all tokens, so that word order and the one word that differs count (perceiver-style pooling,
-Jaegle et al. 2021, arXiv 2103.03206).
+attend over the states of all tokens, so that the one word that differs counts (perceiver-style pooling, Jaegle et al.
+2021, arXiv 2103.03206). Neither knows positions: word order is in the base's states.
 """
 
 import torch

@@ -25,6 +25,7 @@ from icmlora_cli.registry.home import Home
 MAX_TEXT = 2000
 MAX_PASSAGES = 512  # tokens of passages in one prompt, each with an equal share: a page tells what kind of text it is
 READ_AT_ONCE = 16  # prompts
+LARGEST = 65504.0  # of fp16, in which states are kept
 MAX_EXAMPLE_TOKENS = 1024
 VERSION = 1  # of the prompts below; part of the cache's key
 
@@ -203,6 +204,13 @@ class VectorReader:
         cut = max(0, len(ids) - min(MAX_EXAMPLE_TOKENS, max_tokens(self.loaded)))
         return TokenPrompt(tuple(ids[cut:]), tuple(at - cut for at in kept if at >= cut))
 
+    def question_state(self, examples: Sequence[Example]) -> "TokenPrompt":
+        """Return what to read of k examples with pooling: the state at the last one's ``A:``, as an open question."""
+        whole = self.examples_states(examples)
+        answer = self.loaded.tokenizer.encode(f" {examples[-1].output}\n", add_special_tokens=False)
+        ids = whole.ids[: len(whole.ids) - len(answer)]
+        return TokenPrompt(ids, (len(ids) - 1,))
+
     def read_all(
         self, prompts: "Sequence[TokenPrompt]", *, on_batch: Callable[[int], None] | None = None
     ) -> list[torch.Tensor]:
@@ -212,6 +220,8 @@ class VectorReader:
             prompts: from ``text_states`` and ``examples_states``.
             on_batch: told how many are done.
         """
+        if not prompts:
+            return []
         asked = [[item.ids, item.kept] for item in prompts]
         key = files.sha256_json([VERSION, self.loaded.base.weight_hash, str(self.loaded.dtype), self.layer, asked])
         path = self.home.vectors / "sets" / f"{key}.safetensors"
@@ -224,7 +234,7 @@ class VectorReader:
         out, done = [torch.empty(0)] * len(prompts), 0
         for indices in scoring_batches([len(item.ids) for item in prompts], batch_size=READ_AT_ONCE):
             for index, states in zip(indices, self._states([prompts[index].ids for index in indices]), strict=True):
-                out[index] = states[list(prompts[index].kept)].half().cpu()
+                out[index] = states[list(prompts[index].kept)].clamp(-LARGEST, LARGEST).half().cpu()
             done += len(indices)
             if on_batch is not None:
                 on_batch(done)

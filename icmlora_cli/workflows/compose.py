@@ -10,6 +10,7 @@ from icmlora_cli.baselines.generated import condition_vectors
 from icmlora_cli.baselines.harvested import read_last
 from icmlora_cli.baselines.rung import Rung, TaskContext
 from icmlora_cli.registry import files, provenance
+from icmlora_cli.registry.builtin import BuiltinTask
 from icmlora_cli.registry.examples import Example
 from icmlora_cli.registry.splits import Part
 from icmlora_cli.registry.tasks import Task
@@ -19,7 +20,7 @@ from icmlora_cli.report.summary import Summary
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.compare import closeness, gram, principal_map
 from icmlora_cli.workflows.cells import RawCell
-from icmlora_cli.workflows.ladder import Bench, seen_tasks, swapped
+from icmlora_cli.workflows.ladder import Bench, builtin_learned, seen_tasks, swapped
 from icmlora_cli.workflows.storage import break_even
 
 SAME_DESCRIPTION = 0.9  # of the words of two descriptions
@@ -46,7 +47,11 @@ def compose(
     adapters = _Adapters.of(bench, contexts)
     counts = {cell.task: len(item.numerators) for cell in cells for item in cell.scores.values()}
     neighbours = _neighbours(bench, adapters)
-    known = _examples(bench.learned) if set(parts.values()) != {"seen"} else {}
+    builtin: tuple[BuiltinTask, ...] = ()
+    known: dict[str, frozenset[Example]] = {}
+    if set(parts.values()) != {"seen"}:
+        builtin = builtin_learned(bench.generator, {task.name for task in bench.learned})
+        known = _examples(bench.learned) | {item.name: frozenset(item.examples()) for item in builtin}
     others = swapped(bench)
     return schema.Result(
         schema_=schema.SCHEMA,
@@ -68,7 +73,9 @@ def compose(
                 metric=context.task.metric,
                 family=context.task.family,
                 examples=counts.get(context.task.name, 0),
-                similar=None if parts[context.task.name] == "seen" else similar(context.task, bench.learned, known),
+                similar=None
+                if parts[context.task.name] == "seen"
+                else similar(context.task, (*bench.learned, *builtin), known),
                 neighbour=neighbours.get(context.task.name),
                 swapped_with=others.other(context) if "swapped-text" in names else None,
             )
@@ -100,7 +107,7 @@ def part_of(task: Task, bench: Bench) -> schema.Part:
         return "seen"
     if task.family is None:
         return "unseen"
-    families = {item.family for item in bench.learned}
+    families = {item.family for item in bench.learned} | {item.family for item in builtin_learned(bench.generator, ())}
     return "unseen combination" if task.family in families else "unseen family"
 
 
@@ -110,7 +117,9 @@ def _examples(tasks: Sequence[Task]) -> dict[str, frozenset[Example]]:
     return {task.name: frozenset(item for part in parts for item in task.examples(part)) for task in tasks}
 
 
-def similar(task: Task, learned: Sequence[Task], known: Mapping[str, frozenset[Example]]) -> schema.Similar | None:
+def similar(
+    task: Task, learned: Sequence[Task | BuiltinTask], known: Mapping[str, frozenset[Example]]
+) -> schema.Similar | None:
     """Return the training task that an unseen task is most like, by its examples first, then by descriptions.
 
     Args:

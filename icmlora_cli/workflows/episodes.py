@@ -6,7 +6,7 @@ recipe's seed and the step's number alone, so that a resumed training goes on ex
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -21,11 +21,12 @@ from icmlora_cli.generator.interface import Moment, Network
 from icmlora_cli.generator.networks import CVAE, contrast, kl_divergence, sample
 from icmlora_cli.lm.batching import IGNORED, answer_log_probs, collate, scoring_batches
 from icmlora_cli.lm.load import LoadedBase
-from icmlora_cli.lm.prompts import Encoded, encode
+from icmlora_cli.lm.prompts import Encoded, encode, encode_task
 from icmlora_cli.lm.row_cores import RowCores
 from icmlora_cli.lm.task_vector import VectorReader
 from icmlora_cli.registry.builtin import BuiltinTask, builtin_names, builtin_task, dense_tasks, phrase
 from icmlora_cli.registry.examples import Example
+from icmlora_cli.registry.splits import part_of
 from icmlora_cli.registry.task_record import PromptTemplate
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
@@ -66,10 +67,12 @@ class _Plan:
     family: str
 
 
-def builtin_pool(recipe: EpisodeRecipe, seed: int) -> tuple[list[BuiltinTask], list[BuiltinTask]]:
+def builtin_pool(
+    recipe: EpisodeRecipe, seed: int, registered: Collection[str] = ()
+) -> tuple[list[BuiltinTask], list[BuiltinTask]]:
     """Return the built-in tasks to train on, and those that tell the best weights.
 
-    Held-out combinations and excluded names are in neither.
+    Held-out combinations and excluded names are in neither, nor are those that are registered.
     """
     if recipe.builtin == "none":
         return [], []
@@ -77,7 +80,11 @@ def builtin_pool(recipe: EpisodeRecipe, seed: int) -> tuple[list[BuiltinTask], l
         every = list(dense_tasks())
     else:
         every = [task for task in map(builtin_task, builtin_names()) if not task.held_out]
-    kept = [task for task in every if not any(fnmatchcase(task.name, item) for item in recipe.builtin_exclude)]
+    kept = [
+        task
+        for task in every
+        if task.name not in registered and not any(fnmatchcase(task.name, item) for item in recipe.builtin_exclude)
+    ]
     kept = _thinned(kept, recipe.per_family, seed)
     order = sorted(task.name for task in kept)
     random.Random(f"icmlora validation tasks {seed}").shuffle(order)
@@ -119,7 +126,9 @@ def read_tasks(
     plans = [_registered_plan(task, reader, recipe) for task in registered]
     plans += [_builtin_plan(task, reader, recipe) for task in builtin]
     prompts = [reader.text_states(text) for plan in plans for text in plan.texts]
-    prompts += [reader.examples_states(draw) for plan in plans for draw in plan.draws]
+    pooled = recipe.vectors.pooling == "mean"
+    shown = reader.question_state if pooled else reader.examples_states
+    prompts += [shown(draw) for plan in plans for draw in plan.draws]
 
     def report(done: int) -> None:
         on_progress(Progress("vectors", "of episodes", done, len(prompts)))
@@ -127,9 +136,8 @@ def read_tasks(
     states = iter(reader.read_all(prompts, on_batch=report))
     texts = [tuple(next(states) for _ in plan.texts) for plan in plans]
     draws = [tuple(next(states) for _ in plan.draws) for plan in plans]
-    if recipe.vectors.pooling == "mean":
+    if pooled:
         texts = [tuple(item.mean(0, keepdim=True) for item in own) for own in texts]
-        draws = [tuple(item[-1:] for item in own) for own in draws]
     return [
         EpisodeTask(plan.name, plan.queries, text, shown, plan.registered, plan.family)
         for plan, text, shown in zip(plans, texts, draws, strict=True)
@@ -139,7 +147,7 @@ def read_tasks(
 def _registered_plan(task: Task, reader: VectorReader, recipe: TrainRecipe) -> _Plan:
     rng = random.Random(f"icmlora episodes {task.name} {recipe.seed}")
     examples = task.examples("train")
-    queries = _short([encode(reader.loaded.tokenizer, task.template, example) for example in examples], recipe)
+    queries = _short(encode_task(reader.loaded.tokenizer, task, examples), recipe)
     texts = tuple(dict.fromkeys(form for text in task.descriptions for form in _forms(text)))
     return _Plan(
         task.name, queries, texts, _draws(examples, recipe, rng), registered=True, family=task.family or task.name
@@ -157,7 +165,7 @@ def _builtin_plan(task: BuiltinTask, reader: VectorReader, recipe: TrainRecipe) 
     episodes = recipe.episodes
     assert episodes is not None
     rng = random.Random(f"icmlora episodes {task.name} {recipe.seed}")
-    examples = task.examples(episodes.builtin_examples, recipe.seed)
+    examples = learnable(task, episodes, recipe.seed)
     templates = [PromptTemplate("plain", item.prompt, item.answer) for item in episodes.templates]
     rows = [encode(reader.loaded.tokenizer, rng.choice(templates), example) for example in examples]
     queries = _short(rows, recipe)
@@ -172,6 +180,15 @@ def _builtin_plan(task: BuiltinTask, reader: VectorReader, recipe: TrainRecipe) 
         registered=False,
         family=task.family,
     )
+
+
+def learnable(task: BuiltinTask, recipe: EpisodeRecipe, seed: int) -> tuple[Example, ...]:
+    """Return the examples of a built-in task that are learned from: of the part ``train``, as when it is registered.
+
+    A domain so small that it has none of that part gives one example.
+    """
+    drawn = task.examples(recipe.builtin_examples, seed)
+    return tuple(item for item in drawn if part_of(item.input) == "train") or drawn[:1]
 
 
 def _short(rows: Sequence[Encoded], recipe: TrainRecipe) -> tuple[Encoded, ...]:
@@ -225,7 +242,8 @@ class EpisodeTerm:
         """Add the gradients of the contrastive loss, and in the last stage those of a batch of episodes."""
         assert isinstance(model, CVAE) and self.recipe.episodes is not None
         values: dict[str, float] = {}
-        if self.recipe.episodes.contrast_weight and len(self.tasks) > 1:
+        learned = next(model.reader.parameters(), None) is not None
+        if self.recipe.episodes.contrast_weight and len(self.tasks) > 1 and learned:
             values["contrast"] = self._contrast(model, source)
         if moment.stage == len(model.stages(self.recipe)) - 1:
             values |= self._episodes(model, moment.step, source)
@@ -282,9 +300,9 @@ class EpisodeTerm:
             except torch.OutOfMemoryError:
                 if self._micro == 1:
                     raise
-                self._micro = (self._micro + 1) // 2
-                cores.grad = None
-                torch.cuda.empty_cache()
+            self._micro = (self._micro + 1) // 2
+            cores.grad = None
+            torch.cuda.empty_cache()  # now that no traceback holds the tensors
 
     def _pass(self, queries: Sequence[Encoded], cores: torch.Tensor) -> tuple[float, float]:
         answers = sum(len(item.answer_ids) for item in queries)

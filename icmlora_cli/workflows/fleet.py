@@ -1,6 +1,7 @@
 """One process or several (``accelerate launch``), and the loss trackers: through accelerate, imported when needed."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -9,6 +10,11 @@ from typing import Any
 import torch
 
 from icmlora_cli.errors import UsageFault
+
+
+def main_process() -> bool:
+    """Return whether this process is the one that speaks, as the launcher's ``RANK`` says."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 class Fleet:
@@ -34,7 +40,9 @@ class Fleet:
 
         try:
             config = ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder))
-            self.accelerator = Accelerator(log_with=log_with, project_config=config)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a tracker that is not installed is told below
+                self.accelerator = Accelerator(log_with=log_with, project_config=config)
             if self.logs:
                 folder.mkdir(parents=True, exist_ok=True)
                 flat = {key: str(value) for key, value in settings.items()}

@@ -1,6 +1,6 @@
 """The rungs of an evaluation, wired to a registry, a base and a generator."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,6 +25,7 @@ from icmlora_cli.generator.checkpoint import Generator, load_generator
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.task_vector import VectorReader
 from icmlora_cli.registry.adapters import AdapterStore
+from icmlora_cli.registry.builtin import BuiltinTask, dense_tasks
 from icmlora_cli.registry.generators import GeneratorStore
 from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.tasks import Task, TaskStore
@@ -112,9 +113,24 @@ def bench(
 
 
 def seen_tasks(generator: Generator | None) -> frozenset[str]:
-    """Return the names of the tasks that a generator learned from."""
-    tasks = generator.about.get("tasks") if generator is not None else None
-    return frozenset(tasks) if isinstance(tasks, dict) else frozenset()
+    """Return the names of the tasks that a generator learned from, registered and built-in."""
+    return _names(generator, "tasks") | _names(generator, "builtin_tasks")
+
+
+def harvested_tasks(generator: Generator | None) -> frozenset[str]:
+    """Return the names of the tasks whose harvested adapters a generator learned from."""
+    return _names(generator, "adapters")
+
+
+def _names(generator: Generator | None, key: str) -> frozenset[str]:
+    found = generator.about.get(key) if generator is not None else None
+    return frozenset(map(str, found)) if isinstance(found, dict | list) else frozenset()
+
+
+def builtin_learned(generator: Generator | None, registered: Collection[str]) -> tuple[BuiltinTask, ...]:
+    """Return the built-in tasks of a generator's episodes that are not registered."""
+    drawn = _names(generator, "builtin_tasks") - set(registered)
+    return tuple(task for task in dense_tasks() if task.name in drawn) if drawn else ()
 
 
 def _learned(generator: Generator | None, store: TaskStore) -> tuple[Task, ...]:
@@ -243,11 +259,12 @@ def _companion(bench: Bench, arch: str) -> CompanionRung | None:
     shipped = resolve(
         TrainRecipe, Path(f"train/{arch}"), "train", {"seed": own.seed, "steps": bench.recipe.baseline_steps}
     )
-    recipe = shipped.model_copy(update={"vectors": own.vectors})
+    recipe = shipped.model_copy(update={"vectors": own.vectors.model_copy(update={"pooling": shipped.vectors.pooling})})
     name = f"{bench.folder.name}.{arch}"
-    tasks = [task for task in bench.learned if task.name in bench.library.tasks]
+    wanted = harvested_tasks(bench.generator)
+    tasks = [task for task in bench.learned if task.name in wanted and task.name in bench.library.tasks]
     store, base = GeneratorStore(bench.home), bench.loaded.base
-    complete = bool(tasks) and len(tasks) == len(seen_tasks(bench.generator))
+    complete = bool(tasks) and len(tasks) == len(wanted)
     if name in store.names():
         key = str(store.about(name).get("key"))
     else:
@@ -263,7 +280,7 @@ def _companion(bench: Bench, arch: str) -> CompanionRung | None:
             device = str(bench.loaded.device)
             train.run(tasks, base, recipe, bench.home, name=name, device=device, on_progress=bench.on_progress)
         companion = load_generator(store.folder(name))
-        if seen_tasks(companion) != seen_tasks(bench.generator):
+        if harvested_tasks(companion) != wanted:
             raise Unavailable(f"{name} learned from other tasks: icmlora train --recipe train/{arch} --name {name}")
         reader = VectorReader(bench.loaded, vector_recipe(companion), bench.home)
         return Source(companion, reader, generator_key(companion))

@@ -30,11 +30,12 @@ from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.generators import CONFIG, GeneratorStore
 from icmlora_cli.registry.home import Home
-from icmlora_cli.registry.tasks import Task
+from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.report.cards import generator_card
 from icmlora_cli.weights.adapter import Adapter, read_adapter
 from icmlora_cli.weights.codec import Codec, fit_codec, relative_error
 from icmlora_cli.weights.frame import FrameSpec, extended_frame, seeded_frame
+from icmlora_cli.weights.layout import layout_of
 from icmlora_cli.workflows import episodes
 from icmlora_cli.workflows.episodes import EpisodeTask, EpisodeTerm, TaskValidation
 from icmlora_cli.workflows.fleet import Fleet
@@ -129,7 +130,14 @@ def run(
     started = time.monotonic()
     _check(tasks, recipe)
     harvested = _harvested(tasks, base, AdapterStore(home), recipe)
-    key = _key(tasks, [(item.task, item.record) for item in harvested], recipe)
+    learned = {item.task.name for item in harvested}
+    idle = [task.name for task in tasks if task.template.kind == "text" and task.name not in learned]
+    if idle:
+        raise UsageFault(
+            f"{', '.join(idle)}: plain text has no questions for episodes, and no adapter is harvested",
+            hint=f"icmlora harvest --tasks {idle[0]}",
+        )
+    key = _key(tasks, [(item.task, item.record) for item in harvested], base, recipe)
     target = GeneratorStore(home).folder(name)
     if (target / CONFIG).is_file() and read_config(target).get("key") == key:
         load_generator(target)  # a broken one says so
@@ -145,7 +153,7 @@ def run(
         return _result(target, trained=True, seconds=time.monotonic() - started)
     kept = stored(generator, recipe.storage)
     figures = training.figures(generator, kept) | {"seconds": time.monotonic() - started}
-    about = _about(tasks, harvested, base, recipe, key, figures, curve, len(training.builtin))
+    about = _about(tasks, harvested, base, recipe, key, figures, curve, training.builtin)
     _save(target, kept, about, recipe)
     training.state.unlink(missing_ok=True)
     fleet.wait()
@@ -160,7 +168,7 @@ def key_of(tasks: Sequence[Task], base: Base, recipe: TrainRecipe, home: Home) -
         CorruptFile: if a manifest is broken.
     """
     store = AdapterStore(home)
-    return _key(tasks, [(task, store.latest(base, task)) for task in tasks], recipe)
+    return _key(tasks, [(task, store.latest(base, task)) for task in tasks], base, recipe)
 
 
 def _check(tasks: Sequence[Task], recipe: TrainRecipe) -> None:
@@ -201,13 +209,15 @@ def _harvested(tasks: Sequence[Task], base: Base, store: AdapterStore, recipe: T
     return found
 
 
-def _key(tasks: Sequence[Task], harvested: Sequence[tuple[Task, AdapterRecord]], recipe: TrainRecipe) -> str:
+def _key(
+    tasks: Sequence[Task], harvested: Sequence[tuple[Task, AdapterRecord]], base: Base, recipe: TrainRecipe
+) -> str:
     """Return the hash that makes a training what it is: tasks, adapters, recipe."""
     values = recipe.model_dump(mode="json")
     values.pop("save_every")
     items = [[task.name, *task.descriptions, *(c.sha256 for c in record.checkpoints)] for task, record in harvested]
     if recipe.episodes is not None:
-        items += [[task.name, *task.descriptions, task.data_hash] for task in tasks]
+        items += [[task.name, *task.descriptions, task.data_hash] for task in tasks] + [[base.weight_hash]]
     return files.sha256_json([VERSION, values, items])[:16]
 
 
@@ -225,7 +235,8 @@ def _basis(harvested: Sequence[_Harvested], loaded: LoadedBase, recipe: TrainRec
             raise UsageFault("basis: learned needs harvested adapters", hint="icmlora harvest, or basis: frame")
         return _Basis(fit_codec(everything, energy=recipe.energy, max_width=recipe.max_width), None)
     spec = own or FrameSpec(recipe.frame_seed, recipe.frame_width)
-    frame = seeded_frame(target_layout(loaded.model, recipe.target_modules), spec, loaded.base.model_id)
+    layout = layout_of(everything) if everything else target_layout(loaded.model, recipe.target_modules)
+    frame = seeded_frame(layout, spec, loaded.base.model_id)
     foreign = [adapter for item in harvested if _frame_of(item.record) != spec for adapter in item.adapters]
     if foreign and recipe.directions:
         frame = extended_frame(frame, foreign, recipe.directions)
@@ -267,8 +278,10 @@ class _Training:
         self.pool: list[EpisodeTask] = []
         self.held: list[EpisodeTask] = []
         if recipe.episodes is not None:
-            train, held = episodes.builtin_pool(recipe.episodes, recipe.seed)
-            read = episodes.read_tasks(self.tasks, [*train, *held], self.reader, recipe, on_progress=self.on_progress)
+            known = {task.name for task in (*self.tasks, *TaskStore(self.home).select(None))}
+            train, held = episodes.builtin_pool(recipe.episodes, recipe.seed, known)
+            queried = [task for task in self.tasks if task.template.kind != "text"]
+            read = episodes.read_tasks(queried, [*train, *held], self.reader, recipe, on_progress=self.on_progress)
             count = len(read) - len(held)
             self.pool, self.held = read[:count], read[count:]
             self.builtin = [item for item in self.pool if not item.registered]
@@ -289,9 +302,10 @@ class _Training:
         pooled = [item for item in self.pool if not item.registered or item.name not in self._names()]
         texts = [row for own in self.texts for row in own] + [row for item in pooled for row in item.texts]
         shown = [row for own in self.shown for row in own] + [row for item in pooled for row in item.demonstrations]
+        nothing = torch.zeros(0, self.reader.size)
         return ConditionSpace(
-            text=SlotStatistics.of(torch.cat([row.float() for row in texts])),
-            demonstrations=SlotStatistics.of(torch.cat([row.float() for row in shown])),
+            text=SlotStatistics.of(torch.cat([nothing, *(row.float() for row in texts)])),
+            demonstrations=SlotStatistics.of(torch.cat([nothing, *(row.float() for row in shown)])),
         )
 
     def _names(self) -> set[str]:
@@ -352,6 +366,7 @@ class _Training:
                     latent_dim=recipe.latent_dim,
                     hidden_dim=recipe.hidden_dim,
                     code_dim=recipe.code_dim,
+                    shared_heads=recipe.heads == "shared" or (recipe.heads == "auto" and self.basis.frame is not None),
                     reader=recipe.reader,
                     reader_dim=recipe.reader_dim,
                     reader_layers=recipe.reader_layers,
@@ -375,7 +390,7 @@ class _Training:
         everything = [adapter for item in self.harvested for adapter in item.adapters]
         pairs = list(zip(self.harvested, self.texts, strict=True))
         codec_errors = [relative_error(self.basis.codec, adapter) for adapter in everything]
-        samples = [texts[0] for _, texts in pairs] or [item.texts[0] for item in self.builtin[:16]]
+        samples = [texts[0] for _, texts in pairs] or [item.texts[0] for item in self.pool[:16]]
         changes = [_relative(kept.generate(text, None), generator.generate(text, None)) for text in samples]
         errors = [_relative(kept.generate(texts[0], None), item.adapters[-1]) for item, texts in pairs]
         return {
@@ -407,7 +422,7 @@ def _about(
     key: str,
     figures: dict[str, float],
     curve: Sequence[StepLosses],
-    builtin: int,
+    builtin: Sequence[EpisodeTask],
 ) -> dict[str, object]:
     licences = sorted({task.licence for task in tasks if task.licence})
     every = max(1, -(-len(curve) // CURVE))
@@ -421,7 +436,7 @@ def _about(
             "licence": base.licence,
         },
         "tasks": {task.name: task.descriptions[0] for task in tasks},
-        "builtin_tasks": builtin,
+        "builtin_tasks": [item.name for item in builtin],
         "adapters": {item.task.name: item.record.key for item in harvested},
         "licences": licences,
         "recipe": recipe.model_dump(mode="json"),
@@ -459,13 +474,14 @@ def _numbers(generator: Generator) -> int:
 def _result(target: Path, *, trained: bool, seconds: float) -> TrainResult:
     generator = load_generator(target)
     about = generator.about
-    tasks, figures, adapters = about["tasks"], about["figures"], about["adapters"]
-    assert isinstance(tasks, dict) and isinstance(figures, dict) and isinstance(adapters, dict)
+    tasks, figures, adapters, builtin = about["tasks"], about["figures"], about["adapters"], about["builtin_tasks"]
+    assert isinstance(tasks, dict) and isinstance(figures, dict)
+    assert isinstance(adapters, dict) and isinstance(builtin, list)
     return TrainResult(
         folder=target,
         tasks=tuple(tasks),
         harvested=len(adapters),
-        builtin=int(str(about["builtin_tasks"])),
+        builtin=len(builtin),
         trained=trained,
         width=generator.codec.width,
         codec_error=float(figures["codec_error"]),

@@ -14,6 +14,7 @@ from icmlora_cli.cli.app import app
 from icmlora_cli.config.recipes import (
     KINDS,
     RUNGS,
+    EpisodeRecipe,
     EvalRecipe,
     HarvestRecipe,
     TrainRecipe,
@@ -71,6 +72,15 @@ def test_every_setting_is_in_the_docs_with_its_default(kind: str) -> None:
             row = re.search(rf"\| `{re.escape(key)}` \| `?([^|`]+)`? \|", text)
             assert row is not None, key
             assert row.group(1).strip() == str(default), key
+
+
+def test_every_setting_of_episodes_is_in_the_docs_with_its_default() -> None:
+    text = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    text = text[text.index("### Episodes") :].replace("\\n", "\n")
+    for key, default in EpisodeRecipe().model_dump().items():
+        row = re.search(rf"\| `{key}` \| ([^|]+) \|", text)
+        assert row is not None, key
+        assert row.group(1).strip() == str(default).replace("\\n", "\n"), key
 
 
 def test_the_example_task_file_validates(tmp_path: Path) -> None:

@@ -26,6 +26,34 @@ TRAIN = (
     "steps: 800\nbatch_size: 8\nhidden_dim: 48\ncode_dim: 16\nlatent_dim: 4\nsave_every: 20\n"
     "vectors: {draws: 3, shots: 2}\n"
 )
+EPISODES = """
+steps: 120
+batch_size: 4
+latent_dim: 4
+hidden_dim: 24
+code_dim: 12
+reader: attention
+reader_dim: 16
+condition_dim: 16
+frame_width: 4
+token_dropout: 0.1
+pretrain_steps: 12
+learning_rate: 0.01
+save_every: 3
+storage: int8
+vectors: {layer: 0.5, pooling: tokens, shots: 2, draws: 2}
+episodes:
+  rows: 4
+  builtin: catalog
+  per_family: 1
+  builtin_examples: 6
+  phrasings: 1
+  max_tokens: 120
+  contrast_tasks: 4
+  validation_tasks: 2
+  validation_examples: 3
+  validate_every: 7
+"""
 SAID = "interrupted: what was finished is kept; run the same command again to go on"
 RUNGS = (
     "base,described,in-context,average,nearest,nearest-shots,weighted,multi-task,noise,random-text,swapped-text,"
@@ -103,6 +131,7 @@ def place(root: Path, base: Path) -> Place:
     (root / "tasks.yaml").write_text(json.dumps({"tasks": tasks}), encoding="utf-8")  # JSON is YAML
     (root / "harvest.yaml").write_text(HARVEST, encoding="utf-8")
     (root / "train.yaml").write_text(TRAIN, encoding="utf-8")
+    (root / "episodes.yaml").write_text(EPISODES, encoding="utf-8")
     made = Place(root, base)
     made.finish("task", "add", root / "tasks.yaml")
     return made
@@ -147,6 +176,14 @@ def newer(path: Callable[[], Path | None]) -> Callable[[], bool]:
     return lambda: stamp() > before
 
 
+def saved_step(state: Path) -> int:
+    """Return how many steps a saved training has behind it."""
+    from safetensors import safe_open
+
+    with safe_open(state, framework="pt") as found:
+        return int(found.metadata()["step"])
+
+
 def test_harvest_and_train(tmp_path: Path, tiny_bases: dict[str, Path]) -> None:
     broken, whole = (place(tmp_path / name, tiny_bases["llama"]) for name in ("broken", "whole"))
     harvest = ("harvest", "--base", broken.base, "--recipe", broken.recipe("harvest"))
@@ -189,6 +226,34 @@ def test_harvest_and_train(tmp_path: Path, tiny_bases: dict[str, Path]) -> None:
     whole.finish(*train)
     assert broken.generator() == whole.generator()
     assert not train_state().exists()
+
+
+def test_train_in_episodes(tmp_path: Path, tiny_bases: dict[str, Path]) -> None:
+    """Without any adapter: killed and interrupted at random moments, within and between saves and validations."""
+    broken, whole = (place(tmp_path / name, tiny_bases["llama"]) for name in ("broken", "whole"))
+    command = ("train", "--base", broken.base, "--recipe", broken.recipe("episodes"))
+    whole.finish(*command)
+    state = broken.home.generators / "default.training.safetensors"
+    moments, saved = random.Random(0), 0
+    for stop in (kill, interrupt, kill):
+        more = moments.randint(1, 4)
+        process = broken.start(*command)
+        for _ in range(more):
+            wait(process, newer(lambda: state))
+        process.send_signal(signal.SIGSTOP)  # it is at work: what is checked next stays so
+        step = saved_step(state)
+        assert saved < step < 120  # it went on where it was
+        saved = step
+        process.send_signal(signal.SIGCONT)
+        time.sleep(moments.random() * 0.02)
+        stop(process)
+        assert GeneratorStore(broken.home).names() == ()
+        broken.finish("storage")
+    result = json.loads(broken.finish(*command, "--json"))
+    assert result["trained"] and result["harvested"] == 0 and result["builtin"] > 10
+    assert broken.generator() == whole.generator()
+    assert not state.exists()
+    assert not json.loads(broken.finish(*command, "--json"))["trained"]
 
 
 @pytest.fixture(scope="module")

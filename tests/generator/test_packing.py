@@ -1,5 +1,6 @@
 """Stored forms of numbers: errors within the theoretical bounds, a quarter of the bytes, and what is stored is used."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -121,7 +122,7 @@ def generator(basis: str = "frame", hidden_dim: int = 64) -> Generator:
 def distance(made: Adapter, wanted: Adapter) -> float:
     """Return ||difference of delta-W|| / ||wanted delta-W||."""
     missed = sum(float((made.delta(name) - wanted.delta(name)).square().sum()) for name in wanted.factors)
-    return (missed / sum(float(wanted.delta(name).square().sum()) for name in wanted.factors)) ** 0.5
+    return math.sqrt(missed / sum(float(wanted.delta(name).square().sum()) for name in wanted.factors))
 
 
 @pytest.mark.parametrize("basis", ["frame", "extended", "learned"])

@@ -1,4 +1,4 @@
-"""Readers: padding changes nothing, nothing at all can be read, and what the attention reader sees that a mean cannot."""
+"""Readers: padding changes nothing, an empty support can be read, and attention sees what a mean cannot."""
 
 import pytest
 import torch

@@ -1,13 +1,23 @@
 """Seeded frames: the same each time, orthonormal, exact for what was trained in them, extended for what was not."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from icmlora_cli.errors import CorruptFile
 from icmlora_cli.weights.adapter import Adapter, Factors
 from icmlora_cli.weights.codec import relative_error
 from icmlora_cli.weights.compare import compare
-from icmlora_cli.weights.frame import FrameSpec, extended_frame, framed_adapter, seeded_frame
+from icmlora_cli.weights.frame import (
+    FrameSpec,
+    extended_frame,
+    framed_adapter,
+    learned_directions,
+    seeded_frame,
+    with_directions,
+)
 from icmlora_cli.weights.layout import Layout, ModuleShape
 
 SHAPES = (("m.0.q_proj", 12, 10), ("m.0.v_proj", 3, 10), ("m.1.q_proj", 12, 10))
@@ -61,3 +71,28 @@ def test_learned_directions_take_in_foreign_adapters() -> None:
     assert torch.equal(wide.left[0][:, :4], frame.left[0])  # the seeded part stays what the seed gives
     within = framed_adapter(frame, torch.ones(3, 4, 4) * frame.mask())
     assert extended_frame(frame, [within], 3).width == 4  # nothing to add
+
+
+@pytest.mark.parametrize("directions", [0, 1, 3])
+@pytest.mark.parametrize("width", [2, 4, 12])  # narrower than all sides, wider than one, as wide as all
+def test_learned_directions_and_the_seed_give_the_frame_back(tmp_path: Path, directions: int, width: int) -> None:
+    spec = FrameSpec(seed=7, width=width)
+    frame = seeded_frame(LAYOUT, spec, "b")
+    items = [foreign(seed) for seed in range(3)]
+    wide = extended_frame(frame, items, directions) if directions else frame
+    named = learned_directions(wide, spec.width)
+    save_file(named, tmp_path / "directions.safetensors")
+    again = with_directions(seeded_frame(LAYOUT, spec, "b"), load_file(tmp_path / "directions.safetensors"))
+    assert again.width == wide.width and again.layout == wide.layout and again.base_model == "b"
+    for side in ("left", "right"):
+        for found, wanted in zip(getattr(again, side), getattr(wide, side), strict=True):
+            assert torch.equal(found, wanted)
+    for item in items:
+        assert torch.equal(again.encode(item), wide.encode(item))
+    learned = sum(item.numel() for item in named.values())
+    whole = sum(item.numel() for item in wide.tensors().values())
+    assert learned == whole - sum(item.numel() for item in frame.tensors().values())
+
+
+def test_a_frame_alone_has_nothing_to_keep() -> None:
+    assert learned_directions(seeded_frame(LAYOUT, SPEC, "b"), SPEC.width) == {}

