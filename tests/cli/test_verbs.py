@@ -16,6 +16,7 @@ ADAPTER = {
 }  # fmt: skip
 TRAINED = {
     "schema", "folder", "tasks", "trained", "width", "codec_error", "error", "parameters", "bytes", "seconds", "name",
+    "harvested", "builtin", "validation", "storage_error",
 }  # fmt: skip
 GENERATED = {"schema", "folder", "task_text", "merged", "rank", "bytes", "seconds", "seed"}
 EVALUATED = {
