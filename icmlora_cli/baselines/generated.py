@@ -24,32 +24,6 @@ WORDS = (
 ).split()
 
 
-def condition_vectors(
-    reader: VectorReader, text: str | None, examples: Sequence[Example], kind: str = "plain"
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Return the task vectors of a text and of examples, each fp32 [hidden] or None.
-
-    From k examples as many vectors are read as there are examples, each with one of them as the open question and the
-    others as demonstrations, and averaged: nothing but the k examples is looked at. One example alone gives none.
-
-    Args:
-        reader: reads from the generator's base.
-        text: the task in words, if any.
-        examples: demonstrations, if any.
-        kind: of the task's template; the examples of ``text`` are passages, and read together.
-    """
-    words = None if text is None else reader.text(text)
-    if len(examples) < 2:
-        return words, None
-    if kind == "text":
-        return words, reader.passages([example.output for example in examples])
-    rows = [
-        reader.demonstrations([*examples[:index], *examples[index + 1 :]], example.input)
-        for index, example in enumerate(examples)
-    ]
-    return words, torch.stack(rows).mean(0)
-
-
 def readings(
     reader: VectorReader, text: str | None, examples: Sequence[Example], kind: str = "plain"
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:

@@ -140,23 +140,34 @@ class VectorReader:
     def read_examples(self, examples: Sequence[Example], kind: str = "plain") -> torch.Tensor:
         """Return what a generator reads of k examples, fp32 [T, hidden].
 
-        With pooling, as many vectors are read as there are examples, each with one of them as the open question and
-        the others as demonstrations, and averaged; else all tokens' states of one prompt that shows them all. Nothing
-        but the k examples is looked at.
+        With pooling it is their one vector (see ``examples_vector``), else the states of one prompt that shows them
+        all. Nothing but the k examples is looked at.
+
+        Args:
+            examples: two or more.
+            kind: of the task's template; the examples of ``text`` are passages, and read together.
+        """
+        if self.recipe.pooling == "tokens" and kind != "text":
+            return self.read_all([self.examples_states(examples)])[0].float()
+        return self.examples_vector(examples, kind)[None]
+
+    def examples_vector(self, examples: Sequence[Example], kind: str = "plain") -> torch.Tensor:
+        """Return the vector of k examples, fp32 [hidden].
+
+        As many vectors are read as there are examples, each with one of them as the open question and the others as
+        demonstrations, and averaged.
 
         Args:
             examples: two or more.
             kind: of the task's template; the examples of ``text`` are passages, and read together.
         """
         if kind == "text":
-            return self.passages([example.output for example in examples])[None]
-        if self.recipe.pooling == "tokens":
-            return self.read_all([self.examples_states(examples)])[0].float()
+            return self.passages([example.output for example in examples])
         rows = [
             self.demonstrations([*examples[:index], *examples[index + 1 :]], example.input)
             for index, example in enumerate(examples)
         ]
-        return torch.stack(rows).mean(0, keepdim=True)
+        return torch.stack(rows).mean(0)
 
     def reading_draws(self, examples: Sequence[Example], *, seed: int, kind: str = "plain") -> list[torch.Tensor]:
         """Return readings of several random draws of demonstrations, fp32 [T, hidden] each, for training.

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 
 from icmlora_cli.baselines.controls import words_in_common
-from icmlora_cli.baselines.generated import condition_vectors
 from icmlora_cli.baselines.harvested import read_last
 from icmlora_cli.baselines.rung import Rung, TaskContext
 from icmlora_cli.registry import files, provenance
@@ -215,10 +214,11 @@ def _vector_map(bench: Bench, contexts: Sequence[TaskContext], parts: Mapping[st
     blocks: list[torch.Tensor] = []
     texts = [reader.text(context.text) for context in contexts]
     shown = [
-        (context, condition_vectors(reader, None, context.shots, context.task.template.kind)[1]) for context in contexts
+        (context, reader.examples_vector(context.shots, context.task.template.kind))
+        for context in contexts
+        if len(context.shots) > 1
     ]
-    there = [(context, vector) for context, vector in shown if vector is not None]
-    for kind, pairs in (("text", list(zip(contexts, texts, strict=True))), ("demonstrations", there)):
+    for kind, pairs in (("text", list(zip(contexts, texts, strict=True))), ("demonstrations", shown)):
         if len(pairs) < 2:
             continue
         stacked = torch.stack([vector for _, vector in pairs]).double()

@@ -13,7 +13,6 @@ from icmlora_cli.baselines.generated import (
     CompanionRung,
     GeneratedRung,
     Source,
-    condition_vectors,
     random_text,
 )
 from icmlora_cli.baselines.harvested import AverageRung, HarvestedRung, Library, NearestRung, Neighbours
@@ -237,10 +236,9 @@ def _nearest(bench: Bench, name: str) -> NearestRung:
     def vector_of(context: TaskContext) -> torch.Tensor:
         if not shown:
             return reader.text(context.text)
-        vector = condition_vectors(reader, None, context.shots, context.task.template.kind)[1]
-        if vector is None:
+        if len(context.shots) < 2:
             raise Unavailable("the task has fewer than two training examples to show")
-        return vector
+        return reader.examples_vector(context.shots, context.task.template.kind)
 
     uses: Uses = "text and examples" if shown else "text"
     return NearestRung(bench.library, neighbours, vector_of, count, name, title, uses)

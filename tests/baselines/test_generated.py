@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from icmlora_cli.baselines.controls import NoiseRung, SwappedText, words_in_common
-from icmlora_cli.baselines.generated import BestOfRung, GeneratedRung, condition_vectors, random_text
+from icmlora_cli.baselines.generated import BestOfRung, GeneratedRung, random_text, readings
 from icmlora_cli.baselines.prompting import BaseRung, DescribedRung, InContextRung
 from icmlora_cli.baselines.rung import Unavailable
 from icmlora_cli.weights.compare import compare, norm
@@ -54,13 +54,15 @@ def test_texts_of_the_controls(make_room: MakeRoom) -> None:
 def test_examples_are_read_leaving_one_out(make_room: MakeRoom) -> None:
     room = make_room(generator=False)
     reader, shots = room.bench.reader(), room.context(0).shots
-    words, shown = condition_vectors(reader, None, shots)
+    words, shown = readings(reader, None, shots)
     assert words is None and shown is not None and len(shots) == 4
     first = reader.demonstrations(list(shots[1:]), shots[0].input)
     last = reader.demonstrations(list(shots[:3]), shots[3].input)
     middle = [reader.demonstrations([*shots[:i], *shots[i + 1 :]], shots[i].input) for i in (1, 2)]
-    assert torch.allclose(shown, torch.stack([first, *middle, last]).mean(0), atol=1e-6)
-    assert condition_vectors(reader, "Say cat.", shots[:1])[1] is None
+    wanted = torch.stack([first, *middle, last]).mean(0)
+    assert torch.allclose(shown[0], wanted, atol=1e-6) and len(shown) == 1
+    assert torch.equal(reader.examples_vector(shots), shown[0])
+    assert readings(reader, "Say cat.", shots[:1])[1] is None
 
 
 def test_the_best_of_k_is_the_one_that_scores_best_on_the_examples(make_room: MakeRoom) -> None:
