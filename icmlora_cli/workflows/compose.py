@@ -19,7 +19,7 @@ from icmlora_cli.report.summary import Summary
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.compare import closeness, gram, principal_map
 from icmlora_cli.workflows.cells import RawCell
-from icmlora_cli.workflows.ladder import Bench, builtin_learned, seen_tasks, swapped
+from icmlora_cli.workflows.ladder import Bench, seen_tasks, swapped
 from icmlora_cli.workflows.storage import break_even
 
 SAME_DESCRIPTION = 0.9  # of the words of two descriptions
@@ -49,7 +49,8 @@ def compose(
     builtin: tuple[BuiltinTask, ...] = ()
     known: dict[str, frozenset[Example]] = {}
     if set(parts.values()) != {"seen"}:
-        builtin = builtin_learned(bench.generator, {task.name for task in bench.learned})
+        registered = {task.name for task in bench.learned}
+        builtin = tuple(task for task in bench.builtin if task.name not in registered)
         known = _examples(bench.learned) | {item.name: frozenset(item.examples()) for item in builtin}
     others = swapped(bench)
     return schema.Result(
@@ -106,7 +107,7 @@ def part_of(task: Task, bench: Bench) -> schema.Part:
         return "seen"
     if task.family is None:
         return "unseen"
-    families = {item.family for item in bench.learned} | {item.family for item in builtin_learned(bench.generator, ())}
+    families = {item.family for item in bench.learned} | {item.family for item in bench.builtin}
     return "unseen combination" if task.family in families else "unseen family"
 
 

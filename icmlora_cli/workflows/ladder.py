@@ -1,8 +1,8 @@
 """The rungs of an evaluation, wired to a registry, a base and a generator."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
@@ -67,6 +67,12 @@ class Bench:
         """How task vectors are read: as the generator reads them, or by default."""
         return VectorRecipe() if self.generator is None else vector_recipe(self.generator)
 
+    @cached_property
+    def builtin(self) -> tuple[BuiltinTask, ...]:
+        """The built-in tasks of the generator's episodes."""
+        drawn = _names(self.generator, "builtin_tasks")
+        return tuple(task for task in dense_tasks() if task.name in drawn) if drawn else ()
+
     def reader(self) -> VectorReader:
         """Return a reader of task vectors."""
         return VectorReader(self.loaded, self.vectors, self.home)
@@ -124,12 +130,6 @@ def harvested_tasks(generator: Generator | None) -> frozenset[str]:
 def _names(generator: Generator | None, key: str) -> frozenset[str]:
     found = generator.about.get(key) if generator is not None else None
     return frozenset(map(str, found)) if isinstance(found, dict | list) else frozenset()
-
-
-def builtin_learned(generator: Generator | None, registered: Collection[str]) -> tuple[BuiltinTask, ...]:
-    """Return the built-in tasks of a generator's episodes that are not registered."""
-    drawn = _names(generator, "builtin_tasks") - set(registered)
-    return tuple(task for task in dense_tasks() if task.name in drawn) if drawn else ()
 
 
 def _learned(generator: Generator | None, store: TaskStore) -> tuple[Task, ...]:

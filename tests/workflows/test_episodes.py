@@ -33,7 +33,8 @@ from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.weights.codec import Codec
 from icmlora_cli.weights.frame import FrameSpec, seeded_frame
 from icmlora_cli.weights.merge import merged
-from icmlora_cli.workflows.episodes import POOL, EpisodeTask, EpisodeTerm, TaskValidation, builtin_pool, read_tasks
+from icmlora_cli.workflows.episode_tasks import EpisodeTask, builtin_pool, read_tasks
+from icmlora_cli.workflows.episodes import POOL, EpisodeTerm, TaskValidation
 
 EPISODES = EpisodeRecipe(
     rows=6, builtin="catalog", per_family=1, builtin_examples=9, phrasings=1, contrast_weight=0.0, prior_weight=0.1,

@@ -16,7 +16,7 @@ from icmlora_cli.errors import UsageFault
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.tasks import Task
-from icmlora_cli.workflows import train
+from icmlora_cli.workflows import train, training
 from icmlora_cli.workflows.fleet import Fleet
 
 SECONDS = 300
@@ -174,4 +174,4 @@ def test_two_processes_train_one_generator(
         (home.generators / name / "generator.safetensors").read_bytes() for name in ("first", "second", "alone")
     )
     assert first == second != alone  # each process has rows of its own
-    assert not list(home.generators.glob(f"*{train.STATE}"))
+    assert not list(home.generators.glob(f"*{training.STATE}"))

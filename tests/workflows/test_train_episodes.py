@@ -26,9 +26,9 @@ from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.weights.adapter import Adapter, read_adapter
 from icmlora_cli.weights.frame import FrameSpec
 from icmlora_cli.weights.merge import merged
-from icmlora_cli.workflows import gen, harvest, train
+from icmlora_cli.workflows import gen, harvest, train, training
 from icmlora_cli.workflows.base import pull
-from icmlora_cli.workflows.episodes import builtin_pool
+from icmlora_cli.workflows.episode_tasks import builtin_pool
 from icmlora_cli.workflows.progress import Progress
 
 EPISODES = EpisodeRecipe(
@@ -255,7 +255,7 @@ def test_stopped_at_random_steps_it_ends_with_the_same_bytes(
     recipe = RECIPE.model_copy(update={"pretrain_steps": 5, "steps": 25})
     train.run(say_tasks, llama_base, recipe, home, name="whole", device="cpu")
     moments = random.Random(seed)
-    first, state = 1, home.generators / f"broken{train.STATE}"
+    first, state = 1, home.generators / f"broken{training.STATE}"
     for at in (moments.randint(1, 12), moments.randint(12, 25)):
         seen: list[int] = []
         with pytest.raises(KeyboardInterrupt):
@@ -282,7 +282,7 @@ def test_a_diverged_training_keeps_its_last_state_and_says_what_to_do(
         train.run(say_tasks, llama_base, absurd, home, device="cpu")
     assert caught.value.hint is not None and "learning_rate" in caught.value.hint
     assert not (home.generators / "default").exists()
-    with safe_open(home.generators / f"default{train.STATE}", framework="pt") as saved:
+    with safe_open(home.generators / f"default{training.STATE}", framework="pt") as saved:
         assert int(saved.metadata()["step"]) >= 1
         for name in saved.keys():  # noqa: SIM118
             assert torch.isfinite(saved.get_tensor(name).float()).all() or name == "extra.best_score", name
