@@ -99,6 +99,6 @@ class Fleet:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the trackers, also after a failure."""
-        if self.logs:
-            self.accelerator.end_training()
+        """Close the trackers and the group of processes, also after a failure; nobody can be waited for any more."""
+        if self.accelerator is not None:
+            self.accelerator.end_training()  # or threads of the group would abort the process at its end

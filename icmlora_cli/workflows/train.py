@@ -99,22 +99,19 @@ def run(
     if (target / CONFIG).is_file() and read_config(target).get("key") == key:
         load_generator(target)  # a broken one says so
         return _result(target, trained=False, seconds=time.monotonic() - started)
-    fleet = Fleet(log_with, home.root / "logs" / name, name, recipe.model_dump(mode="json"))
-    loaded = load_base(base, device=fleet.device or device)
-    basis = make_basis(harvested, loaded, recipe)
-    training = Training(tasks, harvested, basis, loaded, recipe, home, name, key, fleet, on_progress)
-    with fleet:
+    with Fleet(log_with, home.root / "logs" / name, name, recipe.model_dump(mode="json")) as fleet:
+        loaded = load_base(base, device=fleet.device or device)
+        basis = make_basis(harvested, loaded, recipe)
+        training = Training(tasks, harvested, basis, loaded, recipe, home, name, key, fleet, on_progress)
         generator, curve = training.fit()
-    if not fleet.main:
+        if fleet.main:
+            kept = stored(generator, recipe.storage)
+            figures = training.figures(generator, kept) | {"seconds": time.monotonic() - started}
+            about = _about(tasks, harvested, base, recipe, key, figures, curve, training.builtin)
+            _save(target, kept, about, recipe)
+            training.state.unlink(missing_ok=True)
         fleet.wait()
-        return _result(target, trained=True, seconds=time.monotonic() - started)
-    kept = stored(generator, recipe.storage)
-    figures = training.figures(generator, kept) | {"seconds": time.monotonic() - started}
-    about = _about(tasks, harvested, base, recipe, key, figures, curve, training.builtin)
-    _save(target, kept, about, recipe)
-    training.state.unlink(missing_ok=True)
-    fleet.wait()
-    return _result(target, trained=True, seconds=figures["seconds"])
+    return _result(target, trained=True, seconds=time.monotonic() - started)
 
 
 def key_of(tasks: Sequence[Task], base: Base, recipe: TrainRecipe, home: Home) -> str:
