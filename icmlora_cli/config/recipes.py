@@ -146,6 +146,7 @@ class TrainRecipe(RecipeModel):
         code_dim: numbers between the networks and the heads.
         heads: ``shared`` by the layers, of each ``module``, or ``auto``: shared in a frame, of each module in a learned
             basis, which is wide and kept for each module anyway; ``token`` only.
+        prior: ``learned``, p(z | c), or ``standard``, N(0, I), as in the paper; ``token`` only.
         reader: how a support becomes the condition: ``mean`` (nothing learned, as in the paper) or ``attention``.
         reader_dim: width of the reader (this and the next three: ``attention`` only).
         reader_layers: transformer blocks of the reader.
@@ -166,7 +167,7 @@ class TrainRecipe(RecipeModel):
         learning_rate: peak, cosine to zero.
         weight_decay: of AdamW.
         kl_weight: weight of the KL term after its warm-up (0.005 in the paper); not of ``p-diff``.
-        kl_warmup: share of the steps in which that weight rises; not of ``p-diff``.
+        kl_warmup: share of the steps of the first stage in which that weight rises; not of ``p-diff``.
         elbo_weight: weight of the loss on adapters beside that of episodes.
         autoencoder_share: share of the steps that train the autoencoder, before the diffusion; ``p-diff`` only.
         parameter_noise: standard deviation of the noise on normalised parameters while the autoencoder trains, whose
@@ -186,6 +187,7 @@ class TrainRecipe(RecipeModel):
     hidden_dim: Count = 256
     code_dim: Count = 64
     heads: Literal["auto", "shared", "module"] = "auto"
+    prior: Literal["learned", "standard"] = "learned"
     reader: Literal["mean", "attention"] = "mean"
     reader_dim: Annotated[int, Field(ge=4, multiple_of=4)] = 128
     reader_layers: Annotated[int, Field(ge=0)] = 1

@@ -28,6 +28,7 @@ class NetworkConfig:
         hidden_dim: width of the networks.
         code_dim: numbers between the decoder's trunk and its heads.
         shared_heads: the heads are shared by the layers (``token`` only).
+        learned_prior: p(z | c) is learned, and the condition speaks through z alone (``token`` only).
         reader: ``mean`` or ``attention``; the sizes below are of the latter.
         reader_dim: width of the reader.
         reader_layers: transformer blocks of the reader.
@@ -43,6 +44,7 @@ class NetworkConfig:
     hidden_dim: int
     code_dim: int
     shared_heads: bool = True
+    learned_prior: bool = True
     reader: str = "mean"
     reader_dim: int = 128
     reader_layers: int = 1

@@ -68,7 +68,8 @@ class CVAE(Network):
         posterior, prior = self.encode(x, c), self.prior(c)
         reconstruction = objective.reconstruction(self.decode(sample(posterior, source), c), x)
         kl = kl_divergence(posterior, prior)
-        warm = min(1.0, (moment.step + 1) / max(1.0, recipe.kl_warmup * moment.steps))
+        first = moment.stage == 0  # a later stage begins with what the first one has warmed up
+        warm = min(1.0, (moment.step + 1) / max(1.0, recipe.kl_warmup * moment.steps)) if first else 1.0
         return Losses(reconstruction + recipe.kl_weight * warm * kl, {"reconstruction": reconstruction, "kl": kl})
 
     def sample_latent(self, c: torch.Tensor, source: torch.Generator | None) -> torch.Tensor:
@@ -82,6 +83,14 @@ def _mlp(size_in: int, hidden: int, size_out: int) -> nn.Sequential:
         nn.Linear(size_in, hidden), nn.GELU(), nn.LayerNorm(hidden), nn.Linear(hidden, hidden), nn.GELU(),
         nn.Linear(hidden, size_out),
     )  # fmt: skip
+
+
+def _start_narrow(net: nn.Sequential, latent_dim: int) -> None:
+    """Let a network that says mean and log-variance begin with little variance."""
+    start = net[-1].bias
+    assert isinstance(start, nn.Parameter)
+    with torch.no_grad():
+        start[latent_dim:].fill_(START)
 
 
 class _Modulated(nn.Module):
@@ -107,6 +116,9 @@ class TokenCVAE(CVAE):
     With shared heads the decoder's size grows with R and with the number of kinds, and each layer adds a few vectors.
     All layers' cores then lie in one space of ``code_dim`` dimensions, which is all of it in a frame of R^2 numbers a
     core, and too little for the wide cores of a learned basis.
+
+    With a learned prior the condition speaks through z alone, which is the bottleneck. With N(0, I), as in the paper,
+    it is joined to z.
     """
 
     ENCODER = ("seen", "posterior")
@@ -122,13 +134,12 @@ class TokenCVAE(CVAE):
         self.register_buffer("kinds", torch.tensor([kind for _, kind in config.places]), persistent=False)
         self.seen = nn.Parameter(torch.randn(config.modules, numbers, seen) / numbers**0.5)
         self.posterior = _mlp(config.modules * seen + condition, config.hidden_dim, 2 * config.latent_dim)
-        self.prior_net = _mlp(condition, config.hidden_dim, 2 * config.latent_dim)
-        for net in (self.posterior, self.prior_net):
-            start = net[-1].bias
-            assert isinstance(start, nn.Parameter)
-            with torch.no_grad():
-                start[config.latent_dim :].fill_(START)
-        self.enter = nn.Linear(config.latent_dim, config.hidden_dim)
+        _start_narrow(self.posterior, config.latent_dim)
+        if config.learned_prior:
+            self.prior_net = _mlp(condition, config.hidden_dim, 2 * config.latent_dim)
+            _start_narrow(self.prior_net, config.latent_dim)
+        told = config.latent_dim + (0 if config.learned_prior else condition)
+        self.enter = nn.Linear(told, config.hidden_dim)
         self.blocks = nn.ModuleList(_Modulated(config.hidden_dim, config) for _ in range(self.BLOCKS))
         self.code = nn.Sequential(nn.LayerNorm(config.hidden_dim), nn.Linear(config.hidden_dim, config.code_dim))
         groups = self.kinds if config.shared_heads else torch.arange(config.modules)
@@ -143,13 +154,16 @@ class TokenCVAE(CVAE):
         return mean, log_variance.clamp(-12.0, 4.0)
 
     def prior(self, c: torch.Tensor) -> Gaussian:
-        """Return the learned p(z | c)."""
+        """Return p(z | c), or N(0, I) where none is learned."""
+        if not self.config.learned_prior:
+            return super().prior(c)
         mean, log_variance = self.prior_net(c).chunk(2, dim=1)
         return mean, log_variance.clamp(-12.0, 4.0)
 
     def decode(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-        """Return cores, [B, modules, R, R]. The condition speaks through z alone, which is the bottleneck."""
-        h = self.enter(z)[:, None].expand(-1, self.config.modules, -1)
+        """Return cores, [B, modules, R, R]."""
+        told = z if self.config.learned_prior else torch.cat([z, c], dim=1)
+        h = self.enter(told)[:, None].expand(-1, self.config.modules, -1)
         for block in self.blocks:
             h = block(h, self.layers, self.kinds)
         code = self.code(h)  # (B, modules, code)

@@ -210,6 +210,7 @@ class Training:
                     hidden_dim=recipe.hidden_dim,
                     code_dim=recipe.code_dim,
                     shared_heads=recipe.heads == "shared" or (recipe.heads == "auto" and self.basis.frame is not None),
+                    learned_prior=recipe.prior == "learned",
                     reader=recipe.reader,
                     reader_dim=recipe.reader_dim,
                     reader_layers=recipe.reader_layers,

@@ -1,5 +1,7 @@
 """Both CVAEs: shapes, gradients, what the condition and z change."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -38,6 +40,21 @@ def test_condition_and_z_both_matter(arch: str) -> None:
     assert not torch.allclose(plain, model.decode(z + 1, c[:1]), atol=1e-7)
     other = model.sample_latent(c[1:], torch.Generator().manual_seed(0))
     assert not torch.allclose(plain, model.decode(other, c[1:]), atol=1e-7)
+
+
+def test_with_the_standard_prior_the_decoder_hears_the_condition() -> None:
+    torch.manual_seed(0)
+    model = build(replace(config("token"), learned_prior=False))
+    assert isinstance(model, CVAE)
+    c = torch.randn(2, 10)
+    mean, log_variance = model.prior(c)
+    assert not mean.any() and not log_variance.any()
+    z = torch.randn(1, 6)
+    assert not torch.allclose(model.decode(z, c[:1]), model.decode(z, c[1:]), atol=1e-4)
+    x = torch.randn(2, 5, 7, 7)
+    posterior = model.encode(x, c)
+    (model.decode(posterior[0], c).square().sum() + kl_divergence(posterior, model.prior(c))).backward()
+    assert [name for name, item in model.named_parameters() if item.grad is None or not item.grad.any()] == []
 
 
 def test_a_layer_more_costs_the_token_decoder_a_few_vectors() -> None:
