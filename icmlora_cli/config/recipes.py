@@ -106,7 +106,7 @@ class EpisodeRecipe(RecipeModel):
         registered_share: share of the rows that are of registered tasks, where there are any of both.
         phrasings: descriptions composed for each built-in task, beside its own.
         templates: how queries of built-in tasks are written, each as likely; registered tasks have their own.
-        weight: of the loss on queries.
+        weight: of the loss on queries; with 0 there are none, and episodes give the contrast of readings alone.
         prior_weight: of KL(p(z | c) || N(0, I)), in nats a latent number: the bottleneck.
         contrast_weight: of the contrastive loss, which pulls readings of one task together and others apart.
         contrast_tasks: tasks in one contrastive batch, two readings each.

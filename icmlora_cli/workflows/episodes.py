@@ -64,7 +64,7 @@ class EpisodeTerm:
         learned = next(model.reader.parameters(), None) is not None
         if self.recipe.episodes.contrast_weight and len(self.tasks) > 1 and learned:
             values["contrast"] = self._contrast(model, source)
-        if moment.stage == len(model.stages(self.recipe)) - 1:
+        if self.recipe.episodes.weight and moment.stage == len(model.stages(self.recipe)) - 1:
             values |= self._episodes(model, moment.step, source)
         return values
 

@@ -93,7 +93,7 @@ def run(
     started = time.monotonic()
     _check(tasks, recipe)
     harvested = find_harvested(tasks, base, AdapterStore(home), recipe)
-    _check_idle(tasks, harvested)
+    _check_idle(tasks, harvested, recipe)
     key = _key(tasks, [(item.task, item.record) for item in harvested], base, recipe)
     target = GeneratorStore(home).folder(name)
     if (target / CONFIG).is_file() and read_config(target).get("key") == key:
@@ -149,8 +149,13 @@ def _check(tasks: Sequence[Task], recipe: TrainRecipe) -> None:
         )
 
 
-def _check_idle(tasks: Sequence[Task], harvested: Sequence[Harvested]) -> None:
+def _check_idle(tasks: Sequence[Task], harvested: Sequence[Harvested], recipe: TrainRecipe) -> None:
     learned = {item.task.name for item in harvested}
+    queries = recipe.episodes is not None and recipe.episodes.weight > 0
+    if not queries and not learned:
+        raise UsageFault(
+            "episodes.weight is 0, and no adapter is harvested: there is nothing to learn", hint="icmlora harvest"
+        )
     idle = [task.name for task in tasks if task.template.kind == "text" and task.name not in learned]
     if idle:
         raise UsageFault(

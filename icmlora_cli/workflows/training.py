@@ -177,7 +177,7 @@ class Training:
             on_device = scale.to(self.loaded.device)
             process = (self.fleet.process, self.fleet.processes)
             terms = [EpisodeTerm(self.loaded, rows, on_device, self.pool, space, recipe, process)]
-            if self.held:
+            if self.held and recipe.episodes.weight:
                 score = TaskValidation(terms[0], self.held, recipe.episodes.validation_examples)
                 last = len(model.stages(recipe)) - 1
                 validation = Validation(recipe.episodes.validate_every, score, last)

@@ -160,6 +160,19 @@ def test_without_weight_adapters_are_not_learned_beside_episodes(
     assert "reconstruction" in dict(losses)[10] and "reconstruction" not in dict(losses)[20]
 
 
+def test_without_queries_adapters_alone_are_learned_beside_the_contrast_of_readings(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
+) -> None:
+    recipe = changed(RECIPE, weight=0.0)
+    with pytest.raises(UsageFault, match="nothing to learn"):
+        train.run(say_tasks, llama_base, recipe, home, device="cpu")
+    harvest.run(say_tasks[:2], llama_base, FRAME, home, device="cpu")
+    result = train.run(say_tasks, llama_base, recipe, home, device="cpu")
+    assert result.validation is None
+    for _, values in curve(load_generator(result.folder)):
+        assert set(values) == {"reconstruction", "kl", "contrast"}
+
+
 def test_of_plain_loras_the_basis_is_learned_and_kept(
     llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
 ) -> None:
