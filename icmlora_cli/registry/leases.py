@@ -50,8 +50,8 @@ class Lease:
 
     @property
     def lost(self) -> bool:
-        """Whether another worker has taken it over since it was held, or its marker is gone."""
-        return self._lock.compromise is not None
+        """Whether another worker has taken it over since it was held, or its marker is gone; read from the disk."""
+        return self._lock.compromise is not None or not self._lock.is_lock_held_by_us
 
     @contextmanager
     def tried(self) -> Iterator[bool]:
@@ -74,15 +74,14 @@ class Lease:
 
 
 def worker(folder: Path) -> Worker | None:
-    """Return who works in a folder; None where nobody does."""
+    """Return who works in a folder; None where nobody does, or nobody has said so for ``DURATION`` seconds."""
     marker = folder / MARKER
     try:
         owner, touched = _lock(folder).owner, marker.stat().st_mtime
     except OSError:
         return None
-    if owner is None:
-        return None
-    return Worker(owner.hostname.split("?")[0], owner.pid, max(0.0, time.time() - touched))
+    age = max(0.0, time.time() - touched)
+    return None if owner is None or age > DURATION else Worker(owner.hostname.split("?")[0], owner.pid, age)
 
 
 def _lock(folder: Path) -> SoftFileLease:
