@@ -1,6 +1,7 @@
 """``icmlora harvest``: train the LoRAs of many tasks."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,14 @@ from icmlora_cli.cli.out import Out, session
 
 if TYPE_CHECKING:
     from icmlora_cli.registry.adapters import AdapterRecord
+
+
+class Executor(StrEnum):
+    """Where tasks are trained."""
+
+    local = "local"
+    ray = "ray"
+
 
 app = typer.Typer(invoke_without_command=True, epilog="Example: icmlora harvest --tasks 'pick_*' --steps 60")
 
@@ -23,9 +32,18 @@ def harvest(
     steps: Annotated[int | None, typer.Option("--steps", help="Optimizer steps a task.")] = None,
     rank: Annotated[int | None, typer.Option("--rank", help="Rank of the LoRAs.")] = None,
     seed: Seed = None,
+    executor: Annotated[
+        Executor, typer.Option("--executor", help="Where tasks are trained: processes here, or a Ray cluster.")
+    ] = Executor.local,
     workers: Annotated[
-        int, typer.Option("--workers", "-w", min=1, help="Processes side by side; each loads the base.")
+        int, typer.Option("--workers", "-w", min=1, help="local: processes side by side; each loads the base.")
     ] = 1,
+    address: Annotated[
+        str | None, typer.Option("--address", help="ray: the cluster, or auto; without, one is started here.")
+    ] = None,
+    gpus_per_task: Annotated[
+        float, typer.Option("--gpus-per-task", min=0.0, help="ray: share of a GPU; 0.25 packs four tasks on one.")
+    ] = 0.0,
     device: Device = None,
     offline: Offline = False,
     as_json: Json = False,
@@ -54,7 +72,14 @@ def harvest(
 
         with out.progress() as on_progress:
             found = resolve_base(base, home, offline=offline, on_progress=on_progress)
-            if workers == 1:
+            if executor is Executor.ray:
+                from icmlora_cli.workflows import ray_workers
+
+                result = ray_workers.run(
+                    chosen, found, settings, home, address=address, gpus_per_task=gpus_per_task,
+                    on_progress=on_progress,
+                )  # fmt: skip
+            elif workers == 1:
                 result = one.run(chosen, found, settings, home, device=device, on_progress=on_progress)
             else:
                 result = several.run(

@@ -15,6 +15,7 @@ from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.workflows import harvest
+from icmlora_cli.workflows.counted import Counted
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
 LOOK = 0.2  # seconds between looks at whether the workers live
@@ -102,7 +103,7 @@ def run(
     for process in processes:
         process.start()
     try:
-        ended = _listen(said, processes, _Counted(tasks, base, recipe, AdapterStore(home), on_progress))
+        ended = _listen(said, processes, Counted(tasks, base, recipe, AdapterStore(home), on_progress))
     finally:
         _end(processes)
     errors = [item.error for item in ended if item.error is not None]
@@ -118,27 +119,6 @@ def _dealt(device: str | None, index: int) -> str | None:
 
     several = device in (None, "cuda") and torch.cuda.is_available() and torch.cuda.device_count() > 1
     return f"cuda:{index % torch.cuda.device_count()}" if several else device
-
-
-@dataclass
-class _Counted:
-    """Passes progress on, with the count of finished tasks over all workers."""
-
-    tasks: Sequence[Task]
-    base: Base
-    recipe: HarvestRecipe
-    store: AdapterStore
-    on_progress: OnProgress
-
-    def __post_init__(self) -> None:
-        keys = [(task.name, harvest.harvest_key(self.base, task, self.recipe)) for task in self.tasks]
-        self._done = {name for name, key in keys if self.store.find(self.base.slug, name, key) is not None}
-
-    def __call__(self, progress: Progress) -> None:
-        if progress.total and progress.done >= progress.total:
-            self._done.add(progress.label)
-        if progress.total:  # not of a worker that waits for others
-            self.on_progress(replace(progress, items_done=len(self._done), items_total=len(self.tasks)))
 
 
 def _listen(
