@@ -1,7 +1,7 @@
 """Harvest on a Ray cluster: each task is a Ray task with its resources, run again when its node dies.
 
-The registry and the base's folder must be on a file system that all nodes share. A harvest that a dead node left goes on
-from its saved state elsewhere, once its lease has run out.
+The registry and the base's folder must be on a file system that all nodes share. A harvest that a dead node left goes
+on from its saved state elsewhere, once its lease has run out.
 """
 
 import threading
