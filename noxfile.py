@@ -17,7 +17,7 @@ LM_EVAL_TESTS = (
     "tests/workflows/test_lm_eval.py",
     "tests/workflows/test_evaluate.py::test_lm_eval_scores_base_generated_and_harvested_and_resumes",
 )
-DEFAULT_TESTS = "not slow and not network and not gpu and not browser"
+DEFAULT_TESTS = "not slow and not network and not gpu and not browser and not ray"
 SHIPPED = ("icmlora_cli/recipes/train/default.yaml", "icmlora_cli/report/templates/report.html.jinja")
 
 
@@ -83,6 +83,14 @@ def browser(session: nox.Session) -> None:
     """Look at the HTML report with Debian's Chromium (apt-get install chromium), or that of ICMLORA_CHROMIUM."""
     install(session, "test", "browser")
     session.run("python", "-m", "pytest", "-m", "browser", *session.posargs)
+
+
+@nox.session(default=False)
+def ray(session: nox.Session) -> None:
+    """Harvest on a Ray cluster of two nodes on this machine, one of which dies."""
+    install(session, "test")
+    session.install(*CONSTRAINTS, "-e", ".[ray]")
+    session.run("python", "-m", "pytest", "-m", "ray", *session.posargs)
 
 
 @nox.session(default=False)

@@ -1,6 +1,7 @@
 """``icmlora harvest``: train the LoRAs of many tasks."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,13 +13,37 @@ if TYPE_CHECKING:
     from icmlora_cli.registry.adapters import AdapterRecord
 
 
+class Executor(StrEnum):
+    """Where tasks are trained."""
+
+    local = "local"
+    ray = "ray"
+
+
+app = typer.Typer(invoke_without_command=True, epilog="Example: icmlora harvest --tasks 'pick_*' --steps 60")
+
+
+@app.callback()
 def harvest(
+    context: typer.Context,
     tasks: Tasks = None,
     base: Base = DEFAULT_BASE,
     recipe: Recipe = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Optimizer steps a task.")] = None,
     rank: Annotated[int | None, typer.Option("--rank", help="Rank of the LoRAs.")] = None,
     seed: Seed = None,
+    executor: Annotated[
+        Executor, typer.Option("--executor", help="Where tasks are trained: processes here, or a Ray cluster.")
+    ] = Executor.local,
+    workers: Annotated[
+        int, typer.Option("--workers", "-w", min=1, help="local: processes side by side; each loads the base.")
+    ] = 1,
+    address: Annotated[
+        str | None, typer.Option("--address", help="ray: the cluster, or auto; without, one is started here.")
+    ] = None,
+    gpus_per_task: Annotated[
+        float, typer.Option("--gpus-per-task", min=0.0, help="ray: share of a GPU; 0.25 packs four tasks on one.")
+    ] = 0.0,
     device: Device = None,
     offline: Offline = False,
     as_json: Json = False,
@@ -27,8 +52,11 @@ def harvest(
     """Train one LoRA for each registered task on the frozen base.
 
     What is harvested already is not trained again; what was interrupted goes on where it was. Without --tasks,
-    all registered tasks of split 'train'.
+    all registered tasks of split 'train'. Several harvests, on one machine or on several that share the registry's
+    file system, share the work; see who does what: icmlora harvest status.
     """
+    if context.invoked_subcommand is not None:
+        return
     with session("harvest", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.config.recipes import HarvestRecipe, resolve
         from icmlora_cli.registry.home import Home
@@ -38,12 +66,25 @@ def harvest(
         overrides = {"steps": steps, "rank": rank, "seed": seed}
         settings = resolve(HarvestRecipe, recipe, "harvest", overrides)
         chosen = tasks_to_learn(home, tasks)
+        from icmlora_cli.workflows import harvest as one
+        from icmlora_cli.workflows import local_workers as several
         from icmlora_cli.workflows.base import resolve as resolve_base
-        from icmlora_cli.workflows.harvest import run
 
         with out.progress() as on_progress:
             found = resolve_base(base, home, offline=offline, on_progress=on_progress)
-            result = run(chosen, found, settings, home, device=device, on_progress=on_progress)
+            if executor is Executor.ray:
+                from icmlora_cli.workflows import ray_workers
+
+                result = ray_workers.run(
+                    chosen, found, settings, home, address=address, gpus_per_task=gpus_per_task,
+                    on_progress=on_progress,
+                )  # fmt: skip
+            elif workers == 1:
+                result = one.run(chosen, found, settings, home, device=device, on_progress=on_progress)
+            else:
+                result = several.run(
+                    chosen, found, settings, home, workers=workers, device=device, on_progress=on_progress
+                )
         out.result(
             {
                 "base": found.name,
@@ -55,6 +96,49 @@ def harvest(
         print_adapters(out, result.records)
         out.note(f"{len(result.trained)} trained, {len(result.records) - len(result.trained)} were there already")
         out.note("next: icmlora train")
+
+
+@app.command(epilog="Example: icmlora harvest status --json")
+def status(
+    tasks: Tasks = None,
+    base: Base = DEFAULT_BASE,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show who harvests what: done, at work (machine, process, last heart-beat), interrupted, not begun."""
+    with session("harvest status", as_json=as_json, quiet=quiet) as out:
+        from icmlora_cli.registry.bases import canonical_name, slug
+        from icmlora_cli.registry.home import Home
+        from icmlora_cli.workflows.harvest_status import run
+        from icmlora_cli.workflows.select import tasks_to_learn
+
+        home = Home.from_environment()
+        found = run(tasks_to_learn(home, tasks), slug(canonical_name(base)), home)
+        out.result(
+            {
+                "base": base,
+                "tasks": [
+                    {
+                        "task": item.task,
+                        "state": item.state,
+                        "worker": None if item.worker is None else vars(item.worker),
+                        "saved_step": item.saved_step,
+                    }
+                    for item in found
+                ],
+            }
+        )
+        rows = [
+            (
+                item.task,
+                item.state,
+                "-" if item.worker is None else f"{item.worker.host} {item.worker.pid}",
+                "-" if item.worker is None else f"{item.worker.age:.0f} s ago",
+                "-" if item.saved_step is None else str(item.saved_step),
+            )
+            for item in found
+        ]
+        out.table(("task", "state", "worker", "heart-beat", "saved step"), rows)
 
 
 def adapter_dict(record: "AdapterRecord") -> dict[str, object]:

@@ -1,14 +1,16 @@
-"""Harvest: one LoRA a task on the frozen base, resumable between and within tasks."""
+"""Harvest: one LoRA a task on the frozen base, resumable between and within tasks.
+
+Any number of harvests may work on one registry, on one machine or on several that share its file system: each task is
+the work of whoever holds its lease (``registry.leases``). When all tasks left are at work elsewhere, a harvest waits,
+to take over what a dead worker leaves.
+"""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from icmlora_cli.config.recipes import HarvestRecipe
-from icmlora_cli.errors import IcmloraError
 from icmlora_cli.lm.finetune import finetune
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.perplexity import aggregate, score_texts
@@ -19,12 +21,14 @@ from icmlora_cli.registry import files, provenance
 from icmlora_cli.registry.adapters import MANIFEST, AdapterRecord, AdapterStore, Checkpoint
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.home import Home
+from icmlora_cli.registry.leases import Lease
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.weights.adapter import Adapter, write_adapter
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
 STATE = "state.safetensors"
 VERSION = 1  # of the training procedure; part of every key
+POLL = 0.5  # seconds between looks at what is at work elsewhere
 
 
 @dataclass(frozen=True)
@@ -72,43 +76,89 @@ def run(
         on_progress: told of each step.
 
     Raises:
-        IcmloraError: if another harvest works on this registry, the disk is full, or training diverges.
+        OutOfSpace: if the disk is full.
+        TrainingDiverged: if a loss is not finite.
     """
     started = time.monotonic()
     store = AdapterStore(home)
     keys = [harvest_key(base, task, recipe) for task in tasks]
     missing = [task for task, key in zip(tasks, keys, strict=True) if store.find(base.slug, task.name, key) is None]
-    home.root.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(home.root / "harvest.lock")
-    try:
-        with lock.acquire(timeout=0):
-            if missing:
-                _train(missing, base, recipe, store, device, len(tasks), on_progress)
-    except Timeout as error:
-        raise IcmloraError(
-            "another harvest is at work on this registry", where=str(home.root), hint="wait for it, or stop it"
-        ) from error
+    trained: tuple[str, ...] = ()
+    if missing:
+        with _Worker(base, recipe, store, device, len(tasks), on_progress) as worker:
+            trained = worker.run(missing)
     records = [store.find(base.slug, task.name, key) for task, key in zip(tasks, keys, strict=True)]
     finished = tuple(record for record in records if record is not None)
-    return HarvestResult(finished, tuple(task.name for task in missing), time.monotonic() - started)
+    return HarvestResult(finished, trained, time.monotonic() - started)
 
 
-def _train(
-    missing: Sequence[Task],
-    base: Base,
-    recipe: HarvestRecipe,
-    store: AdapterStore,
-    device: str | None,
-    total: int,
-    on_progress: OnProgress,
-) -> None:
-    trainer = make_trainer(load_base(base, device=device), recipe)
-    try:
-        for index, task in enumerate(missing):
-            one = _TaskHarvest(task, trainer, store, on_progress, total - len(missing) + index, total)
-            one.run()
-    finally:
-        trainer.close()
+class LostLease(Exception):
+    """Another worker has taken this task over."""
+
+
+@dataclass
+class _Worker:
+    """One of the processes that share a harvest; it loads the base once there is something to train."""
+
+    base: Base
+    recipe: HarvestRecipe
+    store: AdapterStore
+    device: str | None
+    total: int
+    on_progress: OnProgress
+
+    def __enter__(self) -> "_Worker":
+        self._trainer: AdapterTrainer | None = None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._trainer is not None:
+            self._trainer.close()
+
+    def run(self, missing: Sequence[Task]) -> tuple[str, ...]:
+        """Train what no other worker trains, until all is there; return the names of what this one trained."""
+        waiting = {task.name: (task, Lease(self._folder(task))) for task in missing}
+        trained: list[str] = []
+        while waiting:
+            before = len(waiting)
+            for task, lease in list(waiting.values()):
+                if self._train(task, lease, self.total - len(waiting)):
+                    trained.append(task.name)
+                if self._finished(task):
+                    del waiting[task.name]
+            if len(waiting) == before:
+                self._wait(waiting)
+        return tuple(trained)
+
+    def _train(self, task: Task, lease: Lease, done: int) -> bool:
+        """Train the task if it is nobody else's; return whether this worker finished it."""
+        if self._finished(task):
+            return False
+        with lease.tried() as mine:
+            if not mine or self._finished(task):  # looked at again: it may just have been finished
+                return False
+            try:
+                _TaskHarvest(task, self._ready(), self.store, self.on_progress, done, self.total, lease).run()
+            except LostLease:
+                return False
+            return True
+
+    def _ready(self) -> AdapterTrainer:
+        if self._trainer is None:
+            self._trainer = make_trainer(load_base(self.base, device=self.device), self.recipe)
+        return self._trainer
+
+    def _folder(self, task: Task) -> Path:
+        return self.store.folder(self.base.slug, task.name, harvest_key(self.base, task, self.recipe))
+
+    def _finished(self, task: Task) -> bool:
+        return self.store.find(self.base.slug, task.name, harvest_key(self.base, task, self.recipe)) is not None
+
+    def _wait(self, waiting: Mapping[str, object]) -> None:
+        done = self.total - len(waiting)
+        told = f"{len(waiting)} at work elsewhere"
+        self.on_progress(Progress("harvest", "waiting", 0, 0, told, done, self.total))
+        time.sleep(POLL)
 
 
 @dataclass
@@ -121,6 +171,7 @@ class _TaskHarvest:
     on_progress: OnProgress
     done: int
     total: int
+    lease: Lease
 
     def run(self) -> None:
         recipe, loaded = self.trainer.recipe, self.trainer.loaded
@@ -139,13 +190,24 @@ class _TaskHarvest:
             )
         figures = {"loss": loss, "seconds": time.monotonic() - started}
         figures |= self._validate(loaded)
+        self._check_lease()
         self.store.record(self._record(folder, key, figures))
         (folder / STATE).unlink(missing_ok=True)
         last = self._note(figures)
         steps = recipe.steps
         self.on_progress(Progress("harvest", self.task.name, steps, steps, last, self.done + 1, self.total))
 
+    def _check_lease(self) -> None:
+        """Stop if the task is another worker's by now, before anything is written over what that one writes.
+
+        Raises:
+            LostLease: if so.
+        """
+        if self.lease.lost:
+            raise LostLease(self.task.name)
+
     def _report(self, step: int, loss: float) -> None:
+        self._check_lease()
         steps = self.trainer.recipe.steps
         if step < steps:
             detail = f"loss {loss:.3f}"

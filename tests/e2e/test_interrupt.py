@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,11 +121,11 @@ class Place:
         return (GeneratorStore(self.home).find("default") / "generator.safetensors").read_bytes()
 
 
-def place(root: Path, base: Path) -> Place:
-    """Make a place with two tasks and the recipes."""
+def place(root: Path, base: Path, words: Sequence[str] = ("cat", "dog")) -> Place:
+    """Make a place with a task a word and the recipes."""
     root.mkdir()
     tasks = []
-    for word in ("cat", "dog"):
+    for word in words:
         rows = [{"input": f"word {index}", "output": word} for index in range(40)]
         tasks.append({"name": f"always_{word}", "descriptions": [f"Always answer with {word}."], "examples": rows})
     (root / "tasks.yaml").write_text(json.dumps({"tasks": tasks}), encoding="utf-8")  # JSON is YAML
@@ -194,10 +194,6 @@ def test_harvest_and_train(tmp_path: Path, tiny_bases: dict[str, Path]) -> None:
 
     first = broken.start(*harvest)
     wait(first, newer(harvest_state("always_cat")))
-    first.send_signal(signal.SIGSTOP)  # or it would be done before the second has started
-    second = broken.start(*harvest)
-    _, stderr = second.communicate(timeout=SECONDS)
-    assert second.returncode == 1 and "another harvest is at work" in stderr
     interrupt(first)
     assert broken.checkpoints() == {}
     third = broken.start(*harvest)
@@ -324,3 +320,47 @@ def test_ctrl_c_during_the_imports(trained: Place, library: str) -> None:
     wait(process, lambda: library in maps.read_text(encoding="utf-8"))
     interrupt(process)
     assert not (trained.root / "never").exists()
+
+
+@needs_proc
+def test_harvests_share_the_work(tmp_path: Path, tiny_bases: dict[str, Path]) -> None:
+    """Four on one registry, two of them killed: every task is trained once, to the bytes of one harvest alone."""
+    words = ("cat", "dog", "owl", "fox", "bee", "ant")
+    shared, alone = (place(tmp_path / name, tiny_bases["llama"], words) for name in ("shared", "alone"))
+    harvest = ("harvest", "--base", shared.base, "--recipe", shared.recipe("harvest"), "--json")
+    workers = [shared.start(*harvest) for _ in range(4)]
+    rng = random.Random(0)
+    for victim in rng.sample(workers, 2):
+        wait(victim, newer(lambda: next(iter(sorted(shared.home.adapters.rglob("state.safetensors"))), None)))
+        time.sleep(rng.random())
+        kill(victim)
+    trained: list[str] = []
+    for worker in workers:
+        stdout, stderr = worker.communicate(timeout=SECONDS) if worker.returncode is None else ("", "")
+        assert worker.returncode in (0, -signal.SIGKILL), stderr
+        trained += json.loads(stdout)["trained"] if stdout else []
+    manifests = list(shared.home.adapters.rglob("manifest.json"))
+    assert len(manifests) == len(words) and len(trained) == len(set(trained))
+    assert set(trained) <= {f"always_{word}" for word in words}
+    assert json.loads(shared.finish(*harvest))["trained"] == []
+    alone.finish(*harvest[:-1])
+    assert shared.checkpoints() == alone.checkpoints()
+    assert not [path for path in shared.home.adapters.rglob("*") if path.name in ("lease", "state.safetensors")]
+
+
+@needs_proc
+def test_a_stopped_worker_does_not_record_what_was_taken_over(tmp_path: Path, tiny_bases: dict[str, Path]) -> None:
+    shared = place(tmp_path / "shared", tiny_bases["llama"], ("cat",))
+    harvest = ("harvest", "--base", shared.base, "--recipe", shared.recipe("harvest"), "--json")
+    first = shared.start(*harvest)
+    wait(first, newer(lambda: next(shared.home.adapters.rglob("state.safetensors"), None)))
+    first.send_signal(signal.SIGSTOP)
+    next(shared.home.adapters.rglob("lease")).unlink()  # as when another machine has waited long enough
+    second = json.loads(shared.finish(*harvest))
+    manifest = next(shared.home.adapters.rglob("manifest.json"))
+    written = manifest.stat().st_mtime_ns
+    first.send_signal(signal.SIGCONT)
+    stdout, stderr = first.communicate(timeout=SECONDS)
+    assert first.returncode == 0, stderr
+    assert second["trained"] == ["always_cat"] and json.loads(stdout)["trained"] == []
+    assert manifest.stat().st_mtime_ns == written
