@@ -71,7 +71,8 @@ def make_basis(harvested: Sequence[Harvested], loaded: LoadedBase, recipe: Train
         UsageFault: if there are neither adapters nor episodes' modules to make one for.
     """
     everything = [adapter for item in harvested for adapter in item.adapters]
-    specs = {_frame_of(item.record) for item in harvested}
+    # an imported adapter is in nobody's frame, and does not keep the harvested ones from theirs
+    specs = {_frame_of(item.record) for item in harvested if item.record.imported is None}
     own = next(iter(specs)) if len(specs) == 1 else None
     if recipe.basis == "learned" or (recipe.basis == "auto" and everything and own is None):
         if not everything:
@@ -123,7 +124,7 @@ class Training:
         if recipe.episodes is not None:
             known = {task.name for task in (*self.tasks, *TaskStore(self.home).select(None))}
             train, held = builtin_pool(recipe.episodes, recipe.seed, known)
-            queried = [task for task in self.tasks if task.template.kind != "text"]
+            queried = [task for task in self.tasks if task.template.kind != "text" and task.has_examples]
             read = read_tasks(queried, [*train, *held], self.reader, recipe, on_progress=self.on_progress)
             count = len(read) - len(held)
             self.pool, self.held = read[:count], read[count:]
@@ -138,7 +139,8 @@ class Training:
                 continue
             self.texts.append([self.reader.read_text(text) for text in item.task.descriptions])
             examples, kind = item.task.examples("train"), item.task.template.kind
-            self.shown.append(self.reader.reading_draws(examples, seed=recipe.seed, kind=kind))
+            draws = self.reader.reading_draws(examples, seed=recipe.seed, kind=kind) if examples else []
+            self.shown.append(draws)
             self.on_progress(Progress("vectors", "of tasks", index + 1, len(self.harvested)))
 
     def _space(self) -> ConditionSpace:
