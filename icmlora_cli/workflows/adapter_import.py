@@ -310,7 +310,7 @@ class _Import:
             "versions": provenance.versions(),
             "command": provenance.command_line(),
             "imported": {
-                "from": first.found.source if len(checked) == 1 else self.request.source,
+                "from": first.found.source if len(checked) == 1 else _above(first.found),
                 "revision": first.found.revision,
                 "licence": first.found.licence,
                 "base_model": first.settings.base_model or None,
@@ -336,6 +336,11 @@ class _Import:
             about=about,
             folder=target,
         )
+
+
+def _above(found: Found) -> str:
+    """Return the folder or hub id whose folders were imported together."""
+    return found.source.rpartition("/")[0] if found.revision else str(found.folder.parent)
 
 
 def _checkpoints(checked: Sequence[_Checked]) -> list[str]:

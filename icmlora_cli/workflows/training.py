@@ -67,14 +67,17 @@ def find_harvested(tasks: Sequence[Task], base: Base, store: AdapterStore, recip
 def make_basis(harvested: Sequence[Harvested], loaded: LoadedBase, recipe: TrainRecipe) -> Basis:
     """Return the frame that the adapters were harvested in, extended for those that were not, or a learned basis.
 
+    An imported adapter is in nobody's frame: ``auto`` keeps the frame of the harvested ones where the recipe's
+    ``directions`` make room for it beside them, and else learns a basis for all.
+
     Raises:
         UsageFault: if there are neither adapters nor episodes' modules to make one for.
     """
     everything = [adapter for item in harvested for adapter in item.adapters]
-    # an imported adapter is in nobody's frame, and does not keep the harvested ones from theirs
     specs = {_frame_of(item.record) for item in harvested if item.record.imported is None}
     own = next(iter(specs)) if len(specs) == 1 else None
-    if recipe.basis == "learned" or (recipe.basis == "auto" and everything and own is None):
+    homeless = not recipe.directions and any(item.record.imported for item in harvested)
+    if recipe.basis == "learned" or (recipe.basis == "auto" and everything and (own is None or homeless)):
         if not everything:
             raise UsageFault("basis: learned needs harvested adapters", hint="icmlora harvest, or basis: frame")
         return Basis(fit_codec(everything, energy=recipe.energy, max_width=recipe.max_width), None)

@@ -71,6 +71,8 @@ def sorted_out(names: Iterable[str], where: str) -> Parts:
     modules: dict[str, dict[str, str]] = {}
     whole: dict[str, str] = {}
     for name in ordered:
+        if _again(name, ordered):
+            continue
         kind, module = _kind(name, ordered, where)
         group = whole if kind == "whole" else modules.setdefault(kind, {})
         if kind != "tokens" and module in group:
@@ -79,6 +81,13 @@ def sorted_out(names: Iterable[str], where: str) -> Parts:
     parts = Parts(modules, whole)
     _check_halves(parts, where)
     return parts
+
+
+def _again(name: str, ordered: list[str]) -> bool:
+    """Tell whether a tensor is a second copy, as PEFT saves with ``bias: all`` of modules in ``modules_to_save``."""
+    return ".original_module." in name or (
+        ".modules_to_save." in name and name.replace(".modules_to_save.", ".") in ordered
+    )
 
 
 def _kind(name: str, ordered: list[str], where: str) -> tuple[str, str]:

@@ -127,9 +127,11 @@ def _modules(foreign: Foreign, base: BaseShapes, weight_of: WeightOf, rank: int 
         pair = Factors(_plain(foreign, name), _plain(foreign, foreign.parts.of("B")[module]))
         facts = base.modules[module]
         if facts.kind == "embedding":
-            raise CorruptFile(f"{module} is an embedding of the base, and lora_A is of a linear layer", where=name)
+            raise CorruptFile(
+                f"{module} is an embedding of the base, and lora_A is of a linear layer", where=str(foreign.file)
+            )
         if facts.tied:
-            made.drop(module, "tied output", changes=_changes(pair))
+            made.drop(module, "tied output", changes=_changes(pair) or module in magnitudes)
         elif module in magnitudes:
             weight = _oriented(weight_of(f"{module}.weight"), facts.kind)
             magnitude = foreign.tensors[magnitudes[module]]
@@ -173,7 +175,8 @@ def _fit(module: str, what: str, delta: torch.Tensor, rank: int, foreign: Foreig
 def _embeddings(foreign: Foreign, made: _Represented) -> None:
     for module, name in foreign.parts.of("embedding A").items():
         pair = Factors(foreign.tensors[name], foreign.tensors[foreign.parts.of("embedding B")[module]])
-        made.drop(module, "embedding LoRA", changes=_changes(pair))
+        scaled = module in foreign.parts.of("magnitude")
+        made.drop(module, "embedding LoRA", changes=_changes(pair) or scaled)
     for module in foreign.parts.of("tokens"):
         made.drop(module, "trained tokens")
 
@@ -191,8 +194,8 @@ def _whole(foreign: Foreign, base: BaseShapes, weight_of: WeightOf, rank: int | 
         if parameter not in base.parameters:
             made.drop(parameter, what)
             continue
-        tensor, own = foreign.tensors[name].float(), weight_of(parameter)
-        if torch.equal(tensor, own):
+        tensor, own = foreign.tensors[name], weight_of(parameter)
+        if torch.equal(tensor, own.to(tensor.dtype)):  # a copy that was not trained, in the dtype of the training
             made.drop(parameter, what, changes=False)
             continue
         facts = base.modules.get(module)
@@ -200,7 +203,7 @@ def _whole(foreign: Foreign, base: BaseShapes, weight_of: WeightOf, rank: int | 
         if facts is None or ending != "weight" or not fits:
             made.drop(parameter, what)
         else:
-            delta = _oriented(tensor, facts.kind) - _oriented(own, facts.kind)
+            delta = _oriented(tensor.float(), facts.kind) - _oriented(own, facts.kind)
             _fit(module, what, delta, rank or foreign.settings.rank, foreign, made)
 
 
