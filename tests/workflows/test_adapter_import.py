@@ -107,8 +107,9 @@ def test_what_is_wrong_is_told_and_nothing_is_written(llama_base: Base, home: Ho
         run(ImportRequest(str(good), task="../../x", describe=PIRATE), llama_base, home)
     with pytest.raises(NotFound, match="is a file"):
         run(ImportRequest(str(good / "adapter_config.json"), describe=PIRATE), llama_base, home)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(NotFound, match="neither the folder nor"):
-        run(ImportRequest(str(tmp_path), describe=PIRATE), llama_base, home)
+        run(ImportRequest(str(tmp_path / "empty"), describe=PIRATE), llama_base, home)
     with pytest.raises(IcmloraError, match="nobody/nothing is not on this machine"):
         run(ImportRequest("nobody/nothing", describe=PIRATE), llama_base, home)
     assert AdapterStore(home).all() == () and TaskStore(home).names() == ()
@@ -135,7 +136,7 @@ def test_a_generator_learns_from_harvested_and_foreign_adapters(
     assert near.cosine > 0.9
     with pytest.raises(UsageFault, match="known by description alone"):
         tasks_to_score(home, ["answer_*"])
-    recipe = EvalRecipe(rungs=("base", "average", "nearest-shots", "generated", "harvested"), resamples=50, limit=2)
+    recipe = EvalRecipe(rungs=("base", "average", "nearest-shots", "generated", "harvested"), resamples=100, limit=2)
     result = evaluate.run(
         tasks_to_score(home, None), llama_base, recipe, home, generator_folder=trained.folder, device="cpu"
     ).result

@@ -54,7 +54,8 @@ def check_name(settings: Settings, known: tuple[str, ...], where: str) -> None:
         WrongBase: if it names another.
     """
     wanted = settings.base_model.rstrip("/")
-    if not wanted or _plain(wanted) in {_plain(name) for name in known}:
+    whole = {_plain(name) for name in known if "/" in name or "\\" in name}  # an alias says less than a hub id
+    if not wanted or wanted in known or _plain(wanted) in whole:
         return
     raise WrongBase(
         f"{CONFIG} says that the adapter is for {wanted[:200]}, and the base is {known[0]}",

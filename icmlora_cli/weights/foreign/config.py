@@ -82,7 +82,7 @@ def read_settings(folder: Path) -> Settings:
     if not isinstance(kind, str):
         if "fine_tune_type" in value or "lora_parameters" in value:
             raise UnsupportedAdapter(
-                "this is an MLX adapter, not PEFT's format",
+                f"{CONFIG} is that of an MLX adapter, not PEFT's",
                 where=str(path),
                 hint="fuse it with mlx_lm.fuse, then take the LoRA out of the fused model with mergekit-extract-lora",
             )

@@ -39,7 +39,7 @@ def test_dora_is_fitted_and_at_full_rank_exact(tinies: "Mapping[str, Tiny]", arc
     tiny, conv = tinies[architecture], architecture == "gpt2"
     targets = ["c_attn"] if conv else ["q_proj", "down_proj"]
     folder = saved_by_peft(tiny, tmp_path / "dora", use_dora=True, target_modules=targets, fan_in_fan_out=conv)
-    with pytest.raises(UnsupportedAdapter, match="DoRA of .* and ") as caught:
+    with pytest.raises(UnsupportedAdapter, match=r"DoRA of .* and ") as caught:
         tiny.take(folder)
     assert "--approximate" in str(caught.value.hint)
     wanted = tiny.logits(folder)
