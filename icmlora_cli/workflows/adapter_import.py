@@ -107,9 +107,8 @@ def run(request: ImportRequest, base: Base, home: Home, *, on_progress: OnProgre
 
     Raises:
         AlreadyExists: if the described task's name is another task's.
-        BaseUnavailable: if the hub does not hand the adapter out.
         CorruptFile: if an adapter is damaged; nothing is written then.
-        NotFound: if there is no adapter or no such task.
+        NotFound: if there is no adapter (or the hub does not hand it out) or no such task.
         OutOfSpace: if the disk is full.
         UnsupportedAdapter: if one is of another format, or more than a LoRA; nothing is written then.
         UsageFault: if it is not said which task an adapter is for, or the rank is not one.
@@ -210,7 +209,8 @@ class _Import:
         """Return a parameter of the base in fp32; the base is loaded when the first one is asked for."""
         if not self._loaded:
             self._loaded.append(load_base(self.base, device="cpu", dtype="float32"))
-        return self._loaded[0].model.get_parameter(name).detach()
+        parameter: torch.Tensor = self._loaded[0].model.get_parameter(name).detach()
+        return parameter
 
     def check(self, found: Sequence[Found]) -> dict[Found, _Checked]:
         """Return all adapters, or say what is wrong with those that are."""

@@ -1,11 +1,10 @@
 """Where a foreign adapter comes from: a PEFT folder, a folder of them, or the model hub."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from icmlora_cli.errors import BaseUnavailable, NotFound, UnsupportedAdapter
+from icmlora_cli.errors import NotFound, UnsupportedAdapter
 from icmlora_cli.registry.base_files import licence_of
 from icmlora_cli.weights.foreign.config import CONFIG
 from icmlora_cli.weights.foreign.headers import PICKLE_ADVICE, read_header, sniff
@@ -65,8 +64,7 @@ def find_sources(
         on_progress: told of downloads.
 
     Raises:
-        BaseUnavailable: if the hub is out of reach, or has no such adapter.
-        NotFound: if there is no adapter there.
+        NotFound: if there is no adapter there, or the hub does not hand it out.
         UnsupportedAdapter: if what is there is of another format.
     """
     path = Path(source).expanduser()
@@ -101,7 +99,7 @@ def _within(folder: Path, source: str, revision: str | None) -> tuple[Found, ...
     )
 
 
-def _natural(name: str) -> Sequence[tuple[int, str]]:
+def _natural(name: str) -> list[tuple[int, str]]:
     """Return a key by which checkpoint-20 comes before checkpoint-100."""
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
 
@@ -127,10 +125,10 @@ def _check_file(path: Path) -> None:
 def _from_hub(source: str, allow_pickle: bool, offline: bool, most: int | None, on_progress: OnProgress) -> Path:
     names = [CONFIG, WEIGHTS, *((PICKLE,) if allow_pickle else ())]
     at_root, below = [*names, *BESIDE], [*(f"*/{name}" for name in names), *BESIDE]
-    cached = cached_snapshot(source, allowed=at_root, ignored=(), holds=CONFIG)
+    cached = cached_snapshot(source, allowed=at_root, ignored=(), holds=None)
     if offline:
         if cached is None:
-            raise BaseUnavailable(
+            raise NotFound(
                 f"adapter {source} is not on this machine, and offline mode is on",
                 where="the hub's cache",
                 hint=f"icmlora adapter import {source} with a network, without --offline and HF_HUB_OFFLINE",
@@ -143,7 +141,7 @@ def _from_hub(source: str, allow_pickle: bool, offline: bool, most: int | None, 
     except HubFault as fault:
         if cached is not None:
             return cached
-        raise BaseUnavailable(
+        raise NotFound(
             f"adapter {source} is not on this machine, and the hub did not hand it out ({fault})",
             where="the hub's cache, then the hub",
             hint="check the name; for a gated one: hf auth login. Or give a folder on this machine",

@@ -68,7 +68,7 @@ def cached_snapshot(
     *,
     allowed: Sequence[str] = ALLOWED,
     ignored: Sequence[str] = IGNORED,
-    holds: str = "config.json",
+    holds: str | None = "config.json",
 ) -> Path | None:
     """Return the hub's own cached snapshot of a model, or None if there is no whole one.
 
@@ -76,7 +76,7 @@ def cached_snapshot(
         model_id: ``organisation/name``.
         allowed: patterns of the files that are wanted.
         ignored: patterns of those that are not.
-        holds: a file without which it does not count.
+        holds: a file without which it does not count; None where there is no such file.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
@@ -87,7 +87,7 @@ def cached_snapshot(
         )
     except (OSError, HFValidationError):
         return None
-    return Path(path) if (Path(path) / holds).is_file() else None
+    return Path(path) if holds is None or (Path(path) / holds).is_file() else None
 
 
 def hub_snapshot(

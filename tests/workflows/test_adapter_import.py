@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe, TrainRecipe, VectorRecipe
 from icmlora_cli.errors import AlreadyExists, IcmloraError, NotFound, UsageFault, WrongBase
+from icmlora_cli.lm.load import load_base
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.home import Home
@@ -17,10 +18,12 @@ from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.weights.adapter import Adapter, read_adapter
 from icmlora_cli.weights.codec import fit_codec, relative_error
 from icmlora_cli.weights.compare import compare
+from icmlora_cli.weights.frame import FrameSpec
 from icmlora_cli.workflows import evaluate, gen, harvest, train
 from icmlora_cli.workflows.adapter_facts import difference, facts
 from icmlora_cli.workflows.adapter_import import ImportRequest, run
 from icmlora_cli.workflows.select import tasks_to_learn, tasks_to_score, tasks_to_train
+from icmlora_cli.workflows.training import find_harvested, make_basis
 
 HARVEST = HarvestRecipe(steps=30, batch_size=6, learning_rate=3e-2, keep=2, keep_every=2, save_every=30, rank=4)
 TRAIN = TrainRecipe(
@@ -149,6 +152,36 @@ def test_a_generator_learns_from_harvested_and_foreign_adapters(
     assert 1 < shown.effective_rank <= 16
     apart = difference(AdapterStore(home), say_tasks[2].name, str(small))
     assert len(apart.only_first) == 4 and apart.only_second == ()
+
+
+def test_a_frame_makes_room_for_imported_adapters(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...], tmp_path: Path
+) -> None:
+    quick = HARVEST.model_copy(update={"steps": 4, "parametrization": "frame", "rank": 8, "seed": 3})
+    harvest.run(say_tasks[:1], llama_base, quick, home, device="cpu")
+    run(ImportRequest(str(foreign(tmp_path / "other", llama_base)), task=say_tasks[1].name), llama_base, home)
+    loaded, store = load_base(llama_base, device="cpu"), AdapterStore(home)
+    found = find_harvested(say_tasks[:2], llama_base, store, TRAIN)
+    wide = make_basis(found, loaded, TRAIN.model_copy(update={"directions": 4}))
+    assert wide.frame == FrameSpec(3, 8)  # of the harvested one
+    learned = make_basis(found, loaded, TRAIN)
+    assert learned.frame is None
+    for basis in (wide, learned):
+        assert all(relative_error(basis.codec, adapter) < 0.1 for item in found for adapter in item.adapters)
+
+
+def test_from_the_hubs_cache(llama_base: Base, home: Home) -> None:
+    from huggingface_hub import constants
+
+    repository = Path(constants.HF_HUB_CACHE) / "models--someone--pirate"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    foreign(repository / "snapshots" / commit, llama_base)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    (item,) = run(ImportRequest("someone/pirate", describe=PIRATE), llama_base, home).items
+    assert item.record.imported is not None
+    assert (item.record.imported["from"], item.record.imported["revision"]) == ("someone/pirate", commit)
+    assert item.record.imported["files"][0]["name"] == "pirate"  # type: ignore[index]
 
 
 def test_a_large_foreign_adapter_leaves_room_in_the_basis(llama_base: Base, tmp_path: Path) -> None:

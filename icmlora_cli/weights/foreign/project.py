@@ -162,7 +162,8 @@ def dora_delta(weight: torch.Tensor, pair: Factors, scaling: float, magnitude: t
     """
     turned = weight.float() + scaling * (pair.lora_B.float() @ pair.lora_A.float())
     factor = magnitude.float().reshape(-1) / torch.linalg.norm(turned, dim=1)
-    return factor[:, None] * turned - weight.float()
+    delta: torch.Tensor = factor[:, None] * turned - weight.float()
+    return delta
 
 
 def _fit(module: str, what: str, delta: torch.Tensor, rank: int, foreign: Foreign, made: _Represented) -> None:

@@ -23,11 +23,9 @@ def saved_by_peft(tiny: "Tiny", folder: Path, *, bias_step: float = 0.0, **setti
     source = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, item in model.named_parameters():
-            moved = (
-                "lora_" in name or ("modules_to_save" in name and bias_step) or (name.endswith("bias") and bias_step)
-            )
-            if item.requires_grad and moved:
-                item.add_(torch.randn(item.shape, generator=source) * (0.05 if "lora_" in name else bias_step))
+            if item.requires_grad:  # factors, and what is saved beside them
+                step = 0.05 if "lora_" in name else bias_step
+                item.add_(torch.randn(item.shape, generator=source) * step)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT says that it saves embeddings
         model.save_pretrained(str(folder), save_embedding_layers=False)
