@@ -39,6 +39,7 @@ class Settings:
         alphas: ``alpha_pattern``.
         use_rslora: scaling is alpha / sqrt(r).
         use_dora: each row of the changed weight has a norm of its own.
+        modules_to_save: endings of modules that the adapter holds whole.
         peft_version: that wrote it, if said.
     """
 
@@ -50,6 +51,7 @@ class Settings:
     alphas: Patterns
     use_rslora: bool
     use_dora: bool
+    modules_to_save: tuple[str, ...]
     peft_version: str | None
 
     def rank_of(self, module: str) -> int:
@@ -105,6 +107,7 @@ def read_settings(folder: Path) -> Settings:
         alphas=Patterns.of(value.get("alpha_pattern"), "alpha_pattern", str(path)),
         use_rslora=bool(value.get("use_rslora")),
         use_dora=bool(value.get("use_dora")),
+        modules_to_save=_names(value.get("modules_to_save"), "modules_to_save", str(path)),
         peft_version=str(value["peft_version"]) if value.get("peft_version") else None,
     )
 
@@ -136,6 +139,14 @@ def _check_kind(value: Mapping[str, object], where: str) -> None:
     for key, why in OTHER_KINDS.items():
         if value.get(key):
             raise UnsupportedAdapter(f"{key} is set: {why}, which delta-W cannot say", where=where)
+
+
+def _names(value: object, name: str, where: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise CorruptFile(f"{name} is not a list of names", where=where)
+    return tuple(value)
 
 
 def _number(value: object, name: str, where: str) -> float:

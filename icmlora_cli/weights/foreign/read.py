@@ -101,7 +101,7 @@ def read_foreign(folder: Path, settings: Settings, base: BaseShapes, *, allow_pi
         tensors, entries = {}, read_header(path)
     parts = sorted_out(entries, str(path))
     check_shapes(parts, entries, settings, base, str(path))
-    _check_dora(parts, settings, folder)
+    _check_whole(parts, settings, folder)
     if not tensors:
         try:
             tensors = load_file(path)
@@ -136,7 +136,15 @@ def _unpickled(path: Path) -> dict[str, torch.Tensor]:
     return value
 
 
-def _check_dora(parts: Parts, settings: Settings, folder: Path) -> None:
+def _check_whole(parts: Parts, settings: Settings, folder: Path) -> None:
+    """Check that the weights hold all that the configuration says is there."""
+    for ending in settings.modules_to_save:
+        if not any(ending in parameter for parameter in parts.whole):
+            raise CorruptFile(
+                f"modules_to_save names {ending[:100]}, and the weights do not hold it",
+                where=str(folder / CONFIG),
+                hint="the adapter was not saved whole: save it again with PEFT's save_pretrained",
+            )
     if settings.use_dora:
         lacking = next((module for module in parts.of("A") if module not in parts.of("magnitude")), None)
         if lacking is not None:

@@ -180,6 +180,8 @@ FAULTS: dict[str, tuple[Change, type[IcmloraError], str]] = {
     "mlx config": (text(CONFIG, '{"fine_tune_type": "lora"}'), UnsupportedAdapter, "MLX adapter, not PEFT"),
     "PiSSA": (config(init_lora_weights="pissa_niter_4"), UnsupportedAdapter, "relative to a base that pissa altered"),
     "aLoRA": (config(alora_invocation_tokens=[1, 2]), UnsupportedAdapter, "alora_invocation_tokens is set"),
+    "saved module missing": (config(modules_to_save=["lm_head"]), CorruptFile, "modules_to_save names lm_head"),
+    "modules_to_save a number": (config(modules_to_save=3), CorruptFile, "modules_to_save is not a list"),
     "DoRA without magnitudes": (config(use_dora=True), CorruptFile, "has no lora_magnitude_vector"),
 }
 
