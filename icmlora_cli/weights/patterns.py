@@ -13,6 +13,7 @@ from icmlora_cli.errors import CorruptFile
 MOST = 5000  # expressions
 LONGEST = 300  # characters of one
 UNBOUNDED = 3  # repeats without an end in one expression; more of them are slow on long names
+HINT = "write modules' names and numbers there in adapter_config.json, without nested repeats"
 NESTED = re.compile(r"\)[*+{]")  # a repeated group: the way to catastrophic backtracking
 
 
@@ -42,13 +43,17 @@ class Patterns:
         if value is None:
             return cls()
         if not isinstance(value, dict) or len(value) > MOST:
-            raise CorruptFile(f"{name} is not a mapping of at most {MOST} expressions to numbers", where=where)
+            raise CorruptFile(
+                f"{name} is not a mapping of at most {MOST} expressions to numbers", where=where, hint=HINT
+            )
         found = []
         for text, number in value.items():
             plain = isinstance(number, (int, float)) and not isinstance(number, bool)
             if not plain or not math.isfinite(number):
                 raise CorruptFile(
-                    f"{name}: the value of {text[:80]!r} is {str(number)[:40]}, not a number", where=where
+                    f"{name}: the value of {text[:80]!r} is {str(number)[:40]}, not a number",
+                    where=where,
+                    hint=HINT,
                 )
             found.append((_compiled(text, name, where), float(number)))
         return cls(tuple(found))
@@ -64,9 +69,11 @@ def _compiled(text: str, name: str, where: str) -> re.Pattern[str]:
         raise CorruptFile(
             f"{name}: the expression {text[:80]!r} could take for ever to match",
             where=where,
-            hint="write the modules' names out in adapter_config.json, without nested repeats",
+            hint=HINT,
         )
     try:
         return re.compile(rf"(.*\.)?({text})$")
     except (re.error, OverflowError, RecursionError) as error:
-        raise CorruptFile(f"{name}: {text[:80]!r} is not a regular expression: {error}", where=where) from error
+        raise CorruptFile(
+            f"{name}: {text[:80]!r} is not a regular expression: {error}", where=where, hint=HINT
+        ) from error

@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 from icmlora_cli.errors import CorruptFile, WrongBase
 from icmlora_cli.weights.foreign.config import CONFIG, Settings
-from icmlora_cli.weights.foreign.headers import Entry
+from icmlora_cli.weights.foreign.headers import SAVE_AGAIN, Entry
 from icmlora_cli.weights.foreign.keys import Parts
 
 
@@ -97,7 +97,11 @@ def check_shapes(parts: Parts, entries: Mapping[str, Entry], settings: Settings,
             wanted = base.modules[module].out_features
             shape = entries[name].shape
             if shape.count(wanted) != 1 or sum(item != 1 for item in shape) > 1:
-                raise WrongBase(f"{name} is {list(shape)}, and {module} of the base has {wanted} rows", where=where)
+                raise WrongBase(
+                    f"{name} is {list(shape)}, and {module} of the base has {wanted} rows",
+                    where=where,
+                    hint="give the base that it was trained on with --base",
+                )
     for parameter, name in parts.whole.items():
         known = base.parameters.get(parameter)
         if known is not None and known != entries[name].shape:
@@ -120,7 +124,9 @@ def _check_pair(
             hint="the adapter was not saved whole (ZeRO-3 and FSDP need their weights gathered): save it again",
         )
     if a[0] != b[1]:
-        raise CorruptFile(f"{module}: lora_A is {list(a)} and lora_B {list(b)}; their ranks differ", where=where)
+        raise CorruptFile(
+            f"{module}: lora_A is {list(a)} and lora_B {list(b)}; their ranks differ", where=where, hint=SAVE_AGAIN
+        )
     if (b[0], a[1]) != (wanted.out_features, wanted.in_features):
         raise WrongBase(
             f"{module}: the adapter changes a matrix of {b[0]} x {a[1]}, and the base's is "

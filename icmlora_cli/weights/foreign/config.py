@@ -7,6 +7,7 @@ from pathlib import Path
 
 from icmlora_cli.errors import CorruptFile, UnsupportedAdapter
 from icmlora_cli.registry import files
+from icmlora_cli.weights.foreign.headers import SAVE_AGAIN
 from icmlora_cli.weights.patterns import Patterns
 
 CONFIG = "adapter_config.json"
@@ -123,7 +124,11 @@ def _read(path: Path) -> dict[str, object]:
     try:
         return files.read_json(path)
     except RecursionError as error:
-        raise CorruptFile(f"{CONFIG} is nested too deep to be a configuration", where=str(path)) from error
+        raise CorruptFile(
+            f"{CONFIG} is nested too deep to be a configuration", where=str(path), hint=SAVE_AGAIN
+        ) from error
+    except CorruptFile as error:
+        raise CorruptFile(error.message, where=error.where, hint=SAVE_AGAIN) from error
 
 
 def _check_kind(value: Mapping[str, object], where: str) -> None:
@@ -138,20 +143,24 @@ def _check_kind(value: Mapping[str, object], where: str) -> None:
         )
     for key, why in OTHER_KINDS.items():
         if value.get(key):
-            raise UnsupportedAdapter(f"{key} is set: {why}, which delta-W cannot say", where=where)
+            raise UnsupportedAdapter(
+                f"{key} is set: {why}, which delta-W cannot say",
+                where=where,
+                hint="train a plain LoRA of the same task, and import that",
+            )
 
 
 def _names(value: object, name: str, where: str) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise CorruptFile(f"{name} is not a list of names", where=where)
+        raise CorruptFile(f"{name} is not a list of names", where=where, hint=SAVE_AGAIN)
     return tuple(value)
 
 
 def _number(value: object, name: str, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise CorruptFile(f"{name} is {str(value)[:40]}, not a finite number", where=where)
+        raise CorruptFile(f"{name} is {str(value)[:40]}, not a finite number", where=where, hint=SAVE_AGAIN)
     return float(value)
 
 

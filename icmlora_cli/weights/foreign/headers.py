@@ -13,6 +13,7 @@ from icmlora_cli.errors import CorruptFile, UnsupportedAdapter
 LARGEST_HEADER = 32 << 20  # bytes; an adapter on 50,000 modules of experts needs about a quarter
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 AGAIN = "the file is cut short or damaged: get it again from where it came"
+SAVE_AGAIN = "save it again with PEFT's save_pretrained, or get it again from where it came"
 PICKLE_ADVICE = (
     "convert it where it is trusted (PEFT's save_pretrained writes safetensors), or, at your own risk, --allow-pickle"
 )

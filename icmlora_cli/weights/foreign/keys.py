@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from icmlora_cli.errors import CorruptFile, UnsupportedAdapter
+from icmlora_cli.weights.foreign.headers import SAVE_AGAIN
 
 PREFIX = "base_model.model."
 MODULE = re.compile(r"\w+(\.\w+)*", re.ASCII)
@@ -76,7 +77,9 @@ def sorted_out(names: Iterable[str], where: str) -> Parts:
         kind, module = _kind(name, ordered, where)
         group = whole if kind == "whole" else modules.setdefault(kind, {})
         if kind != "tokens" and module in group:
-            raise CorruptFile(f"{group[module]} and {name} are the same part of the adapter", where=where)
+            raise CorruptFile(
+                f"{group[module]} and {name} are the same part of the adapter", where=where, hint=SAVE_AGAIN
+            )
         group[module] = name
     parts = Parts(modules, whole)
     _check_halves(parts, where)
@@ -107,7 +110,7 @@ def _kind(name: str, ordered: list[str], where: str) -> tuple[str, str]:
     found = WHOLE.fullmatch(rest)
     if found:
         return "whole", f"{_checked(found['module'], name, where)}.{found['name']}"
-    raise CorruptFile(f"{name[:200]!r} is not a part of a LoRA", where=where)
+    raise CorruptFile(f"{name[:200]!r} is not a part of a LoRA", where=where, hint=SAVE_AGAIN)
 
 
 def _checked(module: str, name: str, where: str) -> str:
@@ -146,6 +149,8 @@ def _check_halves(parts: Parts, where: str) -> None:
     for kind in ("lora bias", "magnitude"):
         for module, name in parts.of(kind).items():
             if module not in parts.of("A") and module not in parts.of("embedding A"):
-                raise CorruptFile(f"{name} is there, and no lora_A and lora_B of {module}", where=where)
+                raise CorruptFile(
+                    f"{name} is there, and no lora_A and lora_B of {module}", where=where, hint=SAVE_AGAIN
+                )
     if not parts.of("A") and not parts.of("embedding A"):
-        raise CorruptFile("the adapter holds no pair of LoRA factors", where=where)
+        raise CorruptFile("the adapter holds no pair of LoRA factors", where=where, hint=SAVE_AGAIN)

@@ -89,7 +89,11 @@ def represent(
     if inexact and not approximate:
         raise _refusal(inexact, str(foreign.file.parent))
     if not made.factors:
-        raise UnsupportedAdapter("nothing of the adapter can be held by a LoRA", where=str(foreign.file.parent))
+        raise UnsupportedAdapter(
+            "nothing of the adapter can be held by a LoRA",
+            where=str(foreign.file.parent),
+            hint="all of it is on embeddings or on an output layer that is tied to them; train one on other modules",
+        )
     settings = foreign.settings
     adapter = Adapter(
         base_model=base_model,
@@ -128,7 +132,9 @@ def _modules(foreign: Foreign, base: BaseShapes, weight_of: WeightOf, rank: int 
         facts = base.modules[module]
         if facts.kind == "embedding":
             raise CorruptFile(
-                f"{module} is an embedding of the base, and lora_A is of a linear layer", where=str(foreign.file)
+                f"{module} is an embedding of the base, and lora_A is of a linear layer",
+                where=str(foreign.file),
+                hint="give the base that it was trained on with --base",
             )
         if facts.tied:
             made.drop(module, "tied output", changes=_changes(pair) or module in magnitudes)

@@ -1,6 +1,5 @@
 """From a foreign folder to numbers: one weights file, checked before it is loaded, and again once it is."""
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from icmlora_cli.errors import CorruptFile, NotFound, UnsupportedAdapter
 from icmlora_cli.registry import files
 from icmlora_cli.weights.foreign.check import BaseShapes, check_shapes
 from icmlora_cli.weights.foreign.config import CONFIG, Settings
-from icmlora_cli.weights.foreign.headers import AGAIN, PICKLE_ADVICE, Entry, read_header, sniff
+from icmlora_cli.weights.foreign.headers import AGAIN, PICKLE_ADVICE, SAVE_AGAIN, Entry, read_header, sniff
 from icmlora_cli.weights.foreign.keys import Parts, sorted_out
 
 WEIGHTS = "adapter_model.safetensors"
@@ -120,20 +119,28 @@ def read_foreign(folder: Path, settings: Settings, base: BaseShapes, *, allow_pi
 def _unpickled(path: Path) -> dict[str, torch.Tensor]:
     try:
         value = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # a hostile pickle can make the reader fail in any way
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CorruptFile(
-            f"{path.name} holds more than tensors, or is damaged: {str(error).strip().splitlines()[0][:200]}",
+            f"{path.name} holds more than tensors, or is damaged: {reason[:200]}",
             where=str(path),
             hint="nothing of it was run; do not load it with another program unless you trust its maker",
         ) from error
     if not isinstance(value, dict) or not all(
         isinstance(name, str) and isinstance(item, torch.Tensor) for name, item in value.items()
     ):
-        raise CorruptFile(f"{path.name} is not a dictionary of tensors", where=str(path))
-    odd = next((name for name, item in value.items() if item.dtype not in DTYPES), None)
-    if odd is not None:
-        raise UnsupportedAdapter(f"{odd} is of dtype {value[odd].dtype}; an adapter's are floats", where=str(path))
-    return value
+        raise CorruptFile(f"{path.name} is not a dictionary of tensors", where=str(path), hint=SAVE_AGAIN)
+    for name, item in value.items():
+        # a tensor with strides of its own can claim any size without a byte behind it
+        if item.dtype not in DTYPES or item.layout != torch.strided or not item.is_contiguous():
+            raise UnsupportedAdapter(
+                f"{name[:200]} is of dtype {item.dtype} or not stored whole; an adapter's are plain matrices of floats",
+                where=str(path),
+                hint=SAVE_AGAIN,
+            )
+    return {name: item.detach().clone() for name, item in value.items()}  # some share their storage
 
 
 def _check_whole(parts: Parts, settings: Settings, folder: Path) -> None:

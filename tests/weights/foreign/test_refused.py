@@ -207,7 +207,7 @@ def test_each_fault_gives_its_own_error(llama: "Tiny", good: Path, tmp_path: Pat
         with pytest.raises(IcmloraError, match=pattern) as caught:
             llama.take(good)
         assert type(caught.value) is kind, fault
-        assert caught.value.where and caught.value.exit_code == 1, fault
+        assert caught.value.where and caught.value.hint and caught.value.exit_code == 1, fault
         told[fault] = caught.value.message
     assert len(told) >= 20 and len(set(told.values())) == len(told)
 
@@ -219,6 +219,12 @@ def test_a_pickle_is_read_only_where_it_is_allowed_and_holds_tensors_alone(
     only_pickle(good)
     adapter, _ = llama.take(good, allow_pickle=True)
     assert torch.equal(adapter.factors[MODULE].lora_A, wanted.factors[MODULE].lora_A)
+    torch.save({KEY: torch.ones(1, 1).expand(10**9, 10**9)}, good / PICKLE)  # 4 bytes that claim to be 4 exabytes
+    with pytest.raises(UnsupportedAdapter, match="not stored whole"):
+        llama.take(good, allow_pickle=True)
+    (good / PICKLE).write_bytes(b"")
+    with pytest.raises(CorruptFile, match="is damaged"):
+        llama.take(good, allow_pickle=True)
     mark = tmp_path / "ran"
     torch.save({KEY: Evil(str(mark))}, good / PICKLE)
     with pytest.raises(CorruptFile, match="holds more than tensors"):
