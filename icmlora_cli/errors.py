@@ -73,6 +73,14 @@ class CorruptFile(IcmloraError):
     """A file whose bytes are not what its format or its manifest says."""
 
 
+class UnsupportedAdapter(IcmloraError):
+    """An adapter that is whole, but of another format, or more than a LoRA can hold."""
+
+
+class WrongBase(IcmloraError):
+    """An adapter that was made for another base model than the one it was given with."""
+
+
 class AlreadyExists(IcmloraError):
     """An output that would be overwritten."""
 

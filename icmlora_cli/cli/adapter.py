@@ -1,22 +1,33 @@
-"""``icmlora adapter``: the harvested adapters of the registry."""
+"""``icmlora adapter``: the adapters of the registry, harvested and imported."""
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from icmlora_cli.cli.adapter_import import EPILOG, import_adapter
 from icmlora_cli.cli.harvest import adapter_dict, print_adapters
 from icmlora_cli.cli.options import Json, Quiet
-from icmlora_cli.cli.out import session
+from icmlora_cli.cli.out import Out, session
 
-app = typer.Typer(help="Harvested adapters: list, show, remove.", no_args_is_help=True, rich_markup_mode=None)
+if TYPE_CHECKING:
+    from icmlora_cli.weights.compare import Closeness
+    from icmlora_cli.workflows.adapter_facts import AdapterFacts, Difference
+
+app = typer.Typer(
+    help="Adapters, harvested and imported: import, list, show, diff, remove.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.command("import", epilog=EPILOG)(import_adapter)
 
 Task = Annotated[str, typer.Argument(help="The task's name.")]
+Which = Annotated[str, typer.Argument(help="A task's name (its newest adapter), an adapter's key, or a PEFT folder.")]
 
 
 @app.command("list", epilog="Example: icmlora adapter list")
 def list_adapters(as_json: Json = False, quiet: Quiet = False) -> None:
-    """List the harvested adapters."""
+    """List the adapters, harvested and imported."""
     with session("adapter list", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.registry.adapters import AdapterStore
         from icmlora_cli.registry.home import Home
@@ -26,12 +37,19 @@ def list_adapters(as_json: Json = False, quiet: Quiet = False) -> None:
         if records or quiet:
             print_adapters(out, records)
         else:
-            out.line("no adapter here yet; train some with: icmlora harvest")
+            out.line(
+                "no adapter here yet; train some: icmlora harvest, or: icmlora adapter import PATH --describe TEXT"
+            )
 
 
 @app.command(epilog="Example: icmlora adapter show pick_last_of_3")
-def show(task: Task, as_json: Json = False, quiet: Quiet = False) -> None:
-    """Show a task's adapters: folders, checkpoints, figures, how they were made."""
+def show(
+    task: Task,
+    nearest: Annotated[int, typer.Option("--nearest", min=0, help="How many other adapters to compare with.")] = 3,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show a task's adapters: figures, norms by layer, effective rank, the nearest others, how they were made."""
     with session("adapter show", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.errors import NotFound
         from icmlora_cli.registry.adapters import AdapterStore
@@ -46,30 +64,121 @@ def show(task: Task, as_json: Json = False, quiet: Quiet = False) -> None:
         for record in records:
             for checkpoint in record.checkpoints:
                 store.checked(record, checkpoint)
-        out.result({"adapters": [adapter_dict(record) for record in records]})
+        from icmlora_cli.workflows.adapter_facts import facts
+
+        known = [facts(store, record, nearest=nearest) for record in records]
+        out.result(
+            {
+                "adapters": [adapter_dict(record) for record in records],
+                "weights": [_facts_dict(item) for item in known],
+            }
+        )
         print_adapters(out, records)
-        for record in records:
+        for record, item in zip(records, known, strict=True):
+            if not quiet:
+                _print_facts(out, item)
+                if record.imported:
+                    out.line(
+                        f"imported from {record.imported.get('from')}, licence {record.about.get('licence') or '-'}"
+                    )
             out.line(str(record.last))
+
+
+def _facts_dict(item: "AdapterFacts") -> dict[str, object]:
+    lists = {"layers": [vars(one) for one in item.layers], "nearest": [vars(one) for one in item.nearest]}
+    ranks = {str(rank): count for rank, count in item.ranks.items()}
+    return vars(item) | lists | {"ranks": ranks, "dtypes": list(item.dtypes)}
+
+
+def _print_facts(out: Out, item: "AdapterFacts") -> None:
+    ranks = ", ".join(f"rank {rank} on {count} modules" for rank, count in item.ranks.items())
+    out.line(f"{item.task} {item.key}: {ranks}, {', '.join(item.dtypes)}")
+    rows = [
+        (
+            "-" if layer.layer is None else str(layer.layer),
+            str(layer.modules),
+            f"{layer.norm:.4g}",
+            f"{layer.effective_rank:.2f}",
+        )
+        for layer in item.layers
+    ]
+    rows.append(("all", str(sum(item.ranks.values())), f"{item.norm:.4g}", f"{item.effective_rank:.2f}"))
+    out.table(("layer", "modules", "norm of delta-W", "effective rank"), rows)
+    if item.nearest:
+        near = [(one.task, one.key, f"{one.cosine:+.3f}") for one in item.nearest]
+        out.table(("nearest others", "key", "cosine of delta-W"), near)
+
+
+@app.command(epilog="Example: icmlora adapter diff pick_last_of_3 ./my-lora")
+def diff(first: Which, second: Which, as_json: Json = False, quiet: Quiet = False) -> None:
+    """Compare two adapters by delta-W: the second's error relative to the first, and their cosine."""
+    with session("adapter diff", as_json=as_json, quiet=quiet) as out:
+        from icmlora_cli.registry.adapters import AdapterStore
+        from icmlora_cli.registry.home import Home
+        from icmlora_cli.workflows.adapter_facts import difference
+
+        found = difference(AdapterStore(Home.from_environment()), first, second)
+        out.result(_difference_dict(found))
+        whole = found.comparison.all
+        if quiet:
+            out.line(f"{whole.error:.6f}\t{whole.cosine:.6f}")
+            return
+        for side in (found.first, found.second):
+            adapter = side.adapter
+            out.line(f"{side.name}: {len(adapter.factors)} modules, rank {adapter.rank}, alpha {adapter.alpha:g}")
+        rows = [_row("all", whole)]
+        rows += [_row(f"layer {index}", item) for index, item in found.comparison.by_layer.items()]
+        rows += [_row(name, item) for name, item in found.comparison.by_type.items()]
+        out.table(("where", "relative error", "cosine"), rows)
+        for side, modules in ((found.first, found.only_first), (found.second, found.only_second)):
+            if modules:
+                out.line(f"only {side.name} is on {len(modules)} modules, {modules[0]} the first of them")
+
+
+def _row(name: str, item: "Closeness") -> tuple[str, str, str]:
+    return name, f"{item.error:.4f}", f"{item.cosine:+.4f}"
+
+
+def _finite(item: "Closeness") -> dict[str, float | None]:
+    """Return the JSON form: the error to nothing is infinite, which JSON does not know."""
+    return {"error": item.error if item.error != float("inf") else None, "cosine": item.cosine}
+
+
+def _difference_dict(found: "Difference") -> dict[str, object]:
+    comparison = found.comparison
+    return {
+        "first": found.first.name,
+        "second": found.second.name,
+        "only_first": list(found.only_first),
+        "only_second": list(found.only_second),
+        "all": _finite(comparison.all),
+        "by_layer": {str(layer): _finite(item) for layer, item in comparison.by_layer.items()},
+        "by_type": {name: _finite(item) for name, item in comparison.by_type.items()},
+    }
 
 
 @app.command(epilog="Example: icmlora adapter remove pick_last_of_3 --yes")
 def remove(
     task: Task,
+    key: Annotated[str | None, typer.Option("--key", help="Of the one to delete; all of the task by default.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Delete all adapters of a task."""
+    """Delete the adapters of a task, or one of them."""
     with session("adapter remove", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.errors import UsageFault
         from icmlora_cli.registry.adapters import AdapterStore
         from icmlora_cli.registry.home import Home, checked_name
 
         checked_name(task, "task")  # it is looked for as a folder: '..' would be the whole registry
+        if key is not None:
+            checked_name(key, "key")
         if not yes:
             if as_json or not sys.stdin.isatty():
                 raise UsageFault("not removed: nobody can be asked here", hint=f"icmlora adapter remove {task} --yes")
-            typer.confirm(f"delete all adapters of {task!r}?", abort=True, err=True)
-        freed = AdapterStore(Home.from_environment()).remove(task)
-        out.result({"task": task, "freed": freed})
+            what = f"all adapters of {task!r}" if key is None else f"adapter {key} of {task!r}"
+            typer.confirm(f"delete {what}?", abort=True, err=True)
+        freed = AdapterStore(Home.from_environment()).remove(task, key=key)
+        out.result({"task": task, "key": key, "freed": freed})
         out.line(str(freed) if quiet else f"deleted {freed / 1e6:.1f} MB")

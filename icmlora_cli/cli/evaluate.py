@@ -58,13 +58,13 @@ def evaluate(
         from icmlora_cli.config.recipes import EvalRecipe, resolve
         from icmlora_cli.registry.generators import GeneratorStore
         from icmlora_cli.registry.home import Home
-        from icmlora_cli.registry.tasks import TaskStore
+        from icmlora_cli.workflows.select import tasks_to_score
 
         home = Home.from_environment()
         named = None if rungs is None else tuple(name.strip() for item in rungs for name in item.split(","))
         overrides = {"rungs": named, "protocol": protocol, "limit": limit, "shots": shots, "seed": seed}
         settings = resolve(EvalRecipe, recipe, "eval", overrides)
-        chosen = TaskStore(home).select(tasks)
+        chosen = tasks_to_score(home, tasks)
         folder = _generator(GeneratorStore(home), generator)
         from icmlora_cli.workflows.base import resolve as resolve_base
         from icmlora_cli.workflows.evaluate import run

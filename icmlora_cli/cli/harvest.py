@@ -152,11 +152,11 @@ def print_adapters(out: Out, records: "Sequence[AdapterRecord]") -> None:
         (
             record.task,
             record.base,
-            str(record.checkpoints[-1].step),
-            f"{record.figures.get('loss', float('nan')):.3f}",
+            "imported" if record.imported else str(record.checkpoints[-1].step),
+            f"{record.figures['loss']:.3f}" if "loss" in record.figures else "-",
             f"{record.figures['exact_match']:.2f}" if "exact_match" in record.figures else "-",
             f"{record.figures['bits_per_character']:.3f}" if "bits_per_character" in record.figures else "-",
-            f"{record.figures.get('seconds', 0.0):.0f}",
+            f"{record.figures['seconds']:.0f}" if "seconds" in record.figures else "-",
             f"{record.bytes / 1e6:.1f}",
         )
         for record in records

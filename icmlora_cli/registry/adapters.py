@@ -1,5 +1,6 @@
-"""Harvested adapters on disk: ``adapters/<base>/<task>/<key>/`` with checkpoints and, last of all, a manifest."""
+"""Adapters on disk, harvested or imported: ``adapters/<base>/<task>/<key>/`` with checkpoints and, last, a manifest."""
 
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,18 +35,18 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class AdapterRecord:
-    """A finished harvested adapter.
+    """A finished adapter, harvested or imported.
 
     Args:
         task: the task's name.
-        key: hash of base, task data and recipe: the same harvest has the same key.
+        key: hash of base, task data and recipe (of an import, of what was imported): the same one has the same key.
         base: slug of the base's folder.
         weight_hash: the base's.
         data_hash: the task's, when it was harvested.
         created: UTC time, ISO 8601.
         checkpoints: from the first to the last step.
         figures: what was measured, such as ``exact_match`` on validation examples and ``seconds``.
-        about: the rest: recipe, versions, device, licence.
+        about: the rest: recipe, versions, device, licence; of an import, ``imported``: whence, hashes, what was lost.
         folder: where it is.
     """
 
@@ -64,6 +65,12 @@ class AdapterRecord:
     def last(self) -> Path:
         """The PEFT folder of the last checkpoint."""
         return self.folder / self.checkpoints[-1].folder
+
+    @property
+    def imported(self) -> Mapping[str, object] | None:
+        """Where it was imported from and how; None where icmlora trained it."""
+        found = self.about.get("imported")
+        return found if isinstance(found, dict) else None
 
     @property
     def bytes(self) -> int:
@@ -86,6 +93,13 @@ class AdapterRecord:
         }
 
 
+def _again(record: AdapterRecord) -> str:
+    """Return the command that makes an adapter again."""
+    if record.imported is None:
+        return f"icmlora harvest --tasks {record.task}"
+    return shlex.join(["icmlora", "adapter", "import", str(record.imported.get("from")), "--task", record.task])
+
+
 def _record(path: Path) -> AdapterRecord:
     value = files.read_json(path)
     try:
@@ -106,7 +120,7 @@ def _record(path: Path) -> AdapterRecord:
 
 @dataclass(frozen=True)
 class AdapterStore:
-    """The harvested adapters of a registry.
+    """The adapters of a registry.
 
     Args:
         home: where they are.
@@ -147,6 +161,8 @@ class AdapterStore:
     def latest(self, base: Base, task: Task) -> AdapterRecord:
         """Return the newest adapter of the task as it is now, on the base as it is now.
 
+        An imported adapter was not trained on the registry's examples, and stays the task's when they change.
+
         Raises:
             NotFound: if there is none, or only adapters of other data or other base weights.
         """
@@ -168,7 +184,11 @@ class AdapterStore:
             CorruptFile: if a manifest is broken.
         """
         found = [_record(path) for path in (self.home.adapters / base.slug / task.name).glob(f"*/{MANIFEST}")]
-        same = [item for item in found if (item.weight_hash, item.data_hash) == (base.weight_hash, task.data_hash)]
+        same = [
+            item
+            for item in found
+            if item.weight_hash == base.weight_hash and (item.imported or item.data_hash == task.data_hash)
+        ]
         return max(same, key=lambda item: item.created, default=None)
 
     def checked(self, record: AdapterRecord, checkpoint: Checkpoint) -> Path:
@@ -183,19 +203,26 @@ class AdapterStore:
             raise CorruptFile(
                 f"the adapter of task {record.task!r} is missing or not what its manifest says",
                 where=str(weights),
-                hint=f"icmlora adapter remove {record.task} --yes && icmlora harvest --tasks {record.task}",
+                hint=f"icmlora adapter remove {record.task} --yes && {_again(record)}",
             )
         return folder
 
-    def remove(self, task: str, base: str | None = None) -> int:
-        """Delete all adapters of a task and return the bytes freed.
+    def remove(self, task: str, base: str | None = None, *, key: str | None = None) -> int:
+        """Delete the adapters of a task and return the bytes freed.
+
+        Args:
+            task: the task's name.
+            base: slug of a base; None for all.
+            key: of the one to delete; None for all.
 
         Raises:
             NotFound: if there are none.
         """
-        folders = [path for path in self.home.adapters.glob(f"{base or '*'}/{task}") if path.is_dir()]
+        within = f"/{key}" if key else ""
+        folders = [path for path in self.home.adapters.glob(f"{base or '*'}/{task}{within}") if path.is_dir()]
         if not folders:
-            raise NotFound(f"task {task!r} has no adapters", where=str(self.home.adapters), hint="icmlora adapter list")
+            what = f"task {task!r} has no adapter{f' {key!r}' if key else 's'}"
+            raise NotFound(what, where=str(self.home.adapters), hint="icmlora adapter list")
         freed = sum(files.folder_bytes(folder) for folder in folders)
         for folder in folders:
             shutil.rmtree(folder)

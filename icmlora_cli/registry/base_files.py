@@ -67,7 +67,7 @@ def describe(
         path=path,
         weight_hash=sha256_json(weights),
         origin=origin,
-        licence=licence or _licence(path),
+        licence=licence or licence_of(path),
         bytes=sum(file.bytes for file in files),
         architecture=architecture,
         files=files,
@@ -136,7 +136,8 @@ def check_safetensors(path: Path) -> None:
         )
 
 
-def _licence(path: Path) -> str | None:
+def licence_of(path: Path) -> str | None:
+    """Return the licence that a folder's ``README.md`` names in its front matter, in lower case; None without."""
     readme = path / "README.md"
     if not readme.is_file():
         return None

@@ -136,6 +136,11 @@ class Task:
     splits: Mapping[str, float] = field(hash=False)
     examples_sha256: str
 
+    @property
+    def has_examples(self) -> bool:
+        """Whether there is anything to train on or to score: not so where an imported adapter was described."""
+        return any(self.counts.values())
+
     def examples(self, part: Part) -> tuple[Example, ...]:
         """Return the examples of one part, in an order that only their content decides.
 

@@ -7,7 +7,7 @@ Source of the format: PEFT's ``adapter_config.json`` and ``adapter_model.safeten
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from icmlora_cli.errors import CorruptFile, NotFound
 from icmlora_cli.registry import files
+from icmlora_cli.weights.patterns import Patterns, exactly
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -50,6 +51,7 @@ class Adapter:
         factors: full module name (``model.layers.0.self_attn.q_proj``) to its factors.
         fan_in_fan_out: the base keeps these weights as [in, out] (GPT-2's Conv1D).
         use_rslora: scaling is alpha / sqrt(r) instead of alpha / r.
+        alphas: modules whose alpha is another one (PEFT's ``alpha_pattern``). Ranks may differ without being said.
     """
 
     base_model: str
@@ -57,6 +59,7 @@ class Adapter:
     factors: Mapping[str, Factors]
     fan_in_fan_out: bool = False
     use_rslora: bool = False
+    alphas: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def rank(self) -> int:
@@ -64,9 +67,9 @@ class Adapter:
         return max(item.rank for item in self.factors.values())
 
     def scaling(self, module: str) -> float:
-        """Return alpha / r, or alpha / sqrt(r) with rsLoRA."""
+        """Return alpha / r, or alpha / sqrt(r) with rsLoRA; alpha and r are the module's own."""
         rank = self.factors[module].rank
-        return self.alpha / (math.sqrt(rank) if self.use_rslora else rank)
+        return self.alphas.get(module, self.alpha) / (math.sqrt(rank) if self.use_rslora else rank)
 
     def delta(self, module: str) -> torch.Tensor:
         """Return delta-W of a module in fp32, [out, in]."""
@@ -96,6 +99,14 @@ def config_dict(adapter: Adapter, *, revision: str | None = None) -> dict[str, o
         "revision": revision,
         "r": adapter.rank,
         "lora_alpha": adapter.alpha,
+        "rank_pattern": {
+            exactly(name): item.rank for name, item in adapter.factors.items() if item.rank != adapter.rank
+        },
+        "alpha_pattern": {
+            exactly(name): alpha
+            for name, alpha in adapter.alphas.items()
+            if name in adapter.factors and alpha != adapter.alpha
+        },
         "lora_dropout": 0.0,
         "target_modules": sorted(adapter.factors),
         "fan_in_fan_out": adapter.fan_in_fan_out,
@@ -170,12 +181,15 @@ def read_adapter(folder: Path) -> Adapter:
     alpha = config.get("lora_alpha")
     if not isinstance(alpha, (int, float)):
         raise CorruptFile("lora_alpha is missing or not a number", where=str(folder / CONFIG))
+    factors = _pairs(read_safetensors(folder / WEIGHTS), folder / WEIGHTS)
+    own = Patterns.of(config.get("alpha_pattern"), "alpha_pattern", str(folder / CONFIG))
     return Adapter(
         base_model=str(config.get("base_model_name_or_path") or ""),
         alpha=float(alpha),
-        factors=_pairs(read_safetensors(folder / WEIGHTS), folder / WEIGHTS),
+        factors=factors,
         fan_in_fan_out=bool(config.get("fan_in_fan_out")),
         use_rslora=bool(config.get("use_rslora")),
+        alphas={name: value for name in factors if (value := own.value(name, float(alpha))) != alpha},
     )
 
 

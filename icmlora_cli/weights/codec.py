@@ -12,6 +12,7 @@ import torch
 
 from icmlora_cli.errors import CorruptFile
 from icmlora_cli.weights.adapter import Adapter, Factors
+from icmlora_cli.weights.compare import norm
 from icmlora_cli.weights.layout import Layout, layout_of
 
 
@@ -105,13 +106,27 @@ class Codec:
         return cls(layout, left, right, width, base_model)
 
 
-def spans(adapters: Sequence[Adapter], module: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return rows that span the adapters' inputs [sum r, in] and outputs [sum r, out], weighted by their energy."""
+def balanced(adapters: Sequence[Adapter]) -> tuple[float, ...]:
+    """Return weights by which every adapter has a delta-W of norm 1, whatever made it.
+
+    Without them a foreign adapter of a hundred times the norm would leave no room in a basis for the rest.
+    """
+    return tuple(1.0 / (norm(adapter) or 1.0) for adapter in adapters)
+
+
+def spans(adapters: Sequence[Adapter], weights: Sequence[float], module: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return rows that span the adapters' inputs [sum r, in] and outputs [sum r, out], weighted by their energy.
+
+    Args:
+        adapters: whatever ranks they have; at least one has the module.
+        weights: what each one's delta-W is multiplied by.
+        module: the module's name.
+    """
     rows, columns = [], []
-    for adapter in adapters:
+    for adapter, weight in zip(adapters, weights, strict=True):
         if module not in adapter.factors:
             continue
-        item, scale = adapter.factors[module], adapter.scaling(module)
+        item, scale = adapter.factors[module], weight * adapter.scaling(module)
         lora_A, lora_B = item.lora_A.float(), item.lora_B.float()
         rows.append(scale * (torch.linalg.qr(lora_B).R @ lora_A))
         columns.append(scale * (torch.linalg.qr(lora_A.T).R @ lora_B.T))
@@ -131,17 +146,17 @@ def fit_codec(adapters: Sequence[Adapter], *, energy: float = 0.999, max_width: 
 
     Args:
         adapters: one or more adapters of one base model.
-        energy: share of the squared norm that each side's basis should keep, in (0, 1].
+        energy: share of the squared norm that each side's basis should keep, in (0, 1]; every adapter counts alike.
         max_width: the largest R.
 
     Raises:
         CorruptFile: if the adapters disagree on shapes.
     """
-    layout = layout_of(adapters)
+    layout, weights = layout_of(adapters), balanced(adapters)
     bases: list[tuple[torch.Tensor, torch.Tensor]] = []
     width = 1
     for module in layout.modules:
-        rows, columns = spans(adapters, module.name)
+        rows, columns = spans(adapters, weights, module.name)
         _, s_in, v_in = torch.linalg.svd(rows, full_matrices=False)
         _, s_out, v_out = torch.linalg.svd(columns, full_matrices=False)
         width = max(width, min(max_width, max(_needed(s_in, energy), _needed(s_out, energy))))

@@ -11,7 +11,7 @@ import torch
 
 from icmlora_cli.errors import CorruptFile
 from icmlora_cli.weights.adapter import Adapter, Factors
-from icmlora_cli.weights.codec import Codec, spans
+from icmlora_cli.weights.codec import Codec, balanced, spans
 from icmlora_cli.weights.layout import Layout
 from icmlora_cli.weights.seeds import named_source
 
@@ -123,7 +123,7 @@ def extended_frame(frame: Codec, adapters: Sequence[Adapter], directions: int) -
     """Return the frame with learned directions behind its own, for adapters that were not trained in it.
 
     On each side of each module the leading singular directions of what the frame does not span are added, over all
-    adapters, weighted by their energy.
+    adapters, weighted by their energy, of which every adapter has the same.
 
     Args:
         frame: a seeded frame.
@@ -133,12 +133,11 @@ def extended_frame(frame: Codec, adapters: Sequence[Adapter], directions: int) -
     Raises:
         CorruptFile: if an adapter is of another base.
     """
-    left, right = list(frame.left), list(frame.right)
+    left, right, weights = list(frame.left), list(frame.right), balanced(adapters)
     for index, module in enumerate(frame.layout.modules):
-        having = [adapter for adapter in adapters if module.name in adapter.factors]
-        if not having:
+        if not any(module.name in adapter.factors for adapter in adapters):
             continue
-        rows, columns = spans(having, module.name)
+        rows, columns = spans(adapters, weights, module.name)
         if (rows.shape[1], columns.shape[1]) != (module.in_features, module.out_features):
             raise CorruptFile(f"{module.name} of the adapter has another shape: it is of another base model")
         right[index] = torch.cat([right[index], _further(rows, right[index], directions)])

@@ -9,11 +9,17 @@ from icmlora_cli.errors import CorruptFile
 from icmlora_cli.weights.adapter import Adapter
 
 
-def _weight(model: torch.nn.Module, name: str) -> torch.nn.Parameter:
+def _module(model: torch.nn.Module, name: str) -> torch.nn.Module:
     try:
-        weight = model.get_submodule(name).weight
+        module = model.get_submodule(name)
+        assert isinstance(module.weight, torch.nn.Parameter)
     except AttributeError as error:
         raise CorruptFile(f"the base model has no module {name}: the adapter is of another base") from error
+    return module
+
+
+def _weight(model: torch.nn.Module, name: str) -> torch.nn.Parameter:
+    weight = _module(model, name).weight
     assert isinstance(weight, torch.nn.Parameter)
     return weight
 
@@ -27,7 +33,9 @@ def merge(model: torch.nn.Module, adapter: Adapter) -> None:
     patches: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
     for name in adapter.factors:
         weight, delta = _weight(model, name), adapter.delta(name)
-        oriented = delta.T if adapter.fan_in_fan_out else delta
+        # GPT-2 keeps its blocks' weights as [in, out] and its output layer as [out, in]
+        turned = type(_module(model, name)).__name__ == "Conv1D"
+        oriented = delta.T if turned else delta
         if weight.shape != oriented.shape:
             raise CorruptFile(f"{name} is {tuple(weight.shape)} in the base and {tuple(oriented.shape)} in the adapter")
         patches.append((weight, oriented))

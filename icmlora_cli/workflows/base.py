@@ -63,7 +63,7 @@ def pull(name: str, home: Home, *, offline: bool = False, on_progress: OnProgres
     label = canonical_name(name)
     with _alone(home, label, on_progress):
         found = at_hand(store, name)
-        return found or store.record(_fetch(store, label, offline or _offline_by_environment(), on_progress))
+        return found or store.record(_fetch(store, label, offline or offline_by_environment(), on_progress))
 
 
 def at_hand(store: BaseStore, name: str) -> Base | None:
@@ -75,7 +75,8 @@ def at_hand(store: BaseStore, name: str) -> Base | None:
     return base if base is not None and store.whole(base) else None
 
 
-def _offline_by_environment() -> bool:
+def offline_by_environment() -> bool:
+    """Tell whether the hub client was told to fetch nothing."""
     value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
     return value.upper() in {"1", "ON", "YES", "TRUE"}
 

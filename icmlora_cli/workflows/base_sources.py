@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
@@ -63,28 +63,54 @@ def watched(folder: Path, label: str, total: int, on_progress: OnProgress) -> It
     on_progress(Progress("download", label, total or max(1, folder_bytes(folder) - before), total or 1))
 
 
-def cached_snapshot(model_id: str) -> Path | None:
-    """Return the hub's own cached snapshot of a model, or None if there is no whole one."""
+def cached_snapshot(
+    model_id: str,
+    *,
+    allowed: Sequence[str] = ALLOWED,
+    ignored: Sequence[str] = IGNORED,
+    holds: str | None = "config.json",
+) -> Path | None:
+    """Return the hub's own cached snapshot of a model, or None if there is no whole one.
+
+    Args:
+        model_id: ``organisation/name``.
+        allowed: patterns of the files that are wanted.
+        ignored: patterns of those that are not.
+        holds: a file without which it does not count; None where there is no such file.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
     try:
-        path = snapshot_download(model_id, local_files_only=True, allow_patterns=ALLOWED, ignore_patterns=IGNORED)
+        path = snapshot_download(
+            model_id, local_files_only=True, allow_patterns=list(allowed), ignore_patterns=list(ignored)
+        )
     except (OSError, HFValidationError):
         return None
-    return Path(path) if (Path(path) / "config.json").is_file() else None
+    return Path(path) if holds is None or (Path(path) / holds).is_file() else None
 
 
-def _wanted(file: str) -> bool:
-    allowed = any(fnmatch(file, pattern) for pattern in ALLOWED)
-    return allowed and not any(fnmatch(file, pattern) for pattern in IGNORED)
-
-
-def hub_snapshot(model_id: str, label: str, on_progress: OnProgress) -> Path:
+def hub_snapshot(
+    model_id: str,
+    label: str,
+    on_progress: OnProgress,
+    *,
+    allowed: Sequence[str] = ALLOWED,
+    ignored: Sequence[str] = IGNORED,
+    most: int | None = None,
+) -> Path:
     """Fetch a model into the hub's own cache and return the snapshot's folder, named by its commit.
 
+    Args:
+        model_id: ``organisation/name``.
+        label: what to call it in reports.
+        on_progress: told of the download.
+        allowed: patterns of the files that are wanted.
+        ignored: patterns of those that are not.
+        most: bytes that the wanted files may have together.
+
     Raises:
-        HubFault: if the hub is out of reach, or refuses.
+        HubFault: if the hub is out of reach, or refuses, or the files are too large.
         OutOfSpace: if the disk is full.
     """
     from huggingface_hub import HfApi, constants, snapshot_download
@@ -97,12 +123,15 @@ def hub_snapshot(model_id: str, label: str, on_progress: OnProgress) -> Path:
     try:
         info = HfApi().model_info(model_id, files_metadata=True, timeout=HUB_TIMEOUT)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-        total = sum(size for file, size in sizes.items() if _wanted(file))
+        wanted = [file for file in sizes if any(fnmatch(file, pattern) for pattern in allowed)]
+        total = sum(sizes[file] for file in wanted if not any(fnmatch(file, pattern) for pattern in ignored))
+        if most is not None and total > most:
+            raise HubFault(f"its files have {total:,} bytes, and at most {most:,} are fetched")
         disable_progress_bars()
         folder = cache / f"models--{model_id.replace('/', '--')}" / "blobs"
         with disk_errors(cache), watched(folder, label, total, on_progress):
             # by branch and not by info.sha, or the cache would not know later which snapshot is the newest
-            path = snapshot_download(model_id, allow_patterns=ALLOWED, ignore_patterns=IGNORED)
+            path = snapshot_download(model_id, allow_patterns=list(allowed), ignore_patterns=list(ignored))
     except (http_error, OSError, RuntimeError, HFValidationError) as error:
         text = str(error).strip().splitlines() or [""]
         raise HubFault(f"{type(error).__name__}: {text[0]}"[:300]) from error

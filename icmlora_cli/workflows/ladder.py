@@ -221,7 +221,9 @@ def _nearest(bench: Bench, name: str) -> NearestRung:
     if name == "weighted":
         count = bench.recipe.neighbours
         title = f"weighted average of the {count} nearest tasks' adapters"
-    harvested = [task for task in bench.learned if task.name in bench.library.tasks]
+    harvested = [
+        task for task in bench.learned if task.name in bench.library.tasks and (task.has_examples or not shown)
+    ]
 
     @cache
     def neighbours() -> Neighbours:
@@ -231,6 +233,8 @@ def _nearest(bench: Bench, name: str) -> NearestRung:
             else reader.text(task.descriptions[0])
             for task in harvested
         ]
+        if not vectors:
+            raise Unavailable("no training task with an adapter has examples")
         return Neighbours(tuple(task.name for task in harvested), torch.stack(vectors))
 
     def vector_of(context: TaskContext) -> torch.Tensor:

@@ -18,7 +18,10 @@ def tasks_to_learn(home: Home, patterns: Sequence[str] | None) -> tuple[Task, ..
     """
     store = TaskStore(home)
     tasks = store.select(patterns)
-    chosen = tasks if patterns else tuple(task for task in tasks if task.split == "train")
+    bare = [task.name for task in tasks if not task.has_examples]
+    if patterns and bare:
+        raise _no_examples(bare, "train on")
+    chosen = tasks if patterns else tuple(task for task in tasks if task.split == "train" and task.has_examples)
     if not chosen:
         raise UsageFault(
             "no task is registered",
@@ -26,6 +29,27 @@ def tasks_to_learn(home: Home, patterns: Sequence[str] | None) -> tuple[Task, ..
             hint="icmlora task add builtin:pick_last_of_3, or a task file",
         )
     return chosen
+
+
+def tasks_to_score(home: Home, patterns: Sequence[str] | None) -> tuple[Task, ...]:
+    """Return the tasks to evaluate: those named, else all that have examples.
+
+    Raises:
+        NotFound: if a pattern matches nothing.
+        UsageFault: if one that is named has no examples.
+    """
+    tasks = TaskStore(home).select(patterns)
+    bare = [task.name for task in tasks if not task.has_examples]
+    if patterns and bare:
+        raise _no_examples(bare, "score")
+    return tuple(task for task in tasks if task.has_examples)
+
+
+def _no_examples(names: Sequence[str], what: str) -> UsageFault:
+    return UsageFault(
+        f"{', '.join(names)}: known by description alone, with no examples to {what}",
+        hint="give it examples: icmlora task add FILE.yaml --force with a task of that name",
+    )
 
 
 def tasks_to_train(
@@ -47,7 +71,9 @@ def tasks_to_train(
     if patterns:
         return tasks
     if episodes:
-        return tuple(task for task in tasks if task.split == "train" and task.template.kind != "text")
+        return tuple(
+            task for task in tasks if task.split == "train" and task.template.kind != "text" and task.has_examples
+        )
     harvested = {record.task for record in AdapterStore(home).all(slug(canonical_name(base)))}
     chosen = tuple(task for task in tasks if task.split == "train" and task.name in harvested)
     if not chosen:

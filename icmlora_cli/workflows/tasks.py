@@ -227,8 +227,15 @@ def export(store: TaskStore, patterns: Sequence[str], file: Path, *, force: bool
         AlreadyExists: if a file is there and ``force`` is not set; nothing is written then.
         CorruptFile: if a task is damaged.
         NotFound: if a pattern matches nothing.
+        UsageFault: if a task has no examples.
     """
     tasks = store.select(patterns)
+    bare = [task.name for task in tasks if not task.has_examples]
+    if bare:
+        raise UsageFault(
+            f"{', '.join(bare)}: known by description alone, with no examples for a task file",
+            hint="name the tasks to export, without these",
+        )
     folder = file.with_name(f"{file.stem}-examples")
     targets = {task.name: folder / f"{task.name}.jsonl" for task in tasks}
     there = [path for path in (file, *targets.values()) if path.exists()]

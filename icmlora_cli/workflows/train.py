@@ -156,10 +156,12 @@ def _check_idle(tasks: Sequence[Task], harvested: Sequence[Harvested], recipe: T
         raise UsageFault(
             "episodes.weight is 0, and no adapter is harvested: there is nothing to learn", hint="icmlora harvest"
         )
-    idle = [task.name for task in tasks if task.template.kind == "text" and task.name not in learned]
+    mute = [task for task in tasks if task.template.kind == "text" or not task.has_examples]
+    idle = [task.name for task in mute if task.name not in learned]
     if idle:
         raise UsageFault(
-            f"{', '.join(idle)}: plain text has no questions for episodes, and no adapter is harvested",
+            f"{', '.join(idle)}: plain text or a bare description has no questions for episodes, and no adapter is "
+            "harvested",
             hint=f"icmlora harvest --tasks {idle[0]}",
         )
 
@@ -186,7 +188,8 @@ def _about(
     curve: Sequence[StepLosses],
     builtin: Sequence[EpisodeTask],
 ) -> dict[str, object]:
-    licences = sorted({task.licence for task in tasks if task.licence})
+    named = [task.licence for task in tasks] + [item.record.about.get("licence") for item in harvested]
+    licences = sorted({str(licence) for licence in named if licence})
     every = max(1, -(-len(curve) // CURVE))
     points = [losses for index, losses in enumerate(curve) if index % every == 0 or index == len(curve) - 1]
     return {

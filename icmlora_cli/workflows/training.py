@@ -67,13 +67,17 @@ def find_harvested(tasks: Sequence[Task], base: Base, store: AdapterStore, recip
 def make_basis(harvested: Sequence[Harvested], loaded: LoadedBase, recipe: TrainRecipe) -> Basis:
     """Return the frame that the adapters were harvested in, extended for those that were not, or a learned basis.
 
+    An imported adapter is in nobody's frame: ``auto`` keeps the frame of the harvested ones where the recipe's
+    ``directions`` make room for it beside them, and else learns a basis for all.
+
     Raises:
         UsageFault: if there are neither adapters nor episodes' modules to make one for.
     """
     everything = [adapter for item in harvested for adapter in item.adapters]
-    specs = {_frame_of(item.record) for item in harvested}
+    specs = {_frame_of(item.record) for item in harvested if item.record.imported is None}
     own = next(iter(specs)) if len(specs) == 1 else None
-    if recipe.basis == "learned" or (recipe.basis == "auto" and everything and own is None):
+    homeless = not recipe.directions and any(item.record.imported for item in harvested)
+    if recipe.basis == "learned" or (recipe.basis == "auto" and everything and (own is None or homeless)):
         if not everything:
             raise UsageFault("basis: learned needs harvested adapters", hint="icmlora harvest, or basis: frame")
         return Basis(fit_codec(everything, energy=recipe.energy, max_width=recipe.max_width), None)
@@ -123,7 +127,7 @@ class Training:
         if recipe.episodes is not None:
             known = {task.name for task in (*self.tasks, *TaskStore(self.home).select(None))}
             train, held = builtin_pool(recipe.episodes, recipe.seed, known)
-            queried = [task for task in self.tasks if task.template.kind != "text"]
+            queried = [task for task in self.tasks if task.template.kind != "text" and task.has_examples]
             read = read_tasks(queried, [*train, *held], self.reader, recipe, on_progress=self.on_progress)
             count = len(read) - len(held)
             self.pool, self.held = read[:count], read[count:]
@@ -138,7 +142,8 @@ class Training:
                 continue
             self.texts.append([self.reader.read_text(text) for text in item.task.descriptions])
             examples, kind = item.task.examples("train"), item.task.template.kind
-            self.shown.append(self.reader.reading_draws(examples, seed=recipe.seed, kind=kind))
+            draws = self.reader.reading_draws(examples, seed=recipe.seed, kind=kind) if examples else []
+            self.shown.append(draws)
             self.on_progress(Progress("vectors", "of tasks", index + 1, len(self.harvested)))
 
     def _space(self) -> ConditionSpace:

@@ -78,7 +78,7 @@ def test_adapters(trained: "Registry") -> None:
     assert len(shown["adapters"][0]["checkpoints"]) == 2
     assert "--yes" in trained.call("adapter", "remove", "always_cat", code=2).stderr
     removed = trained.json("adapter", "remove", "always_cat", "--yes")
-    assert set(removed) == {"schema", "task", "freed"} and removed["freed"] > 0
+    assert set(removed) == {"schema", "task", "key", "freed"} and removed["freed"] > 0
     assert [item["task"] for item in trained.json("adapter", "list")["adapters"]] == NAMES[1:]
     assert "icmlora harvest" in trained.call("adapter", "show", "always_cat", code=1).stderr
     again = trained.json("harvest", "--base", trained.base, "--recipe", "harvest.yaml")

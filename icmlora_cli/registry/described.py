@@ -1,0 +1,64 @@
+"""Tasks that are known by their description alone: an imported adapter is all that is known of what they do."""
+
+import hashlib
+import re
+from pathlib import Path
+
+from icmlora_cli.errors import UsageFault
+from icmlora_cli.registry import files
+from icmlora_cli.registry.splits import DEFAULT_FRACTIONS, PARTS
+from icmlora_cli.registry.task_record import QA, Task
+from icmlora_cli.registry.tasks import Draft
+
+LONGEST = 2000  # characters, as in a task file
+NAME_LENGTH = 48
+
+
+def name_of(description: str) -> str:
+    """Return a task name made of a description's words: ``Say it in French.`` is ``say_it_in_french``.
+
+    Raises:
+        UsageFault: if the description has no letter or digit that a name can hold.
+    """
+    name = re.sub(r"[^a-z0-9]+", "_", description.lower()).strip("_")
+    if len(name) > NAME_LENGTH:
+        name = name[: NAME_LENGTH + 1].rpartition("_")[0] or name[:NAME_LENGTH]
+    if not name:
+        raise UsageFault(f"no name can be made of {description[:60]!r}", hint="name the task too: --task NAME")
+    return name
+
+
+def described(name: str, description: str, *, licence: str | None, source: str | None) -> Draft:
+    """Return a task without examples.
+
+    Args:
+        name: of the task, already checked.
+        description: the task in words.
+        licence: of the adapter that it comes with, if known.
+        source: where that came from.
+
+    Raises:
+        UsageFault: if the description is empty or too long.
+    """
+    text = " ".join(description.split())
+    if not text or len(text) > LONGEST:
+        raise UsageFault(
+            f"a description has 1 to {LONGEST} characters, and this one {len(text):,}",
+            hint='--describe "what the adapter does"',
+        )
+    task = Task(
+        name=name,
+        descriptions=(text,),
+        template=QA,
+        metric="exact_match",
+        split="train",
+        licence=licence,
+        source=source,
+        family=None,
+        data_hash=files.sha256_json([[], vars(QA)]),
+        counts=dict.fromkeys(PARTS, 0),
+        folder=Path(),
+        splits=dict(DEFAULT_FRACTIONS),
+        examples_sha256=hashlib.sha256(b"").hexdigest(),
+    )
+    return Draft(task, "")

@@ -1,0 +1,167 @@
+"""From a foreign folder to numbers: one weights file, checked before it is loaded, and again once it is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from icmlora_cli.errors import CorruptFile, NotFound, UnsupportedAdapter
+from icmlora_cli.registry import files
+from icmlora_cli.weights.foreign.check import BaseShapes, check_shapes
+from icmlora_cli.weights.foreign.config import CONFIG, Settings
+from icmlora_cli.weights.foreign.headers import AGAIN, PICKLE_ADVICE, SAVE_AGAIN, Entry, read_header, sniff
+from icmlora_cli.weights.foreign.keys import Parts, sorted_out
+
+WEIGHTS = "adapter_model.safetensors"
+PICKLE = "adapter_model.bin"
+DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A foreign adapter in memory.
+
+    Args:
+        settings: its configuration.
+        parts: what its tensors are.
+        tensors: by their names in the file.
+        file: they came from.
+        sha256: of that file.
+    """
+
+    settings: Settings
+    parts: Parts
+    tensors: Mapping[str, torch.Tensor]
+    file: Path
+    sha256: str
+
+
+def weights_file(folder: Path, *, allow_pickle: bool = False) -> Path:
+    """Return the file with an adapter's weights.
+
+    Raises:
+        NotFound: if there is none.
+        UnsupportedAdapter: if there is only a pickle and it is not allowed, or only other formats.
+    """
+    if (folder / WEIGHTS).is_file():
+        return folder / WEIGHTS
+    if (folder / PICKLE).is_file():
+        if allow_pickle:
+            return folder / PICKLE
+        raise UnsupportedAdapter(
+            f"the weights are in {PICKLE}, a Python pickle, which can run code when it is read",
+            where=str(folder / PICKLE),
+            hint=PICKLE_ADVICE,
+        )
+    check_other_formats(folder)
+    raise NotFound(
+        f"there is no {WEIGHTS}", where=str(folder), hint="give the folder that PEFT's save_pretrained wrote"
+    )
+
+
+def check_other_formats(folder: Path) -> None:
+    """Say which other format a folder's weights are in, if it is one that is known.
+
+    Raises:
+        UnsupportedAdapter: naming the format and the tool that converts it.
+        CorruptFile: if a weights file is damaged.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.suffix in {".gguf", ".safetensors"}:
+            header = {} if path.suffix == ".gguf" else read_header(path)
+            sniff(path)
+            if header:
+                sorted_out(header, str(path))
+
+
+def read_foreign(folder: Path, settings: Settings, base: BaseShapes, *, allow_pickle: bool = False) -> Foreign:
+    """Read a foreign LoRA's weights.
+
+    Args:
+        folder: a PEFT folder.
+        settings: its configuration, as ``read_settings`` gave it.
+        base: the modules of the base that it is for.
+        allow_pickle: read ``adapter_model.bin`` too, with ``weights_only=True``.
+
+    Raises:
+        CorruptFile: if the file is damaged, not all finite, or half of something is missing.
+        NotFound: if there are no weights.
+        UnsupportedAdapter: if they are a pickle, or of another format or kind.
+        WrongBase: if they are for another base.
+    """
+    path = weights_file(folder, allow_pickle=allow_pickle)
+    if path.name == PICKLE:
+        tensors = _unpickled(path)
+        entries = {name: Entry(DTYPES[item.dtype], tuple(item.shape)) for name, item in tensors.items()}
+    else:
+        tensors, entries = {}, read_header(path)
+    parts = sorted_out(entries, str(path))
+    check_shapes(parts, entries, settings, base, str(path))
+    _check_whole(parts, settings, folder)
+    if not tensors:
+        try:
+            tensors = load_file(path)
+        except (SafetensorError, ValueError) as error:
+            raise CorruptFile(f"{path.name} cannot be read: {error}", where=str(path), hint=AGAIN) from error
+    for name, item in tensors.items():
+        if not torch.isfinite(item).all():
+            raise CorruptFile(
+                f"{name} holds NaN or infinity",
+                where=str(path),
+                hint="its training diverged, or fp16 overflowed: take an earlier checkpoint, or save it in fp32",
+            )
+    return Foreign(settings, parts, tensors, path, files.sha256_file(path))
+
+
+def _unpickled(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        value = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # a hostile pickle can make the reader fail in any way
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CorruptFile(
+            f"{path.name} holds more than tensors, or is damaged: {reason[:200]}",
+            where=str(path),
+            hint="nothing of it was run; do not load it with another program unless you trust its maker",
+        ) from error
+    if not isinstance(value, dict) or not all(
+        isinstance(name, str) and isinstance(item, torch.Tensor) for name, item in value.items()
+    ):
+        raise CorruptFile(f"{path.name} is not a dictionary of tensors", where=str(path), hint=SAVE_AGAIN)
+    for name, item in value.items():
+        # a tensor with strides of its own can claim any size without a byte behind it
+        if item.dtype not in DTYPES or item.layout != torch.strided or not item.is_contiguous():
+            raise UnsupportedAdapter(
+                f"{name[:200]} is of dtype {item.dtype} or not stored whole; an adapter's are plain matrices of floats",
+                where=str(path),
+                hint=SAVE_AGAIN,
+            )
+    return {name: item.detach().clone() for name, item in value.items()}  # some share their storage
+
+
+def _check_whole(parts: Parts, settings: Settings, folder: Path) -> None:
+    """Check that the weights hold all that the configuration says is there."""
+    for ending in settings.modules_to_save:
+        if not any(ending in parameter for parameter in parts.whole):
+            raise CorruptFile(
+                f"modules_to_save names {ending[:100]}, and the weights do not hold it",
+                where=str(folder / CONFIG),
+                hint="the adapter was not saved whole: save it again with PEFT's save_pretrained",
+            )
+    if settings.use_dora:
+        lacking = next((module for module in parts.of("A") if module not in parts.of("magnitude")), None)
+        if lacking is not None:
+            raise CorruptFile(
+                f"use_dora is set, and {lacking} has no lora_magnitude_vector",
+                where=str(folder / CONFIG),
+                hint=AGAIN,
+            )
+    elif parts.of("magnitude"):
+        name = next(iter(parts.of("magnitude").values()))
+        raise CorruptFile(
+            f"{name} is there, and {CONFIG} does not say use_dora", where=str(folder / CONFIG), hint=AGAIN
+        )

@@ -1,0 +1,42 @@
+"""PEFT's patterns over module names: its own rule, and nothing that takes for ever."""
+
+import pytest
+from peft.utils.other import get_pattern_key
+
+from icmlora_cli.errors import CorruptFile
+from icmlora_cli.weights.patterns import Patterns, exactly
+
+MODULES = (
+    "model.layers.0.self_attn.q_proj",
+    "model.layers.10.self_attn.q_proj",
+    "model.layers.1.mlp.up_proj",
+    "lm_head",
+)
+PATTERNS: tuple[dict[str, float], ...] = (
+    {},
+    {"q_proj": 3},
+    {"up_proj": 4, "mlp.up_proj": 5},
+    {"layers.0.self_attn.q_proj": 6, r"layers\.1.*": 7},
+    {r"^model.layers.1.*": 8, "q_proj": 9},
+    {r"model\.layers\.\d+\.self_attn\.(q|k)_proj": 2, "proj": 1},
+)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_the_rule_is_pefts(pattern: dict[str, float]) -> None:
+    own = Patterns.of(pattern, "alpha_pattern", "here")
+    for module in MODULES:
+        assert own.value(module, 16) == pattern.get(get_pattern_key(pattern, module), 16)
+
+
+def test_an_exact_expression_matches_one_module() -> None:
+    own = Patterns.of({exactly(MODULES[0]): 2}, "alpha_pattern", "here")
+    assert [own.value(module, 1) for module in (*MODULES, f"x.{MODULES[0]}")] == [2, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "value", [[1], {"q": "x"}, {"q": True}, {"q": float("inf")}, {"(a*)*": 1}, {"*": 1}, {"a" * 400: 1}]
+)
+def test_what_is_no_pattern_is_refused(value: object) -> None:
+    with pytest.raises(CorruptFile, match="alpha_pattern"):
+        Patterns.of(value, "alpha_pattern", "here")
