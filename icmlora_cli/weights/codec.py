@@ -168,6 +168,11 @@ def fit_codec(adapters: Sequence[Adapter], *, energy: float = 0.999, max_width: 
 
 def relative_error(codec: Codec, adapter: Adapter) -> float:
     """Return ||delta-W - decode(encode)|| / ||delta-W|| over all modules (0 exact, 1 nothing kept)."""
-    kept = codec.encode(adapter).double().square().sum()
-    total = sum(float(adapter.delta(name).double().square().sum()) for name in adapter.factors)
-    return max(0.0, 1.0 - float(kept) / total) ** 0.5 if total else 0.0
+    tokens, missed, total = codec.encode(adapter).double(), 0.0, 0.0
+    for index, module in enumerate(codec.layout.modules):
+        if module.name in adapter.factors:
+            left, right, delta = codec.left[index], codec.right[index], adapter.delta(module.name).double()
+            kept = left.double() @ tokens[index, : left.shape[1], : right.shape[0]] @ right.double()
+            missed += float((delta - kept).square().sum())  # not total - kept, whose rounding a root would enlarge
+            total += float(delta.square().sum())
+    return float((missed / total) ** 0.5) if total else 0.0
