@@ -14,6 +14,7 @@ from icmlora_cli.registry.task_record import Task
 
 SCHEMA = "icmlora.adapter/1"
 MANIFEST = "manifest.json"
+STATE = "state.safetensors"  # of a training that is not finished
 
 
 @dataclass(frozen=True)

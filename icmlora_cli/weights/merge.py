@@ -9,19 +9,15 @@ from icmlora_cli.errors import CorruptFile
 from icmlora_cli.weights.adapter import Adapter
 
 
-def _module(model: torch.nn.Module, name: str) -> torch.nn.Module:
+def _found(model: torch.nn.Module, name: str) -> tuple[torch.nn.Parameter, bool]:
+    """Return a module's weight, and whether it is kept as [in, out], as GPT-2's are but for its output layer."""
     try:
         module = model.get_submodule(name)
-        assert isinstance(module.weight, torch.nn.Parameter)
+        weight = module.weight
     except AttributeError as error:
         raise CorruptFile(f"the base model has no module {name}: the adapter is of another base") from error
-    return module
-
-
-def _weight(model: torch.nn.Module, name: str) -> torch.nn.Parameter:
-    weight = _module(model, name).weight
     assert isinstance(weight, torch.nn.Parameter)
-    return weight
+    return weight, type(module).__name__ == "Conv1D"
 
 
 def merge(model: torch.nn.Module, adapter: Adapter) -> None:
@@ -32,9 +28,7 @@ def merge(model: torch.nn.Module, adapter: Adapter) -> None:
     """
     patches: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
     for name in adapter.factors:
-        weight, delta = _weight(model, name), adapter.delta(name)
-        # GPT-2 keeps its blocks' weights as [in, out] and its output layer as [out, in]
-        turned = type(_module(model, name)).__name__ == "Conv1D"
+        (weight, turned), delta = _found(model, name), adapter.delta(name)
         oriented = delta.T if turned else delta
         if weight.shape != oriented.shape:
             raise CorruptFile(f"{name} is {tuple(weight.shape)} in the base and {tuple(oriented.shape)} in the adapter")
@@ -58,7 +52,7 @@ def merged(model: torch.nn.Module, adapter: Adapter | None) -> Iterator[None]:
     if adapter is None:
         yield
         return
-    saved = [(weight, weight.detach().clone()) for weight in (_weight(model, name) for name in adapter.factors)]
+    saved = [(weight, weight.detach().clone()) for weight, _ in (_found(model, name) for name in adapter.factors)]
     try:
         merge(model, adapter)
         yield

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from icmlora_cli.baselines.harvested import read_last
 from icmlora_cli.errors import NotFound, UsageFault
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
 from icmlora_cli.weights.adapter import CONFIG, Adapter, read_adapter
@@ -90,15 +91,6 @@ class Difference:
     comparison: Comparison
 
 
-def last_adapter(store: AdapterStore, record: AdapterRecord) -> Adapter:
-    """Read the last checkpoint of a record.
-
-    Raises:
-        CorruptFile: if it is not what its manifest says.
-    """
-    return read_adapter(store.checked(record, record.checkpoints[-1]))
-
-
 def facts(store: AdapterStore, record: AdapterRecord, *, nearest: int = 3) -> AdapterFacts:
     """Return what can be said of the last checkpoint of an adapter.
 
@@ -110,7 +102,7 @@ def facts(store: AdapterStore, record: AdapterRecord, *, nearest: int = 3) -> Ad
     Raises:
         CorruptFile: if it, or one that it is compared with, is not what its manifest says.
     """
-    adapter = last_adapter(store, record)
+    adapter = read_last(store, record)
     by_layer: dict[int | None, list[str]] = {}
     for module in adapter.factors:
         by_layer.setdefault(layer_of(module), []).append(module)
@@ -147,7 +139,7 @@ def _nearest(store: AdapterStore, record: AdapterRecord, adapter: Adapter, count
     for other in store.all(record.base):
         if other.weight_hash != record.weight_hash or other.folder == record.folder:
             continue
-        there = last_adapter(store, other)
+        there = read_last(store, other)
         both = sum(inner(adapter, there, module) for module in adapter.factors)
         size = own * norm(there)
         found.append(Neighbour(other.task, other.key, both / size if size else 0.0))
@@ -193,7 +185,7 @@ def _side(store: AdapterStore, name: str) -> Side:
                 f"{name} has adapters of {len(bases)} bases: {', '.join(bases)}",
                 hint="name one by its key: icmlora adapter list --json",
             )
-        return Side(name, last_adapter(store, max(records, key=lambda item: item.created)))
+        return Side(name, read_last(store, max(records, key=lambda item: item.created)))
     folder = Path(name).expanduser()
     if (folder / CONFIG).is_file():
         return Side(name, read_adapter(folder))

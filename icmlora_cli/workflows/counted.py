@@ -30,8 +30,7 @@ class Counted:
     on_progress: OnProgress
 
     def __post_init__(self) -> None:
-        keys = [(task.name, harvest.harvest_key(self.base, task, self.recipe)) for task in self.tasks]
-        self._done = {name for name, key in keys if self.store.find(self.base.slug, name, key) is not None}
+        self._done = set(harvest.records_of(self.tasks, self.base, self.recipe, self.store))
 
     def __call__(self, progress: Progress) -> None:
         """Pass it on, unless it is of a worker that waits for others."""

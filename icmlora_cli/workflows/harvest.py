@@ -18,7 +18,7 @@ from icmlora_cli.lm.prompts import encode_task
 from icmlora_cli.lm.scoring import score
 from icmlora_cli.lm.trainers import AdapterTrainer, make_trainer
 from icmlora_cli.registry import files, provenance
-from icmlora_cli.registry.adapters import MANIFEST, AdapterRecord, AdapterStore, Checkpoint
+from icmlora_cli.registry.adapters import MANIFEST, STATE, AdapterRecord, AdapterStore, Checkpoint
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.leases import Lease
@@ -26,7 +26,6 @@ from icmlora_cli.registry.tasks import Task
 from icmlora_cli.weights.adapter import Adapter, write_adapter
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
-STATE = "state.safetensors"
 VERSION = 1  # of the training procedure; part of every key
 POLL = 0.5  # seconds between looks at what is at work elsewhere
 
@@ -56,6 +55,18 @@ def harvest_key(base: Base, task: Task, recipe: HarvestRecipe) -> str:
     return files.sha256_json([VERSION, base.weight_hash, task.data_hash, values])[:12]
 
 
+def records_of(
+    tasks: Sequence[Task], base: Base, recipe: HarvestRecipe, store: AdapterStore
+) -> dict[str, AdapterRecord]:
+    """Return the finished adapters of this very harvest, by task, in the tasks' order.
+
+    Raises:
+        CorruptFile: if a manifest is broken.
+    """
+    found = {task.name: store.find(base.slug, task.name, harvest_key(base, task, recipe)) for task in tasks}
+    return {name: record for name, record in found.items() if record is not None}
+
+
 def run(
     tasks: Sequence[Task],
     base: Base,
@@ -81,15 +92,14 @@ def run(
     """
     started = time.monotonic()
     store = AdapterStore(home)
-    keys = [harvest_key(base, task, recipe) for task in tasks]
-    missing = [task for task, key in zip(tasks, keys, strict=True) if store.find(base.slug, task.name, key) is None]
+    done = records_of(tasks, base, recipe, store)
+    missing = [task for task in tasks if task.name not in done]
     trained: tuple[str, ...] = ()
     if missing:
         with _Worker(base, recipe, store, device, len(tasks), on_progress) as worker:
             trained = worker.run(missing)
-    records = [store.find(base.slug, task.name, key) for task, key in zip(tasks, keys, strict=True)]
-    finished = tuple(record for record in records if record is not None)
-    return HarvestResult(finished, trained, time.monotonic() - started)
+        done = records_of(tasks, base, recipe, store)
+    return HarvestResult(tuple(done.values()), trained, time.monotonic() - started)
 
 
 class LostLease(Exception):
@@ -152,7 +162,7 @@ class _Worker:
         return self.store.folder(self.base.slug, task.name, harvest_key(self.base, task, self.recipe))
 
     def _finished(self, task: Task) -> bool:
-        return self.store.find(self.base.slug, task.name, harvest_key(self.base, task, self.recipe)) is not None
+        return bool(records_of([task], self.base, self.recipe, self.store))
 
     def _wait(self, waiting: Mapping[str, object]) -> None:
         done = self.total - len(waiting)

@@ -7,12 +7,10 @@ from typing import Literal
 
 from safetensors import SafetensorError, safe_open
 
-from icmlora_cli.registry.adapters import MANIFEST
+from icmlora_cli.registry.adapters import MANIFEST, STATE
 from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.leases import Worker, worker
 from icmlora_cli.registry.tasks import Task
-
-STATE = "state.safetensors"
 
 State = Literal["done", "at work", "interrupted", "not begun"]
 

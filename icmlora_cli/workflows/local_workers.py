@@ -86,7 +86,8 @@ def run(
         on_progress: told of each step of each process.
 
     Raises:
-        IcmloraError: what stopped a worker, once the others have done all that they could; or if one died.
+        IcmloraError: what stopped a worker, once the others have done all that they could. What a dead one left is
+            trained here.
     """
     started = time.monotonic()
     context = multiprocessing.get_context("spawn")

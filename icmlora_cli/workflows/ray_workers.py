@@ -55,8 +55,8 @@ def run(
     ray = _ray(address)
     store = AdapterStore(home)
     counted = Counted(tasks, base, recipe, store, on_progress)
-    keys = {task.name: harvest.harvest_key(base, task, recipe) for task in tasks}
-    missing = [task for task in tasks if store.find(base.slug, task.name, keys[task.name]) is None]
+    there = harvest.records_of(tasks, base, recipe, store)
+    missing = [task for task in tasks if task.name not in there]
     said = _queue(ray)
     remote = ray.remote(_train).options(
         num_cpus=cpus_per_task, num_gpus=gpus_per_task, max_retries=RETRIES, name="icmlora harvest"
@@ -84,9 +84,8 @@ def run(
         said.shutdown(force=True)
     if errors:
         raise errors[0]
-    records = [store.find(base.slug, task.name, keys[task.name]) for task in tasks]
-    finished = tuple(record for record in records if record is not None)
-    return harvest.HarvestResult(finished, tuple(trained), time.monotonic() - started)
+    there = harvest.records_of(tasks, base, recipe, store)
+    return harvest.HarvestResult(tuple(there.values()), tuple(trained), time.monotonic() - started)
 
 
 def _train(
