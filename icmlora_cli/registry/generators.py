@@ -9,6 +9,17 @@ from icmlora_cli.registry.bases import slug
 from icmlora_cli.registry.home import NAME, Home, checked_name
 
 CONFIG = "generator.json"
+WEIGHTS = "generator.safetensors"
+CARD = "README.md"
+SCHEMA = "icmlora.generator/1"
+STATE = ".training.safetensors"  # NAME.training.safetensors, of a training that is under way
+KEYS = frozenset(
+    {
+        *("schema", "network", "layout", "base_model", "rank", "frame", "sha256", "key", "base", "tasks"),
+        *("builtin_tasks", "adapters", "licences", "recipe", "figures", "curve", "versions", "command", "created"),
+        "card_sha256",
+    }
+)
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,13 @@ from icmlora_cli.lm.prompts import encode_task
 from icmlora_cli.lm.scoring import score
 from icmlora_cli.lm.trainers import AdapterTrainer, make_trainer
 from icmlora_cli.registry import files, provenance
-from icmlora_cli.registry.adapters import MANIFEST, AdapterRecord, AdapterStore, Checkpoint
+from icmlora_cli.registry.adapters import CONFIG, MANIFEST, STATE, WEIGHTS, AdapterRecord, AdapterStore, Checkpoint
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.weights.adapter import Adapter, write_adapter
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
-STATE = "state.safetensors"
 VERSION = 1  # of the training procedure; part of every key
 
 
@@ -179,8 +178,9 @@ class _TaskHarvest:
             Checkpoint(
                 step=int(path.name.removeprefix("checkpoint-")),
                 folder=path.name,
-                sha256=files.sha256_file(path / "adapter_model.safetensors"),
+                sha256=files.sha256_file(path / WEIGHTS),
                 bytes=files.folder_bytes(path),
+                config_sha256=files.sha256_file(path / CONFIG),
             )
             for path in sorted(folder.glob("checkpoint-*"))
         )
