@@ -13,6 +13,7 @@ from icmlora_cli.generator.interface import Network, NetworkConfig
 from icmlora_cli.generator.networks import build
 from icmlora_cli.generator.packing import Storage, packed, unpacked
 from icmlora_cli.registry import files, seals
+from icmlora_cli.registry.faults import REPAIR
 from icmlora_cli.registry.generators import CONFIG, SCHEMA, WEIGHTS
 from icmlora_cli.weights.adapter import Adapter, read_safetensors
 from icmlora_cli.weights.codec import Codec
@@ -138,7 +139,7 @@ def load_generator(folder: Path) -> Generator:
     tensors = read_safetensors(folder / WEIGHTS)
     if files.sha256_file(folder / WEIGHTS) != config.get("sha256"):
         raise CorruptFile(
-            f"{WEIGHTS} is not the file that {CONFIG} describes", where=str(folder), hint="train again: icmlora train"
+            f"{WEIGHTS} is not the file that {CONFIG} describes", where=str(folder), hint=f"{REPAIR} && icmlora train"
         )
     network, layout, rank = config.get("network"), config.get("layout"), config.get("rank")
     if not isinstance(network, dict) or not isinstance(layout, dict) or not isinstance(rank, int):

@@ -8,6 +8,7 @@ from pathlib import Path
 from icmlora_cli.errors import CorruptFile, NotFound
 from icmlora_cli.registry import files, seals, temporary
 from icmlora_cli.registry.bases import Base
+from icmlora_cli.registry.faults import REPAIR
 from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.task_record import Task
 
@@ -127,7 +128,7 @@ def read_record(path: Path) -> AdapterRecord:
         raise CorruptFile(
             f"the adapter's manifest is broken: {error}",
             where=str(path),
-            hint="delete the folder and harvest again: icmlora harvest",
+            hint=REPAIR,
         ) from error
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from icmlora_cli.errors import AlreadyExists, CorruptFile, IcmloraError, NotFound, SpecFault
-from icmlora_cli.registry import files, seals
+from icmlora_cli.registry import files, seals, temporary
 from icmlora_cli.registry.examples import Example
+from icmlora_cli.registry.faults import REPAIR
 from icmlora_cli.registry.home import NAME, Home
 from icmlora_cli.registry.provenance import command_line, now, versions
 from icmlora_cli.registry.splits import PARTS, part_of
@@ -254,7 +255,9 @@ class TaskStore:
 
         close = get_close_matches(name, self.names(), n=3)
         hint = f"did you mean {' or '.join(close)}? all of them: icmlora task list" if close else "icmlora task list"
-        if name in builtin_names():
+        if temporary.set_aside(self.home.tasks / name):
+            hint = REPAIR
+        elif name in builtin_names():
             hint = f"icmlora task add builtin:{name}"
         elif not self.names():
             hint = "there is no task yet; add some: icmlora task add 'builtin:*'"

@@ -56,6 +56,14 @@ def parse(name: str) -> Temporary | None:
     return Temporary("new", name.removeprefix(PREFIX)) if name.startswith(PREFIX) else None
 
 
+def set_aside(path: Path) -> bool:
+    """Tell whether ``path`` is missing because a replacement of it was killed between two renames."""
+    if os.path.lexists(path) or not path.parent.is_dir():
+        return False
+    names = (parse(item.name) for item in path.parent.iterdir())
+    return any(said is not None and (said.role, said.name) == ("old", path.name) for said in names)
+
+
 def within(path: Path, root: Path) -> bool:
     """Tell whether a path is temporary, or lies in a temporary folder below ``root``."""
     return any(part.startswith(PREFIX) for part in path.relative_to(root).parts)
