@@ -15,7 +15,7 @@ from icmlora_cli.errors import AlreadyExists, IcmloraError, NotFound
 from icmlora_cli.registry import adapters, checks, files, quarantine, temporary
 from icmlora_cli.registry.archive import Thing, broken
 from icmlora_cli.registry.archive_reader import unpack
-from icmlora_cli.registry.bases import BaseStore
+from icmlora_cli.registry.bases import ALIASES, BaseStore
 from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.tasks import TaskStore
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
@@ -160,12 +160,17 @@ def _bases(home: Home, staging: Path, things: Sequence[Thing]) -> dict[str, bool
         folder = staging / thing.folder
         if thing.kind == "adapter":
             record = adapters.read_record(folder / adapters.MANIFEST)
-            found[str(record.about.get("model_id") or record.base)] = record.weight_hash in hashes
+            found[_called(record.about.get("model_id") or record.base)] = record.weight_hash in hashes
         elif thing.kind == "generator":
             base = files.read_json(folder / "generator.json").get("base")
             if isinstance(base, dict):
-                found[str(base.get("name"))] = base.get("weight_hash") in hashes
+                found[_called(base.get("name"))] = base.get("weight_hash") in hashes
     return found
+
+
+def _called(name: object) -> str:
+    """Return the one name of a base, which adapters name by its hub id and generators by its alias."""
+    return next((alias for alias, entry in ALIASES.items() if entry.model_id == name), str(name))
 
 
 @contextmanager
