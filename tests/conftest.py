@@ -4,8 +4,12 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.small_registry import SmallRegistry
 
 # huggingface_hub reads these once, at import: they must be set before any test imports it
 _HF_HOME = tempfile.mkdtemp(prefix="icmlora-hf-")
@@ -134,3 +138,11 @@ def llama_base(tiny_bases: dict[str, Path], home: Home) -> Base:
     from icmlora_cli.workflows.base import pull
 
     return pull(str(tiny_bases["llama"]), home, offline=True)
+
+
+@pytest.fixture
+def small(home: Home) -> "SmallRegistry":
+    """An empty registry, and what puts real files into it without torch."""
+    from tests.small_registry import SmallRegistry
+
+    return SmallRegistry(home)

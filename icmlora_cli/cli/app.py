@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from icmlora_cli.cli import adapter, base, demo, doctor, evaluate, gen, harvest, recipe, report, storage, task, train
+from icmlora_cli.cli import (
+    adapter,
+    base,
+    demo,
+    doctor,
+    evaluate,
+    gen,
+    harvest,
+    recipe,
+    registry,
+    report,
+    storage,
+    task,
+    train,
+)
 
 app = typer.Typer(
     name="icmlora",
@@ -42,6 +56,7 @@ def _root(
 app.add_typer(task.app, name="task")
 app.add_typer(base.app, name="base")
 app.add_typer(adapter.app, name="adapter")
+app.add_typer(registry.app, name="registry")
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(report.app, name="report")
 app.add_typer(harvest.app, name="harvest")

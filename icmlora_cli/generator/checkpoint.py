@@ -12,15 +12,13 @@ from icmlora_cli.generator.conditions import ConditionSpace
 from icmlora_cli.generator.interface import Network, NetworkConfig
 from icmlora_cli.generator.networks import build
 from icmlora_cli.generator.packing import Storage, packed, unpacked
-from icmlora_cli.registry import files
+from icmlora_cli.registry import files, seals
+from icmlora_cli.registry.faults import REPAIR
+from icmlora_cli.registry.generators import CONFIG, SCHEMA, WEIGHTS
 from icmlora_cli.weights.adapter import Adapter, read_safetensors
 from icmlora_cli.weights.codec import Codec
 from icmlora_cli.weights.frame import FrameSpec, learned_directions, seeded_frame, with_directions
 from icmlora_cli.weights.layout import Layout
-
-WEIGHTS = "generator.safetensors"
-CONFIG = "generator.json"
-SCHEMA = "icmlora.generator/1"
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ def save_generator(folder: Path, generator: Generator, storage: Storage = "fp32"
         "frame": None if generator.frame is None else generator.frame.as_dict(),
         "sha256": files.sha256_file(folder / WEIGHTS),
     }
-    files.write_json(folder / CONFIG, config | dict(generator.about))
+    seals.write_manifest(folder / CONFIG, config | dict(generator.about))
 
 
 def read_config(folder: Path) -> dict[str, object]:
@@ -141,7 +139,7 @@ def load_generator(folder: Path) -> Generator:
     tensors = read_safetensors(folder / WEIGHTS)
     if files.sha256_file(folder / WEIGHTS) != config.get("sha256"):
         raise CorruptFile(
-            f"{WEIGHTS} is not the file that {CONFIG} describes", where=str(folder), hint="train again: icmlora train"
+            f"{WEIGHTS} is not the file that {CONFIG} describes", where=str(folder), hint=f"{REPAIR} && icmlora train"
         )
     network, layout, rank = config.get("network"), config.get("layout"), config.get("rank")
     if not isinstance(network, dict) or not isinstance(layout, dict) or not isinstance(rank, int):

@@ -240,8 +240,8 @@ class VectorReader:
             try:
                 found = load_file(path)
                 return list(found["states"].split(found["lengths"].tolist()))
-            except (SafetensorError, KeyError):
-                path.unlink()
+            except (SafetensorError, KeyError, FileNotFoundError):  # damaged, or freed by gc this moment
+                path.unlink(missing_ok=True)
         out, done = [torch.empty(0)] * len(prompts), 0
         for indices in scoring_batches([len(item.ids) for item in prompts], batch_size=READ_AT_ONCE):
             for index, states in zip(indices, self._states([prompts[index].ids for index in indices]), strict=True):
@@ -324,8 +324,8 @@ class VectorReader:
         if path.is_file():
             try:
                 return load_file(path)["vector"]
-            except (SafetensorError, KeyError):
-                path.unlink()
+            except (SafetensorError, KeyError, FileNotFoundError):  # damaged, or freed by gc this moment
+                path.unlink(missing_ok=True)
         vector = self._compute(prompt, pooling)
         files.write_with(path, lambda temporary: save_file({"vector": vector}, temporary))
         return vector

@@ -1,20 +1,27 @@
 """Adapters on disk, harvested or imported: ``adapters/<base>/<task>/<key>/`` with checkpoints and, last, a manifest."""
 
+import re
 import shlex
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from icmlora_cli.errors import CorruptFile, NotFound
-from icmlora_cli.registry import files
+from icmlora_cli.registry import files, seals, temporary
 from icmlora_cli.registry.bases import Base
+from icmlora_cli.registry.faults import REPAIR
 from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.task_record import Task
 
 SCHEMA = "icmlora.adapter/1"
 MANIFEST = "manifest.json"
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
 STATE = "state.safetensors"  # of a training that is not finished
+FOLDER = re.compile(r"checkpoint-[0-9]{1,12}")
+KEYS = frozenset(
+    {"schema", "task", "key", "base", "weight_hash", "data_hash", "created", "checkpoints", "figures", "about"}
+)
 
 
 @dataclass(frozen=True)
@@ -26,12 +33,26 @@ class Checkpoint:
         folder: the PEFT folder's name within the adapter's.
         sha256: of its ``adapter_model.safetensors``.
         bytes: of all its files.
+        config_sha256: of its ``adapter_config.json``; None where an earlier version did not record it.
     """
 
     step: int
     folder: str
     sha256: str
     bytes: int
+    config_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what a damaged or hostile manifest may say: the folder becomes part of a path.
+
+        Raises:
+            ValueError: if a value cannot be.
+        """
+        texts = [self.folder, self.sha256, self.config_sha256 or ""]
+        if not all(isinstance(text, str) for text in texts) or not FOLDER.fullmatch(self.folder):
+            raise ValueError(f"checkpoint {str(self.folder)[:80]!r}")
+        if not all(type(number) is int and number >= 0 for number in (self.step, self.bytes)):
+            raise ValueError(f"step or bytes of {self.folder}")
 
 
 @dataclass(frozen=True)
@@ -94,14 +115,20 @@ class AdapterRecord:
         }
 
 
-def _again(record: AdapterRecord) -> str:
+def again(record: AdapterRecord) -> str:
     """Return the command that makes an adapter again."""
     if record.imported is None:
-        return f"icmlora harvest --tasks {record.task}"
+        return f"icmlora harvest --tasks {shlex.quote(record.task)}"
     return shlex.join(["icmlora", "adapter", "import", str(record.imported.get("from")), "--task", record.task])
 
 
-def _record(path: Path) -> AdapterRecord:
+def read_record(path: Path) -> AdapterRecord:
+    """Read an adapter's manifest.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        CorruptFile: if it is broken.
+    """
     value = files.read_json(path)
     try:
         if value["schema"] != SCHEMA:
@@ -115,7 +142,7 @@ def _record(path: Path) -> AdapterRecord:
         raise CorruptFile(
             f"the adapter's manifest is broken: {error}",
             where=str(path),
-            hint="delete the folder and harvest again: icmlora harvest",
+            hint=REPAIR,
         ) from error
 
 
@@ -140,11 +167,11 @@ class AdapterStore:
             CorruptFile: if its manifest is broken.
         """
         path = self.folder(base, task, key) / MANIFEST
-        return _record(path) if path.is_file() else None
+        return read_record(path) if path.is_file() else None
 
     def record(self, record: AdapterRecord) -> None:
         """Write the manifest, which makes the adapter finished."""
-        files.write_json(record.folder / MANIFEST, record.as_dict())
+        seals.write_manifest(record.folder / MANIFEST, record.as_dict())
 
     def all(self, base: str | None = None) -> tuple[AdapterRecord, ...]:
         """Return the finished adapters, by task and time.
@@ -156,8 +183,12 @@ class AdapterStore:
             CorruptFile: if a manifest is broken.
         """
         pattern = f"{base or '*'}/*/*/{MANIFEST}"
-        found = [_record(path) for path in self.home.adapters.glob(pattern)]
+        found = [read_record(path) for path in self._manifests(pattern)]
         return tuple(sorted(found, key=lambda item: (item.base, item.task, item.created)))
+
+    def _manifests(self, pattern: str) -> list[Path]:
+        root = self.home.adapters
+        return [path for path in root.glob(pattern) if not temporary.within(path, root)]
 
     def latest(self, base: Base, task: Task) -> AdapterRecord:
         """Return the newest adapter of the task as it is now, on the base as it is now.
@@ -184,7 +215,7 @@ class AdapterStore:
         Raises:
             CorruptFile: if a manifest is broken.
         """
-        found = [_record(path) for path in (self.home.adapters / base.slug / task.name).glob(f"*/{MANIFEST}")]
+        found = [read_record(path) for path in self._manifests(f"{base.slug}/{task.name}/*/{MANIFEST}")]
         same = [
             item
             for item in found
@@ -199,12 +230,12 @@ class AdapterStore:
             CorruptFile: if the weights are missing or changed.
         """
         folder = record.folder / checkpoint.folder
-        weights = folder / "adapter_model.safetensors"
+        weights = folder / WEIGHTS
         if not weights.is_file() or files.sha256_file(weights) != checkpoint.sha256:
             raise CorruptFile(
                 f"the adapter of task {record.task!r} is missing or not what its manifest says",
                 where=str(weights),
-                hint=f"icmlora adapter remove {record.task} --yes && {_again(record)}",
+                hint=f"icmlora adapter remove {record.task} --yes && {again(record)}",
             )
         return folder
 
@@ -221,10 +252,11 @@ class AdapterStore:
         """
         within = f"/{key}" if key else ""
         folders = [path for path in self.home.adapters.glob(f"{base or '*'}/{task}{within}") if path.is_dir()]
+        folders = [path for path in folders if not temporary.within(path, self.home.adapters)]
         if not folders:
             what = f"task {task!r} has no adapter{f' {key!r}' if key else 's'}"
             raise NotFound(what, where=str(self.home.adapters), hint="icmlora adapter list")
         freed = sum(files.folder_bytes(folder) for folder in folders)
         for folder in folders:
-            shutil.rmtree(folder)
+            files.delete_folder(folder)
         return freed

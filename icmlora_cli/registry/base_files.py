@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from icmlora_cli.errors import BaseUnavailable, CorruptFile
 from icmlora_cli.registry.bases import Base, BaseFile
@@ -120,20 +121,36 @@ def check_safetensors(path: Path) -> None:
     Raises:
         CorruptFile: if the file is cut short or its header is damaged.
     """
-    size = path.stat().st_size
-    with path.open("rb") as handle:
-        length = int.from_bytes(handle.read(8), "little")
-        try:
-            header = json.loads(handle.read(length if 0 < length <= size - 8 else 0))
-            ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-        except (ValueError, AttributeError, KeyError, TypeError, IndexError):
-            ends = [-1]
-    if size != 8 + length + max(ends, default=0):
+    size, length, header = _header(path)
+    try:
+        ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+        whole = bool(header) and size == 8 + length + max(ends, default=0)
+    except (KeyError, TypeError, IndexError):
+        whole = False
+    if not whole:
         raise CorruptFile(
             f"{path.name} is damaged or cut short ({size} bytes)",
             where=str(path),
             hint="copy or pull the base model again: icmlora base pull NAME",
         )
+
+
+def safetensors_metadata(path: Path) -> dict[str, str]:
+    """Return the texts in the header of a safetensors file; none where it is damaged."""
+    found = _header(path)[2].get("__metadata__")
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _header(path: Path) -> tuple[int, int, dict[str, Any]]:
+    """Return the bytes of a safetensors file, those of its header, and the header; empty where it is damaged."""
+    size = path.stat().st_size
+    with path.open("rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+        try:
+            header = json.loads(handle.read(length if 0 < length <= size - 8 else 0))
+        except (ValueError, RecursionError):
+            header = {}
+    return size, length, header if isinstance(header, dict) else {}
 
 
 def licence_of(path: Path) -> str | None:

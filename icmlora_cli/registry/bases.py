@@ -7,11 +7,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from icmlora_cli.errors import CorruptFile, NotFound
-from icmlora_cli.registry.files import folder_bytes, read_json, sha256_file, write_json
+from icmlora_cli.registry.files import folder_bytes, read_json, sha256_file
 from icmlora_cli.registry.home import Home
+from icmlora_cli.registry.seals import SEAL, write_manifest
 
 SCHEMA = "icmlora.base/1"
 MANIFEST = "base.json"
+KEYS = frozenset(
+    {
+        *("schema", "name", "model_id", "revision", "path", "weight_hash", "origin", "licence", "bytes"),
+        *("architecture", "files"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -161,7 +168,7 @@ class BaseStore:
             OutOfSpace: if the disk is full.
         """
         path = "." if self.owns_weights(base) else str(base.path)  # so that the cache can be moved
-        write_json(self.folder(base.name) / MANIFEST, asdict(base) | {"schema": SCHEMA, "path": path})
+        write_manifest(self.folder(base.name) / MANIFEST, asdict(base) | {"schema": SCHEMA, "path": path})
         return base
 
     def find(self, name: str) -> Base | None:
@@ -171,7 +178,7 @@ class BaseStore:
             CorruptFile: if the manifest cannot be read.
         """
         manifest = self.folder(name) / MANIFEST
-        return _read(manifest) if manifest.is_file() else None
+        return read_base(manifest) if manifest.is_file() else None
 
     def get(self, name: str) -> Base:
         """Return the recorded base.
@@ -202,7 +209,7 @@ class BaseStore:
         bad: list[Path] = []
         for manifest in sorted(self.home.bases.glob(f"[!.]*/{MANIFEST}")):
             try:
-                good.append(_read(manifest))
+                good.append(read_base(manifest))
             except CorruptFile:
                 bad.append(manifest)
         return good, bad
@@ -254,8 +261,15 @@ class BaseStore:
         return freed
 
 
-def _read(manifest: Path) -> Base:
+def read_base(manifest: Path) -> Base:
+    """Read the manifest of a base model.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        CorruptFile: if it is damaged.
+    """
     value = read_json(manifest)
+    value.pop(SEAL, None)
     try:
         if value.pop("schema") != SCHEMA:
             raise ValueError(f"its schema is not {SCHEMA}")

@@ -6,15 +6,15 @@ import json
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from icmlora_cli.errors import CorruptFile, OutOfSpace
+from icmlora_cli.registry import temporary as temporaries
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-TEMPORARY = ".tmp-"
+TEMPORARY = temporaries.PREFIX
 
 
 @contextmanager
@@ -45,7 +45,8 @@ def _code(error: Exception) -> int:
     return int(found[1]) if found else 0
 
 
-def _fsync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
     if os.name == "nt":  # folders cannot be opened there
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -69,7 +70,7 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
         OutOfSpace: if the disk is full; ``path`` is then what it was before.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
+    temporary = temporaries.beside(path)
     try:
         with disk_errors(path):
             write(temporary)
@@ -77,7 +78,7 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
             with temporary.open("rb+") as handle:
                 os.fsync(handle.fileno())
             os.replace(temporary, path)
-            _fsync_folder(path.parent)
+            sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -99,7 +100,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Mapping[str, object]) -> None:
     """Write a JSON object to ``path``, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Mapping[str, object]) -> bytes:
+    """Return what ``write_json`` writes."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def read_json(path: Path) -> dict[str, object]:
@@ -111,7 +117,7 @@ def read_json(path: Path) -> dict[str, object]:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorruptFile(f"{path.name} is not valid JSON: {error}", where=str(path)) from error
     if not isinstance(value, dict):
         raise CorruptFile(f"{path.name} does not hold a JSON object", where=str(path))
@@ -132,6 +138,29 @@ def sha256_json(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
+def sync_tree(folder: Path) -> None:
+    """Bring a folder and all that is in it to the disk."""
+    for path in (folder, *folder.rglob("*")):
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            with path.open("rb+") as handle:
+                os.fsync(handle.fileno())
+
+
+def delete_folder(folder: Path) -> None:
+    """Delete a folder so that it is never seen half deleted: it takes a temporary name first."""
+    gone = temporaries.beside(folder, "gone")
+    os.replace(folder, gone)
+    shutil.rmtree(gone)
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Return the folders in ``folder``, sorted, but hidden and temporary ones; none where it is not there."""
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in found if path.is_dir() and not path.name.startswith(".")]
+
+
 def folder_bytes(folder: Path) -> int:
     """Return the bytes of all files below ``folder`` (0 where there is none)."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
@@ -147,18 +176,22 @@ def new_folder(path: Path) -> Iterator[Path]:
         OutOfSpace: if the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
+    temporary = temporaries.beside(path)
     temporary.mkdir()
     try:
         with disk_errors(path):
             yield temporary
-            _fsync_folder(temporary)
+            sync_folder(temporary)
             retired = None
             if path.exists():
-                retired = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-old-{path.name}")
+                retired = temporaries.beside(path, "old")
                 os.replace(path, retired)
-            os.replace(temporary, path)
-            _fsync_folder(path.parent)
+            try:
+                os.replace(temporary, path)
+            finally:
+                if retired is not None and not path.exists():
+                    os.replace(retired, path)
+            sync_folder(path.parent)
             if retired is not None:
                 shutil.rmtree(retired)
     finally:

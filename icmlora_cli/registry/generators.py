@@ -4,11 +4,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icmlora_cli.errors import NotFound
-from icmlora_cli.registry import files
+from icmlora_cli.registry import files, temporary
 from icmlora_cli.registry.bases import slug
+from icmlora_cli.registry.faults import REPAIR
 from icmlora_cli.registry.home import NAME, Home, checked_name
 
 CONFIG = "generator.json"
+WEIGHTS = "generator.safetensors"
+CARD = "README.md"
+SCHEMA = "icmlora.generator/1"
+STATE = ".training.safetensors"  # NAME.training.safetensors, of a training that is under way
+KEYS = frozenset(
+    {
+        *("schema", "network", "layout", "base_model", "rank", "frame", "sha256", "key", "base", "tasks"),
+        *("builtin_tasks", "adapters", "licences", "recipe", "figures", "curve", "versions", "command", "created"),
+        "card_sha256",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -65,8 +77,7 @@ class GeneratorStore:
         if reference in self.names():
             return self.folder(reference)
         known = ", ".join(self.names())
-        raise NotFound(
-            f"there is no generator {reference!r}",
-            where=str(self.home.generators),
-            hint=f"--generator with one of: {known}" if known else "train one: icmlora harvest && icmlora train",
-        )
+        hint = f"--generator with one of: {known}" if known else "train one: icmlora harvest && icmlora train"
+        if NAME.fullmatch(reference) and temporary.set_aside(self.home.generators / reference):
+            hint = REPAIR
+        raise NotFound(f"there is no generator {reference!r}", where=str(self.home.generators), hint=hint)

@@ -5,6 +5,7 @@ once; on another, once there has been no heart-beat for ``DURATION`` seconds of 
 holder that was merely stopped for so long finds its lease lost, and must not record what it made.
 """
 
+import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,14 +75,28 @@ class Lease:
 
 
 def worker(folder: Path) -> Worker | None:
-    """Return who works in a folder; None where nobody does, or nobody has said so for ``DURATION`` seconds."""
+    """Return who works in a folder; None where nobody does, or nobody has said so for ``DURATION`` seconds.
+
+    Of a process of this very machine, the system knows whether it lives.
+    """
+    import psutil
+
     marker = folder / MARKER
     try:
         owner, touched = _lock(folder).owner, marker.stat().st_mtime
     except OSError:
         return None
     age = max(0.0, time.time() - touched)
-    return None if owner is None or age > DURATION else Worker(owner.hostname.split("?")[0], owner.pid, age)
+    if owner is None or age > DURATION:
+        return None
+    host = owner.hostname.split("?")[0]
+    dead = host == platform.node() and not psutil.pid_exists(owner.pid)
+    return None if dead else Worker(host, owner.pid, age)
+
+
+def is_marker(name: str) -> bool:
+    """Tell whether a file's name is that of a lease's marker, or of one that is being taken over."""
+    return name == MARKER or name.startswith(f"{MARKER}.")
 
 
 def _lock(folder: Path) -> SoftFileLease:

@@ -3,8 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import shutil
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,8 +14,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from icmlora_cli.errors import AlreadyExists, CorruptFile, IcmloraError, NotFound, SpecFault
-from icmlora_cli.registry import files
+from icmlora_cli.registry import files, seals, temporary
 from icmlora_cli.registry.examples import Example
+from icmlora_cli.registry.faults import REPAIR
 from icmlora_cli.registry.home import NAME, Home
 from icmlora_cli.registry.provenance import command_line, now, versions
 from icmlora_cli.registry.splits import PARTS, part_of
@@ -27,6 +26,7 @@ from icmlora_cli.registry.task_record import CHAT, EXAMPLES, MANIFEST, QA, TEXT,
 __all__ = ["CHAT", "QA", "TEXT", "Draft", "PromptTemplate", "Task", "TaskStore", "builtin_spec", "draft"]
 
 LOCK_SECONDS = 60.0
+BUILTIN_MAKER = "made by icmlora"  # what built-in tasks name as their source
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def builtin_spec(name: str) -> TaskSpec:
         examples=BuiltinSource(builtin=name, count=BUILTIN_COUNT),
         split="unseen" if builtin.held_out else "train",
         family=builtin.family,
-        source="made by icmlora",
+        source=BUILTIN_MAKER,
     )
 
 
@@ -132,7 +132,12 @@ class TaskStore:
     home: Home
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
+        """Be the only one that writes tasks.
+
+        Raises:
+            IcmloraError: if another process has been writing for too long.
+        """
         self.home.tasks.mkdir(parents=True, exist_ok=True)
         path = self.home.tasks / ".lock"
         try:
@@ -171,14 +176,14 @@ class TaskStore:
 
     def write(self, wanted: Draft, *, replace: bool = False) -> tuple[Task, str]:
         """Register a draft; see ``state`` for what is returned and raised."""
-        with self._writing():
+        with self.writing():
             state = self.state(wanted, replace=replace)
             folder = self.home.tasks / wanted.task.name
             if state != "unchanged":
                 made = {"created": now(), "command": command_line(), "versions": versions()}
                 with files.new_folder(folder) as temporary:
                     files.write_text(temporary / EXAMPLES, wanted.text)
-                    files.write_json(temporary / MANIFEST, wanted.task.to_manifest() | {"made": made})
+                    seals.write_manifest(temporary / MANIFEST, wanted.task.to_manifest() | {"made": made})
             return dataclasses.replace(wanted.task, folder=folder), state
 
     def add(self, spec: TaskSpec, examples: Sequence[Example], *, replace: bool = False) -> tuple[Task, str]:
@@ -250,7 +255,9 @@ class TaskStore:
 
         close = get_close_matches(name, self.names(), n=3)
         hint = f"did you mean {' or '.join(close)}? all of them: icmlora task list" if close else "icmlora task list"
-        if name in builtin_names():
+        if temporary.set_aside(self.home.tasks / name):
+            hint = REPAIR
+        elif name in builtin_names():
             hint = f"icmlora task add builtin:{name}"
         elif not self.names():
             hint = "there is no task yet; add some: icmlora task add 'builtin:*'"
@@ -301,7 +308,5 @@ class TaskStore:
         folder = self.home.tasks / name
         if not NAME.fullmatch(name) or not folder.is_dir():
             raise self._missing(name)
-        with self._writing():
-            retired = folder.with_name(f"{files.TEMPORARY}{uuid.uuid4().hex}-{name}")
-            folder.rename(retired)
-            shutil.rmtree(retired)
+        with self.writing():
+            files.delete_folder(folder)

@@ -265,8 +265,9 @@ class _Import:
                 assert adapter is not None
                 write_adapter(folder / name, adapter, revision=self.base.revision)
                 self.on_progress(Progress("import", task.name, names.index(name) + 1, len(names)))
-        record = self._record(task, key, target, names, checked)
-        self.store.record(record)
+            record = self._record(task, key, folder, names, checked)
+            self.store.record(record)
+        record = replace(record, folder=target)
         return Imported(record, "imported", parts, notes)
 
     def _key(self, checked: Sequence[_Checked]) -> str:
@@ -288,14 +289,15 @@ class _Import:
         return notes
 
     def _record(
-        self, task: Task, key: str, target: Path, names: Sequence[str], checked: Sequence[_Checked]
+        self, task: Task, key: str, folder: Path, names: Sequence[str], checked: Sequence[_Checked]
     ) -> AdapterRecord:
         checkpoints = tuple(
             Checkpoint(
                 step=int(name.removeprefix("checkpoint-")),
                 folder=name,
-                sha256=files.sha256_file(target / name / WEIGHTS),
-                bytes=files.folder_bytes(target / name),
+                sha256=files.sha256_file(folder / name / WEIGHTS),
+                bytes=files.folder_bytes(folder / name),
+                config_sha256=files.sha256_file(folder / name / CONFIG),
             )
             for name in names
         )
@@ -334,7 +336,7 @@ class _Import:
             checkpoints=checkpoints,
             figures={"largest_error": max(part.error for item in checked for part in item.parts)},
             about=about,
-            folder=target,
+            folder=folder,
         )
 
 

@@ -18,7 +18,7 @@ from icmlora_cli.lm.prompts import encode_task
 from icmlora_cli.lm.scoring import score
 from icmlora_cli.lm.trainers import AdapterTrainer, make_trainer
 from icmlora_cli.registry import files, provenance
-from icmlora_cli.registry.adapters import MANIFEST, STATE, AdapterRecord, AdapterStore, Checkpoint
+from icmlora_cli.registry.adapters import CONFIG, MANIFEST, STATE, WEIGHTS, AdapterRecord, AdapterStore, Checkpoint
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.leases import Lease
@@ -251,8 +251,9 @@ class _TaskHarvest:
             Checkpoint(
                 step=int(path.name.removeprefix("checkpoint-")),
                 folder=path.name,
-                sha256=files.sha256_file(path / "adapter_model.safetensors"),
+                sha256=files.sha256_file(path / WEIGHTS),
                 bytes=files.folder_bytes(path),
+                config_sha256=files.sha256_file(path / CONFIG),
             )
             for path in sorted(folder.glob("checkpoint-*"))
         )

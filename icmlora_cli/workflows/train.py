@@ -13,7 +13,7 @@ from icmlora_cli.lm.load import load_base
 from icmlora_cli.registry import files, provenance
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
 from icmlora_cli.registry.bases import Base
-from icmlora_cli.registry.generators import CONFIG, GeneratorStore
+from icmlora_cli.registry.generators import CARD, CONFIG, GeneratorStore
 from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.report.cards import generator_card
@@ -220,7 +220,6 @@ def _save(target: Path, generator: Generator, about: dict[str, object], recipe: 
     tasks, licences, figures = about["tasks"], about["licences"], about["figures"]
     assert isinstance(tasks, dict) and isinstance(licences, list) and isinstance(figures, dict)
     with files.new_folder(target) as folder:
-        save_generator(folder, whole, recipe.storage)
         card = generator_card(
             name=target.name,
             base_model=generator.codec.base_model,
@@ -229,7 +228,9 @@ def _save(target: Path, generator: Generator, about: dict[str, object], recipe: 
             licences=licences,
             error=figures["error"],
         )
-        files.write_text(folder / "README.md", card)
+        files.write_text(folder / CARD, card)
+        hashed = dict(about) | {"card_sha256": files.sha256_file(folder / CARD)}
+        save_generator(folder, replace(whole, about=hashed), recipe.storage)
 
 
 def _numbers(generator: Generator) -> int:

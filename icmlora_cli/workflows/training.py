@@ -18,6 +18,7 @@ from icmlora_cli.lm.targets import target_layout
 from icmlora_cli.lm.task_vector import VectorReader
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
 from icmlora_cli.registry.bases import Base
+from icmlora_cli.registry.generators import STATE
 from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.weights.adapter import Adapter, read_adapter
@@ -29,8 +30,6 @@ from icmlora_cli.workflows.episode_tasks import EpisodeTask, builtin_pool, read_
 from icmlora_cli.workflows.episodes import EpisodeTerm, TaskValidation
 from icmlora_cli.workflows.fleet import Fleet
 from icmlora_cli.workflows.progress import OnProgress, Progress
-
-STATE = ".training.safetensors"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from icmlora_cli.weights.adapter import Adapter, read_adapter
 from icmlora_cli.weights.codec import fit_codec, relative_error
 from icmlora_cli.weights.compare import compare
 from icmlora_cli.weights.frame import FrameSpec
-from icmlora_cli.workflows import evaluate, gen, harvest, train
+from icmlora_cli.workflows import evaluate, export, gen, harvest, import_archive, train, verify
 from icmlora_cli.workflows.adapter_facts import difference, facts
 from icmlora_cli.workflows.adapter_import import ImportRequest, run
 from icmlora_cli.workflows.select import tasks_to_learn, tasks_to_score, tasks_to_train
@@ -72,6 +72,23 @@ def test_import_records_whence_and_is_done_once(llama_base: Base, home: Home, tm
     assert again.items[0].state == "unchanged" and again.described is None and len(AdapterStore(home).all()) == 1
     with pytest.raises(AlreadyExists, match="another description"):
         run(ImportRequest(str(folder), task="answer_as_a_pirate_would", describe="Be kind."), llama_base, home)
+
+
+def test_verify_knows_it_and_what_brings_it_back(llama_base: Base, home: Home, tmp_path: Path) -> None:
+    folder = foreign(tmp_path / "my pirate", llama_base)
+    (item,) = run(ImportRequest(str(folder), describe=PIRATE), llama_base, home).items
+    assert [verify.run(home).faults, item.record.checkpoints[0].config_sha256 is None] == [(), False]
+    archive = tmp_path / "all.tar.zst"
+    export.run(home, archive)
+    weights = item.record.last / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    command = f"icmlora adapter import '{folder}' --task answer_as_a_pirate_would"
+    (fault,) = verify.run(home).faults
+    assert (fault.kind, fault.thing, fault.severe) == ("truncated", "adapter", True) and command in fault.mend
+    (repair,) = verify.run(home, repair=True).repairs
+    assert (repair.action, command in repair.said) == ("quarantined", True) and AdapterStore(home).all() == ()
+    assert import_archive.run(home, archive).landed
+    assert AdapterStore(home).all() == (item.record,) and verify.run(home).faults == ()
 
 
 def test_a_folder_of_folders(llama_base: Base, home: Home, say_tasks: tuple[Task, ...], tmp_path: Path) -> None:

@@ -1,0 +1,56 @@
+"""Quarantine: what is damaged or replaced is moved there, with a note of where it was and why. Nothing is deleted."""
+
+import os
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from uuid import uuid4
+
+from icmlora_cli.registry import files
+from icmlora_cli.registry.home import Home
+from icmlora_cli.registry.leftovers import QUARANTINE
+from icmlora_cli.registry.provenance import now
+
+NOTE = "why.json"
+SCHEMA = "icmlora.quarantine/1"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing in quarantine.
+
+    Args:
+        folder: holds the thing, under its own name, and the note.
+        bytes: of all of it.
+    """
+
+    folder: Path
+    bytes: int
+
+
+def put(home: Home, path: Path, why: str) -> Path:
+    """Move a file or folder into quarantine, and return where it is now.
+
+    The note is written first; the move is one rename on the same disk.
+
+    Args:
+        home: the registry; ``path`` lies in its root or its cache.
+        path: what is moved.
+        why: in words.
+
+    Raises:
+        OutOfSpace: if the disk is full; nothing was moved then.
+    """
+    root = home.root if path.is_relative_to(home.root) else home.cache
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    folder = root / QUARANTINE / f"{stamp}-{uuid4().hex[:6]}"
+    was = path.relative_to(root).as_posix()
+    files.write_json(folder / NOTE, {"schema": SCHEMA, "was": was, "why": why, "when": now()})
+    os.replace(path, folder / path.name)
+    return folder / path.name
+
+
+def entries(home: Home) -> tuple[Entry, ...]:
+    """Return what is in quarantine, the oldest first."""
+    folders = [path for root in {home.root, home.cache} for path in files.subfolders(root / QUARANTINE)]
+    return tuple(Entry(path, files.folder_bytes(path)) for path in sorted(folders))
