@@ -2,11 +2,14 @@
 
 Over the registered tasks and their newest harvested adapters. A row's figures are recovered exact match (mean of the
 generated over mean of the harvested) from the description (text), from demonstrations alone, from both, from another
-task's description (swapped) and from random words, on tasks that were learned from and on those of split ``unseen``. A
-training that is there already is not run again. To compare parametrizations, run it in a registry harvested in each.
+task's description (swapped) and from random words, on tasks that were learned from and on those of split ``unseen``.
+What several groups ask for is trained once, and a training that is there already is not run again. To compare
+parametrizations, run it in a registry harvested in each.
 """
 
 import argparse
+import hashlib
+import json
 import math
 import random
 import time
@@ -92,6 +95,7 @@ def main() -> None:
     order = [task.name for task in learned]
     random.Random(f"ablation {options.seed}").shuffle(order)
     table = Table(load_base(base), home, options.limit, options.seed)
+    lines: dict[str, list[str]] = {}
     for group, items in rows(recipe).items():
         if options.groups and group not in options.groups:
             continue
@@ -101,16 +105,17 @@ def main() -> None:
             names = set(order[: max(2, round(item.share * len(order)))])
             own = [task for task in learned if task.name in names]
             changed = TrainRecipe.model_validate(recipe.model_dump() | dict(item.changes))
-            started = time.monotonic()
-            label = "".join(char if char.isalnum() else "-" for char in item.label.lower())
-            made = train.run(own, base, changed, home, name=f"ablation-{group}-{label}")
-            minutes = (time.monotonic() - started) / 60
-            shown = [name for name in order if name in names][: options.seen]
-            figures = [table.line([task for task in own if task.name in shown], made.folder)]
-            figures.append(table.line(unseen, made.folder))
-            cells = [f"{value:.2f}" for line in figures for value in line]
-            took = f"{minutes:.1f}" if made.trained else "-"
-            print(f"| {item.label} | {' | '.join(cells)} | {made.bytes} | {took} |", flush=True)
+            what = json.dumps([changed.model_dump(mode="json"), sorted(names)], sort_keys=True)
+            name = f"ablation-{hashlib.sha256(what.encode()).hexdigest()[:10]}"
+            if name not in lines:
+                started = time.monotonic()
+                made = train.run(own, base, changed, home, name=name)
+                minutes = (time.monotonic() - started) / 60
+                shown = [task for task in own if task.name in order[: options.seen]]
+                figures = [*table.line(shown, made.folder), *table.line(unseen, made.folder)]
+                took = f"{minutes:.1f}" if made.trained else "-"
+                lines[name] = [*(f"{value:.2f}" for value in figures), str(made.bytes), took]
+            print(f"| {item.label} | {' | '.join(lines[name])} |", flush=True)
 
 
 @dataclass
