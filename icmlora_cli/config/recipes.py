@@ -163,6 +163,7 @@ class TrainRecipe(RecipeModel):
         max_width: largest width of the basis.
         steps: optimizer steps in all.
         pretrain_steps: how many of them, at the start, are without episodes.
+        pretrain_rate: peak of the learning rate in those; null takes ``learning_rate``.
         batch_size: (adapter, condition) pairs a step.
         learning_rate: peak, cosine to zero.
         weight_decay: of AdamW.
@@ -203,6 +204,7 @@ class TrainRecipe(RecipeModel):
     max_width: Count = 48
     steps: Count = 1500
     pretrain_steps: Annotated[int, Field(ge=0)] = 0
+    pretrain_rate: Positive | None = None
     batch_size: Count = 16
     learning_rate: Positive = 2e-3
     weight_decay: NotNegative = 0.0

@@ -156,6 +156,12 @@ def _rate(moment: Moment, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * share))
 
 
+def _peak(recipe: TrainRecipe, moment: Moment) -> float:
+    """Return the highest learning rate of a stage."""
+    before = recipe.pretrain_steps and moment.stage == 0
+    return recipe.pretrain_rate if before and recipe.pretrain_rate is not None else recipe.learning_rate
+
+
 def _moment(step: int, stages: Sequence[int]) -> Moment:
     """Return where a step (steps done before it) falls."""
     stage, first = 0, 0
@@ -247,6 +253,8 @@ def fit(
         if moment.stage != stage:
             stage = moment.stage
             model.begin(stage, tokens)
+            if not moment.step:
+                optimizer.state.clear()  # moments of one stage's small gradients make the next one's first steps huge
         values = _learn(model, everything, recipe, moment, source, optimizer, step, reduce)
         due = (step + 1) % validation.every == 0 or step + 1 == recipe.steps if validation is not None else False
         if validation is not None and due and moment.stage >= validation.from_stage:
@@ -296,6 +304,6 @@ def _learn(
             hint="lower learning_rate in the train recipe",
         )
     for group in optimizer.param_groups:
-        group["lr"] = _rate(moment, recipe.learning_rate)
+        group["lr"] = _rate(moment, _peak(recipe, moment))
     optimizer.step()
     return values
