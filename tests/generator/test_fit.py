@@ -10,7 +10,7 @@ from icmlora_cli.config.recipes import TrainRecipe
 from icmlora_cli.errors import TrainingDiverged
 from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics, pooled
 from icmlora_cli.generator.fit import StepLosses, TaskData, fit
-from icmlora_cli.generator.interface import Network, NetworkConfig
+from icmlora_cli.generator.interface import Moment, Network, NetworkConfig
 from icmlora_cli.generator.networks import build
 
 HIDDEN = 8
@@ -78,6 +78,38 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, arch: str) -> None:
     assert curve[0].step == 60
     for name, item in whole.state_dict().items():
         assert torch.equal(item, resumed.state_dict()[name]), name
+
+
+def test_a_stage_starts_with_fresh_moments_and_its_own_rate(tmp_path: Path) -> None:
+    """By moments that small gradients left, the next stage's first step would move numbers by many times its rate."""
+    recipe = RECIPE.model_copy(
+        update={"steps": 2000, "pretrain_steps": 1000, "pretrain_rate": 1e-2, "learning_rate": 1e-4, "save_every": 1000}
+    )
+
+    class Louder:
+        """After the first stage, a gradient that is as large as clipping lets it be."""
+
+        def backward(self, model: Network, moment: Moment, source: torch.Generator) -> dict[str, float]:
+            if moment.stage:
+                sum(1e3 * item.sum() for item in model.parameters()).backward()  # type: ignore[union-attr]
+            return {}
+
+    model, (data, space, mask) = network(), problem()
+    kept: dict[int, dict[str, torch.Tensor]] = {}
+
+    def on_step(losses: StepLosses) -> None:
+        kept[losses.step] = {name: item.clone() for name, item in model.state_dict().items()}
+        if losses.step == 1001:
+            raise KeyboardInterrupt
+
+    def moved(before: int) -> float:
+        return max(float((kept[before + 1][name] - item).abs().max()) for name, item in kept[before].items())
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, data, space, mask, recipe, state=tmp_path / "s", key="k", on_step=on_step, terms=[Louder()])
+    rising = 1000 // 20
+    assert moved(50) > 1e-4  # of the first stage, at its own rate
+    assert 0 < moved(1000) <= 1.05 * 1e-4 / rising
 
 
 def test_anothers_state_is_not_used(tmp_path: Path) -> None:
