@@ -1,6 +1,7 @@
 """README.md of generators and generated adapters: model cards with the hub's metadata."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import yaml
 
@@ -22,8 +23,27 @@ def _licences(licences: Sequence[str]) -> list[str]:
     return ["Licences of the data that the generator learned from:", "", *(f"- `{name}`" for name in licences)]
 
 
+def _cost(cost: Mapping[str, float]) -> list[str]:
+    """Return what the generator cost, in a sentence; nothing where it does not say."""
+    spent = [
+        f"{what} took {cost[f'{step}_seconds']:,.0f} s" + (f" and {joules / 1e3:,.1f} kJ" if joules else "")
+        for step, what in (("harvest", "Harvesting its adapters"), ("train", "training the generator"))
+        if f"{step}_seconds" in cost
+        for joules in [cost.get(f"{step}_joules")]
+    ]
+    text = ", ".join(spent)
+    return [f"{text[0].upper()}{text[1:]}.", ""] if text else []
+
+
 def adapter_card(
-    *, base_model: str, task_text: str, generator: str, tasks: int, seed: int | None, licences: Sequence[str]
+    *,
+    base_model: str,
+    task_text: str,
+    generator: str,
+    tasks: int,
+    seed: int | None,
+    licences: Sequence[str],
+    cost: Mapping[str, float] = MappingProxyType({}),
 ) -> str:
     """Return the card of a generated adapter.
 
@@ -34,6 +54,7 @@ def adapter_card(
         tasks: how many tasks the generator learned from.
         seed: seed of the sample; None for the prior's mean.
         licences: of the generator's training data.
+        cost: seconds and joules behind the generator, as its manifest holds them.
     """
     z = (
         "its default (the mean of the prior, where there is one)"
@@ -62,6 +83,7 @@ def adapter_card(
         "A generated adapter can be wrong, above all for tasks unlike those that the generator saw.",
         "Test it on examples.",
         "",
+        *_cost(cost),
         *_licences(licences),
     ]
     return _card(metadata, body)
@@ -83,7 +105,14 @@ def merged_card(*, base_model: str, task_text: str, generator: str) -> str:
 
 
 def generator_card(
-    *, name: str, base_model: str, tasks: Mapping[str, str], numbers: int, licences: Sequence[str], error: float
+    *,
+    name: str,
+    base_model: str,
+    tasks: Mapping[str, str],
+    numbers: int,
+    licences: Sequence[str],
+    error: float,
+    cost: Mapping[str, float] = MappingProxyType({}),
 ) -> str:
     """Return the card of a generator.
 
@@ -94,6 +123,7 @@ def generator_card(
         numbers: parameters that generation needs.
         licences: of the training data.
         error: mean relative error of delta-W over the training tasks, from their descriptions.
+        cost: seconds and joules behind it, as its manifest holds them.
     """
     metadata = {"base_model": base_model, "library_name": "icmlora", "tags": ["lora", "icmlora", "weight-generation"]}
     rows = [f"- `{task}`" for task in tasks]
@@ -111,6 +141,7 @@ def generator_card(
         "",
         *rows,
         "",
+        *_cost(cost),
         *_licences(licences),
     ]
     return _card(metadata, body)

@@ -156,7 +156,7 @@ def _write_merged(folder: Path, loaded: LoadedBase, adapter: Adapter) -> None:
 
 
 def _adapter_card(generator: Generator, folder: Path, base: Base, text: str, seed: int | None) -> str:
-    tasks, licences = generator.about.get("tasks"), generator.about.get("licences")
+    tasks, licences, cost = (generator.about.get(name) for name in ("tasks", "licences", "cost"))
     return adapter_card(
         base_model=base.model_id,
         task_text=text,
@@ -164,6 +164,7 @@ def _adapter_card(generator: Generator, folder: Path, base: Base, text: str, see
         tasks=len(tasks) if isinstance(tasks, dict) else 0,
         seed=seed,
         licences=licences if isinstance(licences, list) else [],
+        cost=cost if isinstance(cost, dict) else {},
     )
 
 
@@ -184,6 +185,8 @@ def _about(
         },
         "tasks": generator.about.get("tasks"),
         "licences": generator.about.get("licences"),
+        "sources": generator.about.get("sources"),
+        "cost": generator.about.get("cost"),
         "versions": provenance.versions(),
         "command": provenance.command_line(),
     }

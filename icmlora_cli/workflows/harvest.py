@@ -20,6 +20,7 @@ from icmlora_cli.lm.trainers import AdapterTrainer, make_trainer
 from icmlora_cli.registry import files, provenance
 from icmlora_cli.registry.adapters import CONFIG, MANIFEST, STATE, WEIGHTS, AdapterRecord, AdapterStore, Checkpoint
 from icmlora_cli.registry.bases import Base
+from icmlora_cli.registry.energy import EnergyMeter
 from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.leases import Lease
 from icmlora_cli.registry.tasks import Task
@@ -183,6 +184,9 @@ class _TaskHarvest:
     total: int
     lease: Lease
 
+    def __post_init__(self) -> None:
+        self._meter = EnergyMeter()
+
     def run(self) -> None:
         recipe, loaded = self.trainer.recipe, self.trainer.loaded
         key = harvest_key(loaded.base, self.task, recipe)
@@ -198,7 +202,7 @@ class _TaskHarvest:
                 on_step=self._report,
                 on_checkpoint=lambda step, adapter: self._keep(folder, step, adapter),
             )
-        figures = {"loss": loss, "seconds": time.monotonic() - started}
+        figures = {"loss": loss, "seconds": time.monotonic() - started} | self._meter.figures()
         figures |= self._validate(loaded)
         self._check_lease()
         self.store.record(self._record(folder, key, figures))
@@ -218,6 +222,7 @@ class _TaskHarvest:
 
     def _report(self, step: int, loss: float) -> None:
         self._check_lease()
+        self._meter.sample()
         steps = self.trainer.recipe.steps
         if step < steps:
             detail = f"loss {loss:.3f}"

@@ -1,7 +1,7 @@
 """Train: the conditional VAE over the harvested adapters of many tasks, jointly, and in episodes through the base."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,13 +13,14 @@ from icmlora_cli.lm.load import load_base
 from icmlora_cli.registry import files, provenance
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
 from icmlora_cli.registry.bases import Base
+from icmlora_cli.registry.energy import EnergyMeter
 from icmlora_cli.registry.generators import CARD, CONFIG, GeneratorStore
 from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.report.cards import generator_card
 from icmlora_cli.workflows.episode_tasks import EpisodeTask
 from icmlora_cli.workflows.fleet import Fleet
-from icmlora_cli.workflows.progress import OnProgress, silent
+from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 from icmlora_cli.workflows.training import Harvested, Training, find_harvested, make_basis
 
 CURVE = 200  # points of the losses that are kept
@@ -99,14 +100,21 @@ def run(
     if (target / CONFIG).is_file() and read_config(target).get("key") == key:
         load_generator(target)  # a broken one says so
         return _result(target, trained=False, seconds=time.monotonic() - started)
+    meter = EnergyMeter()
+
+    def report(progress: Progress) -> None:
+        meter.sample()
+        on_progress(progress)
+
     with Fleet(log_with, home.root / "logs" / name, name, recipe.model_dump(mode="json")) as fleet:
         loaded = load_base(base, device=fleet.device or device)
         basis = make_basis(harvested, loaded, recipe)
-        training = Training(tasks, harvested, basis, loaded, recipe, home, name, key, fleet, on_progress)
+        training = Training(tasks, harvested, basis, loaded, recipe, home, name, key, fleet, report)
         generator, curve = training.fit()
         if fleet.main:
             kept = stored(generator, recipe.storage)
-            figures = training.figures(generator, kept) | {"seconds": time.monotonic() - started}
+            figures = training.figures(generator, kept)
+            figures |= {"seconds": time.monotonic() - started} | meter.figures()
             about = _about(tasks, harvested, base, recipe, key, figures, curve, training.builtin)
             _save(target, kept, about, recipe)
             training.state.unlink(missing_ok=True)
@@ -203,6 +211,8 @@ def _about(
         "tasks": {task.name: task.descriptions[0] for task in tasks},
         "builtin_tasks": [item.name for item in builtin],
         "adapters": {item.task.name: item.record.key for item in harvested},
+        "sources": [_source(item.record) for item in harvested],
+        "cost": _cost([item.record.figures for item in harvested], figures),
         "licences": licences,
         "recipe": recipe.model_dump(mode="json"),
         "figures": figures,
@@ -215,10 +225,32 @@ def _about(
     }
 
 
+def _source(record: AdapterRecord) -> dict[str, object]:
+    """Return where an adapter that was learned from came from, as the generator's manifest holds it."""
+    about = {name: record.about.get(name) for name in ("licence", "source", "device", "dtype", "recipe", "versions")}
+    figures = {name: record.figures[name] for name in ("seconds", "joules") if name in record.figures}
+    imported = {} if record.imported is None else {"imported": record.imported.get("from")}
+    own = {"task": record.task, "key": record.key, "data_hash": record.data_hash, "created": record.created}
+    return own | about | figures | imported
+
+
+def _cost(adapters: Sequence[Mapping[str, float]], figures: Mapping[str, float]) -> dict[str, float]:
+    """Return what the adapters and the training on them took: seconds, and joules where all are known."""
+    cost = {"train_seconds": figures["seconds"]}
+    if "joules" in figures:
+        cost["train_joules"] = figures["joules"]
+    for name in ("seconds", "joules"):
+        known = [item[name] for item in adapters if name in item]
+        if known and len(known) == len(adapters):
+            cost[f"harvest_{name}"] = sum(known)
+    return cost
+
+
 def _save(target: Path, generator: Generator, about: dict[str, object], recipe: TrainRecipe) -> None:
     whole = replace(generator, about=about)
-    tasks, licences, figures = about["tasks"], about["licences"], about["figures"]
-    assert isinstance(tasks, dict) and isinstance(licences, list) and isinstance(figures, dict)
+    tasks, licences, figures, cost = about["tasks"], about["licences"], about["figures"], about["cost"]
+    assert isinstance(tasks, dict) and isinstance(licences, list)
+    assert isinstance(figures, dict) and isinstance(cost, dict)
     with files.new_folder(target) as folder:
         card = generator_card(
             name=target.name,
@@ -227,6 +259,7 @@ def _save(target: Path, generator: Generator, about: dict[str, object], recipe: 
             numbers=_numbers(whole),
             licences=licences,
             error=figures["error"],
+            cost=cost,
         )
         files.write_text(folder / CARD, card)
         hashed = dict(about) | {"card_sha256": files.sha256_file(folder / CARD)}

@@ -11,6 +11,8 @@ from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe, TrainRecipe, V
 from icmlora_cli.errors import AlreadyExists, BaseUnavailable, CorruptFile, NotFound, UsageFault
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.registry.adapters import AdapterStore
+from icmlora_cli.registry import files
+from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.examples import Example
 from icmlora_cli.registry.home import Home
@@ -71,6 +73,28 @@ def test_the_whole_way(tiny_base: Base, home: Home, tmp_path: Path) -> None:
         base, harvested, generated = figures
         assert harvested < base - 0.1
         assert abs(generated - harvested) < 0.2 * (base - harvested)
+
+
+def test_what_it_came_from_and_cost_goes_along(llama_base: Base, home: Home, tmp_path: Path) -> None:
+    tasks, trained = through_train(home, llama_base)
+    about = files.read_json(trained.folder / "generator.json")
+    records = {record.task: record for record in AdapterStore(home).all()}
+    assert [item["task"] for item in about["sources"]] == [task.name for task in tasks]
+    for task, item in zip(tasks, about["sources"], strict=True):
+        record = records[task.name]
+        assert (item["key"], item["data_hash"], item["seconds"]) == (
+            record.key, task.data_hash, record.figures["seconds"],
+        )  # fmt: skip
+        assert item["recipe"]["seed"] == HARVEST.seed and item["device"] == "cpu" and "torch" in item["versions"]
+    seconds = sum(record.figures["seconds"] for record in records.values())
+    assert about["cost"]["harvest_seconds"] == seconds
+    assert about["cost"]["train_seconds"] == about["figures"]["seconds"] > 0
+    said = f"Harvesting its adapters took {seconds:,.0f} s"
+    assert said in (trained.folder / "README.md").read_text(encoding="utf-8")
+    made = gen.run("Say cat.", tmp_path / "out", trained.folder, llama_base, home, device="cpu")
+    assert said in (made.folder / "README.md").read_text(encoding="utf-8")
+    told = files.read_json(made.folder / "icmlora.json")
+    assert told["sources"] == about["sources"] and told["cost"] == about["cost"]
 
 
 def test_the_same_seed_gives_the_same_bytes(llama_base: Base, home: Home, tmp_path: Path) -> None:

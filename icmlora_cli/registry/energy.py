@@ -1,0 +1,56 @@
+"""The energy that a computation took, where the operating system tells it."""
+
+from pathlib import Path
+
+POWERCAP = Path("/sys/class/powercap")
+RANGE = "max_energy_range_uj"
+
+
+class EnergyMeter:
+    """Adds up what the processor packages took since it was made, by the counters of Linux's powercap (RAPL).
+
+    All that ran on them counts, whoever's it was; GPUs and the rest of the machine do not. The counters start again at
+    zero after some tens of minutes, so ``sample`` has to be called every few of them.
+
+    Args:
+        root: the folder of the counters.
+    """
+
+    def __init__(self, root: Path = POWERCAP) -> None:
+        zones = sorted(root.glob("*:[0-9]*")) if root.is_dir() else []
+        packages = [zone for zone in zones if zone.name.count(":") == 1 and _text(zone / "name").startswith("package")]
+        self._last = {zone: count for zone in packages if (count := _number(zone / "energy_uj")) is not None}
+        self._whole = bool(packages) and len(self._last) == len(packages)
+        self._microjoules = 0
+
+    def sample(self) -> None:
+        """Add what was taken since the last sample."""
+        for zone, before in self._last.items():
+            now = _number(zone / "energy_uj")
+            if now is None:
+                self._whole = False
+                return
+            self._microjoules += now - before if now >= before else now - before + (_number(zone / RANGE) or 0)
+            self._last[zone] = now
+
+    def joules(self) -> float | None:
+        """Return the joules of all packages since the meter was made; None where a counter cannot be read."""
+        self.sample()
+        return self._microjoules / 1e6 if self._whole else None
+
+    def figures(self) -> dict[str, float]:
+        """Return ``joules`` as a manifest's figures hold it; nothing where it is not known."""
+        joules = self.joules()
+        return {} if joules is None else {"joules": joules}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):  # newer kernels let the superuser alone read the counters
+        return ""
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path)
+    return int(text) if text.isdigit() else None
