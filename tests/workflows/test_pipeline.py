@@ -10,7 +10,6 @@ from transformers import AutoModelForCausalLM
 from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe, TrainRecipe, VectorRecipe
 from icmlora_cli.errors import AlreadyExists, BaseUnavailable, CorruptFile, NotFound, UsageFault
 from icmlora_cli.lm.load import load_base
-from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry import files
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
