@@ -13,6 +13,7 @@ from icmlora_cli.generator.checkpoint import Generator
 from icmlora_cli.lm.task_vector import VectorReader
 from icmlora_cli.registry.examples import Example
 from icmlora_cli.weights.adapter import Adapter
+from icmlora_cli.weights.compare import spread
 
 WORDS = (
     "anchor apple autumn barrel basket battery blanket bottle bridge bucket butter button candle canvas carpet castle "
@@ -212,5 +213,6 @@ class BestOfRung:
         candidates = [self.source.generator.generate(words, shown, seed=seed) for seed in seeds]
         scores = [self.judge(context, candidate) for candidate in candidates]
         best = min(range(len(scores)), key=lambda index: scores[index])
-        about = {"sample": best, "nll_on_shots": [round(value, 4) for value in scores]}
+        about: dict[str, object] = {"sample": best, "nll_on_shots": [round(value, 4) for value in scores]}
+        about["spread"] = round(spread(candidates), 4)
         return Served(candidates[best], about=about)

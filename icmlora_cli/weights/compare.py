@@ -103,6 +103,21 @@ def gram(adapters: Sequence[Adapter]) -> torch.Tensor:
     return total
 
 
+def spread(adapters: Sequence[Adapter]) -> float:
+    """Return how far apart adapters are: the mean distance of two delta-W over their root mean square norm.
+
+    0 if all are equal; independent directions of equal norm are sqrt(2) apart.
+
+    Args:
+        adapters: two or more of one base.
+    """
+    products = gram(adapters)
+    own = products.diagonal()
+    apart = (own[:, None] + own[None] - 2 * products).clamp(min=0).sqrt()
+    count, size = len(adapters), float(own.mean().clamp(min=0).sqrt())
+    return float(apart.sum()) / (count * (count - 1)) / size if size else 0.0
+
+
 def principal_map(products: torch.Tensor) -> tuple[torch.Tensor, tuple[float, float]]:
     """Return the first two principal coordinates of points whose inner products are given (kernel PCA).
 

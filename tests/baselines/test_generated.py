@@ -74,6 +74,8 @@ def test_the_best_of_k_is_the_one_that_scores_best_on_the_examples(make_room: Ma
     served = by_name["best-of"].serve(context)
     scores = served.about["nll_on_shots"]
     assert isinstance(scores, list) and len(scores) == 3 and served.about["sample"] == scores.index(min(scores))
+    spread = served.about["spread"]
+    assert isinstance(spread, float) and 0 < spread < 2
     assert served.adapter is not None
     assert nll_on_shots(room.bench.loaded, context, served.adapter) == pytest.approx(min(scores), abs=1e-3)
     mean = source.make(context.text, context.shots)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from icmlora_cli.weights.adapter import Adapter, Factors, average, weighted_sum
-from icmlora_cli.weights.compare import compare, gram, norm, principal_map
+from icmlora_cli.weights.compare import compare, gram, norm, principal_map, spread
 
 
 def adapter(seed: int, rank: int = 2, modules: tuple[str, ...] = ("l.0.q_proj", "l.0.v_proj", "l.1.q_proj")) -> Adapter:
@@ -34,6 +34,15 @@ def test_compare_is_what_the_matrices_say() -> None:
         assert closeness.cosine == pytest.approx(cosine, abs=1e-6)
     assert compare(one, one).all.error == pytest.approx(0.0, abs=1e-7)
     assert norm(one) == pytest.approx(float(dense(one, *one.factors).norm()), rel=1e-6)
+
+
+def test_spread_is_what_the_matrices_say() -> None:
+    some = [adapter(seed, rank=1 + seed) for seed in range(3)]
+    flat = [dense(item, *item.factors) for item in some]
+    apart = [float((flat[one] - flat[two]).norm()) for one, two in ((0, 1), (0, 2), (1, 2))]
+    size = float(torch.stack([item.square().sum() for item in flat]).mean().sqrt())
+    assert spread(some) == pytest.approx(sum(apart) / 3 / size, rel=1e-5)
+    assert spread([some[0], some[0]]) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_a_module_that_one_lacks_is_zero_there() -> None:
