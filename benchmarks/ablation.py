@@ -58,7 +58,10 @@ def rows(recipe: TrainRecipe) -> dict[str, Sequence[Row]]:
     """Return the rows by group; ELBO rows take only the steps that the recipe gives to it, and no queries."""
     assert recipe.episodes is not None
     contrast_alone = recipe.episodes.model_dump() | {"weight": 0.0}
-    elbo = {"steps": recipe.pretrain_steps, "pretrain_steps": 0, "episodes": contrast_alone}
+    rate = recipe.pretrain_rate or recipe.learning_rate
+    elbo = {
+        "steps": recipe.pretrain_steps, "pretrain_steps": 0, "learning_rate": rate, "episodes": contrast_alone
+    }  # fmt: skip
     episodes = {"pretrain_steps": 0, "elbo_weight": 0.0, "steps": recipe.steps - recipe.pretrain_steps}
     return {
         "losses": [Row("ELBO only", elbo), Row("episodes only", episodes), Row("both", {})],

@@ -1,10 +1,11 @@
 """Full disks and closed pipes: a clear error, nothing half written, and the same command then does it."""
 
 import resource
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,37 @@ def test_gen(trained: "Registry") -> None:
     fails(trained, 5000, "gen", "Say dog.", "-o", "out", "--force")
     assert Path("out/adapter_model.safetensors").read_bytes() == before
     trained.call("gen", "Say cat.", "-o", "whole", "--merge")
+
+
+@pytest.fixture
+def small_disk(empty: "Registry") -> Iterator[Path]:
+    """``ICMLORA_HOME`` on a file system of 2 MB."""
+    empty.home.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(empty.home)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a tmpfs is not allowed here")
+    try:
+        yield empty.home
+    finally:
+        subprocess.run(["umount", str(empty.home)], check=True)
+
+
+def test_a_small_disk(empty: "Registry", small_disk: Path) -> None:
+    empty.call("task", "add", "tasks.yaml")
+    empty.call("base", "pull", empty.base)
+    ballast = small_disk / ".ballast"
+    ballast.write_bytes(
+        bytes(shutil.disk_usage(small_disk).free - 20_000)
+    )  # a lease has room, a training state has not
+    command = ("harvest", "--base", empty.base, "--recipe", "harvest.yaml")
+    done = empty.process(*command)
+    assert done.returncode == 1, done.stderr
+    assert "No space left on device" in done.stderr and "next: free some space" in done.stderr
+    assert "Traceback" not in done.stderr and done.stdout == ""
+    assert empty.json("registry", "verify")["ok"] and empty.json("adapter", "list")["adapters"] == []
+    ballast.unlink()
+    assert empty.json(*command)["trained"] == ["always_cat", "always_dog"]
+    assert empty.json("registry", "verify")["faults"] == []
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
