@@ -9,6 +9,7 @@ import typer
 from icmlora_cli.cli import (
     adapter,
     base,
+    codec,
     demo,
     doctor,
     evaluate,
@@ -56,6 +57,7 @@ def _root(
 app.add_typer(task.app, name="task")
 app.add_typer(base.app, name="base")
 app.add_typer(adapter.app, name="adapter")
+app.add_typer(codec.app, name="codec")
 app.add_typer(registry.app, name="registry")
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(report.app, name="report")

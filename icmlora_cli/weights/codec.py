@@ -86,6 +86,18 @@ class Codec:
             factors[module.name] = Factors(lora_A=lora_A, lora_B=lora_B)
         return Adapter(self.base_model, float(kept), factors, fan_in_fan_out=self.layout.fan_in_fan_out)
 
+    def truncated(self, width: int) -> "Codec":
+        """Return the leading directions alone: of a fitted codec, what ``fit_codec`` gives with that ``max_width``.
+
+        Args:
+            width: R, at least 1; a codec that is no wider is returned as it is.
+        """
+        if width >= self.width:
+            return self
+        left = tuple(item[:, :width].contiguous() for item in self.left)
+        right = tuple(item[:width].contiguous() for item in self.right)
+        return Codec(self.layout, left, right, width, self.base_model)
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the basis under the keys ``codec.left.{i}`` and ``codec.right.{i}``."""
         named = {f"codec.left.{index}": item.contiguous() for index, item in enumerate(self.left)}
@@ -176,3 +188,19 @@ def relative_error(codec: Codec, adapter: Adapter) -> float:
             missed += float((delta - kept).square().sum())  # not total - kept, whose rounding a root would enlarge
             total += float(delta.square().sum())
     return float((missed / total) ** 0.5) if total else 0.0
+
+
+def energy_kept(codec: Codec, adapter: Adapter) -> float:
+    """Return the share of ||delta-W||^2 over all modules that a basis keeps, 0 to 1: 1 - relative_error^2.
+
+    Only the cores are squared, for U and V are orthonormal; no [out, in] matrix is made. 1 where delta-W is zero.
+
+    Args:
+        codec: any basis.
+        adapter: of the codec's base.
+
+    Raises:
+        CorruptFile: if the adapter has a module or shape that the codec does not know.
+    """
+    kept, total = float(codec.encode(adapter).double().square().sum()), norm(adapter) ** 2
+    return min(1.0, kept / total) if total else 1.0

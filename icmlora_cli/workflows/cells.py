@@ -13,11 +13,11 @@ from icmlora_cli.lm.decode import greedy
 from icmlora_cli.lm.in_context import encode_with_shots
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.perplexity import TextScore, score_texts
-from icmlora_cli.lm.prompts import encode_task
+from icmlora_cli.lm.prompts import Encoded, encode_task
 from icmlora_cli.lm.scoring import score
 from icmlora_cli.registry import files
 from icmlora_cli.registry.examples import Example
-from icmlora_cli.registry.task_record import PromptTemplate
+from icmlora_cli.registry.task_record import PromptTemplate, Task
 from icmlora_cli.report.result import Fidelity, Output, Reconstruction
 from icmlora_cli.report.statistics import Scored
 from icmlora_cli.weights.adapter import Adapter
@@ -182,11 +182,7 @@ class Scorer:
         task, described = context.task, served.described or self.described
         rows = encode_with_shots(self.loaded.tokenizer, task, examples, served.shots, described=described)
         scored = score(self.loaded, rows)
-        wrong = [index for index, exact in enumerate(scored.exact) if not exact]
-        written = [example.output for example in examples]  # what is exact was written so
-        decoded = greedy(self.loaded, [rows[index] for index in wrong], stop=stop_text(task.template))
-        for index, text in zip(wrong, decoded, strict=True):
-            written[index] = text.strip()
+        written = written_answers(self.loaded, task, examples, rows, scored.exact)
         ones = (1.0,) * len(rows)
         f1 = tuple(token_f1(text, example.output) for text, example in zip(written, examples, strict=True))
         values = {"exact_match": tuple(map(float, scored.exact)), "f1": f1, "nll": scored.nll}
@@ -197,6 +193,26 @@ class Scorer:
             for example, text, exact in list(zip(examples, written, scored.exact, strict=True))[: self.outputs]
         )
         return {name: Scored(name, tuple(numbers), ones) for name, numbers in values.items()}, outputs
+
+
+def written_answers(
+    loaded: LoadedBase, task: Task, examples: Sequence[Example], rows: Sequence[Encoded], exact: Sequence[bool]
+) -> list[str]:
+    """Return what greedy decoding writes for each example; only what is not exact has to be decoded.
+
+    Args:
+        loaded: the base, with whatever is merged into it.
+        task: whose template ends an answer.
+        examples: what is answered.
+        rows: the examples as tokens.
+        exact: which of them ``lm.scoring.score`` found to be written exactly.
+    """
+    wrong = [index for index, right in enumerate(exact) if not right]
+    written = [example.output for example in examples]
+    decoded = greedy(loaded, [rows[index] for index in wrong], stop=stop_text(task.template))
+    for index, text in zip(wrong, decoded, strict=True):
+        written[index] = text.strip()
+    return written
 
 
 def text_metrics(scores: Sequence[TextScore]) -> dict[str, Scored]:

@@ -25,7 +25,7 @@ from icmlora_cli.weights.adapter import Adapter, read_adapter
 from icmlora_cli.weights.codec import Codec, fit_codec, relative_error
 from icmlora_cli.weights.compare import compare, norm
 from icmlora_cli.weights.frame import FrameSpec, extended_frame, seeded_frame
-from icmlora_cli.weights.layout import layout_of
+from icmlora_cli.weights.layout import Layout, layout_of
 from icmlora_cli.workflows.episode_tasks import EpisodeTask, builtin_pool, read_tasks
 from icmlora_cli.workflows.episodes import EpisodeTerm, TaskValidation
 from icmlora_cli.workflows.fleet import Fleet
@@ -63,30 +63,55 @@ def find_harvested(tasks: Sequence[Task], base: Base, store: AdapterStore, recip
     return found
 
 
-def make_basis(harvested: Sequence[Harvested], loaded: LoadedBase, recipe: TrainRecipe) -> Basis:
-    """Return the frame that the adapters were harvested in, extended for those that were not, or a learned basis.
+def chosen_frame(harvested: Sequence[Harvested], recipe: TrainRecipe) -> FrameSpec | None:
+    """Return the frame that a recipe takes for these adapters, or None where it learns a basis from them.
 
     An imported adapter is in nobody's frame: ``auto`` keeps the frame of the harvested ones where the recipe's
     ``directions`` make room for it beside them, and else learns a basis for all.
+
+    Args:
+        harvested: what is learned from; it may be nothing.
+        recipe: its ``basis``, ``directions``, ``frame_seed`` and ``frame_width`` count.
+    """
+    specs = {_frame_of(item.record) for item in harvested if item.record.imported is None}
+    own = next(iter(specs)) if len(specs) == 1 else None
+    homeless = not recipe.directions and any(item.record.imported for item in harvested)
+    if recipe.basis == "learned" or (recipe.basis == "auto" and harvested and (own is None or homeless)):
+        return None
+    return own or FrameSpec(recipe.frame_seed, recipe.frame_width)
+
+
+def frame_codec(
+    harvested: Sequence[Harvested], layout: Layout, spec: FrameSpec, base_model: str, directions: int
+) -> Codec:
+    """Return a frame, extended by learned directions for the adapters that were not harvested in it.
+
+    Args:
+        harvested: what is learned from.
+        layout: the modules.
+        spec: the frame.
+        base_model: written into decoded adapters.
+        directions: how many to add on each side, at most.
+    """
+    frame = seeded_frame(layout, spec, base_model)
+    foreign = [adapter for item in harvested if _frame_of(item.record) != spec for adapter in item.adapters]
+    return extended_frame(frame, foreign, directions) if foreign and directions else frame
+
+
+def make_basis(harvested: Sequence[Harvested], loaded: LoadedBase, recipe: TrainRecipe) -> Basis:
+    """Return the frame that the adapters were harvested in, extended for those that were not, or a learned basis.
 
     Raises:
         UsageFault: if there are neither adapters nor episodes' modules to make one for.
     """
     everything = [adapter for item in harvested for adapter in item.adapters]
-    specs = {_frame_of(item.record) for item in harvested if item.record.imported is None}
-    own = next(iter(specs)) if len(specs) == 1 else None
-    homeless = not recipe.directions and any(item.record.imported for item in harvested)
-    if recipe.basis == "learned" or (recipe.basis == "auto" and everything and (own is None or homeless)):
+    spec = chosen_frame(harvested, recipe)
+    if spec is None:
         if not everything:
             raise UsageFault("basis: learned needs harvested adapters", hint="icmlora harvest, or basis: frame")
         return Basis(fit_codec(everything, energy=recipe.energy, max_width=recipe.max_width), None)
-    spec = own or FrameSpec(recipe.frame_seed, recipe.frame_width)
     layout = layout_of(everything) if everything else target_layout(loaded.model, recipe.target_modules)
-    frame = seeded_frame(layout, spec, loaded.base.model_id)
-    foreign = [adapter for item in harvested if _frame_of(item.record) != spec for adapter in item.adapters]
-    if foreign and recipe.directions:
-        frame = extended_frame(frame, foreign, recipe.directions)
-    return Basis(frame, spec)
+    return Basis(frame_codec(harvested, layout, spec, loaded.base.model_id, recipe.directions), spec)
 
 
 def _frame_of(record: AdapterRecord) -> FrameSpec | None:

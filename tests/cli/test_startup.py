@@ -39,7 +39,7 @@ for path in walk(typer.main.get_command(app), ()):
 print(json.dumps([found, sorted({name.partition(".")[0] for name in sys.modules})]))
 """
 VERBS = {"harvest", "train", "gen", "eval", "storage", "demo", "doctor"}
-NOUNS = {"report", "task", "base", "adapter", "recipe", "registry"}
+NOUNS = {"report", "task", "base", "adapter", "codec", "recipe", "registry"}
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:

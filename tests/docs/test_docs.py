@@ -26,6 +26,7 @@ from icmlora_cli.registry.sources import load_examples
 from icmlora_cli.registry.task_file import read_task_file
 from icmlora_cli.registry.tasks import draft
 from icmlora_cli.report.result import Cell, Mean, Result, TaskInfo
+from icmlora_cli.workflows.codec_report import CodecReport, Kept, Measured, MetricCost, WidthReport
 from icmlora_cli.workflows.doctor import Check, Device
 from icmlora_cli.workflows.gen import GenResult
 from icmlora_cli.workflows.storage import AdapterStorage, GeneratorStorage
@@ -111,7 +112,13 @@ def test_every_commands_json_is_in_the_docs() -> None:
         assert f"| `{command}` | `icmlora.{command.replace(' ', '.')}/1` |" in text, command
 
 
-@pytest.mark.parametrize("result", [TrainResult, GenResult, AdapterStorage, GeneratorStorage, Check, Device])
+@pytest.mark.parametrize(
+    "result",
+    [
+        TrainResult, GenResult, AdapterStorage, GeneratorStorage, Check, Device,
+        CodecReport, WidthReport, MetricCost, Measured, Kept,
+    ],
+)  # fmt: skip
 def test_every_key_of_a_result_is_in_the_docs(result: type) -> None:
     text = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
     assert [item.name for item in fields(result) if f"`{item.name}`" not in text] == []

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from icmlora_cli.errors import CorruptFile
 from icmlora_cli.weights.adapter import Adapter, Factors
-from icmlora_cli.weights.codec import Codec, fit_codec, relative_error
+from icmlora_cli.weights.codec import Codec, energy_kept, fit_codec, relative_error
 from icmlora_cli.weights.layout import Layout
 
 SHAPES = {
@@ -24,6 +24,12 @@ def make(seed: int, rank: int, alpha: float = 4.0) -> Adapter:
         for name, (out, inn) in SHAPES.items()
     }
     return Adapter("some/base", alpha, factors)
+
+
+def without(adapter: Adapter, modules: int) -> Adapter:
+    """Return an adapter without its first modules; at least one is left."""
+    kept = dict(list(adapter.factors.items())[min(modules, len(SHAPES) - 1) :])
+    return Adapter(adapter.base_model, adapter.alpha, kept)
 
 
 @settings(deadline=None, max_examples=25)
@@ -65,6 +71,33 @@ def test_truncation_keeps_the_leading_directions() -> None:
     assert small.rank == 2
     for name in SHAPES:
         assert torch.allclose(small.delta(name), adapter.delta(name), atol=1e-4)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    kinds=st.lists(st.tuples(st.integers(1, 6), st.integers(0, 2)), min_size=1, max_size=4),
+    width=st.integers(1, 14),
+    seed=st.integers(0, 1000),
+)
+def test_truncating_the_widest_is_fitting_at_that_width(kinds: list[tuple[int, int]], width: int, seed: int) -> None:
+    """Mixed ranks, and adapters that lack modules."""
+    adapters = [without(make(seed + index, rank), lacks) for index, (rank, lacks) in enumerate(kinds)]
+    widest = fit_codec(adapters, energy=1.0, max_width=14)
+    cut, fitted = widest.truncated(width), fit_codec(adapters, energy=1.0, max_width=width)
+    assert cut.width == fitted.width and cut.layout == fitted.layout
+    for ours, theirs in zip((*cut.left, *cut.right), (*fitted.left, *fitted.right), strict=True):
+        assert torch.equal(ours, theirs)
+    for adapter in adapters:
+        kept = energy_kept(cut, adapter)
+        assert kept == pytest.approx(1 - relative_error(cut, adapter) ** 2, abs=1e-5)
+        assert kept <= energy_kept(widest, adapter) + 1e-6
+        assert energy_kept(widest, adapter) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_nothing_is_lost_of_an_adapter_of_zeros() -> None:
+    other = make(0, 2)
+    nothing = Adapter("some/base", 4.0, {name: Factors(0 * f.lora_A, f.lora_B) for name, f in other.factors.items()})
+    assert energy_kept(fit_codec([nothing, other], max_width=1), nothing) == 1.0
 
 
 def test_partial_modules_encode_as_zero() -> None:
