@@ -110,7 +110,8 @@ class EpisodeRecipe(RecipeModel):
         prior_weight: of KL(p(z | c) || N(0, I)), in nats a latent number: the bottleneck.
         contrast_weight: of the contrastive loss, which pulls readings of one task together and others apart.
         contrast_tasks: tasks in one contrastive batch, two readings each.
-        validation_tasks: built-in tasks that are kept from training, to tell the best weights.
+        validation_tasks: built-in tasks that are kept from training, to tell the best weights by the probability of
+            their answers.
         validation_examples: of each of them.
         validate_every: steps.
     """

@@ -186,8 +186,26 @@ def _even(items: Sequence[int], count: int, rng: random.Random) -> list[int]:
 
 
 @dataclass(frozen=True)
+class TaskScore:
+    """Figures of a validation task.
+
+    Args:
+        nll: nats per answer token.
+        exact: share of the answers that are wholly right.
+        missed: 1 - p, p the geometric mean probability of an answer's tokens.
+    """
+
+    nll: float
+    exact: float
+    missed: float
+
+
+@dataclass(frozen=True)
 class TaskValidation:
-    """The mean NLL of tasks that training never sees, from their first description alone.
+    """How unlikely the answers of tasks are that training never sees, from their first description alone.
+
+    Of an answer counts 1 - p, p the geometric mean of its tokens' probabilities: the mean NLL would be that of the few
+    tasks that are out of reach, on which it rises with confidence while all others still improve.
 
     Args:
         term: of the training, whose base and space are used.
@@ -200,18 +218,18 @@ class TaskValidation:
     examples: int
 
     def __call__(self, model: Network) -> float:
-        """Return the mean over tasks of the mean NLL, nats per answer token."""
+        """Return the mean over tasks of the mean 1 - p, between 0 and 1."""
         scores = self.scores(model)
-        return sum(nll for nll, _ in scores.values()) / len(scores)
+        return sum(item.missed for item in scores.values()) / len(scores)
 
-    def scores(self, model: Network) -> Mapping[str, tuple[float, float]]:
-        """Return each task's NLL and exact match."""
+    def scores(self, model: Network) -> Mapping[str, "TaskScore"]:
+        """Return each task's figures, means over its examples."""
         term = self.term
         supports = [term.space.support(task.texts[0], None) for task in self.tasks]
         c = model.read(Support.stack(supports).to(term.loaded.device))
         cores = model.decode(model.sample_latent(c, None), c) * term.scale[:, None, None]
         rows = [(own, query) for own, task in enumerate(self.tasks) for query in task.queries[: self.examples]]
-        nll, exact = [0.0] * len(self.tasks), [0] * len(self.tasks)
+        sums = [[0.0, 0.0, 0.0] for _ in self.tasks]
         for indices in scoring_batches([row.length for _, row in rows], batch_size=16):
             batch = collate(
                 [rows[index][1] for index in indices], term.loaded.tokenizer.pad_token_id, term.loaded.device
@@ -221,7 +239,10 @@ class TaskValidation:
                 log_probs, right = answer_log_probs(term.loaded.model, batch)
             means = -log_probs.sum(1) / (batch.labels != IGNORED).sum(1)
             for at, own in enumerate(owners):
-                nll[own] += float(means[at])
-                exact[own] += int(right[at].all())
+                nll = float(means[at])
+                for place, value in enumerate((nll, float(right[at].all()), -math.expm1(-nll))):
+                    sums[own][place] += value
         counts = [min(self.examples, len(task.queries)) for task in self.tasks]
-        return {task.name: (nll[own] / counts[own], exact[own] / counts[own]) for own, task in enumerate(self.tasks)}
+        return {
+            task.name: TaskScore(*(value / counts[own] for value in sums[own])) for own, task in enumerate(self.tasks)
+        }

@@ -24,7 +24,7 @@ from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 from icmlora_cli.workflows.training import Harvested, Training, find_harvested, make_basis
 
 CURVE = 200  # points of the losses that are kept
-VERSION = 2  # of the training procedure; part of every key
+VERSION = 3  # of the training procedure; part of every key
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class TrainResult:
         width: R of the codec's basis.
         codec_error: mean relative error of delta-W that the basis alone costs.
         error: mean relative error of delta-W of the generated adapters, from the descriptions of the harvested tasks.
-        validation: mean NLL of the validation tasks with the weights that were kept, nats per token; None without.
+        validation: of the validation tasks with the weights that were kept, the mean of 1 - p, p the geometric mean
+            probability of an answer's tokens; None without.
         storage_error: relative change of generated delta-W that the stored form of the numbers costs.
         parameters: numbers in ``generator.safetensors``.
         bytes: of the generator's folder.
