@@ -71,7 +71,7 @@ class Validation:
 
     Args:
         every: steps between validations.
-        score: lower is better; sees the networks in eval mode, without gradients.
+        score: higher is better; sees the networks in eval mode, without gradients.
         from_stage: the first stage whose steps are validated.
     """
 
@@ -175,11 +175,11 @@ def _moment(step: int, stages: Sequence[int]) -> Moment:
 class _Best:
     """The best weights so far by validation."""
 
-    score: float = math.inf
+    score: float = -math.inf
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def offer(self, score: float, model: Network) -> None:
-        if score < self.score:
+        if score > self.score:
             self.score = score
             self.weights = {name: item.detach().clone() for name, item in model.state_dict().items()}
 

@@ -192,20 +192,20 @@ class TaskScore:
     Args:
         nll: nats per answer token.
         exact: share of the answers that are wholly right.
-        missed: 1 - p, p the geometric mean probability of an answer's tokens.
+        probability: of an answer, the geometric mean over its tokens.
     """
 
     nll: float
     exact: float
-    missed: float
+    probability: float
 
 
 @dataclass(frozen=True)
 class TaskValidation:
-    """How unlikely the answers of tasks are that training never sees, from their first description alone.
+    """How likely the answers of tasks are that training never sees, from their first description alone.
 
-    Of an answer counts 1 - p, p the geometric mean of its tokens' probabilities: the mean NLL would be that of the few
-    tasks that are out of reach, on which it rises with confidence while all others still improve.
+    Of an answer counts the geometric mean of its tokens' probabilities: the mean NLL would be that of the few tasks that
+    are out of reach, on which it rises with confidence while all others still improve.
 
     Args:
         term: of the training, whose base and space are used.
@@ -218,9 +218,9 @@ class TaskValidation:
     examples: int
 
     def __call__(self, model: Network) -> float:
-        """Return the mean over tasks of the mean 1 - p, between 0 and 1."""
+        """Return the mean probability of the answers, each task as likely; between 0 and 1."""
         scores = self.scores(model)
-        return sum(item.missed for item in scores.values()) / len(scores)
+        return sum(item.probability for item in scores.values()) / len(scores)
 
     def scores(self, model: Network) -> Mapping[str, "TaskScore"]:
         """Return each task's figures, means over its examples."""
@@ -240,7 +240,7 @@ class TaskValidation:
             means = -log_probs.sum(1) / (batch.labels != IGNORED).sum(1)
             for at, own in enumerate(owners):
                 nll = float(means[at])
-                for place, value in enumerate((nll, float(right[at].all()), -math.expm1(-nll))):
+                for place, value in enumerate((nll, float(right[at].all()), math.exp(-nll))):
                     sums[own][place] += value
         counts = [min(self.examples, len(task.queries)) for task in self.tasks]
         return {

@@ -40,8 +40,8 @@ class TrainResult:
         width: R of the codec's basis.
         codec_error: mean relative error of delta-W that the basis alone costs.
         error: mean relative error of delta-W of the generated adapters, from the descriptions of the harvested tasks.
-        validation: of the validation tasks with the weights that were kept, the mean of 1 - p, p the geometric mean
-            probability of an answer's tokens; None without.
+        validation: mean probability of the validation tasks' answers with the weights that were kept, of an answer the
+            geometric mean over its tokens; None without.
         storage_error: relative change of generated delta-W that the stored form of the numbers costs.
         parameters: numbers in ``generator.safetensors``.
         bytes: of the generator's folder.
