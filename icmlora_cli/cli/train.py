@@ -68,7 +68,5 @@ def train(
                 f"{result.error:.3f} (the basis alone: {result.codec_error:.3f})"
             )
         if result.validation is not None:
-            out.note(
-                f"validation tasks, from their descriptions: mean probability of an answer {result.validation:.3f}"
-            )
+            out.note(f"validation tasks, from their descriptions: probability of an answer {result.validation:.3f}")
         out.note('next: icmlora gen "what the adapter should do" -o out/   and: icmlora eval')

@@ -204,8 +204,8 @@ class TaskScore:
 class TaskValidation:
     """How likely the answers of tasks are that training never sees, from their first description alone.
 
-    Of an answer counts the geometric mean of its tokens' probabilities: the mean NLL would be that of the few tasks that
-    are out of reach, on which it rises with confidence while all others still improve.
+    Of an answer counts the geometric mean of its tokens' probabilities: the mean NLL would be that of the few tasks
+    that are out of reach, on which it rises with confidence while all others still improve.
 
     Args:
         term: of the training, whose base and space are used.
