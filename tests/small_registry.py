@@ -2,7 +2,7 @@
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,20 @@ def safetensors(numbers: int, seed: int = 0, metadata: Mapping[str, str] | None 
         header["__metadata__"] = dict(metadata)
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + data
+
+
+def lora(ranks: Sequence[int], dtype: str = "F32", seed: int = 0) -> bytes:
+    """Return a safetensors file with a LoRA on one module [20, 24] of each rank, its numbers all ``seed``'s byte."""
+    width = {"F32": 4, "F16": 2, "BF16": 2}[dtype]
+    header: dict[str, object] = {}
+    end = 0
+    for layer, rank in enumerate(ranks):
+        for side, shape in (("A", [rank, 24]), ("B", [20, rank])):
+            begin, end = end, end + shape[0] * shape[1] * width
+            name = f"base_model.model.layers.{layer}.q_proj.lora_{side}.weight"
+            header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + bytes([seed]) * end
 
 
 @dataclass(frozen=True)
@@ -56,16 +70,34 @@ class SmallRegistry:
         base = Base(name, name, None, folder, "w" * 64, "wheel", None, sum(i.bytes for i in held), "Tiny", held)
         return BaseStore(self.home).record(base)
 
-    def adapter(self, task: str, *, base: str = BASE, key: str = KEY, seed: int = 0, sealed: bool = True) -> Path:
-        """Write a finished adapter of two checkpoints; not ``sealed``, as the first version wrote it."""
+    def adapter(
+        self,
+        task: str,
+        *,
+        base: str = BASE,
+        key: str = KEY,
+        seed: int = 0,
+        sealed: bool = True,
+        weights: Sequence[bytes] = (),
+    ) -> Path:
+        """Write a finished adapter of two checkpoints.
+
+        Args:
+            task: the task's name.
+            base: slug of the base.
+            key: the adapter's.
+            seed: of the weights.
+            sealed: False: as the first version wrote it.
+            weights: of the two checkpoints, where they are not to be made from the seed.
+        """
         folder = self.home.adapters / base / task / key
         kept = []
-        for step in (10, 20):
+        for index, step in enumerate((10, 20)):
             inner = folder / f"checkpoint-{step:05d}"
-            files.write_bytes(inner / WEIGHTS, safetensors(300, seed + step))
+            files.write_bytes(inner / WEIGHTS, weights[index] if weights else safetensors(300, seed + step))
             files.write_json(inner / CONFIG, {"peft_type": "LORA", "r": 2, "lora_alpha": 4})
-            weights, config = files.sha256_file(inner / WEIGHTS), files.sha256_file(inner / CONFIG)
-            kept.append(Checkpoint(step, inner.name, weights, files.folder_bytes(inner), config if sealed else None))
+            sha256, config = files.sha256_file(inner / WEIGHTS), files.sha256_file(inner / CONFIG)
+            kept.append(Checkpoint(step, inner.name, sha256, files.folder_bytes(inner), config if sealed else None))
         record = AdapterRecord(
             task=task,
             key=key,
@@ -108,9 +140,9 @@ class SmallRegistry:
     def fill(self) -> None:
         """Put two tasks, their adapters, a base and a generator in."""
         self.base()
-        for word in ("cat", "dog"):
+        for seed, word in enumerate(("cat", "dog")):
             self.task(f"say_{word}", word)
-            self.adapter(f"say_{word}", seed=len(word))
+            self.adapter(f"say_{word}", seed=seed)
         self.generator("default")
 
 

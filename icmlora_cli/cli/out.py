@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from icmlora_cli.errors import IcmloraError
     from icmlora_cli.workflows.progress import OnProgress
 
+BAR_WIDTH = 12  # characters
+
 
 class Out:
     """Where a command puts its result.
@@ -46,8 +48,22 @@ class Out:
         if not self.quiet:
             print(text, file=sys.stderr)
 
-    def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None) -> None:
-        """Print a table for a person (tab-separated with ``--quiet``); nothing with ``--json``."""
+    def table(
+        self,
+        headers: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        *,
+        title: str | None = None,
+        bars: Sequence[float] | None = None,
+    ) -> None:
+        """Print a table for a person (tab-separated with ``--quiet``); nothing with ``--json``.
+
+        Args:
+            headers: of the columns.
+            rows: cells, one for each header.
+            title: above the table.
+            bars: a row's share, 0 to 1, each; on a terminal, the last column shows them as bars.
+        """
         if self.as_json:
             return
         if self.quiet:
@@ -56,6 +72,7 @@ class Out:
             return
         from rich import box
         from rich.console import Console
+        from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
@@ -63,9 +80,13 @@ class Out:
         for index, header in enumerate(headers):
             numeric = bool(rows) and all(_is_figure(row[index]) for row in rows)
             table.add_column(header, justify="right" if numeric else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
         console = Console()
+        drawn = bars if console.is_terminal else None
+        if drawn is not None:
+            table.add_column()
+        for index, row in enumerate(rows):
+            bar = [] if drawn is None else [ProgressBar(total=1.0, completed=drawn[index], width=BAR_WIDTH)]
+            table.add_row(*(Text(cell) for cell in row), *bar)
         if not console.is_terminal:
             console = Console(width=160)
         console.print(table)

@@ -80,7 +80,9 @@ def _print_faults(out: Out, result: "VerifyResult") -> None:
 def gc(
     only: Annotated[
         list[str] | None,
-        typer.Option("--only", help="temporary, states, quarantine or vectors; repeatable; all by default."),
+        typer.Option(
+            "--only", help="temporary, states, quarantine, vectors or duplicates; repeatable; all by default."
+        ),
     ] = None,
     dry_run: DryRun = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -89,8 +91,9 @@ def gc(
 ) -> None:
     """Say what can be freed, ask, and free it.
 
-    Freed are temporary files of no running process, states of finished trainings, what is in quarantine, and cached
-    task vectors. Tasks, adapters, generators, results and base models are never touched.
+    Freed are temporary files of no running process, states of finished trainings, what is in quarantine, cached task
+    vectors, and second copies of equal checkpoints, which become hard links of the first. No content of tasks,
+    adapters, generators, results and base models is ever touched.
     """
     with session("registry gc", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.errors import UsageFault
@@ -100,8 +103,7 @@ def gc(
         home = Home.from_environment()
         planned = plan(home, only)
         _print_items(out, planned.free)
-        for item in planned.kept:
-            out.note(f"kept: {item.path}: {item.said}")
+        _note_kept(out, planned.kept)
         done = GcResult((), 0)
         if planned.free and not dry_run:
             if not yes:
@@ -110,17 +112,23 @@ def gc(
                 typer.confirm(f"Free {planned.bytes / 1e6:.1f} MB?", abort=True, err=True)
             with out.progress() as on_progress:
                 done = run(home, planned, on_progress=on_progress)
+            _note_kept(out, done.kept)
         out.result(
             {
                 "dry_run": dry_run,
                 "items": [item.as_dict() for item in (planned.free if dry_run else done.freed)],
-                "kept": [item.as_dict() for item in planned.kept],
+                "kept": [item.as_dict() for item in (*planned.kept, *done.kept)],
                 "bytes": planned.bytes if dry_run else done.bytes,
             }
         )
         if not quiet:
             said = "nothing to free" if not planned.free else f"{done.bytes / 1e6:.1f} MB freed"
             out.line(f"{planned.bytes / 1e6:.1f} MB would be freed" if dry_run and planned.free else said)
+
+
+def _note_kept(out: Out, items: "Sequence[Item]") -> None:
+    for item in items:
+        out.note(f"kept: {item.path}: {item.said}")
 
 
 def _print_items(out: Out, items: "Sequence[Item]") -> None:

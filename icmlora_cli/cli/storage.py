@@ -1,28 +1,32 @@
-"""``icmlora storage``: what everything takes, and when a generator pays."""
+"""``icmlora storage``: what everything takes, what of it is not needed, and when a generator pays."""
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from icmlora_cli.cli.options import Json, Quiet
-from icmlora_cli.cli.out import session
+from icmlora_cli.cli.out import Out, session
 
 if TYPE_CHECKING:
     from icmlora_cli.workflows.storage import GeneratorStorage, StorageReport
 
+_Row = tuple[tuple[str, ...], int]  # cells, and the bytes that are shared out
+
 
 def storage(as_json: Json = False, quiet: Quiet = False) -> None:
-    """Show the bytes of base, tasks, adapters and generators, and how many tasks it takes to break even."""
+    """Show the bytes of base, tasks, adapters and generators, and how many tasks it takes to break even.
+
+    With it: rank and dtype of each task's last adapter, what equal checkpoints take more than once, and what
+    icmlora registry gc would free.
+    """
     with session("storage", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.registry.home import Home
         from icmlora_cli.workflows.storage import run
 
         report = run(Home.from_environment())
         out.result(storage_dict(report))
-        rows = [("base", name, "", _mb(size)) for name, size in report.bases]
-        rows += [("tasks", f"{len(report.tasks)} tasks", "", _mb(sum(size for _, size in report.tasks)))]
-        rows += [("adapter", i.task, f"{i.checkpoints} checkpoints", _mb(i.bytes)) for i in report.adapters]
-        rows += [("generator", i.name, f"{i.tasks} tasks", _mb(i.bytes)) for i in report.generators]
-        out.table(("what", "name", "holds", "MB"), rows)
+        _print_things(out, report)
+        if not quiet:
+            _print_formats(out, report)
+            _print_waste(out, report)
         for generator in report.generators:
             out.line(storage_line(generator))
 
@@ -32,9 +36,13 @@ def storage_dict(report: "StorageReport") -> dict[str, object]:
     return {
         "bases": dict(report.bases),
         "tasks": dict(report.tasks),
-        "adapters": [asdict(item) for item in report.adapters],
+        "adapters": [vars(item) for item in report.adapters],
         "adapter_bytes": report.adapter_bytes,
-        "generators": [asdict(item) for item in report.generators],
+        "formats": [vars(item) for item in report.formats],
+        "generators": [vars(item) for item in report.generators],
+        "bytes": report.bytes,
+        "duplicates": vars(report.duplicates),
+        "gc": {"bytes": report.gc_bytes, "by_kind": dict(report.gc)},
     }
 
 
@@ -47,6 +55,46 @@ def storage_line(item: "GeneratorStorage") -> str:
         f"{head}; {item.ratio_all:.2f} x all their kept checkpoints, {item.ratio_one:.2f} x one adapter a task; "
         f"smaller than one adapter a task from {item.break_even} tasks on, at this size"
     )
+
+
+def _print_things(out: Out, report: "StorageReport") -> None:
+    things: list[_Row] = [(("base", name, "", "", ""), size) for name, size in report.bases]
+    things += [(("tasks", f"{len(report.tasks)} tasks", "", "", ""), sum(size for _, size in report.tasks))]
+    things += [
+        (("adapter", i.task, f"{i.checkpoints} checkpoints", i.rank or "-", i.dtype or "-"), i.bytes)
+        for i in report.adapters
+    ]
+    things += [(("generator", i.name, f"{i.tasks} tasks", "", ""), i.bytes) for i in report.generators]
+    _print_shares(out, ("what", "name", "holds", "rank", "dtype"), things, report.bytes)
+
+
+def _print_formats(out: Out, report: "StorageReport") -> None:
+    formats: list[_Row] = [
+        ((i.rank or "-", i.dtype or "-", str(i.tasks), str(i.checkpoints)), i.bytes) for i in report.formats
+    ]
+    if formats:
+        title = "adapters by rank and dtype of the last checkpoint"
+        _print_shares(out, ("rank", "dtype", "tasks", "checkpoints"), formats, report.adapter_bytes, title)
+
+
+def _print_shares(out: Out, headers: tuple[str, ...], things: list[_Row], whole: int, title: str | None = None) -> None:
+    shares = [size / whole if whole else 0.0 for _, size in things]
+    rows = [(*row, _mb(size), f"{share:.1%}") for (row, size), share in zip(things, shares, strict=True)]
+    out.table((*headers, "MB", "share"), rows, title=title, bars=shares)
+
+
+def _print_waste(out: Out, report: "StorageReport") -> None:
+    found = report.duplicates
+    if found.files:
+        out.line(
+            f"equal checkpoints: {found.files} files take {_mb(found.bytes)} MB more than once; "
+            "next: icmlora registry gc --only duplicates"
+        )
+    if found.linked_files:
+        said = f"{found.linked_files} files are hard links of equal ones: {_mb(found.linked_bytes)} MB of the above"
+        out.line(f"{said} take no space of their own")
+    kinds = ", ".join(f"{what} {_mb(size)}" for what, size in report.gc.items())
+    out.line(f"icmlora registry gc would free {_mb(report.gc_bytes)} MB{f': {kinds}' if kinds else ''}")
 
 
 def _mb(size: int) -> str:

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -186,6 +187,14 @@ class AdapterStore:
         found = [read_record(path) for path in self._manifests(pattern)]
         return tuple(sorted(found, key=lambda item: (item.base, item.task, item.created)))
 
+    def readable(self) -> tuple[AdapterRecord, ...]:
+        """Return what ``all`` does, without those whose manifest is broken."""
+        found = []
+        for path in self._manifests(f"*/*/*/{MANIFEST}"):
+            with suppress(CorruptFile, FileNotFoundError):
+                found.append(read_record(path))
+        return tuple(sorted(found, key=lambda item: (item.base, item.task, item.created)))
+
     def _manifests(self, pattern: str) -> list[Path]:
         root = self.home.adapters
         return [path for path in root.glob(pattern) if not temporary.within(path, root)]
@@ -240,7 +249,7 @@ class AdapterStore:
         return folder
 
     def remove(self, task: str, base: str | None = None, *, key: str | None = None) -> int:
-        """Delete the adapters of a task and return the bytes freed.
+        """Delete the adapters of a task and return the bytes freed; a weight that is linked elsewhere frees none.
 
         Args:
             task: the task's name.
@@ -256,7 +265,7 @@ class AdapterStore:
         if not folders:
             what = f"task {task!r} has no adapter{f' {key!r}' if key else 's'}"
             raise NotFound(what, where=str(self.home.adapters), hint="icmlora adapter list")
-        freed = sum(files.folder_bytes(folder) for folder in folders)
+        freed = files.freed_bytes(*folders)
         for folder in folders:
             files.delete_folder(folder)
         return freed

@@ -1,6 +1,7 @@
 """What a base model's folder holds: which files count, their hashes, whether they can be a model at all."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -141,15 +142,30 @@ def safetensors_metadata(path: Path) -> dict[str, str]:
     return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
 
+def safetensors_header(path: Path) -> bytes:
+    """Return the JSON header of a safetensors file, as it is; nothing where the file is shorter than it claims.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    return _raw_header(path)[2]
+
+
+def _raw_header(path: Path) -> tuple[int, int, bytes]:
+    """Return the bytes of a safetensors file, those that it claims for its header, and the header."""
+    with path.open("rb") as handle:
+        size = os.fstat(handle.fileno()).st_size
+        length = int.from_bytes(handle.read(8), "little")
+        return size, length, handle.read(length if 0 < length <= size - 8 else 0)
+
+
 def _header(path: Path) -> tuple[int, int, dict[str, Any]]:
     """Return the bytes of a safetensors file, those of its header, and the header; empty where it is damaged."""
-    size = path.stat().st_size
-    with path.open("rb") as handle:
-        length = int.from_bytes(handle.read(8), "little")
-        try:
-            header = json.loads(handle.read(length if 0 < length <= size - 8 else 0))
-        except (ValueError, RecursionError):
-            header = {}
+    size, length, raw = _raw_header(path)
+    try:
+        header = json.loads(raw)
+    except (ValueError, RecursionError):
+        header = {}
     return size, length, header if isinstance(header, dict) else {}
 
 

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISDIR
 
 from icmlora_cli.errors import CorruptFile, OutOfSpace
 from icmlora_cli.registry import temporary as temporaries
@@ -163,7 +164,29 @@ def subfolders(folder: Path) -> list[Path]:
 
 def folder_bytes(folder: Path) -> int:
     """Return the bytes of all files below ``folder`` (0 where there is none)."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
+    total, waiting = 0, [os.fspath(folder)] if folder.is_dir() else []
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:  # a registry has thousands of folders: Path.rglob is slow
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                elif entry.is_file():
+                    total += entry.stat().st_size
+    return total
+
+
+def freed_bytes(*paths: Path) -> int:
+    """Return the bytes that deleting files and folders gives back.
+
+    What has a hard link elsewhere stays on the disk, and counts nothing; what has two of them in here counts once.
+    """
+    found: dict[tuple[int, int], list[int]] = {}
+    for path in paths:
+        for item in (path, *(path.rglob("*") if path.is_dir() else ())):
+            stat = item.lstat()
+            if not S_ISDIR(stat.st_mode):
+                found.setdefault((stat.st_dev, stat.st_ino), [stat.st_size, stat.st_nlink])[1] -= 1
+    return sum(size for size, elsewhere in found.values() if elsewhere <= 0)
 
 
 @contextmanager

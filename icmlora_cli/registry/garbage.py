@@ -1,4 +1,4 @@
-"""What can be freed: temporary files of dead processes, states of finished trainings, quarantine, cached vectors."""
+"""What can be freed: what dead processes left, finished states, quarantine, cached vectors, second copies."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from icmlora_cli.errors import CorruptFile
-from icmlora_cli.registry import files, leftovers, quarantine
+from icmlora_cli.registry import duplicates, files, leftovers, quarantine
+from icmlora_cli.registry.adapters import AdapterStore
+from icmlora_cli.registry.duplicates import Copy, Duplicates, Linker
 from icmlora_cli.registry.home import Home
 
-What = Literal["temporary", "states", "quarantine", "vectors"]
+What = Literal["temporary", "states", "quarantine", "vectors", "duplicates"]
 WHATS: tuple[What, ...] = get_args(What)
 
 
@@ -21,18 +23,21 @@ class Item:
     Args:
         what: its kind.
         path: the file or folder.
-        bytes: that it takes.
+        bytes: that freeing it gives back; of what is kept, that it takes.
         said: what it is, or why it is kept.
+        copy: of ``duplicates``, what becomes a link; every other kind is deleted.
     """
 
     what: What
     path: Path
     bytes: int
     said: str
+    copy: Copy | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Return the JSON form."""
-        return vars(self) | {"path": str(self.path)}
+        same_as = None if self.copy is None else str(self.copy.same_as)
+        return {"what": self.what, "path": str(self.path), "bytes": self.bytes, "said": self.said, "same_as": same_as}
 
 
 @dataclass(frozen=True)
@@ -47,13 +52,19 @@ class Garbage:
         """Bytes that can be freed."""
         return sum(item.bytes for item in self.free)
 
+    def by_kind(self) -> dict[What, int]:
+        """Return the bytes of each kind that can be freed; a kind of which there is nothing is left out."""
+        kinds = [what for what in WHATS if any(item.what == what for item in self.free)]
+        return {what: sum(item.bytes for item in self.free if item.what == what) for what in kinds}
 
-def collect(home: Home, whats: tuple[What, ...] = WHATS) -> Garbage:
+
+def collect(home: Home, whats: tuple[What, ...] = WHATS, equal: Duplicates | None = None) -> Garbage:
     """Return what can be freed in a registry and its cache; deletes nothing.
 
     Args:
         home: the registry.
         whats: the kinds to look for.
+        equal: its equal checkpoints, where they have been looked for already.
     """
     found: list[tuple[Item, bool]] = []
     if "temporary" in whats:
@@ -64,6 +75,8 @@ def collect(home: Home, whats: tuple[What, ...] = WHATS) -> Garbage:
         found += [(Item("quarantine", e.folder, e.bytes, _why(e.folder)), True) for e in quarantine.entries(home)]
     if "vectors" in whats:
         found += _vectors(home)
+    if "duplicates" in whats:
+        found += _duplicates(home, duplicates.find(AdapterStore(home).readable()) if equal is None else equal)
     return Garbage(tuple(item for item, free in found if free), tuple(item for item, free in found if not free))
 
 
@@ -94,6 +107,14 @@ def _vectors(home: Home) -> Iterator[tuple[Item, bool]]:
         )
 
 
+def _duplicates(home: Home, found: Duplicates) -> Iterator[tuple[Item, bool]]:
+    for copy in found.copies:
+        said = f"the same weights as {copy.same_as.relative_to(home.root)}, which a link would store once"
+        yield Item("duplicates", copy.path, copy.bytes, said, copy), True
+    for left in found.left:
+        yield Item("duplicates", left.path, left.bytes, left.said), False
+
+
 def _why(folder: Path) -> str:
     try:
         note = files.read_json(folder / quarantine.NOTE)
@@ -104,7 +125,7 @@ def _why(folder: Path) -> str:
 
 def _bytes(path: Path) -> int:
     try:
-        return files.folder_bytes(path) if path.is_dir() else path.lstat().st_size
+        return files.freed_bytes(path)
     except FileNotFoundError:  # its process has just finished with it
         return 0
 
@@ -117,10 +138,12 @@ def _delete(item: Item) -> None:
 
 
 def free(item: Item) -> int:
-    """Delete an item and return the bytes freed; 0 where it is gone already.
+    """Delete an item, or make a copy a link, and return the bytes freed; 0 where it is gone already.
 
     Quarantined folders are renamed first, so that a deletion that is killed leaves nothing that looks whole.
     """
+    if item.copy is not None:
+        return Linker().link(item.copy).bytes
     freed = _bytes(item.path)
     if item.what == "vectors":
         for path in item.path.rglob("*.safetensors"):

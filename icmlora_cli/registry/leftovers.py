@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,12 +51,15 @@ def _age(path: Path) -> int:
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    for folder, folders, names in os.walk(root):
-        at = Path(folder)
-        yield from (at / name for name in (*folders, *names) if name.startswith(files.TEMPORARY))
-        if at == root / QUARANTINE:  # what is in there was told of when it was put there
-            folders.clear()
-        folders[:] = [name for name in folders if not name.startswith(files.TEMPORARY)]
+    waiting, told = [os.fspath(root)], os.fspath(root / QUARANTINE)
+    while waiting:
+        at = waiting.pop()
+        with suppress(OSError), os.scandir(at) as entries:  # gone since, or not ours to read
+            for entry in entries:
+                if entry.name.startswith(files.TEMPORARY):
+                    yield Path(entry.path)
+                elif at != told and entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)  # but what quarantine holds was told of when it was put there
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ class Entry:
 
     Args:
         folder: holds the thing, under its own name, and the note.
-        bytes: of all of it.
+        bytes: that deleting it gives back.
     """
 
     folder: Path
@@ -53,4 +53,4 @@ def put(home: Home, path: Path, why: str) -> Path:
 def entries(home: Home) -> tuple[Entry, ...]:
     """Return what is in quarantine, the oldest first."""
     folders = [path for root in {home.root, home.cache} for path in files.subfolders(root / QUARANTINE)]
-    return tuple(Entry(path, files.folder_bytes(path)) for path in sorted(folders))
+    return tuple(Entry(path, files.freed_bytes(path)) for path in sorted(folders))

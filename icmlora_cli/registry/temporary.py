@@ -66,7 +66,7 @@ def set_aside(path: Path) -> bool:
 
 def within(path: Path, root: Path) -> bool:
     """Tell whether a path is temporary, or lies in a temporary folder below ``root``."""
-    return any(part.startswith(PREFIX) for part in path.relative_to(root).parts)
+    return PREFIX in str(path) and any(part.startswith(PREFIX) for part in path.relative_to(root).parts)
 
 
 @functools.cache

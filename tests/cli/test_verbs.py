@@ -25,7 +25,7 @@ EVALUATED = {
 }  # fmt: skip
 CELL = {"task", "part", "rung", "figures", "reason"}
 RUNGS = "base,described,average,swapped-text,generated,harvested"
-STORED = {"schema", "bases", "tasks", "adapters", "adapter_bytes", "generators"}
+STORED = {"schema", "bases", "tasks", "adapters", "adapter_bytes", "formats", "generators", "bytes", "duplicates", "gc"}
 NAMES = ["always_cat", "always_dog"]
 
 
@@ -66,6 +66,7 @@ def test_the_whole_way_as_json(empty: "Registry") -> None:
     stored = empty.json("storage")
     assert set(stored) == STORED and stored["schema"] == "icmlora.storage/1"
     assert [item["task"] for item in stored["adapters"]] == NAMES
+    assert [(item["rank"], item["dtype"], item["tasks"]) for item in stored["formats"]] == [("8", "fp32", 2)]
     assert [item["name"] for item in stored["generators"]] == ["default"]
     assert stored["generators"][0]["bytes"] == trained["bytes"]
 
