@@ -87,14 +87,13 @@ def _print_waste(out: Out, report: "StorageReport") -> None:
     found = report.duplicates
     if found.files:
         out.line(
-            f"equal checkpoints: {found.files} files take {_mb(found.bytes)} MB more than once; "
+            f"equal checkpoints take {_mb(found.bytes)} MB more than once (further copies: {found.files}); "
             "next: icmlora registry gc --only duplicates"
         )
     if found.linked_files:
-        said = f"{found.linked_files} files are hard links of equal ones: {_mb(found.linked_bytes)} MB of the above"
-        out.line(f"{said} take no space of their own")
+        out.line(f"hard links save {_mb(found.linked_bytes)} MB of the above (links: {found.linked_files})")
     kinds = ", ".join(f"{what} {_mb(size)}" for what, size in report.gc.items())
-    out.line(f"icmlora registry gc would free {_mb(report.gc_bytes)} MB{f': {kinds}' if kinds else ''}")
+    out.line(f"icmlora registry gc would free {f'{_mb(report.gc_bytes)} MB: {kinds}' if kinds else 'nothing'}")
 
 
 def _mb(size: int) -> str:

@@ -60,21 +60,26 @@ def test_json(filled: SmallRegistry) -> None:
 
 def test_the_table_says_where_the_bytes_are(filled: SmallRegistry) -> None:
     said = call("storage").stdout
+    assert "(further copies: 1)" in said
     assert "2-16" in said and "bf16" in said and "%" in said and "by rank and dtype" in said
     assert "next: icmlora registry gc --only duplicates" in said and "gc would free" in said
     assert "smaller than one adapter a task from" in said and "━" not in said and "\x1b" not in said
     rows = [line.split("\t") for line in call("storage", "--quiet").stdout.splitlines()]
     assert ["adapter", "say_cat", "2 checkpoints", "2-16", "bf16"] in [row[:5] for row in rows]
-    assert "links of equal ones" not in said
+    assert "hard links save" not in said
     call("registry", "gc", "--yes")
-    assert "1 files are hard links of equal ones" in call("storage").stdout
+    said = call("storage").stdout
+    assert "(links: 1)" in said and "gc would free nothing" in said and "more than once" not in said
 
 
 def test_a_terminal_gets_bars(filled: SmallRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    assert "━" in call("storage").stdout
+    monkeypatch.setenv("NO_COLOR", "1")  # without colours, only the part that is full is drawn
+    rows = [line.split("%") for line in call("storage").stdout.splitlines() if "%" in line]
+    lengths = {share.split()[-1]: bar.count("━") for share, bar in rows}
+    assert lengths["100.0"] == 12 and all(abs(count - float(share) * 0.12) <= 1 for share, count in lengths.items())
+    assert len(set(lengths.values())) > 1
 
 
 def test_it_imports_nothing_heavy(filled: SmallRegistry) -> None:
