@@ -170,6 +170,8 @@ class TrainRecipe(RecipeModel):
         weight_decay: of AdamW.
         kl_weight: weight of the KL term after its warm-up (0.005 in the paper); not of ``p-diff``.
         kl_warmup: share of the steps of the first stage in which that weight rises; not of ``p-diff``.
+        prior_share: share of the loss on adapters that is their reconstruction with z from p(z | c), as in generation,
+            in place of the ELBO; not of ``p-diff``.
         elbo_weight: weight of the loss on adapters beside that of episodes.
         autoencoder_share: share of the steps that train the autoencoder, before the diffusion; ``p-diff`` only.
         parameter_noise: standard deviation of the noise on normalised parameters while the autoencoder trains, whose
@@ -211,6 +213,7 @@ class TrainRecipe(RecipeModel):
     weight_decay: NotNegative = 0.0
     kl_weight: NotNegative = 0.005
     kl_warmup: Share = 0.3
+    prior_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     elbo_weight: NotNegative = 1.0
     autoencoder_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
     parameter_noise: NotNegative = 0.001

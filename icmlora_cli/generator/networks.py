@@ -63,14 +63,22 @@ class CVAE(Network):
         return zeros, zeros
 
     def losses(self, batch: Batch, objective: Objective, moment: Moment, source: torch.Generator) -> Losses:
-        """Return ``reconstruction``, relative to predicting zero, and ``kl``, in nats a latent number."""
+        """Return ``reconstruction``, relative to predicting zero, and ``kl``, in nats a latent number.
+
+        With ``prior_share`` also ``from_prior``, the reconstruction with z drawn from p(z | c) as in generation: the
+        hybrid objective of Sohn et al. (NIPS 2015), which closes the gap between the two.
+        """
         x, c, recipe = batch.x, self.read(batch.support), objective.recipe
         posterior, prior = self.encode(x, c), self.prior(c)
         reconstruction = objective.reconstruction(self.decode(sample(posterior, source), c), x)
         kl = kl_divergence(posterior, prior)
         first = moment.stage == 0  # a later stage begins with what the first one has warmed up
         warm = min(1.0, (moment.step + 1) / max(1.0, recipe.kl_warmup * moment.steps)) if first else 1.0
-        return Losses(reconstruction + recipe.kl_weight * warm * kl, {"reconstruction": reconstruction, "kl": kl})
+        total, parts = reconstruction + recipe.kl_weight * warm * kl, {"reconstruction": reconstruction, "kl": kl}
+        if recipe.prior_share:
+            parts["from_prior"] = objective.reconstruction(self.decode(sample(prior, source), c), x)
+            total = (1.0 - recipe.prior_share) * total + recipe.prior_share * parts["from_prior"]
+        return Losses(total, parts)
 
     def sample_latent(self, c: torch.Tensor, source: torch.Generator | None) -> torch.Tensor:
         """Return z drawn from p(z | c), or its mean where there is no source."""

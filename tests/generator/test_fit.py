@@ -64,6 +64,24 @@ def test_it_learns_each_task_from_its_condition(tmp_path: Path) -> None:
                 assert distances.index(min(distances)) == own
 
 
+def test_prior_share_teaches_what_generation_does(tmp_path: Path) -> None:
+    """A weak KL lets the prior lie where the decoder was never trained; the hybrid objective trains it there."""
+    data, space, _ = problem()
+
+    def missed(share: float) -> float:
+        model, total = network(), 0.0
+        recipe = RECIPE.model_copy(update={"steps": 400, "prior_share": share, "kl_weight": 1e-5})
+        curve = train(model, tmp_path / f"{share}.safetensors", recipe)
+        assert ("from_prior" in curve[-1].values) == (share > 0)
+        with torch.no_grad():
+            for item in data:
+                c = model.read(space.support(item.texts[0], None))
+                total += float((model.decode(model.sample_latent(c, None), c)[0] - item.tokens[0]).square().mean())
+        return total
+
+    assert missed(0.5) < 0.5 * missed(0.0)
+
+
 @pytest.mark.parametrize("arch", ["token", "conv1d", "p-diff"])
 def test_resumed_equals_uninterrupted(tmp_path: Path, arch: str) -> None:
     whole = network(arch)
