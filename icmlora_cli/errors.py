@@ -1,9 +1,9 @@
 """Errors that reach the user: what was wrong, where it was looked for, the next command to type.
 
-Exit codes: 0 done, 1 failed, 2 usage or recipe, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 usage or recipe, 3 refused by ``gen --gate``, 130 interrupted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class IcmloraError(Exception):
@@ -23,7 +23,7 @@ class IcmloraError(Exception):
         self.where = where
         self.hint = hint
 
-    def as_dict(self) -> dict[str, str | int | None]:
+    def as_dict(self) -> dict[str, object]:
         """Return the JSON form that ``--json`` prints under ``error``."""
         return {
             "kind": type(self).__name__,
@@ -56,7 +56,7 @@ class SpecFault(IcmloraError):
         super().__init__(message, where=where, hint=hint)
         self.faults = tuple(faults)
 
-    def as_dict(self) -> dict[str, str | int | None]:
+    def as_dict(self) -> dict[str, object]:
         """Return the JSON form, with the faults joined by newlines."""
         return super().as_dict() | {"faults": "\n".join(self.faults)}
 
@@ -91,3 +91,24 @@ class OutOfSpace(IcmloraError):
 
 class TrainingDiverged(IcmloraError):
     """A loss became NaN or infinite."""
+
+
+class GateRefused(IcmloraError):
+    """A generated adapter that is no better than the base or the average, so that nothing was written.
+
+    Args:
+        message: one line with the figures.
+        nll: ``adapter``, ``base`` and, where there is one, ``average``: mean NLL on the examples, nats per token.
+    """
+
+    exit_code = 3
+
+    def __init__(
+        self, message: str, nll: Mapping[str, float], *, where: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.nll = dict(nll)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the JSON form, with the figures under ``nll``."""
+        return super().as_dict() | {"nll": self.nll}

@@ -1,17 +1,28 @@
 """``icmlora gen``: words in, an adapter out."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from icmlora_cli.cli.options import Device, Force, Json, Offline, Quiet
-from icmlora_cli.cli.out import session
+from icmlora_cli.cli.out import Out, session
+
+if TYPE_CHECKING:
+    from icmlora_cli.workflows.gen import GenResult
+    from icmlora_cli.workflows.gen_batch import BatchEntry, BatchResult
+    from icmlora_cli.workflows.gen_explain import Explanation
+    from icmlora_cli.workflows.gen_options import GenOptions
+    from icmlora_cli.workflows.gen_select import Selection
+
+REFUSED = 3  # exit code
 
 
 def gen(
-    task_text: Annotated[str, typer.Argument(help="What the adapter should do, in a sentence.")],
     out_folder: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")],
+    task_text: Annotated[
+        str | None, typer.Argument(help="What the adapter should do, in a sentence; not with --batch.")
+    ] = None,
     generator: Annotated[str, typer.Option("--generator", "-g", help="A generator's name or folder.")] = "default",
     base: Annotated[
         str | None, typer.Option("--base", "-b", help="Base model; the generator's own by default.")
@@ -23,6 +34,36 @@ def gen(
             "--seed", min=0, max=2**63 - 1, help="Sample z with this seed; without it, z is the prior's mean."
         ),
     ] = None,
+    examples: Annotated[
+        Path | None, typer.Option("--examples", help="Show the generator these examples too: JSONL, CSV or Parquet.")
+    ] = None,
+    select: Annotated[
+        Path | None, typer.Option("--select", help="Keep the sample with the lowest NLL on these examples.")
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples", min=1, help="Of --select: the prior's mean and draws, so many in all; 16 if not said."
+        ),
+    ] = None,
+    template: Annotated[
+        Literal["qa", "chat", "text"], typer.Option("--template", help="How examples are written, as in a task file.")
+    ] = "qa",
+    gate: Annotated[
+        bool, typer.Option("--gate", help="Write nothing and exit with 3 unless it beats base and average on them.")
+    ] = False,
+    rank: Annotated[int | None, typer.Option("--rank", min=1, help="Keep so many directions of each module.")] = None,
+    dtype: Annotated[
+        Literal["fp32", "bf16", "fp16"] | None, typer.Option("--dtype", help="Numbers of the written tensors.")
+    ] = None,
+    scale: Annotated[float, typer.Option("--scale", help="Multiply delta-W by this.")] = 1.0,
+    batch: Annotated[
+        Path | None,
+        typer.Option("--batch", help="Many texts, a folder each below -o: one a line, or a YAML or JSON list."),
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say what it is near to, and how far the text is from what was learned.")
+    ] = False,
     force: Force = False,
     device: Device = None,
     offline: Offline = False,
@@ -32,24 +73,180 @@ def gen(
     """Generate the LoRA adapter of a task from its description.
 
     Writes a PEFT folder that PeftModel.from_pretrained loads, or with --merge a model that
-    AutoModelForCausalLM.from_pretrained loads. The same text, generator and seed give the same bytes.
+    AutoModelForCausalLM.from_pretrained loads. The same text, generator, seed and options give the same bytes.
+    All options: docs/generating.md.
     """
-    with session("gen", as_json=as_json, quiet=quiet) as out:
+    with session("gen" if batch is None else "gen batch", as_json=as_json, quiet=quiet) as out:
+        from icmlora_cli.errors import UsageFault
         from icmlora_cli.registry.generators import GeneratorStore
         from icmlora_cli.registry.home import Home
 
+        if (task_text is None) == (batch is None):
+            raise UsageFault(
+                "there is no task text" if task_text is None else "--batch brings its own task texts",
+                hint='icmlora gen "Give the antonym." -o out/   or: icmlora gen --batch texts.txt -o out/',
+            )
         home = Home.from_environment()
         folder = GeneratorStore(home).find(generator)
+        from icmlora_cli.workflows import gen_batch
         from icmlora_cli.workflows.base import resolve as resolve_base
         from icmlora_cli.workflows.gen import base_name, run
+        from icmlora_cli.workflows.gen_options import GenOptions
 
+        options = GenOptions(examples, select, samples, template, gate, rank, dtype, scale, explain)
+        options.check()
         with out.progress() as on_progress:
             name = base or base_name(folder) or "smollm2-135m"
             found = resolve_base(name, home, offline=offline, on_progress=on_progress)
-            result = run(
-                task_text, out_folder, folder, found, home,
-                merged=merge, seed=seed, force=force, device=device, on_progress=on_progress,
-            )  # fmt: skip
-        out.result(vars(result) | {"folder": str(result.folder), "seed": seed})
-        what = "merged model" if result.merged else f"adapter of rank {result.rank}"
-        out.line(str(result.folder) if quiet else f"{what}, {result.bytes / 1e6:.1f} MB, in {result.folder}")
+            if batch is not None:
+                done = gen_batch.run(
+                    batch, out_folder, folder, found, home,
+                    merged=merge, seed=seed, options=options, force=force, device=device, on_progress=on_progress,
+                )  # fmt: skip
+            elif task_text is not None:
+                result = run(
+                    task_text, out_folder, folder, found, home,
+                    merged=merge, seed=seed, options=options, force=force, device=device, on_progress=on_progress,
+                )  # fmt: skip
+        if batch is not None:
+            _print_batch(out, done, options)
+        else:
+            out.result(_dict(result))
+            _print(out, result, options)
+
+
+def _dict(result: "GenResult") -> dict[str, object]:
+    from dataclasses import asdict
+
+    return asdict(result) | {"folder": str(result.folder)}
+
+
+def _print(out: Out, result: "GenResult", options: "GenOptions") -> None:
+    if out.quiet:
+        out.line(str(result.folder))
+        return
+    if result.selection is not None:
+        _print_selection(out, result.selection)
+        _print_compared(out, result.selection, options)
+    if result.explanation is not None:
+        _print_explanation(out, result.explanation)
+    _warn(out, result)
+    out.line(f"{_what(result)}, {result.bytes / 1e6:.1f} MB, in {result.folder}")
+    if options.rank is not None or (options.dtype is not None and not result.merged):
+        out.line(f"relative error of delta-W against the generator's own adapter: {result.error:.4f}")
+
+
+def _what(result: "GenResult") -> str:
+    return "merged model" if result.merged else f"adapter of rank {result.rank}"
+
+
+def _warn(out: Out, result: "GenResult", name: str = "") -> None:
+    """Say on stderr what should not be overlooked."""
+    own = f"{name}: " if name else ""
+    selection, explanation = result.selection, result.explanation
+    if selection is not None and selection.shown:
+        out.note(
+            f"note: {own}{selection.shown} of the {selection.examples} examples that it was scored on were shown to "
+            "the generator too"
+        )
+    if explanation is not None and explanation.range.outside:
+        out.note(
+            f"warning: {own}the text lies outside of what the generator saw; expect the adapter of some other task"
+        )
+
+
+def _print_selection(out: Out, selection: "Selection") -> None:
+    def figures(nll: float | None, exact: float | None) -> tuple[str, str]:
+        return "-" if nll is None else f"{nll:.4f}", "-" if exact is None else f"{exact:.2f}"
+
+    rows = [
+        (
+            str(index),
+            "mean of the prior" if item.seed is None else f"seed {item.seed}",
+            *figures(item.nll, item.exact_match),
+            "kept" if index == selection.kept else "",
+        )
+        for index, item in enumerate(selection.candidates)
+    ]
+    rows.append(("-", "base alone", *figures(selection.base.nll, selection.base.exact_match), ""))
+    if selection.average is not None:
+        mean = selection.average
+        rows.append(("-", f"average of {selection.averaged} adapters", *figures(mean.nll, mean.exact_match), ""))
+    title = f"on {selection.examples} examples of {selection.file}"
+    out.table(("sample", "z", "NLL", "exact match", ""), rows, title=title)
+
+
+def _print_compared(out: Out, selection: "Selection", options: "GenOptions") -> None:
+    from icmlora_cli.workflows.gen_select import compared
+
+    remark = compared(selection) if options.gate else None
+    if remark is not None:
+        out.note(f"note: {remark}")
+
+
+def _print_explanation(out: Out, explanation: "Explanation") -> None:
+    rows = [(item.task, f"{item.cosine:.3f}", item.description) for item in explanation.nearest]
+    out.table(("nearest training task", "cosine", "description"), rows)
+    near, place = explanation.adapter, explanation.range
+    if near is None:
+        out.line(f"nearest harvested adapter: none of the {explanation.learned} is here to compare with")
+    else:
+        out.line(
+            f"nearest harvested adapter: {near.task}, distance {near.distance:.3f}, cosine {near.cosine:.3f} "
+            f"(of {explanation.adapters})"
+        )
+    if place.ratio is not None and place.percentile is not None:
+        out.line(
+            f"distance to the nearest training text: {place.ratio:.2f} times the usual, farther than "
+            f"{place.percentile:.0%} of the {place.tasks} training tasks are from theirs"
+        )
+    out.line(f"numbers of the reading beyond 5 standard deviations: {place.clamped:.1%}")
+
+
+def _print_batch(out: Out, done: "BatchResult", options: "GenOptions") -> None:
+    out.result(
+        {
+            "folder": str(done.folder),
+            "seconds": done.seconds,
+            "entries": [_entry_dict(entry) for entry in done.entries],
+        }
+    )
+    for entry in done.entries:
+        out.line(f"{entry.state}\t{entry.folder}" if out.quiet else _entry_line(entry))
+        if entry.result is not None:
+            _warn(out, entry.result, entry.name)
+    scored = [entry.result.selection for entry in done.entries if entry.result and entry.result.selection]
+    if scored:
+        _print_compared(out, scored[0], options)  # the same for all
+    states = [entry.state for entry in done.entries]
+    counted = [(state, states.count(state)) for state in ("written", "unchanged", "refused")]
+    out.note(", ".join(f"{count} {state}" for state, count in counted if count) + f", in {done.folder}")
+    if done.refused:
+        raise typer.Exit(REFUSED)
+
+
+def _entry_dict(entry: "BatchEntry") -> dict[str, object]:
+    return {
+        "name": entry.name,
+        "task_text": entry.task_text,
+        "folder": str(entry.folder),
+        "state": entry.state,
+        "result": None if entry.result is None else _dict(entry.result),
+        "reason": entry.reason,
+    }
+
+
+def _entry_line(entry: "BatchEntry") -> str:
+    """Return one line on a text: state, folder, and what was made or why not."""
+    line = f"{entry.state}: {entry.name}"
+    if entry.reason is not None:
+        return f"{line}: {entry.reason}"
+    if entry.result is None:
+        return line
+    selection, explanation, told = entry.result.selection, entry.result.explanation, [_what(entry.result)]
+    if selection is not None:
+        nll = selection.candidates[selection.kept].nll
+        told.append(f"NLL {nll:.4f} (base {selection.base.nll:.4f})")
+    if explanation is not None and explanation.nearest:
+        told.append(f"nearest task {explanation.nearest[0].task}")
+    return f"{line}: {', '.join(told)}"

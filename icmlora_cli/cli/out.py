@@ -142,7 +142,7 @@ def session(command: str, *, as_json: bool, quiet: bool) -> Iterator[Out]:
     """Run a command's body and turn its errors into one clear message and an exit code.
 
     Raises:
-        typer.Exit: with 1 (failed), 2 (usage or recipe) or 130 (interrupted; ``__main__`` says so).
+        typer.Exit: with 1 (failed), 2 (usage or recipe), 3 (a gate) or 130 (interrupted; ``__main__`` says so).
     """
     out = Out(command, as_json=as_json, quiet=quiet)
     try:

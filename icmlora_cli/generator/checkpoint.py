@@ -43,6 +43,11 @@ class Generator:
     about: Mapping[str, object]
     frame: FrameSpec | None = None
 
+    def condition(self, text: torch.Tensor | None, demonstrations: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the condition c of a task, fp32 [condition]; see ``generate``."""
+        with torch.no_grad():
+            return self.model.read(self.space.support(text, demonstrations))[0]
+
     def generate(
         self, text: torch.Tensor | None, demonstrations: torch.Tensor | None, *, seed: int | None = None
     ) -> Adapter:

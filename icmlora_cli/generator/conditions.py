@@ -75,7 +75,14 @@ class SlotStatistics:
 
     def apply(self, states: torch.Tensor) -> torch.Tensor:
         """Standardise states [..., hidden] and clamp them to 5 standard deviations."""
-        return ((states.float() - self.mean) / self.std).clamp(-CLAMP, CLAMP)
+        return self._standardised(states).clamp(-CLAMP, CLAMP)
+
+    def clamped(self, states: torch.Tensor) -> float:
+        """Return the share of the numbers of states [..., hidden] that ``apply`` clamps, 0 to 1."""
+        return float((self._standardised(states).abs() > CLAMP).float().mean())
+
+    def _standardised(self, states: torch.Tensor) -> torch.Tensor:
+        return (states.float() - self.mean) / self.std
 
 
 @dataclass(frozen=True)

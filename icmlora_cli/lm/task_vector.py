@@ -151,6 +151,21 @@ class VectorReader:
             return self.read_all([self.examples_states(examples)])[0].float()
         return self.examples_vector(examples, kind)[None]
 
+    def check_examples(self, examples: Sequence[Example], kind: str = "plain") -> None:
+        """Check that ``read_examples`` can show all examples at once; passages, and what is read by tokens, are cut.
+
+        Raises:
+            UsageFault: if they are too long for the base.
+        """
+        if kind == "text" or self.recipe.pooling == "tokens":
+            return
+        count, limit = len(text_ids(self.loaded.tokenizer, _shown(examples))), max_tokens(self.loaded)
+        if count + 1 > limit:
+            raise UsageFault(
+                f"the {len(examples)} examples have {count:,} tokens; the base reads {limit:,} at once",
+                hint="show fewer or shorter examples",
+            )
+
     def examples_vector(self, examples: Sequence[Example], kind: str = "plain") -> torch.Tensor:
         """Return the vector of k examples, fp32 [hidden].
 

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
-from icmlora_cli.errors import IcmloraError, SpecFault
+from icmlora_cli.errors import IcmloraError, SpecFault, UsageFault
 from icmlora_cli.registry.examples import Example
 from icmlora_cli.registry.passages import cut
 from icmlora_cli.registry.source_specs import (
     PASSAGE,
     SUFFIXES,
+    TEXT_SUFFIX,
     BuiltinSource,
     DatasetSource,
     DomainSource,
@@ -122,11 +123,40 @@ def load_examples(spec: TaskSpec, folder: Path, file: Path) -> tuple[Example, ..
     if not faults and not examples:
         faults = [f"{file}: task {spec.name}: there is not one example"]
     if faults:
-        rest = [f"... and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
-        raise SpecFault(
-            f"the examples of task {spec.name} have {_count(faults)}", faults[:SHOWN] + rest, where=str(file)
-        )
+        raise _fault(f"the examples of task {spec.name} have", faults, file)
     return tuple(dict.fromkeys(examples))
+
+
+def read_examples(path: Path, *, text: bool = False) -> tuple[Example, ...]:
+    """Read the examples of a file that no task file names, in their order, each once.
+
+    Args:
+        path: JSONL, CSV or Parquet with ``input`` and ``output``.
+        text: they are passages of plain text: a .txt file, or JSONL, CSV or Parquet with ``text``.
+
+    Raises:
+        UsageFault: if there is no such file, or it is of another format.
+        SpecFault: if rows are bad (the first 20 are listed), the file cannot be read, or there is no example.
+        IcmloraError: if an optional package is missing.
+    """
+    where, known = str(path.absolute()), (TEXT_SUFFIX, *SUFFIXES) if text else SUFFIXES
+    if not path.is_file():
+        raise UsageFault(f"there is no file {str(path)!r}", where=where, hint="check the path")
+    if path.suffix.lower() not in known:
+        plain = not text and path.suffix.lower() == TEXT_SUFFIX
+        hint = "plain text needs --template text" if plain else f"write the examples as {' or '.join(known)}"
+        raise UsageFault(f"{path.name!r} is none of {', '.join(known)}", where=where, hint=hint)
+    found = _from_file(path, ("text",) if text else ("input", "output"))
+    if not found.faults and not found.examples:
+        found.fault("1", "there is not one example")
+    if found.faults:
+        raise _fault(f"{path} has", found.faults, path)
+    return tuple(dict.fromkeys(found.examples))
+
+
+def _fault(what: str, faults: list[str], where: Path) -> SpecFault:
+    rest = [f"... and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
+    return SpecFault(f"{what} {_count(faults)}", faults[:SHOWN] + rest, where=str(where))
 
 
 def _count(faults: list[str]) -> str:

@@ -44,6 +44,7 @@ def adapter_card(
     seed: int | None,
     licences: Sequence[str],
     cost: Mapping[str, float] = MappingProxyType({}),
+    remarks: Sequence[str] = (),
 ) -> str:
     """Return the card of a generated adapter.
 
@@ -55,6 +56,7 @@ def adapter_card(
         seed: seed of the sample; None for the prior's mean.
         licences: of the generator's training data.
         cost: seconds and joules behind the generator, as its manifest holds them.
+        remarks: sentences on how it was made, beside the text.
     """
     z = (
         "its default (the mean of the prior, where there is one)"
@@ -70,6 +72,7 @@ def adapter_card(
         quoted(task_text),
         "",
         f"Generator: `{generator}`, which learned from {tasks} tasks. Latent: {z}.",
+        *remarks,
         "`icmlora.json` says how it was made.",
         "",
         "```python",
@@ -89,8 +92,8 @@ def adapter_card(
     return _card(metadata, body)
 
 
-def merged_card(*, base_model: str, task_text: str, generator: str) -> str:
-    """Return the card of a base model with a generated adapter merged into it."""
+def merged_card(*, base_model: str, task_text: str, generator: str, remarks: Sequence[str] = ()) -> str:
+    """Return the card of a base model with a generated adapter merged into it; see ``adapter_card``."""
     metadata = {"base_model": base_model, "library_name": "transformers", "tags": ["icmlora", "merged"]}
     body = [
         "# A base model with a generated LoRA merged in",
@@ -99,6 +102,7 @@ def merged_card(*, base_model: str, task_text: str, generator: str) -> str:
         "",
         quoted(task_text),
         "",
+        *remarks,
         "`icmlora.json` says how it was made. Test it on examples before you rely on it.",
     ]
     return _card(metadata, body)

@@ -18,7 +18,10 @@ TRAINED = {
     "schema", "folder", "tasks", "trained", "width", "codec_error", "error", "parameters", "bytes", "seconds", "name",
     "harvested", "builtin", "validation", "storage_error",
 }  # fmt: skip
-GENERATED = {"schema", "folder", "task_text", "merged", "rank", "bytes", "seconds", "seed"}
+GENERATED = {
+    "schema", "folder", "task_text", "merged", "rank", "bytes", "seconds", "seed", "dtype", "scale", "error", "shown",
+    "selection", "explanation",
+}  # fmt: skip
 EVALUATED = {
     "schema", "folder", "base", "generator", "protocol", "rungs", "cells", "means", "text_specific", "lm_eval",
     "scored", "seconds",

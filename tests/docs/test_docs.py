@@ -29,6 +29,10 @@ from icmlora_cli.report.result import Cell, Mean, Result, TaskInfo
 from icmlora_cli.workflows.codec_report import CodecReport, Kept, Measured, MetricCost, WidthReport
 from icmlora_cli.workflows.doctor import Check, Device
 from icmlora_cli.workflows.gen import GenResult
+from icmlora_cli.workflows.gen_batch import BatchEntry
+from icmlora_cli.workflows.gen_explain import Explanation, Range
+from icmlora_cli.workflows.gen_options import GenOptions
+from icmlora_cli.workflows.gen_select import Candidate, Selection
 from icmlora_cli.workflows.storage import AdapterStorage, GeneratorStorage
 from icmlora_cli.workflows.train import TrainResult
 
@@ -115,13 +119,19 @@ def test_every_commands_json_is_in_the_docs() -> None:
 @pytest.mark.parametrize(
     "result",
     [
-        TrainResult, GenResult, AdapterStorage, GeneratorStorage, Check, Device,
-        CodecReport, WidthReport, MetricCost, Measured, Kept,
+        *(TrainResult, GenResult, Selection, Candidate, Explanation, Range, BatchEntry),
+        *(AdapterStorage, GeneratorStorage, Check, Device),
+        *(CodecReport, WidthReport, MetricCost, Measured, Kept),
     ],
-)  # fmt: skip
+)
 def test_every_key_of_a_result_is_in_the_docs(result: type) -> None:
     text = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
     assert [item.name for item in fields(result) if f"`{item.name}`" not in text] == []
+
+
+@pytest.mark.parametrize("name", [item.name for item in fields(GenOptions)])
+def test_every_option_of_gen_is_in_the_docs(name: str) -> None:
+    assert f"--{name}" in (ROOT / "docs" / "generating.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", [*Result.model_fields, *Cell.model_fields, *TaskInfo.model_fields, *Mean.model_fields])

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from icmlora_cli.errors import IcmloraError, SpecFault
+from icmlora_cli.errors import IcmloraError, SpecFault, UsageFault
 from icmlora_cli.registry.builtin import builtin_names
 from icmlora_cli.registry.examples import Example
-from icmlora_cli.registry.sources import load_examples
+from icmlora_cli.registry.sources import load_examples, read_examples
 from icmlora_cli.registry.task_file import (
     BuiltinSource,
     DatasetSource,
@@ -211,3 +211,22 @@ def test_a_local_dataset_folder(tmp_path: Path) -> None:
     for name in ("single", "several"):
         source = DatasetSource(dataset=name, input="text", output="label", limit=2)
         assert load(tmp_path, source) == (Example("a", "yes"), Example("b", "no"))
+
+
+def test_a_file_that_no_task_file_names(tmp_path: Path) -> None:
+    path = tmp_path / "some.jsonl"
+    path.write_text('{"input": "a", "output": "b"}\n{"input": "a", "output": "b"}\n{"input": 1, "output": 2}\n')
+    assert read_examples(path) == (Example("a", "b"), Example("1", "2"))
+    path.write_text('{"text": "One."}\n{"text": "Two."}\n')
+    assert read_examples(path, text=True) == (Example("", "One."), Example("", "Two."))
+    with pytest.raises(SpecFault, match="2 faults") as caught:
+        read_examples(path)
+    assert caught.value.faults[0].startswith(f"{path}:1: has no 'input'")
+    path.write_text("\n")
+    with pytest.raises(SpecFault, match="one fault"):
+        read_examples(path)
+    for name, said in (("nowhere.jsonl", "no file"), ("some.txt", "none of"), (".", "no file")):
+        (tmp_path / "some.txt").write_text("Once.")
+        with pytest.raises(UsageFault, match=said):
+            read_examples(tmp_path / name)
+    assert read_examples(tmp_path / "some.txt", text=True) == (Example("", "Once."),)

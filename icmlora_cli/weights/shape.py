@@ -1,0 +1,58 @@
+"""The form of a made adapter: how many directions it keeps, the numbers of its factors, the size of delta-W."""
+
+import math
+from dataclasses import replace
+from typing import Literal
+
+import torch
+
+from icmlora_cli.errors import UsageFault
+from icmlora_cli.weights.adapter import Adapter, Factors
+
+Dtype = Literal["fp32", "bf16", "fp16"]
+DTYPES: dict[Dtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def leading(adapter: Adapter, rank: int) -> Adapter:
+    """Return an adapter of the first directions of each module's factors, with the same scaling.
+
+    Of an adapter that ``Codec.decode`` made they are the leading singular directions of delta-W, so that it is the
+    nearest of its rank (Eckart and Young, 1936).
+
+    Args:
+        adapter: all modules of one rank.
+        rank: how many directions to keep; no fewer are there.
+    """
+    factors = {
+        name: Factors(lora_A=item.lora_A[:rank].clone(), lora_B=item.lora_B[:, :rank].clone())
+        for name, item in adapter.factors.items()
+    }
+    share = rank / adapter.rank
+    return _resized(replace(adapter, factors=factors), math.sqrt(share) if adapter.use_rslora else share)
+
+
+def scaled(adapter: Adapter, scale: float) -> Adapter:
+    """Return the adapter whose delta-W is ``scale`` times as large, through its alpha: the factors stay the same."""
+    return _resized(adapter, scale)
+
+
+def _resized(adapter: Adapter, factor: float) -> Adapter:
+    own = {name: alpha * factor for name, alpha in adapter.alphas.items()}
+    return replace(adapter, alpha=adapter.alpha * factor, alphas=own)
+
+
+def cast(adapter: Adapter, dtype: Dtype) -> Adapter:
+    """Return the adapter with its factors in another number format.
+
+    Raises:
+        UsageFault: if a number is too large for it.
+    """
+    kind = DTYPES[dtype]
+    factors = {
+        name: Factors(lora_A=item.lora_A.to(kind), lora_B=item.lora_B.to(kind))
+        for name, item in adapter.factors.items()
+    }
+    for name, item in factors.items():
+        if not (torch.isfinite(item.lora_A).all() and torch.isfinite(item.lora_B).all()):
+            raise UsageFault(f"the factors of {name} are too large for {dtype}", hint="--dtype bf16, or fp32")
+    return replace(adapter, factors=factors)

@@ -1,0 +1,152 @@
+"""Writing what gen made: a PEFT folder or a merged model, with its card and ``icmlora.json``."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from icmlora_cli.errors import AlreadyExists
+from icmlora_cli.generator.checkpoint import Generator
+from icmlora_cli.lm.load import LoadedBase, quiet_transformers
+from icmlora_cli.registry import files, provenance
+from icmlora_cli.registry.bases import Base
+from icmlora_cli.report.cards import adapter_card, merged_card
+from icmlora_cli.weights.adapter import Adapter, write_adapter
+from icmlora_cli.weights.merge import merge, merged
+from icmlora_cli.weights.shape import DTYPES, Dtype
+from icmlora_cli.workflows.gen_options import recorded
+
+ABOUT = "icmlora.json"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What an adapter was made by, and from.
+
+    Args:
+        generator: the networks.
+        folder: the generator's.
+        base: its base model.
+        text: the task in words.
+        seed: of z; None for the prior's mean.
+        merged: a whole model is written.
+    """
+
+    generator: Generator
+    folder: Path
+    base: Base
+    text: str
+    seed: int | None
+    merged: bool
+
+    def about(self) -> dict[str, object]:
+        """Return what ``icmlora.json`` holds, but for what options add."""
+        about = self.generator.about
+        return {
+            "schema": "icmlora.generated/1",
+            "task_text": self.text,
+            "merged": self.merged,
+            "seed": self.seed,
+            "generator": {"name": self.folder.name, "key": about.get("key"), "sha256": about.get("sha256")},
+            "base": {
+                "model_id": self.base.model_id,
+                "revision": self.base.revision,
+                "weight_hash": self.base.weight_hash,
+                "licence": self.base.licence,
+            },
+            "tasks": about.get("tasks"),
+            "licences": about.get("licences"),
+            "sources": about.get("sources"),
+            "cost": about.get("cost"),
+            "versions": provenance.versions(),
+            "command": provenance.command_line(),
+        }
+
+    def card(self, remarks: Sequence[str]) -> str:
+        """Return the README.md."""
+        name, model = self.folder.name, self.base.model_id
+        if self.merged:
+            return merged_card(base_model=model, task_text=self.text, generator=name, remarks=remarks)
+        tasks, licences, cost = (self.generator.about.get(key) for key in ("tasks", "licences", "cost"))
+        return adapter_card(
+            base_model=model,
+            task_text=self.text,
+            generator=name,
+            tasks=len(tasks) if isinstance(tasks, dict) else 0,
+            seed=self.seed,
+            licences=licences if isinstance(licences, list) else [],
+            cost=cost if isinstance(cost, dict) else {},
+            remarks=remarks,
+        )
+
+
+def identity(about: Mapping[str, object]) -> list[object]:
+    """Return, of an ``icmlora.json``, what decides the bytes beside it: text, generator, base and options."""
+    generator, base = about.get("generator"), about.get("base")
+    made_by = [generator.get("key"), generator.get("sha256")] if isinstance(generator, dict) else []
+    weights = base.get("weight_hash") if isinstance(base, dict) else None
+    return [about.get("task_text"), made_by, weights, recorded(about)]
+
+
+def check_out(out: Path, force: bool) -> None:
+    """Check that a folder may be written.
+
+    Raises:
+        AlreadyExists: if it is there and ``force`` is not set, or it is nothing that icmlora wrote.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not force:
+        raise AlreadyExists(f"{out} exists", where=str(out.absolute()), hint="--force replaces it, or name another -o")
+    ours = out.is_dir() and (out / ABOUT).is_file()
+    if not ours:
+        raise AlreadyExists(
+            f"{out} is not something that icmlora wrote, so --force does not replace it",
+            where=str(out.absolute()),
+            hint="name another folder with -o",
+        )
+
+
+def write(
+    out: Path,
+    adapter: Adapter,
+    origin: Origin,
+    loaded: LoadedBase,
+    *,
+    dtype: Dtype | None,
+    added: Mapping[str, object],
+    remarks: Sequence[str],
+) -> None:
+    """Write the folder, whole or not at all; one that is there is replaced.
+
+    Args:
+        out: the folder.
+        adapter: what was made.
+        origin: by what, from what.
+        loaded: the base; it is the same afterwards.
+        dtype: of a merged model's weights; None leaves them as they are loaded.
+        added: what options add to ``icmlora.json``.
+        remarks: what they add to the card.
+
+    Raises:
+        OutOfSpace: if the disk is full.
+    """
+    with files.new_folder(out.absolute()) as folder:
+        if origin.merged:
+            _write_merged(folder, loaded, adapter, dtype)
+        else:
+            write_adapter(folder, adapter, revision=origin.base.revision)
+        files.write_text(folder / "README.md", origin.card(remarks))
+        files.write_json(folder / ABOUT, origin.about() | dict(added))
+
+
+def _write_merged(folder: Path, loaded: LoadedBase, adapter: Adapter, dtype: Dtype | None) -> None:
+    with quiet_transformers():
+        if dtype is None:
+            with merged(loaded.model, adapter):
+                loaded.model.save_pretrained(folder)
+        else:
+            model = copy.deepcopy(loaded.model).float()  # the sum is rounded once, to what is asked for
+            merge(model, adapter)
+            model.to(DTYPES[dtype]).save_pretrained(folder)
+        loaded.tokenizer.save_pretrained(folder)
