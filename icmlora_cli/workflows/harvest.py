@@ -257,7 +257,7 @@ class _TaskHarvest:
                 step=int(path.name.removeprefix("checkpoint-")),
                 folder=path.name,
                 sha256=files.sha256_file(path / WEIGHTS),
-                bytes=files.folder_bytes(path),
+                bytes=sum((path / name).stat().st_size for name in (WEIGHTS, CONFIG)),  # no left-over of a killed write
                 config_sha256=files.sha256_file(path / CONFIG),
             )
             for path in sorted(folder.glob("checkpoint-*"))

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -21,7 +23,8 @@ from icmlora_cli.workflows.base import pull
 
 KILLS = 50
 WORDS = ("cat", "dog", "owl", "fox", "bee", "ant")
-# Imports torch once, then forks a harvest for each line that names a registry: its process number, then its exit code.
+# Imports torch once. Of a line that names a registry it forks a harvest and says the process number; after one more
+# line it waits for that process, which keeps its number until then, and says the exit code.
 SERVER = """
 import os, sys
 from pathlib import Path
@@ -33,6 +36,7 @@ from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.tasks import TaskStore
 from icmlora_cli.workflows import harvest
 
+print("ready", flush=True)
 recipe = HarvestRecipe(steps=120, batch_size=6, learning_rate=3e-2, keep=2, keep_every=2, save_every=7, rank=4)
 for line in sys.stdin:
     root = Path(line.strip())
@@ -43,6 +47,7 @@ for line in sys.stdin:
         harvest.run(TaskStore(home).all(), base, recipe, home, device="cpu")
         os._exit(0)
     print(pid, flush=True)
+    sys.stdin.readline()
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
 
@@ -69,46 +74,68 @@ def adapters(home: Home) -> dict[str, bytes]:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_fifty_kills(tmp_path: Path, tiny_bases: dict[str, Path]) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(icmlora_cli.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    server = subprocess.Popen(
-        [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    )
-    assert server.stdin is not None and server.stdout is not None
-
-    def start(root: Path) -> int:
+    command = [sys.executable, "-c", SERVER]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as server:  # fmt: skip
         assert server.stdin is not None and server.stdout is not None
-        server.stdin.write(f"{root}\n")
-        server.stdin.flush()
-        return int(server.stdout.readline())
+        assert server.stdout.readline() == "ready\n"
+        kill_and_compare(Forks(server.stdin, server.stdout), tmp_path, tiny_bases["llama"])
 
+
+@dataclass(frozen=True)
+class Forks:
+    """Harvests as processes of their own, each a fork of one that has imported torch.
+
+    Args:
+        told: what it reads.
+        said: what it writes.
+    """
+
+    told: IO[str]
+    said: IO[str]
+
+    def _tell(self, line: str) -> int:
+        self.told.write(f"{line}\n")
+        self.told.flush()
+        return int(self.said.readline())
+
+    def start(self, root: Path) -> int:
+        """Start a harvest of the registry in a folder and return its process number, its own until ``end``."""
+        return self._tell(str(root))
+
+    def end(self) -> int:
+        """Wait for the harvest and return its exit code."""
+        return self._tell("")
+
+
+def kill_and_compare(forks: Forks, root: Path, base: Path) -> None:
+    """Harvest once undisturbed, then with kills in as many registries as it takes."""
+    undisturbed = registry(root / "whole", base)
     started = time.monotonic()
-    registry(tmp_path / "whole", tiny_bases["llama"])
-    start(tmp_path / "whole")
-    assert server.stdout.readline() == "0\n"
-    longest = time.monotonic() - started
-    wanted = adapters(Home(tmp_path / "whole" / "home", tmp_path / "whole" / "cache"))
+    forks.start(root / "whole")
+    assert forks.end() == 0
+    longest, wanted = time.monotonic() - started, adapters(undisturbed)
     assert len(wanted) == 2 * 2 * len(WORDS)
     moments, kills, ends = random.Random(0), 0, 0
     home: Home | None = None
     created: dict[str, str] = {}
     while kills < KILLS or home is not None:
         if home is None:
-            home, created = registry(tmp_path / f"killed-{ends}", tiny_bases["llama"]), {}
-        pid = start(home.root.parent)
+            home, created = registry(root / f"killed-{ends}", base), {}
+        pid = forks.start(home.root.parent)
         if kills < KILLS:
-            time.sleep(moments.random() * longest / 8)
-            os.kill(pid, signal.SIGKILL)  # nobody has waited for it, so the number is its own
-        code = int(server.stdout.readline())
+            time.sleep(moments.random() * longest / 4)
+            os.kill(pid, signal.SIGKILL)
+        code = forks.end()
         assert code in (0, -signal.SIGKILL)
         kills += code != 0
         assert verify.run(home).ok  # what is half-written or left over does not look whole, and nothing is lost
         now = {record.task: record.created for record in AdapterStore(home).all()}
         assert created.items() <= now.items()  # what was finished was not trained again
         created = now
-        if len(created) == len(WORDS) and code == 0:
-            assert adapters(home) == wanted
+        if code == 0:
             collect.run(home, collect.plan(home))
-            assert verify.run(home).faults == ()
+            assert adapters(home) == wanted and verify.run(home).faults == ()
             home, ends = None, ends + 1
     assert kills >= KILLS and ends >= 1
-    server.stdin.close()
-    assert server.wait(60) == 0

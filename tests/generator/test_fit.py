@@ -8,10 +8,10 @@ import torch
 
 from icmlora_cli.config.recipes import TrainRecipe
 from icmlora_cli.errors import TrainingDiverged
-from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics, pooled
+from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics, Support, pooled
 from icmlora_cli.generator.fit import StepLosses, TaskData, fit
-from icmlora_cli.generator.interface import Moment, Network, NetworkConfig
-from icmlora_cli.generator.networks import build
+from icmlora_cli.generator.interface import Batch, Moment, Network, NetworkConfig, Objective
+from icmlora_cli.generator.networks import CVAE, build, sample
 
 HIDDEN = 8
 PLACES = ((0, 0), (0, 1), (1, 0), (1, 1))
@@ -39,6 +39,10 @@ def network(arch: str = "token") -> Network:
     return build(NetworkConfig(arch, PLACES, 3, HIDDEN, 4, RECIPE.hidden_dim, RECIPE.code_dim))
 
 
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
 def train(model: Network, state: Path, recipe: TrainRecipe = RECIPE, stop: int | None = None) -> Sequence[StepLosses]:
     data, space, mask = problem()
 
@@ -64,22 +68,26 @@ def test_it_learns_each_task_from_its_condition(tmp_path: Path) -> None:
                 assert distances.index(min(distances)) == own
 
 
-def test_prior_share_teaches_what_generation_does(tmp_path: Path) -> None:
-    """A weak KL lets the prior lie where the decoder was never trained; the hybrid objective trains it there."""
-    data, space, _ = problem()
-
-    def missed(share: float) -> float:
-        model, total = network(), 0.0
-        recipe = RECIPE.model_copy(update={"steps": 400, "prior_share": share, "kl_weight": 1e-5})
-        curve = train(model, tmp_path / f"{share}.safetensors", recipe)
-        assert ("from_prior" in curve[-1].values) == (share > 0)
-        with torch.no_grad():
-            for item in data:
-                c = model.read(space.support(item.texts[0], None))
-                total += float((model.decode(model.sample_latent(c, None), c)[0] - item.tokens[0]).square().mean())
-        return total
-
-    assert missed(0.5) < 0.5 * missed(0.0)
+@torch.no_grad()
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_prior_share_takes_z_as_generation_does(share: float) -> None:
+    data, space, mask = problem()
+    recipe, model, tokens = RECIPE.model_copy(update={"prior_share": share}), network(), data[0].tokens
+    support = Support.stack([space.support(text, None) for text in data[0].texts[:2]])
+    objective = Objective(recipe, mask, tokens.square().mean())
+    found = model.losses(Batch(tokens, torch.tensor([0, 1]), support), objective, Moment(0, 99, 100), seeded())
+    parts = {name: float(item) for name, item in found.parts.items()}
+    total = parts["reconstruction"] + recipe.kl_weight * parts["kl"]
+    if not share:
+        assert set(parts) == {"reconstruction", "kl"} and float(found.total) == pytest.approx(total)
+        return
+    source, c = seeded(), model.read(support)
+    assert isinstance(model, CVAE)
+    sample(model.encode(tokens, c), source)
+    made = model.decode(sample(model.prior(c), source), c)
+    wanted = float((made - tokens).square().mean() / tokens.square().mean())
+    assert parts["from_prior"] == pytest.approx(wanted, rel=1e-4)
+    assert float(found.total) == pytest.approx((1 - share) * total + share * wanted, rel=1e-4)
 
 
 @pytest.mark.parametrize("arch", ["token", "conv1d", "p-diff"])
