@@ -46,7 +46,7 @@ def add_adapter(home: Home, task: Task, index: int) -> None:
     factors = {"lora_A": numbers.standard_normal((4, 32)), "lora_B": numbers.standard_normal((32, 4))}
     save_file({f"{name}.{key}.weight": item.astype(np.float32) for key, item in factors.items()}, inner / WEIGHTS)
     files.write_json(inner / CONFIG, {"peft_type": "LORA", "r": 4, "lora_alpha": 4})
-    kept = Checkpoint(100, inner.name, files.sha256_file(inner / WEIGHTS), files.folder_bytes(inner))
+    kept = Checkpoint.of(inner)
     AdapterStore(home).record(
         AdapterRecord(
             task=task.name,

@@ -40,6 +40,9 @@ class UsageFault(IcmloraError):
     exit_code = 2
 
 
+LISTED = 20  # faults of many that are told
+
+
 class SpecFault(IcmloraError):
     """A task file or recipe has faults; all of them are listed, one a line.
 
@@ -55,6 +58,13 @@ class SpecFault(IcmloraError):
     ) -> None:
         super().__init__(message, where=where, hint=hint)
         self.faults = tuple(faults)
+
+    @classmethod
+    def counted(cls, what: str, faults: Sequence[str], *, where: str | None = None) -> "SpecFault":
+        """Return the error whose message is ``what`` and how many faults there are; the first 20 are listed."""
+        count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
+        rest = [f"... and {len(faults) - LISTED} more"] if len(faults) > LISTED else []
+        return cls(f"{what} {count}", [*faults[:LISTED], *rest], where=where)
 
     def as_dict(self) -> dict[str, object]:
         """Return the JSON form, with the faults joined by newlines."""

@@ -7,6 +7,7 @@ import typer
 
 from icmlora_cli.cli.options import Device, Force, Json, Offline, Quiet
 from icmlora_cli.cli.out import Out, session
+from icmlora_cli.errors import GateRefused
 
 if TYPE_CHECKING:
     from icmlora_cli.workflows.gen import GenResult
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from icmlora_cli.workflows.gen_explain import Explanation
     from icmlora_cli.workflows.gen_options import GenOptions
     from icmlora_cli.workflows.gen_select import Selection
-
-REFUSED = 3  # exit code
 
 
 def gen(
@@ -222,7 +221,7 @@ def _print_batch(out: Out, done: "BatchResult", options: "GenOptions") -> None:
     counted = [(state, states.count(state)) for state in ("written", "unchanged", "refused")]
     out.note(", ".join(f"{count} {state}" for state, count in counted if count) + f", in {done.folder}")
     if done.refused:
-        raise typer.Exit(REFUSED)
+        raise typer.Exit(GateRefused.exit_code)
 
 
 def _entry_dict(entry: "BatchEntry") -> dict[str, object]:

@@ -43,6 +43,21 @@ class Checkpoint:
     bytes: int
     config_sha256: str | None = None
 
+    @classmethod
+    def of(cls, folder: Path) -> "Checkpoint":
+        """Return what a manifest says of a PEFT folder that has just been written, named by its step.
+
+        A left-over of a write that was killed within it does not count.
+        """
+        weights, config = folder / WEIGHTS, folder / CONFIG
+        return cls(
+            step=int(folder.name.removeprefix("checkpoint-")),
+            folder=folder.name,
+            sha256=files.sha256_file(weights),
+            bytes=weights.stat().st_size + config.stat().st_size,
+            config_sha256=files.sha256_file(config),
+        )
+
     def __post_init__(self) -> None:
         """Refuse what a damaged or hostile manifest may say: the folder becomes part of a path.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from icmlora_cli.errors import UsageFault
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+NAME_RULE = "use 1 to 100 letters, digits, '.', '_' or '-', the first a letter or digit"
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,6 @@ def checked_name(name: str, what: str) -> str:
     if not NAME.fullmatch(name):
         raise UsageFault(
             f"{name[:120]!r} cannot be the name of a {what}",
-            hint="use 1 to 100 letters, digits, '.', '_' or '-', the first a letter or digit",
+            hint=NAME_RULE,
         )
     return name

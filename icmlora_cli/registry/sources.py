@@ -26,8 +26,6 @@ from icmlora_cli.registry.source_specs import (
 )
 from icmlora_cli.registry.task_file import TaskSpec
 
-SHOWN = 20
-
 
 class _BadRow(ValueError):
     """A row that is no example; its text says why."""
@@ -123,7 +121,7 @@ def load_examples(spec: TaskSpec, folder: Path, file: Path) -> tuple[Example, ..
     if not faults and not examples:
         faults = [f"{file}: task {spec.name}: there is not one example"]
     if faults:
-        raise _fault(f"the examples of task {spec.name} have", faults, file)
+        raise SpecFault.counted(f"the examples of task {spec.name} have", faults, where=str(file))
     return tuple(dict.fromkeys(examples))
 
 
@@ -150,17 +148,8 @@ def read_examples(path: Path, *, text: bool = False) -> tuple[Example, ...]:
     if not found.faults and not found.examples:
         found.fault("1", "there is not one example")
     if found.faults:
-        raise _fault(f"{path} has", found.faults, path)
+        raise SpecFault.counted(f"{path} has", found.faults, where=str(path))
     return tuple(dict.fromkeys(found.examples))
-
-
-def _fault(what: str, faults: list[str], where: Path) -> SpecFault:
-    rest = [f"... and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
-    return SpecFault(f"{what} {_count(faults)}", faults[:SHOWN] + rest, where=str(where))
-
-
-def _count(faults: list[str]) -> str:
-    return "one fault" if len(faults) == 1 else f"{len(faults)} faults"
 
 
 def _collected(spec: TaskSpec, folder: Path) -> tuple[list[Example], list[str]]:

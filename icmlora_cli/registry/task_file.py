@@ -19,7 +19,7 @@ from pydantic import (
 
 from icmlora_cli.config.spec_yaml import YamlDocument, faults_of, load_yaml
 from icmlora_cli.errors import SpecFault
-from icmlora_cli.registry.home import NAME
+from icmlora_cli.registry.home import NAME, NAME_RULE
 from icmlora_cli.registry.metrics import TEXT_METRICS, checked_metric
 from icmlora_cli.registry.source_specs import (
     BUILTIN_COUNT,
@@ -65,10 +65,7 @@ Metric = Annotated[str, AfterValidator(checked_metric)]
 
 def _name(value: str) -> str:
     if not NAME.fullmatch(value):
-        raise ValueError(
-            f"{value[:120]!r} cannot be a task's name: use 1 to 100 letters, digits, '.', '_' or '-', "
-            "the first a letter or digit"
-        )
+        raise ValueError(f"{value[:120]!r} cannot be a task's name: {NAME_RULE}")
     return value
 
 

@@ -15,7 +15,7 @@ from icmlora_cli.registry.bases import ALIASES, Base
 from icmlora_cli.registry.described import described, name_of
 from icmlora_cli.registry.home import Home, checked_name
 from icmlora_cli.registry.tasks import Draft, Task, TaskStore
-from icmlora_cli.weights.adapter import WEIGHTS, Adapter, write_adapter
+from icmlora_cli.weights.adapter import Adapter, write_adapter
 from icmlora_cli.weights.foreign.check import BaseShapes, check_name
 from icmlora_cli.weights.foreign.config import CONFIG, Settings, read_settings
 from icmlora_cli.weights.foreign.project import Part, represent
@@ -291,16 +291,7 @@ class _Import:
     def _record(
         self, task: Task, key: str, folder: Path, names: Sequence[str], checked: Sequence[_Checked]
     ) -> AdapterRecord:
-        checkpoints = tuple(
-            Checkpoint(
-                step=int(name.removeprefix("checkpoint-")),
-                folder=name,
-                sha256=files.sha256_file(folder / name / WEIGHTS),
-                bytes=files.folder_bytes(folder / name),
-                config_sha256=files.sha256_file(folder / name / CONFIG),
-            )
-            for name in names
-        )
+        checkpoints = tuple(Checkpoint.of(folder / name) for name in names)
         first = checked[0]
         about: dict[str, object] = {
             "model_id": self.base.model_id,

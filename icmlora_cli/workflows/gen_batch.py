@@ -15,7 +15,7 @@ from icmlora_cli.workflows.gen import check, load_maker
 from icmlora_cli.workflows.gen_batch_file import BatchItem, read_batch
 from icmlora_cli.workflows.gen_maker import GenResult, Maker
 from icmlora_cli.workflows.gen_options import PLAIN, GenOptions, Given, Order
-from icmlora_cli.workflows.gen_write import ABOUT, Origin, check_out, identity
+from icmlora_cli.workflows.gen_write import ABOUT, Origin, check_out, identity, is_free
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
 State = Literal["written", "unchanged", "refused"]
@@ -158,7 +158,7 @@ def _check_free(folders: list[Path], force: bool) -> None:
         for folder in folders:
             check_out(folder, force)
         return
-    taken = [folder for folder in folders if folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))]
+    taken = [folder for folder in folders if not is_free(folder)]
     if taken:
         names = ", ".join(folder.name for folder in taken[:5]) + (", ..." if len(taken) > 5 else "")
         raise AlreadyExists(

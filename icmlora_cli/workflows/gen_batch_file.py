@@ -14,10 +14,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, RootModel, Validatio
 from icmlora_cli.config.spec_yaml import KeyPath, YamlDocument, faults_of, load_yaml
 from icmlora_cli.errors import SpecFault, UsageFault
 from icmlora_cli.lm.task_vector import checked_text
-from icmlora_cli.registry.home import NAME
+from icmlora_cli.registry.home import NAME, NAME_RULE
 
 LONGEST = 80  # characters of a name that is made from a text
-SHOWN = 20  # faults that are listed
 YAML, JSON = (".yaml", ".yml"), ".json"
 
 
@@ -48,10 +47,7 @@ def _text(value: str) -> str:
 
 def _name(value: str) -> str:
     if not NAME.fullmatch(value):
-        raise ValueError(
-            f"{value[:120]!r} cannot be a folder's name here: use 1 to 100 letters, digits, '.', '_' or '-', "
-            "the first a letter or digit"
-        )
+        raise ValueError(f"{value[:120]!r} cannot be a folder's name here: {NAME_RULE}")
     return value
 
 
@@ -97,9 +93,7 @@ def read_batch(path: Path) -> tuple[BatchItem, ...]:
         faults = [f"{path}:1: there is not one text"]
     faults += _same_names(items, path)
     if faults:
-        count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
-        rest = [f"... and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
-        raise SpecFault(f"{path} has {count}", faults[:SHOWN] + rest)
+        raise SpecFault.counted(f"{path} has", faults)
     return items
 
 

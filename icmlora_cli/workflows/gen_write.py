@@ -88,13 +88,18 @@ def identity(about: Mapping[str, object]) -> list[object]:
     return [about.get("task_text"), made_by, weights, recorded(about)]
 
 
+def is_free(out: Path) -> bool:
+    """Tell whether nothing is there, or an empty folder."""
+    return not out.exists() or (out.is_dir() and not any(out.iterdir()))
+
+
 def check_out(out: Path, force: bool) -> None:
     """Check that a folder may be written.
 
     Raises:
         AlreadyExists: if it is there and ``force`` is not set, or it is nothing that icmlora wrote.
     """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if is_free(out):
         return
     if not force:
         raise AlreadyExists(f"{out} exists", where=str(out.absolute()), hint="--force replaces it, or name another -o")

@@ -18,7 +18,7 @@ from icmlora_cli.lm.prompts import encode_task
 from icmlora_cli.lm.scoring import score
 from icmlora_cli.lm.trainers import AdapterTrainer, make_trainer
 from icmlora_cli.registry import files, provenance
-from icmlora_cli.registry.adapters import CONFIG, MANIFEST, STATE, WEIGHTS, AdapterRecord, AdapterStore, Checkpoint
+from icmlora_cli.registry.adapters import MANIFEST, STATE, AdapterRecord, AdapterStore, Checkpoint
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.energy import EnergyMeter
 from icmlora_cli.registry.home import Home
@@ -252,16 +252,7 @@ class _TaskHarvest:
 
     def _record(self, folder: Path, key: str, figures: dict[str, float]) -> AdapterRecord:
         loaded, recipe = self.trainer.loaded, self.trainer.recipe
-        checkpoints = tuple(
-            Checkpoint(
-                step=int(path.name.removeprefix("checkpoint-")),
-                folder=path.name,
-                sha256=files.sha256_file(path / WEIGHTS),
-                bytes=sum((path / name).stat().st_size for name in (WEIGHTS, CONFIG)),  # no left-over of a killed write
-                config_sha256=files.sha256_file(path / CONFIG),
-            )
-            for path in sorted(folder.glob("checkpoint-*"))
-        )
+        checkpoints = tuple(Checkpoint.of(path) for path in sorted(folder.glob("checkpoint-*")))
         about = {
             "model_id": loaded.base.model_id,
             "revision": loaded.base.revision,

@@ -12,21 +12,13 @@ import pytest
 import icmlora_cli
 from icmlora_cli.registry import files, temporary
 
-# the hook kills its process at the n-th rename, before that rename is done: no moment to clean up
 KILLED = """
-import os, signal, sys
+import sys
 from pathlib import Path
 from icmlora_cli.registry import files
+from tests.dying import die_at_rename
 
-renames = 0
-
-def hook(event, arguments):
-    global renames
-    renames += event == "os.rename"
-    if event == "os.rename" and renames == int(sys.argv[2]):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-sys.addaudithook(hook)
+die_at_rename(int(sys.argv[2]))
 with files.new_folder(Path(sys.argv[1])) as folder:
     (folder / "weights").write_text("new")
 """

@@ -465,24 +465,17 @@ def replace_name(info: tarfile.TarInfo, old: str, new: str) -> tarfile.TarInfo:
 
 
 KILLED = """
-import os, signal, sys
+import os, sys
 from pathlib import Path
 from icmlora_cli.registry.home import Home
 from icmlora_cli.workflows import import_archive
-
-renames = 0
-
-def hook(event, arguments):
-    global renames
-    renames += event == "os.rename"
-    if event == "os.rename" and renames == at:
-        os.kill(os.getpid(), signal.SIGKILL)
+from tests.dying import die_at_rename
 
 for at in range(1, 100):
     root = Path(sys.argv[2]) / str(at)
     child = os.fork()
     if not child:
-        sys.addaudithook(hook)
+        die_at_rename(at)
         import_archive.run(Home(root / "home", root / "cache"), Path(sys.argv[1]))
         os._exit(0)
     _, status = os.waitpid(child, 0)

@@ -23,22 +23,14 @@ PLACES = {
     "adapter": f"adapters/{BASE}/say_cat/{KEY}/checkpoint-00020/adapter_model.safetensors",
     "generator": "generators/default/generator.safetensors",
 }
-# the process kills itself before its n-th rename, as a power cut would
 KILLED_REPLACING = """
-import os, signal, sys
+import sys
 from icmlora_cli.registry.home import Home
+from tests.dying import die_at_rename
 from tests.small_registry import SmallRegistry
 
-renames = 0
-
-def hook(event, arguments):
-    global renames
-    renames += event == "os.rename"
-    if event == "os.rename" and renames == int(sys.argv[1]):
-        os.kill(os.getpid(), signal.SIGKILL)
-
 registry = SmallRegistry(Home.from_environment())
-sys.addaudithook(hook)
+die_at_rename(int(sys.argv[1]))
 registry.generator("default", seed=9)
 """
 
