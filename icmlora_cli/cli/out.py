@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from icmlora_cli.workflows.progress import OnProgress
 
 BAR_WIDTH = 12  # characters
+LARGE_TABLE = 500  # rows; beyond, cells are padded and not fitted to the terminal, which would take seconds
 
 
 class Out:
@@ -58,6 +59,8 @@ class Out:
     ) -> None:
         """Print a table for a person (tab-separated with ``--quiet``); nothing with ``--json``.
 
+        Beyond ``LARGE_TABLE`` rows it is plain columns, without bars and as wide as their cells.
+
         Args:
             headers: of the columns.
             rows: cells, one for each header.
@@ -69,6 +72,9 @@ class Out:
         if self.quiet:
             for row in rows:
                 print("\t".join(row))
+            return
+        if len(rows) > LARGE_TABLE:
+            _print_columns(headers, rows, title)
             return
         from rich import box
         from rich.console import Console
@@ -98,6 +104,23 @@ class Out:
 
         with progress_display(quiet=self.quiet or self.as_json) as callback:
             yield callback
+
+
+def _print_columns(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str | None) -> None:
+    """Print a table as padded columns, figures to the right."""
+    from rich.cells import cell_len
+
+    columns = [[header, *column] for header, column in zip(headers, zip(*rows, strict=True), strict=True)]
+    for column in columns:
+        lengths = [cell_len(cell) for cell in column]
+        width = max(lengths)
+        right = all(map(_is_figure, column[1:]))
+        for index, (cell, length) in enumerate(zip(column, lengths, strict=True)):
+            pad = " " * (width - length)
+            column[index] = pad + cell if right else cell + pad
+        column.insert(1, "─" * width)
+    lines = ["  " + "  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
+    print("\n".join(([title] if title else []) + lines))
 
 
 def _is_figure(cell: str) -> bool:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import queue
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -47,8 +48,17 @@ class _Work:
     threads: int
 
 
+def _end_with_parent() -> None:
+    """End this process as soon as the one that started it is gone, however that ended."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _worker(work: _Work, said: "multiprocessing.Queue[Progress | _Ended]") -> None:
     """Harvest, and say what came of it. This is a process of its own."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
     torch.set_num_threads(work.threads)

@@ -348,6 +348,27 @@ def test_harvests_share_the_work(tmp_path: Path, tiny_bases: dict[str, Path]) ->
     assert not [path for path in shared.home.adapters.rglob("*") if path.name in ("lease", "state.safetensors")]
 
 
+def children(pid: int) -> set[int]:
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+@needs_proc
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path, tiny_bases: dict[str, Path]) -> None:
+    shared = place(tmp_path / "shared", tiny_bases["llama"], ("cat", "dog"))
+    harvest = ("harvest", "--base", shared.base, "--recipe", shared.recipe("harvest"), "--json")
+    parent = shared.start(*harvest, "--workers", "2")
+    wait(parent, newer(lambda: next(shared.home.adapters.rglob("state.safetensors"), None)))
+    workers = {pid for pid in children(parent.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    assert len(workers) == 2
+    kill(parent)
+    end = time.monotonic() + SECONDS
+    while alive := {pid for pid in workers if Path(f"/proc/{pid}").exists()}:
+        assert time.monotonic() < end, f"still there: {alive}"
+        time.sleep(0.05)
+    assert json.loads(shared.finish(*harvest))["adapters"]
+    assert len(list(shared.home.adapters.rglob("manifest.json"))) == 2
+
+
 @needs_proc
 def test_a_stopped_worker_does_not_record_what_was_taken_over(tmp_path: Path, tiny_bases: dict[str, Path]) -> None:
     shared = place(tmp_path / "shared", tiny_bases["llama"], ("cat",))
