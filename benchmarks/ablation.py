@@ -65,7 +65,11 @@ def rows(recipe: TrainRecipe) -> dict[str, Sequence[Row]]:
     episodes = {"pretrain_steps": 0, "elbo_weight": 0.0, "steps": recipe.steps - recipe.pretrain_steps}
     return {
         "losses": [Row("ELBO only", elbo), Row("episodes only", episodes), Row("both", {})],
-        "prior": [Row("p(z | c) learned", elbo), Row("N(0, I)", elbo | {"prior": "standard"})],
+        "prior": [
+            Row("p(z | c) learned", elbo),
+            Row("of neighbours", elbo | {"prior": "neighbours"}),
+            Row("N(0, I)", elbo | {"prior": "standard"}),
+        ],
         "tasks": [Row(f"{share:.0%} of the tasks", elbo, share) for share in (0.25, 0.5, 1.0)],
         "size": [
             Row("S", elbo | {"latent_dim": 32, "hidden_dim": 128, "code_dim": 64}),
@@ -80,7 +84,7 @@ def main() -> None:
     """Print a table of each group."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="smollm2-135m")
-    parser.add_argument("--recipe", type=Path, default=Path("train/smollm2-cpu"))
+    parser.add_argument("--recipe", type=Path, default=Path("train/smollm2-episodes"))
     parser.add_argument("--groups", nargs="+", help="losses, prior, tasks, size, reader; all of them by default")
     parser.add_argument("--limit", type=int, default=32, help="test examples a task")
     parser.add_argument("--seen", type=int, default=8, help="tasks scored of those learned from")

@@ -147,7 +147,11 @@ class TrainRecipe(RecipeModel):
         code_dim: numbers between the networks and the heads.
         heads: ``shared`` by the layers, of each ``module``, or ``auto``: shared in a frame, of each module in a learned
             basis, which is wide and kept for each module anyway; ``token`` only.
-        prior: ``learned``, p(z | c), or ``standard``, N(0, I), as in the paper; ``token`` only.
+        prior: ``learned``, p(z | c) by a network; ``neighbours``, p(z | c) of the training tasks that are alike; or
+            ``standard``, N(0, I), as in the paper; ``token`` only.
+        choice_weight: of choosing the own task among the neighbours, in nats; ``neighbours`` only.
+        neighbour_weight: of making a task's adapter of the others', by their weights, relative to predicting zero;
+            ``neighbours`` only.
         reader: how a support becomes the condition: ``mean`` (nothing learned, as in the paper) or ``attention``.
         reader_dim: width of the reader (this and the next three: ``attention`` only).
         reader_layers: transformer blocks of the reader.
@@ -191,7 +195,9 @@ class TrainRecipe(RecipeModel):
     hidden_dim: Count = 256
     code_dim: Count = 64
     heads: Literal["auto", "shared", "module"] = "auto"
-    prior: Literal["learned", "standard"] = "learned"
+    prior: Literal["learned", "neighbours", "standard"] = "learned"
+    choice_weight: NotNegative = 0.1
+    neighbour_weight: NotNegative = 0.1
     reader: Literal["mean", "attention"] = "mean"
     reader_dim: Annotated[int, Field(ge=4, multiple_of=4)] = 128
     reader_layers: Annotated[int, Field(ge=0)] = 1

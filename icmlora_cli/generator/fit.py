@@ -20,6 +20,7 @@ from icmlora_cli.generator.interface import Batch, Moment, Network, Objective
 from icmlora_cli.weights.training_state import load_state, save_state
 
 BEST = "best."
+REMEMBER = 25  # steps after which a prior of neighbours reads the training tasks again, as the reader has changed
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,8 @@ def _draw(
         rows.append(firsts[own] + pick(len(task.tokens), source))
         supports.append(draw_support(task.texts, task.demonstrations, space, source))
     support = Support.stack(supports).disturbed(noise=recipe.condition_noise, drop=recipe.token_dropout, source=source)
-    return Batch(tokens, torch.tensor(rows, device=tokens.device), support.to(tokens.device))
+    owners = torch.tensor([own for own, task in enumerate(tasks) for _ in task.tokens], device=tokens.device)
+    return Batch(tokens, owners, torch.tensor(rows, device=tokens.device), support.to(tokens.device))
 
 
 def _rate(moment: Moment, peak: float) -> float:
@@ -247,6 +249,9 @@ def fit(
         weights = (1.0,) if not terms else (*([1.0] if recipe.pretrain_steps else []), recipe.elbo_weight)
         everything.insert(0, ElboTerm(tasks, space, objective, tokens, weights))
     stages, stage = model.stages(recipe), None
+    remember = _rememberer(model, tasks, space)
+    if resumed is None:
+        remember(True)
     curve: list[StepLosses] = []
     for step in range(resumed.step if resumed else 0, recipe.steps):
         moment = _moment(step, stages)
@@ -255,8 +260,12 @@ def fit(
             model.begin(stage, tokens)
             if not moment.step:
                 optimizer.state.clear()  # moments of one stage's small gradients make the next one's first steps huge
+        if step % REMEMBER == 0:
+            remember(False)
         values = _learn(model, everything, recipe, moment, source, optimizer, step, reduce)
         due = (step + 1) % validation.every == 0 or step + 1 == recipe.steps if validation is not None else False
+        if due or step + 1 == recipe.steps:
+            remember(False)
         if validation is not None and due and moment.stage >= validation.from_stage:
             values["validation"] = _validate(model, validation)
             best.offer(values["validation"], model)
@@ -270,6 +279,18 @@ def fit(
     if best.weights:
         model.load_state_dict(best.weights)
     return tuple(curve)
+
+
+def _rememberer(model: Network, tasks: Sequence[TaskData], space: ConditionSpace) -> Callable[[bool], None]:
+    """Return what lets a prior of neighbours read the tasks: their texts, and at first their demonstrations."""
+    if not model.config.remembered:
+        return lambda first: None
+    texts = [Support.stack([space.support(item, None) for item in task.texts]) for task in tasks]
+    shown = [
+        Support.stack([space.support(None, item) for item in task.demonstrations]) if len(task.demonstrations) else None
+        for task in tasks
+    ]
+    return lambda first: model.remember(texts, shown if first else None)
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 Shapes: x [B, modules, R, R] normalised cores; c [B, condition]; z [B, latent].
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
@@ -29,6 +29,7 @@ class NetworkConfig:
         code_dim: numbers between the decoder's trunk and its heads.
         shared_heads: the heads are shared by the layers (``token`` only).
         learned_prior: p(z | c) is learned, and the condition speaks through z alone (``token`` only).
+        remembered: training tasks whose neighbourhood the learned prior is made of; 0 for a network (``token`` only).
         reader: ``mean`` or ``attention``; the sizes below are of the latter.
         reader_dim: width of the reader.
         reader_layers: transformer blocks of the reader.
@@ -45,6 +46,7 @@ class NetworkConfig:
     code_dim: int
     shared_heads: bool = True
     learned_prior: bool = True
+    remembered: int = 0
     reader: str = "mean"
     reader_dim: int = 128
     reader_layers: int = 1
@@ -90,11 +92,13 @@ class Batch:
 
     Args:
         tokens: the normalised cores of all training adapters, fp32 [adapters, modules, R, R].
+        owners: the training task that each is of, int64 [adapters].
         rows: which of them are in the batch, int64 [B].
         support: what is read of the task of each.
     """
 
     tokens: torch.Tensor
+    owners: torch.Tensor
     rows: torch.Tensor
     support: Support
 
@@ -102,6 +106,11 @@ class Batch:
     def x(self) -> torch.Tensor:
         """The cores of the batch, [B, modules, R, R]."""
         return self.tokens[self.rows]
+
+    @property
+    def tasks(self) -> torch.Tensor:
+        """The training task of each row, int64 [B]."""
+        return self.owners[self.rows]
 
 
 @dataclass(frozen=True)
@@ -179,6 +188,14 @@ class Network(nn.Module):
         """
         before = min(recipe.pretrain_steps, recipe.steps)
         return (before, recipe.steps - before) if before else (recipe.steps,)
+
+    def remember(self, texts: Sequence[Support], shown: Sequence[Support | None] | None = None) -> None:
+        """Take over what a prior of neighbours knows of the training tasks; there is nothing to do without one.
+
+        Args:
+            texts: of each task, its descriptions as a batch.
+            shown: of each task, draws of demonstrations as a batch, or None; without, they are as they were.
+        """
 
     def begin(self, stage: int, tokens: torch.Tensor) -> None:
         """Prepare for a stage, when it starts and again when a stopped training goes on within it.

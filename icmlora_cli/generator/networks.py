@@ -10,17 +10,21 @@ data, so that 1.0 is what predicting zero costs; plus kl_weight * KL(q(z | x, c)
 Shapes: x [B, modules, R, R] normalised cores; c [B, condition]; z [B, latent].
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
 from icmlora_cli.errors import CorruptFile
+from icmlora_cli.generator.conditions import Support, pooled
 from icmlora_cli.generator.diffusion import PDiff
 from icmlora_cli.generator.interface import Batch, Losses, Moment, Network, NetworkConfig, Objective
+from icmlora_cli.generator.neighbours import Gaussian, NeighbourPrior
+
+Further = tuple[str, float, torch.Tensor]
+"""Name, weight and value of a loss."""
 
 START = -4.0  # log-variance of z before training: with 0, noise would drown what the mean says
-
-Gaussian = tuple[torch.Tensor, torch.Tensor]
-"""Mean and log-variance of a diagonal Gaussian, each [B, latent]."""
 
 
 def kl_divergence(posterior: Gaussian, prior: Gaussian) -> torch.Tensor:
@@ -62,6 +66,19 @@ class CVAE(Network):
         zeros = c.new_zeros(c.shape[0], self.config.latent_dim)
         return zeros, zeros
 
+    def divergence(
+        self, posterior: Gaussian, c: torch.Tensor, batch: Batch, objective: Objective
+    ) -> tuple[torch.Tensor, list[Further]]:
+        """Return KL(q || p) in nats a latent number, and what else shapes the prior: name, weight and loss.
+
+        Args:
+            posterior: q(z | x, c).
+            c: fp32 [B, condition].
+            batch: whose x and support these are of.
+            objective: what losses are measured with.
+        """
+        return kl_divergence(posterior, self.prior(c)), []
+
     def losses(self, batch: Batch, objective: Objective, moment: Moment, source: torch.Generator) -> Losses:
         """Return ``reconstruction``, relative to predicting zero, and ``kl``, in nats a latent number.
 
@@ -69,14 +86,17 @@ class CVAE(Network):
         hybrid objective of Sohn et al. (NIPS 2015), which closes the gap between the two.
         """
         x, c, recipe = batch.x, self.read(batch.support), objective.recipe
-        posterior, prior = self.encode(x, c), self.prior(c)
+        posterior = self.encode(x, c)
         reconstruction = objective.reconstruction(self.decode(sample(posterior, source), c), x)
-        kl = kl_divergence(posterior, prior)
+        kl, further = self.divergence(posterior, c, batch, objective)
         first = moment.stage == 0  # a later stage begins with what the first one has warmed up
         warm = min(1.0, (moment.step + 1) / max(1.0, recipe.kl_warmup * moment.steps)) if first else 1.0
         total, parts = reconstruction + recipe.kl_weight * warm * kl, {"reconstruction": reconstruction, "kl": kl}
+        for name, weight, item in further:
+            parts[name] = item
+            total = total + weight * item
         if recipe.prior_share:
-            parts["from_prior"] = objective.reconstruction(self.decode(sample(prior, source), c), x)
+            parts["from_prior"] = objective.reconstruction(self.decode(sample(self.prior(c), source), c), x)
             total = (1.0 - recipe.prior_share) * total + recipe.prior_share * parts["from_prior"]
         return Losses(total, parts)
 
@@ -126,7 +146,8 @@ class TokenCVAE(CVAE):
     core, and too little for the wide cores of a learned basis.
 
     With a learned prior the condition speaks through z alone, which is the bottleneck. With N(0, I), as in the paper,
-    it is joined to z.
+    it is joined to z. A learned prior is a network, or ``NeighbourPrior`` where training tasks are remembered; c then
+    has two parts: what the reader makes of a support, and the support's slots, pooled.
     """
 
     ENCODER = ("seen", "posterior")
@@ -143,7 +164,10 @@ class TokenCVAE(CVAE):
         self.seen = nn.Parameter(torch.randn(config.modules, numbers, seen) / numbers**0.5)
         self.posterior = _mlp(config.modules * seen + condition, config.hidden_dim, 2 * config.latent_dim)
         _start_narrow(self.posterior, config.latent_dim)
-        if config.learned_prior:
+        self.remembered: NeighbourPrior | None = None
+        if config.learned_prior and config.remembered:
+            self.remembered = NeighbourPrior(config.remembered, config.hidden, condition, config.latent_dim, START)
+        elif config.learned_prior:
             self.prior_net = _mlp(condition, config.hidden_dim, 2 * config.latent_dim)
             _start_narrow(self.prior_net, config.latent_dim)
         told = config.latent_dim + (0 if config.learned_prior else condition)
@@ -155,18 +179,59 @@ class TokenCVAE(CVAE):
         self.heads = nn.Parameter(torch.randn(int(groups.max()) + 1, config.code_dim, numbers) * 0.02)
         self.bias = nn.Parameter(torch.zeros(config.modules, numbers))
 
+    def read(self, support: Support) -> torch.Tensor:
+        """Return the condition c [B, condition] of a support, its pooled slots beside it for a prior of neighbours."""
+        c = super().read(support)
+        return c if self.remembered is None else torch.cat([c, pooled(support)], dim=1)
+
+    def remember(self, texts: Sequence[Support], shown: Sequence[Support | None] | None = None) -> None:
+        """Take over what a prior of neighbours knows of the training tasks; see ``Network``."""
+        if self.remembered is None:
+            return
+        if shown is not None:
+            self.remembered.remember_pooled(texts, shown)
+        self.remembered.remember_readings(texts, self.reader)
+
     def encode(self, x: torch.Tensor, c: torch.Tensor) -> Gaussian:
         """Return q(z | x, c)."""
         seen = torch.einsum("bmn,mns->bms", x.flatten(2), self.seen).flatten(1)  # (B, modules * 16)
-        mean, log_variance = self.posterior(torch.cat([seen, c], dim=1)).chunk(2, dim=1)
+        mean, log_variance = self.posterior(torch.cat([seen, c[:, : self.reader.size]], dim=1)).chunk(2, dim=1)
         return mean, log_variance.clamp(-12.0, 4.0)
 
     def prior(self, c: torch.Tensor) -> Gaussian:
         """Return p(z | c), or N(0, I) where none is learned."""
         if not self.config.learned_prior:
             return super().prior(c)
+        if self.remembered is not None:
+            gaussian: Gaussian = self.remembered(c)
+            return gaussian
         mean, log_variance = self.prior_net(c).chunk(2, dim=1)
         return mean, log_variance.clamp(-12.0, 4.0)
+
+    def divergence(
+        self, posterior: Gaussian, c: torch.Tensor, batch: Batch, objective: Objective
+    ) -> tuple[torch.Tensor, list[Further]]:
+        """Return KL(q || p), of neighbours from the own part, and what the weights learn from; see ``CVAE``.
+
+        ``choice`` is -log of the own part's weight: with the KL from that part, a bound on the KL from the mixture.
+        ``neighbours`` is the error of the own adapter as a mean of the others', by their weights: it tells which of
+        them a task is to be made from that is not there itself.
+        """
+        if self.remembered is None:
+            return super().divergence(posterior, c, batch, objective)
+        recipe, tasks = objective.recipe, batch.tasks
+        own, choice = self.remembered.own(c, tasks)
+        further = [("choice", recipe.choice_weight, choice)]
+        if recipe.neighbour_weight and self.config.remembered > 1:
+            cores = self.remembered.mean_of_others(c, tasks, batch.tokens, batch.owners)
+            further.append(("neighbours", recipe.neighbour_weight, objective.reconstruction(cores, batch.x)))
+        return kl_divergence(posterior, own), further
+
+    def sample_latent(self, c: torch.Tensor, source: torch.Generator | None) -> torch.Tensor:
+        """Return z drawn from p(z | c), of neighbours as the mixture that it is; its mean without a source."""
+        if self.remembered is None or source is None:
+            return super().sample_latent(c, source)
+        return sample(self.remembered.sample(c, source), source)
 
     def decode(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         """Return cores, [B, modules, R, R]."""

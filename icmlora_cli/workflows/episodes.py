@@ -73,7 +73,7 @@ class EpisodeTerm:
         assert recipe is not None
         order = torch.randperm(len(self.tasks), generator=source)[: recipe.contrast_tasks].tolist()
         supports = [self._slot(self.tasks[index], source) for index in order for _ in range(2)]
-        loss = contrast(model.read(self._disturbed(supports, source)))
+        loss = contrast(model.reader(self._disturbed(supports, source)))
         (recipe.contrast_weight * loss).backward()
         return float(loss.detach())
 

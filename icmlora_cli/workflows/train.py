@@ -165,6 +165,11 @@ def _check_idle(tasks: Sequence[Task], harvested: Sequence[Harvested], recipe: T
         raise UsageFault(
             "episodes.weight is 0, and no adapter is harvested: there is nothing to learn", hint="icmlora harvest"
         )
+    if recipe.prior == "neighbours" and not learned:
+        raise UsageFault(
+            "prior: neighbours is made of harvested adapters, and there is none",
+            hint="icmlora harvest, or prior: learned in the recipe",
+        )
     mute = [task for task in tasks if task.template.kind == "text" or not task.has_examples]
     idle = [task.name for task in mute if task.name not in learned]
     if idle:

@@ -75,7 +75,8 @@ def test_prior_share_takes_z_as_generation_does(share: float) -> None:
     recipe, model, tokens = RECIPE.model_copy(update={"prior_share": share}), network(), data[0].tokens
     support = Support.stack([space.support(text, None) for text in data[0].texts[:2]])
     objective = Objective(recipe, mask, tokens.square().mean())
-    found = model.losses(Batch(tokens, torch.tensor([0, 1]), support), objective, Moment(0, 99, 100), seeded())
+    batch = Batch(tokens, torch.tensor([0, 0]), torch.tensor([0, 1]), support)
+    found = model.losses(batch, objective, Moment(0, 99, 100), seeded())
     parts = {name: float(item) for name, item in found.parts.items()}
     total = parts["reconstruction"] + recipe.kl_weight * parts["kl"]
     if not share:
