@@ -1,5 +1,6 @@
 """Trained generators on disk: ``generators/<name>/``. What they hold is the generator layer's affair."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ CONFIG = "generator.json"
 WEIGHTS = "generator.safetensors"
 CARD = "README.md"
 SCHEMA = "icmlora.generator/1"
+DEFAULT = "default"
+BUNDLED = "bundled"  # the name of the generator that comes with icmlora, and takes the default's place until there is one
 STATE = ".training.safetensors"  # NAME.training.safetensors, of a training that is under way
 KEYS = frozenset(
     {
@@ -21,6 +24,18 @@ KEYS = frozenset(
         "card_sha256",
     }
 )
+
+
+def bundled() -> Path:
+    """Return the folder of the generator that comes with icmlora, for smollm2-135m.
+
+    Raises:
+        NotFound: if this copy of icmlora is without one.
+    """
+    folder = Path(__file__).resolve().parents[1] / BUNDLED / "smollm2-135m"
+    if not (folder / CONFIG).is_file():
+        raise NotFound("this copy of icmlora has no bundled generator", where=str(folder), hint="icmlora train")
+    return folder
 
 
 @dataclass(frozen=True)
@@ -66,7 +81,7 @@ class GeneratorStore:
         return slug(str(base["name"])) if isinstance(base, dict) and "name" in base else None
 
     def find(self, reference: str) -> Path:
-        """Return the folder of a generator, given by name or by path.
+        """Return the folder of a generator, given by name or by path; the bundled one where no default is trained.
 
         Raises:
             NotFound: if there is none.
@@ -76,6 +91,9 @@ class GeneratorStore:
             return path
         if reference in self.names():
             return self.folder(reference)
+        if reference in (DEFAULT, BUNDLED) and not temporary.set_aside(self.home.generators / reference):
+            with suppress(NotFound):
+                return bundled()
         known = ", ".join(self.names())
         hint = f"--generator with one of: {known}" if known else "train one: icmlora harvest && icmlora train"
         if NAME.fullmatch(reference) and temporary.set_aside(self.home.generators / reference):
