@@ -8,7 +8,7 @@ computes ``alpha / r * lora_b @ lora_a``, with one alpha for all modules and eac
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import gguf
 import numpy as np
@@ -54,10 +54,32 @@ def write_lora(
         if description:
             writer.add_description(description)
         for key, tensor in tensors.items():
-            writer.add_tensor(key, tensor)
+            add_tensor(writer, key, tensor)
         finish(writer)
 
     files.write_with(path, write)
+
+
+class _Written(np.ndarray):
+    """An array whose ``tofile``, which the writer calls, tells that the disk is full; numpy's own may keep silent."""
+
+    def tofile(self, fid: IO[bytes], sep: str = "", format: str = "%s") -> None:  # type: ignore[override]
+        """Write the bytes to an open file."""
+        fid.write(np.ascontiguousarray(self).data)
+
+
+def add_tensor(
+    writer: gguf.GGUFWriter, name: str, data: np.ndarray, kind: gguf.GGMLQuantizationType | None = None
+) -> None:
+    """Add a tensor to a file that is being made.
+
+    Args:
+        writer: of the file.
+        name: llama.cpp's.
+        data: its numbers, or its bytes.
+        kind: what the bytes are; None where they are numbers.
+    """
+    writer.add_tensor(name, data.view(_Written), raw_dtype=kind)
 
 
 def finish(writer: gguf.GGUFWriter) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from icmlora_cli.errors import UnsupportedAdapter
 from icmlora_cli.registry import files
-from icmlora_cli.weights.gguf import finish
+from icmlora_cli.weights.gguf import add_tensor, finish
 from icmlora_cli.weights.gguf_target import Target, setting
 from icmlora_cli.weights.gguf_tokenizer import add_tokenizer
 
@@ -111,7 +111,7 @@ def write_model(
         for key, weight in parameters.items():
             label = target.tensor(key)
             data, kind = _stored(_oriented(key, weight, target), label, dtype)
-            writer.add_tensor(label, data, raw_dtype=kind)
+            add_tensor(writer, label, data, kind)
         finish(writer)
 
     files.write_with(path, write)
