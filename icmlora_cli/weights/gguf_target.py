@@ -78,7 +78,7 @@ class Target:
             CorruptFile: if the configuration lacks a size.
         """
         named = config.get("architectures")
-        name = str(named[0]) if isinstance(named, list) and named else str(config.get("model_type"))
+        name = str(named[0]) if isinstance(named, list) and named else str(config.get("model_type") or "nameless model")
         if name not in ARCHITECTURES:
             raise UnsupportedAdapter(
                 f"GGUF is written for {', '.join(ARCHITECTURES)}, and the base is a {name[:80]}",

@@ -98,17 +98,19 @@ def _gguf(named: Named, output: Path, home: Home, dtype: Numbers, base: str | No
 def _config(home: Home, base: str, named: Named) -> Path:
     """Return the ``config.json`` of a base that is at hand; nothing is fetched."""
     folder = local_folder(base) if base else None
-    found = BaseStore(home).find(base) if base and (folder is None or not folder.is_dir()) else None
-    path = (found.path if found else folder or Path()) / "config.json"
-    if (found is None and folder is None) or not path.is_file():
-        raise NotFound(
-            f"the base of {named.name[:200]!r} is not here: {base[:200] or 'the adapter does not name it'}",
-            where=str(home.bases if folder is None else folder),
-            hint=f"icmlora base pull {base[:200]}; or --base with its folder"
-            if base and folder is None
-            else "--base with the base's alias, hub id or folder",
-        )
-    return path
+    if base and folder is None:
+        found = BaseStore(home).find(base)
+        folder = found.path if found else None
+    if folder is not None and (folder / "config.json").is_file():
+        return folder / "config.json"
+    missing = base[:200] or "the adapter does not name it"
+    raise NotFound(
+        f"the base of {named.name[:200]!r} is not here: {missing}",
+        where=str(folder or home.bases),
+        hint=f"icmlora base pull {missing}; or --base with its folder"
+        if base and folder is None
+        else "--base with the base's alias, hub id or folder",
+    )
 
 
 def _peft(named: Named, output: Path, dtype: Numbers | None, force: bool) -> AdapterExport:

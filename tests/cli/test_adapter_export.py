@@ -1,6 +1,7 @@
 """``icmlora adapter export``: GGUF for llama.cpp or a PEFT folder; its JSON keys are pinned."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from icmlora_cli.registry.bases import BaseStore
+from icmlora_cli.registry.home import Home
 from icmlora_cli.weights.adapter import read_adapter, write_adapter
+from icmlora_cli.workflows.base import resolve
 from tests.random_lora import random_lora
 
 if TYPE_CHECKING:
@@ -123,6 +127,9 @@ def test_a_base_that_is_not_here_is_named(trained: "Registry") -> None:
     nameless = changed(trained.base, "nameless", base_model_name_or_path=None)
     assert "--base" in trained.json("adapter", "export", nameless, *command, code=1)["error"]["hint"]
     assert trained.json("adapter", "export", folder, *command, "--base", trained.base)["base_model"] == "some/model"
+    home = Home.from_environment()
+    BaseStore(home).record(replace(resolve(str(trained.base), home, offline=True), name="some/model"))
+    trained.call("adapter", "export", folder, *command, "--force")
 
 
 @pytest.mark.parametrize(
