@@ -98,7 +98,8 @@ def ray(session: nox.Session) -> None:
 def llamacpp(session: nox.Session) -> None:
     """Compare with llama.cpp, built from source by a C++ compiler; on SmolLM2 too where ICMLORA_TEST_CACHE has it."""
     install(session, "test")
-    session.install("llama-cpp-python>=0.3.16", env={"CMAKE_ARGS": LLAMA_CPP})
+    wanted = nox.project.dependency_groups(PYPROJECT, "llamacpp")
+    session.install(*CONSTRAINTS, *wanted, env={"CMAKE_ARGS": LLAMA_CPP})
     session.run("python", "-m", "pytest", "-m", "llamacpp", *session.posargs)
 
 

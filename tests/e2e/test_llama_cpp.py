@@ -148,7 +148,7 @@ def test_tiny_models(architecture: str, kind: str, tiny_bases: dict[str, Path], 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 1e-2), ("fp16", 2e-2)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("fp32", 1e-3), ("fp16", 1e-1)])
 def test_smollm2(dtype: Stored, tolerance: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if "ICMLORA_TEST_CACHE" not in os.environ:
         pytest.skip("ICMLORA_TEST_CACHE names no cache with SmolLM2")
@@ -156,6 +156,6 @@ def test_smollm2(dtype: Stored, tolerance: float, tmp_path: Path, monkeypatch: p
     folder = BaseStore(Home.from_environment()).get("smollm2-135m").path
     model, _ = load(folder)
     write_base(tmp_path / "base.gguf", model, folder, dtype)
-    adapter = random_lora(folder, ranks=(8,), alpha=16.0, size=0.02)
+    adapter = random_lora(folder, ranks=(8,), alpha=16.0, size=0.05)
     write_lora(tmp_path / "lora.gguf", adapter, Target.of(config_of(folder)), name="lora")
     check(tmp_path / "base.gguf", tmp_path / "lora.gguf", folder, adapter, tolerance)
