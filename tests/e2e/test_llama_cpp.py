@@ -156,6 +156,6 @@ def test_smollm2(dtype: Stored, tolerance: float, tmp_path: Path, monkeypatch: p
     folder = BaseStore(Home.from_environment()).get("smollm2-135m").path
     model, _ = load(folder)
     write_base(tmp_path / "base.gguf", model, folder, dtype)
-    adapter = random_lora(folder, ranks=(8,), alpha=16.0, size=0.05)
+    adapter = random_lora(folder, ranks=(8,), alpha=16.0, size=0.07)
     write_lora(tmp_path / "lora.gguf", adapter, Target.of(config_of(folder)), name="lora")
     check(tmp_path / "base.gguf", tmp_path / "lora.gguf", folder, adapter, tolerance)
