@@ -1,4 +1,4 @@
-"""Sessions: ``nox`` runs tests, lint, docs and build; ``nox -s e2e``, ``browser`` and ``bench`` only when asked for."""
+"""Sessions: ``nox`` runs tests, lint, docs and build; those of other names run only when they are asked for."""
 
 import shutil
 import zipfile
@@ -17,7 +17,8 @@ LM_EVAL_TESTS = (
     "tests/workflows/test_lm_eval.py",
     "tests/workflows/test_evaluate.py::test_lm_eval_scores_base_generated_and_harvested_and_resumes",
 )
-DEFAULT_TESTS = "not slow and not network and not gpu and not browser and not ray"
+DEFAULT_TESTS = "not slow and not network and not gpu and not browser and not ray and not llamacpp"
+LLAMA_CPP = "-DLLAVA_BUILD=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TOOLS=OFF"
 SHIPPED = ("icmlora_cli/recipes/train/default.yaml", "icmlora_cli/report/templates/report.html.jinja")
 
 
@@ -91,6 +92,15 @@ def ray(session: nox.Session) -> None:
     install(session, "test")
     session.install(*CONSTRAINTS, "-e", ".[ray]")
     session.run("python", "-m", "pytest", "-m", "ray", *session.posargs)
+
+
+@nox.session(default=False)
+def llamacpp(session: nox.Session) -> None:
+    """Compare with llama.cpp, built from source by a C++ compiler; on SmolLM2 too where ICMLORA_TEST_CACHE has it."""
+    install(session, "test")
+    wanted = nox.project.dependency_groups(PYPROJECT, "llamacpp")
+    session.install(*CONSTRAINTS, *wanted, env={"CMAKE_ARGS": LLAMA_CPP})
+    session.run("python", "-m", "pytest", "-m", "llamacpp", *session.posargs)
 
 
 @nox.session(default=False)

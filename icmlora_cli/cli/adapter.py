@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from icmlora_cli.cli import adapter_export
+from icmlora_cli.cli.adapter_export import Which, export_adapter
 from icmlora_cli.cli.adapter_import import EPILOG, import_adapter
 from icmlora_cli.cli.harvest import adapter_dict, print_adapters
 from icmlora_cli.cli.options import Json, Quiet
@@ -15,14 +17,14 @@ if TYPE_CHECKING:
     from icmlora_cli.workflows.adapter_facts import AdapterFacts, Difference
 
 app = typer.Typer(
-    help="Adapters, harvested and imported: import, list, show, diff, remove.",
+    help="Adapters, harvested and imported: import, export, list, show, diff, remove.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 app.command("import", epilog=EPILOG)(import_adapter)
+app.command("export", epilog=adapter_export.EPILOG)(export_adapter)
 
 Task = Annotated[str, typer.Argument(help="The task's name.")]
-Which = Annotated[str, typer.Argument(help="A task's name (its newest adapter), an adapter's key, or a PEFT folder.")]
 
 
 @app.command("list", epilog="Example: icmlora adapter list")

@@ -53,7 +53,8 @@ def gen(
     ] = False,
     rank: Annotated[int | None, typer.Option("--rank", min=1, help="Keep so many directions of each module.")] = None,
     dtype: Annotated[
-        Literal["fp32", "bf16", "fp16"] | None, typer.Option("--dtype", help="Numbers of the written tensors.")
+        Literal["fp32", "bf16", "fp16", "q8_0"] | None,
+        typer.Option("--dtype", help="Numbers of the written tensors; q8_0 only with --merge --format gguf."),
     ] = None,
     scale: Annotated[float, typer.Option("--scale", help="Multiply delta-W by this.")] = 1.0,
     batch: Annotated[
@@ -63,6 +64,9 @@ def gen(
     explain: Annotated[
         bool, typer.Option("--explain", help="Say what it is near to, and how far the text is from what was learned.")
     ] = False,
+    output_format: Annotated[
+        Literal["peft", "gguf"], typer.Option("--format", help="For PEFT and transformers, or for llama.cpp.")
+    ] = "peft",
     force: Force = False,
     device: Device = None,
     offline: Offline = False,
@@ -72,7 +76,8 @@ def gen(
     """Generate the LoRA adapter of a task from its description.
 
     Writes a PEFT folder that PeftModel.from_pretrained loads, or with --merge a model that
-    AutoModelForCausalLM.from_pretrained loads. The same text, generator, seed and options give the same bytes.
+    AutoModelForCausalLM.from_pretrained loads; with --format gguf, adapter.gguf or model.gguf, which llama.cpp
+    loads. The same text, generator, seed and options give the same bytes.
     All options: docs/generating.md.
     """
     with session("gen" if batch is None else "gen batch", as_json=as_json, quiet=quiet) as out:
@@ -90,10 +95,10 @@ def gen(
         from icmlora_cli.workflows import gen_batch
         from icmlora_cli.workflows.base import resolve as resolve_base
         from icmlora_cli.workflows.gen import base_name, run
-        from icmlora_cli.workflows.gen_options import GenOptions
+        from icmlora_cli.workflows.gen_options import GenOptions, Order
 
-        options = GenOptions(examples, select, samples, template, gate, rank, dtype, scale, explain)
-        options.check()
+        options = GenOptions(examples, select, samples, template, gate, rank, dtype, scale, explain, output_format)
+        Order(folder, merge, seed, options).check()
         with out.progress() as on_progress:
             name = base or base_name(folder) or "smollm2-135m"
             found = resolve_base(name, home, offline=offline, on_progress=on_progress)

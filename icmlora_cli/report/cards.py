@@ -35,6 +35,25 @@ def _cost(cost: Mapping[str, float]) -> list[str]:
     return [f"{text[0].upper()}{text[1:]}.", ""] if text else []
 
 
+def _peft(base_model: str) -> list[str]:
+    """Return how PEFT loads an adapter."""
+    return [
+        "```python",
+        "from peft import PeftModel",
+        "from transformers import AutoModelForCausalLM",
+        "",
+        f"base = AutoModelForCausalLM.from_pretrained({base_model!r})",
+        'model = PeftModel.from_pretrained(base, "path/to/this/folder")',
+        "```",
+    ]
+
+
+def _llama_cpp(model: str, lora: str | None = None) -> list[str]:
+    """Return how llama.cpp runs a model, and a LoRA beside it."""
+    beside = f" --lora {lora}" if lora else ""
+    return ["```bash", f'llama-cli -m {model}{beside} -p "..."', "```"]
+
+
 def adapter_card(
     *,
     base_model: str,
@@ -45,6 +64,7 @@ def adapter_card(
     licences: Sequence[str],
     cost: Mapping[str, float] = MappingProxyType({}),
     remarks: Sequence[str] = (),
+    gguf: str | None = None,
 ) -> str:
     """Return the card of a generated adapter.
 
@@ -57,13 +77,16 @@ def adapter_card(
         licences: of the generator's training data.
         cost: seconds and joules behind the generator, as its manifest holds them.
         remarks: sentences on how it was made, beside the text.
+        gguf: name of its file, where it is written for llama.cpp.
     """
     z = (
         "its default (the mean of the prior, where there is one)"
         if seed is None
         else f"a sample of the prior with seed {seed}"
     )
-    metadata = {"base_model": base_model, "library_name": "peft", "tags": ["lora", "peft", "icmlora", "generated"]}
+    library = "peft" if gguf is None else "gguf"
+    metadata = {"base_model": base_model, "library_name": library, "tags": ["lora", library, "icmlora", "generated"]}
+    llama_cpp = [f"For llama.cpp, beside a GGUF file of `{base_model}`:", "", *_llama_cpp("BASE.gguf", gguf)]
     body = [
         "# A generated LoRA adapter",
         "",
@@ -75,13 +98,7 @@ def adapter_card(
         *remarks,
         "`icmlora.json` says how it was made.",
         "",
-        "```python",
-        "from peft import PeftModel",
-        "from transformers import AutoModelForCausalLM",
-        "",
-        f"base = AutoModelForCausalLM.from_pretrained({base_model!r})",
-        'model = PeftModel.from_pretrained(base, "path/to/this/folder")',
-        "```",
+        *(_peft(base_model) if gguf is None else llama_cpp),
         "",
         "A generated adapter can be wrong, above all for tasks unlike those that the generator saw.",
         "Test it on examples.",
@@ -92,9 +109,46 @@ def adapter_card(
     return _card(metadata, body)
 
 
-def merged_card(*, base_model: str, task_text: str, generator: str, remarks: Sequence[str] = ()) -> str:
+def kept_card(
+    *,
+    base_model: str,
+    task: str,
+    step: int,
+    figures: Mapping[str, float],
+    imported_from: str | None,
+    facts: Mapping[str, str],
+) -> str:
+    """Return the card of an adapter of the registry that was exported.
+
+    Args:
+        base_model: hub id of the base.
+        task: the task's name.
+        step: of the checkpoint.
+        figures: what was measured when it was made.
+        imported_from: where others' adapter came from; None where icmlora trained it.
+        facts: what else its manifest says, such as ``licence`` and ``command``.
+    """
+    metadata = {"base_model": base_model, "library_name": "peft", "tags": ["lora", "peft", "icmlora"]}
+    made = f"Trained for {step} steps" if imported_from is None else f"Imported from `{imported_from}`"
+    body = [
+        f"# LoRA adapter of the task `{task}`",
+        "",
+        f"{made}, for `{base_model}`. `icmlora.json` says how it was made.",
+        "",
+        *_peft(base_model),
+        "",
+        *(f"- {name}: {value:.4g}" for name, value in figures.items()),
+        *(f"- {name}: `{value}`" for name, value in facts.items()),
+    ]
+    return _card(metadata, body)
+
+
+def merged_card(
+    *, base_model: str, task_text: str, generator: str, remarks: Sequence[str] = (), gguf: str | None = None
+) -> str:
     """Return the card of a base model with a generated adapter merged into it; see ``adapter_card``."""
-    metadata = {"base_model": base_model, "library_name": "transformers", "tags": ["icmlora", "merged"]}
+    library = "transformers" if gguf is None else "gguf"
+    metadata = {"base_model": base_model, "library_name": library, "tags": ["icmlora", "merged"]}
     body = [
         "# A base model with a generated LoRA merged in",
         "",
@@ -104,6 +158,7 @@ def merged_card(*, base_model: str, task_text: str, generator: str, remarks: Seq
         "",
         *remarks,
         "`icmlora.json` says how it was made. Test it on examples before you rely on it.",
+        *([] if gguf is None else ["", *_llama_cpp(gguf)]),
     ]
     return _card(metadata, body)
 

@@ -10,7 +10,13 @@ from icmlora_cli.errors import UsageFault
 from icmlora_cli.weights.adapter import Adapter, Factors
 
 Dtype = Literal["fp32", "bf16", "fp16"]
+Format = Literal["peft", "gguf"]
 DTYPES: dict[Dtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def dtype_name(dtype: torch.dtype) -> Dtype:
+    """Return our name of one of these number formats."""
+    return next(name for name, kind in DTYPES.items() if kind == dtype)
 
 
 def leading(adapter: Adapter, rank: int) -> Adapter:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from icmlora_cli.errors import AlreadyExists, CorruptFile, NotFound, UsageFault
+from icmlora_cli.errors import CorruptFile, NotFound, UsageFault
 from icmlora_cli.registry import adapters, checks, files, generators
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.archive import FILES, Kind, Thing, thing_of, write_archive
@@ -14,6 +14,7 @@ from icmlora_cli.registry.faults import REPAIR
 from icmlora_cli.registry.generators import GeneratorStore
 from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.tasks import TaskStore
+from icmlora_cli.workflows.output import check_file
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
 
@@ -63,9 +64,7 @@ def run(
         UsageFault: if there is nothing to write.
     """
     started = time.monotonic()
-    if output.is_dir() or (output.exists() and not force):
-        hint = "name another file with -o" if output.is_dir() else "--force to replace it, or another file with -o"
-        raise AlreadyExists(f"{output.name} is there already", where=str(output), hint=hint)
+    check_file(output, force)
     everything = tasks is None and adapters_of is None and generators_named is None
     patterns = ["*"] if everything else None
     chosen = _tasks(home, tasks or patterns, everything=everything)

@@ -14,7 +14,7 @@ from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.home import Home
 from icmlora_cli.workflows.gen_maker import GenResult, Maker
 from icmlora_cli.workflows.gen_options import PLAIN, GenOptions, Given, Order, read_given
-from icmlora_cli.workflows.gen_write import check_out
+from icmlora_cli.workflows.gen_write import check_format, check_out
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
 __all__ = ["GenResult", "base_name", "check", "check_base", "load_maker", "run", "vector_recipe"]
@@ -55,7 +55,7 @@ def base_name(folder: Path) -> str | None:
     return str(about["name"]) if isinstance(about, dict) and "name" in about else None
 
 
-def check(generator_folder: Path, base: Base, options: GenOptions) -> tuple[Generator, Given]:
+def check(order: Order, base: Base) -> tuple[Generator, Given]:
     """Check what is asked for, and read generator and example files; the base is not loaded.
 
     Raises:
@@ -63,15 +63,18 @@ def check(generator_folder: Path, base: Base, options: GenOptions) -> tuple[Gene
         SpecFault: if a file with examples has faults.
         BaseUnavailable: if the base is not the generator's.
         CorruptFile: if the generator is broken.
+        UnsupportedAdapter: if what is asked for cannot be said in the format.
     """
-    options.check()
+    options = order.options
+    order.check()
     given = read_given(options)
-    generator = load_generator(generator_folder)
+    generator = load_generator(order.folder)
     check_base(generator, base)
+    check_format(order, base)
     if options.rank is not None and options.rank > generator.rank:
         raise UsageFault(
             f"--rank {options.rank} is more than the rank of this generator's adapters, {generator.rank}",
-            where=str(generator_folder),
+            where=str(order.folder),
             hint=f"--rank {generator.rank} or less",
         )
     return generator, given
@@ -112,7 +115,7 @@ def run(
     device: str | None = None,
     on_progress: OnProgress = silent,
 ) -> GenResult:
-    """Generate an adapter and write it as a PEFT folder, or merged into its base.
+    """Generate an adapter and write it as PEFT or GGUF, alone or merged into its base.
 
     Args:
         text: the task in words.
@@ -136,12 +139,13 @@ def run(
         CorruptFile: if the generator is broken.
         GateRefused: if the adapter is no better than the base or the average; nothing is written then.
         OutOfSpace: if the disk is full.
+        UnsupportedAdapter: if the base is not one that the format is written for.
     """
     started = time.monotonic()
     text = checked_text(text)
     check_out(out, force)
-    generator, given = check(generator_folder, base, options)
     order = Order(generator_folder, merged, seed, options)
+    generator, given = check(order, base)
     maker = load_maker(order, generator, given, base, home, device, on_progress)
     on_progress(Progress("gen", "read the task", 1, 3))
     made = maker.make(text)

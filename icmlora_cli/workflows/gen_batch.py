@@ -10,12 +10,11 @@ from icmlora_cli.generator.checkpoint import Generator
 from icmlora_cli.registry import files
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.home import Home
-from icmlora_cli.weights.adapter import CONFIG, WEIGHTS
 from icmlora_cli.workflows.gen import check, load_maker
 from icmlora_cli.workflows.gen_batch_file import BatchItem, read_batch
 from icmlora_cli.workflows.gen_maker import GenResult, Maker
 from icmlora_cli.workflows.gen_options import PLAIN, GenOptions, Given, Order
-from icmlora_cli.workflows.gen_write import ABOUT, Origin, check_out, identity, is_free
+from icmlora_cli.workflows.gen_write import ABOUT, Origin, check_out, identity, is_free, is_whole
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
 State = Literal["written", "unchanged", "refused"]
@@ -103,9 +102,9 @@ def run(
     items = read_batch(batch)
     if out.exists() and not out.is_dir():
         raise AlreadyExists(f"{out} is a file", where=str(out.absolute()), hint="name a folder with -o")
-    generator, given = check(generator_folder, base, options)
     order = Order(generator_folder, merged, seed, options)
-    there = [_is_made(out / item.name, _wanted(item, generator, base, order, given), merged) for item in items]
+    generator, given = check(order, base)
+    there = [_is_made(out / item.name, _wanted(item, generator, base, order, given), order) for item in items]
     _check_free([out / item.name for item, made in zip(items, there, strict=True) if not made], force)
     place = [0]
 
@@ -142,13 +141,10 @@ def _wanted(item: BatchItem, generator: Generator, base: Base, order: Order, giv
     return identity(origin.about() | {"options": order.asked(given)})
 
 
-def _is_made(folder: Path, wanted: list[object], merged: bool) -> bool:
+def _is_made(folder: Path, wanted: list[object], order: Order) -> bool:
     """Tell whether a folder holds what would be made."""
-    whole = (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
-    if merged:
-        whole = (folder / "config.json").is_file() and any(folder.glob("model*.safetensors"))
     try:
-        return whole and identity(files.read_json(folder / ABOUT)) == wanted
+        return is_whole(folder, order) and identity(files.read_json(folder / ABOUT)) == wanted
     except (FileNotFoundError, CorruptFile):
         return False
 

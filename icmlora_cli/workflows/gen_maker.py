@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
 from icmlora_cli.baselines.generated import readings
 from icmlora_cli.generator.checkpoint import Generator
 from icmlora_cli.lm.load import LoadedBase
@@ -17,7 +15,7 @@ from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.weights.adapter import Adapter, average
 from icmlora_cli.weights.compare import compare
-from icmlora_cli.weights.shape import cast, leading, scaled
+from icmlora_cli.weights.shape import cast, dtype_name, leading, scaled
 from icmlora_cli.workflows.gen_explain import Explanation, Seen, explain, read_seen
 from icmlora_cli.workflows.gen_learned import Learned, learned_adapters
 from icmlora_cli.workflows.gen_options import GenOptions, Given, Order
@@ -34,6 +32,7 @@ class GenResult:
         folder: where it is.
         task_text: what it was asked for.
         merged: whether it is a whole model.
+        format: ``peft`` or ``gguf``.
         rank: of the adapter.
         bytes: of the folder.
         seconds: wall time.
@@ -49,6 +48,7 @@ class GenResult:
     folder: Path
     task_text: str
     merged: bool
+    format: str
     rank: int
     bytes: int
     seconds: float
@@ -198,7 +198,9 @@ class Maker:
             OutOfSpace: if the disk is full; the folder is then what it was before.
         """
         added = {} if self.order.plain else {"options": self.order.asked(self.given)} | _added(made)
-        origin = Origin(self.generator, self.order.folder, self.base, text, made.seed, self.order.merged)
+        origin = Origin(
+            self.generator, self.order.folder, self.base, text, made.seed, self.order.merged, self.options.format
+        )
         write(
             out, made.adapter, origin, self.loaded,
             dtype=self.options.dtype, added=added, remarks=self._remarks(made),
@@ -207,11 +209,12 @@ class Maker:
             folder=out,
             task_text=text,
             merged=self.order.merged,
+            format=self.options.format,
             rank=made.adapter.rank,
             bytes=files.folder_bytes(out),
             seconds=time.monotonic() - started,
             seed=made.seed,
-            dtype=self.options.dtype or (_name(self.loaded.dtype) if self.order.merged else "fp32"),
+            dtype=self.options.dtype or (dtype_name(self.loaded.dtype) if self.order.merged else "fp32"),
             scale=self.options.scale,
             error=made.error,
             shown=len(self.given.demonstrations),
@@ -247,7 +250,3 @@ def _added(made: Made) -> dict[str, object]:
         "selection": None if made.selection is None else asdict(made.selection),
         "explanation": None if made.explanation is None else asdict(made.explanation),
     }
-
-
-def _name(dtype: torch.dtype) -> str:
-    return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, str(dtype))

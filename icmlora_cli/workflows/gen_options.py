@@ -11,7 +11,8 @@ from icmlora_cli.registry import files
 from icmlora_cli.registry.examples import Example
 from icmlora_cli.registry.sources import read_examples
 from icmlora_cli.registry.task_record import PromptTemplate
-from icmlora_cli.weights.shape import Dtype
+from icmlora_cli.weights.gguf_model import Stored
+from icmlora_cli.weights.shape import Dtype, Format
 
 SAMPLES = 16  # of --select without --samples
 MAX_SHOWN = 64  # demonstrations: each is read with all the others before it
@@ -30,9 +31,11 @@ class GenOptions:
         template: how the examples are written, as in a task file.
         gate: write nothing that is no better than the base and the average adapter on the examples.
         rank: singular directions of each module to keep; the generator's rank by default.
-        dtype: of the written tensors; by default fp32, and of a merged model what its base is loaded in.
+        dtype: of the written tensors; by default fp32, and of a merged model what its base is loaded in. ``q8_0`` is
+            only for merged models as GGUF.
         scale: what delta-W is multiplied by.
         explain: say what the adapter is near to, and how far the text lies from what the generator saw.
+        format: ``peft``, what PEFT and transformers load; ``gguf``, what llama.cpp loads.
     """
 
     examples: Path | None = None
@@ -41,9 +44,10 @@ class GenOptions:
     template: Template = "qa"
     gate: bool = False
     rank: int | None = None
-    dtype: Dtype | None = None
+    dtype: Stored | None = None
     scale: float = 1.0
     explain: bool = False
+    format: Format = "peft"
 
     @property
     def count(self) -> int:
@@ -160,7 +164,23 @@ class Order:
     @property
     def dtype(self) -> Dtype | None:
         """The number format of an adapter's factors, where one is asked for; that of a merged model is the model's."""
-        return None if self.merged else self.options.dtype
+        return None if self.merged or self.options.dtype == "q8_0" else self.options.dtype
+
+    def check(self) -> None:
+        """Check that the options go together with what is written.
+
+        Raises:
+            UsageFault: if they do not.
+        """
+        self.options.check()
+        gguf = self.options.format == "gguf"
+        if self.options.dtype == "q8_0" and not (gguf and self.merged):
+            raise UsageFault(
+                "--dtype q8_0 is only for a whole model as GGUF",
+                hint="--merge --format gguf --dtype q8_0; or --dtype fp16",
+            )
+        if self.options.dtype == "bf16" and gguf and not self.merged:
+            raise UsageFault("a LoRA in GGUF is fp32 or fp16", hint="--dtype fp16, or leave it out")
 
     @property
     def plain(self) -> bool:
@@ -182,6 +202,7 @@ class Order:
             "dtype": options.dtype,
             "scale": options.scale,
             "explain": options.explain,
+            "format": options.format,
         }
 
 
@@ -189,6 +210,7 @@ def recorded(about: Mapping[str, object]) -> dict[str, object]:
     """Return what ``Order.asked`` gave for something that gen wrote, by its ``icmlora.json``."""
     options = about.get("options")
     if isinstance(options, dict):
-        return options
+        before: dict[str, object] = {"format": "peft"}  # all that gen wrote when it did not say which
+        return before | options
     plain = Order(Path(), bool(about.get("merged")), None, PLAIN).asked(Given())
     return plain | {"seed": about.get("seed")}

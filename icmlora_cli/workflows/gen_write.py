@@ -1,9 +1,11 @@
-"""Writing what gen made: a PEFT folder or a merged model, with its card and ``icmlora.json``."""
+"""Writing what gen made, as PEFT or GGUF, alone or merged into its base, with its card and ``icmlora.json``."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from icmlora_cli.errors import AlreadyExists
 from icmlora_cli.generator.checkpoint import Generator
@@ -11,12 +13,20 @@ from icmlora_cli.lm.load import LoadedBase, quiet_transformers
 from icmlora_cli.registry import files, provenance
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.report.cards import adapter_card, merged_card
-from icmlora_cli.weights.adapter import Adapter, write_adapter
+from icmlora_cli.weights.adapter import CONFIG, WEIGHTS, Adapter, write_adapter
+from icmlora_cli.weights.gguf import Numbers, write_lora
+from icmlora_cli.weights.gguf_model import Stored, check_model, write_model
+from icmlora_cli.weights.gguf_target import Target
+from icmlora_cli.weights.gguf_tokenizer import check_tokenizer
 from icmlora_cli.weights.merge import merge, merged
-from icmlora_cli.weights.shape import DTYPES, Dtype
-from icmlora_cli.workflows.gen_options import recorded
+from icmlora_cli.weights.shape import DTYPES, Format, dtype_name
+from icmlora_cli.workflows.gen_options import Order, recorded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ABOUT = "icmlora.json"
+GGUF_LORA, GGUF_MODEL = "adapter.gguf", "model.gguf"
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,7 @@ class Origin:
         text: the task in words.
         seed: of z; None for the prior's mean.
         merged: a whole model is written.
+        format: in which it is written.
     """
 
     generator: Generator
@@ -38,6 +49,7 @@ class Origin:
     text: str
     seed: int | None
     merged: bool
+    format: Format = "peft"
 
     def about(self) -> dict[str, object]:
         """Return what ``icmlora.json`` holds, but for what options add."""
@@ -66,7 +78,13 @@ class Origin:
         """Return the README.md."""
         name, model = self.folder.name, self.base.model_id
         if self.merged:
-            return merged_card(base_model=model, task_text=self.text, generator=name, remarks=remarks)
+            return merged_card(
+                base_model=model,
+                task_text=self.text,
+                generator=name,
+                remarks=remarks,
+                gguf=GGUF_MODEL if self.format == "gguf" else None,
+            )
         tasks, licences, cost = (self.generator.about.get(key) for key in ("tasks", "licences", "cost"))
         return adapter_card(
             base_model=model,
@@ -77,6 +95,7 @@ class Origin:
             licences=licences if isinstance(licences, list) else [],
             cost=cost if isinstance(cost, dict) else {},
             remarks=remarks,
+            gguf=GGUF_LORA if self.format == "gguf" else None,
         )
 
 
@@ -112,13 +131,39 @@ def check_out(out: Path, force: bool) -> None:
         )
 
 
+def check_format(order: Order, base: Base) -> None:
+    """Check that what is asked for can be written in the format, by the base's configuration and tokenizer.
+
+    Raises:
+        CorruptFile: if one of them is damaged.
+        UnsupportedAdapter: if it cannot.
+    """
+    if order.options.format != "gguf":
+        return
+    path = base.path / "config.json"
+    if order.merged:
+        check_model(files.read_json(path), where=str(path))
+        check_tokenizer(base.path)
+    else:
+        Target.of(files.read_json(path), where=str(path))
+
+
+def is_whole(folder: Path, order: Order) -> bool:
+    """Tell whether a folder has the files that gen writes for an order."""
+    if order.options.format == "gguf":
+        return (folder / (GGUF_MODEL if order.merged else GGUF_LORA)).is_file()
+    if order.merged:
+        return (folder / "config.json").is_file() and any(folder.glob("model*.safetensors"))
+    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+
+
 def write(
     out: Path,
     adapter: Adapter,
     origin: Origin,
     loaded: LoadedBase,
     *,
-    dtype: Dtype | None,
+    dtype: Stored | None,
     added: Mapping[str, object],
     remarks: Sequence[str],
 ) -> None:
@@ -129,7 +174,7 @@ def write(
         adapter: what was made.
         origin: by what, from what.
         loaded: the base; it is the same afterwards.
-        dtype: of a merged model's weights; None leaves them as they are loaded.
+        dtype: of a merged model's weights, where None leaves them as they are loaded; of a LoRA in GGUF.
         added: what options add to ``icmlora.json``.
         remarks: what they add to the card.
 
@@ -138,20 +183,48 @@ def write(
     """
     with files.new_folder(out.absolute()) as folder:
         if origin.merged:
-            _write_merged(folder, loaded, adapter, dtype)
+            _write_merged(folder, loaded, adapter, origin, dtype)
+        elif origin.format == "gguf":
+            target = Target.of(loaded.model.config.to_dict())
+            numbers: Numbers = "fp16" if dtype == "fp16" else "fp32"
+            name, text = _title(origin.text), origin.text
+            write_lora(folder / GGUF_LORA, adapter, target, name=name, description=text, dtype=numbers)
         else:
             write_adapter(folder, adapter, revision=origin.base.revision)
         files.write_text(folder / "README.md", origin.card(remarks))
         files.write_json(folder / ABOUT, origin.about() | dict(added))
 
 
-def _write_merged(folder: Path, loaded: LoadedBase, adapter: Adapter, dtype: Dtype | None) -> None:
-    with quiet_transformers():
-        if dtype is None:
-            with merged(loaded.model, adapter):
-                loaded.model.save_pretrained(folder)
-        else:
-            model = copy.deepcopy(loaded.model).float()  # the sum is rounded once, to what is asked for
-            merge(model, adapter)
-            model.to(DTYPES[dtype]).save_pretrained(folder)
+def _title(text: str) -> str:
+    """Return a text as one line of at most 100 characters."""
+    return " ".join(text.split())[:100]
+
+
+def _write_merged(folder: Path, loaded: LoadedBase, adapter: Adapter, origin: Origin, dtype: Stored | None) -> None:
+    with quiet_transformers(), _merged(loaded, adapter, exact=dtype is not None) as model:
+        if origin.format == "gguf":
+            write_model(
+                folder / GGUF_MODEL,
+                dict(model.named_parameters()),
+                model.config.to_dict(),
+                loaded.base.path,
+                name=_title(origin.text),
+                dtype=dtype or dtype_name(loaded.dtype),
+            )
+            return
+        if dtype is not None and dtype != "q8_0":
+            model.to(DTYPES[dtype])
+        model.save_pretrained(folder)
         loaded.tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _merged(loaded: LoadedBase, adapter: Adapter, *, exact: bool) -> Iterator["PreTrainedModel"]:
+    """Yield the base with the adapter in it: itself for a while, or a copy in fp32 whose sum is rounded only once."""
+    if not exact:
+        with merged(loaded.model, adapter):
+            yield loaded.model
+        return
+    model = copy.deepcopy(loaded.model).float()
+    merge(model, adapter)
+    yield model

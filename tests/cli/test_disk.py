@@ -64,6 +64,15 @@ def test_gen(trained: "Registry") -> None:
     trained.call("gen", "Say cat.", "-o", "whole", "--merge")
 
 
+def test_gguf(trained: "Registry") -> None:
+    fails(trained, 50_000, "gen", "Say cat.", "-o", "out", "--merge", "--format", "gguf")
+    assert not Path("out").exists()
+    command = ("adapter", "export", "always_cat", "--format", "gguf", "-o", "cat.gguf")
+    fails(trained, 5000, *command)
+    assert not Path("cat.gguf").exists()
+    trained.call(*command)
+
+
 @pytest.fixture
 def small_disk(empty: "Registry") -> Iterator[Path]:
     """``ICMLORA_HOME`` on a file system of 2 MB."""

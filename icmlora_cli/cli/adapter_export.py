@@ -1,0 +1,49 @@
+"""``icmlora adapter export``: one adapter as a file for llama.cpp, or as a PEFT folder."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from icmlora_cli.cli.options import Force, Json, Quiet
+from icmlora_cli.cli.out import session
+
+EPILOG = "Example: icmlora adapter export pick_last_of_3 --format gguf -o pick_last.gguf"
+Which = Annotated[str, typer.Argument(help="A task's name (its newest adapter), an adapter's key, or a PEFT folder.")]
+
+
+def export_adapter(
+    adapter: Which,
+    output: Annotated[Path, typer.Option("--out", "-o", help="The GGUF file or PEFT folder to write.")],
+    output_format: Annotated[
+        Literal["gguf", "peft"], typer.Option("--format", help="A file for llama.cpp, or a PEFT folder with its card.")
+    ] = "peft",
+    dtype: Annotated[
+        Literal["fp32", "fp16"] | None, typer.Option("--dtype", help="Numbers of the GGUF tensors; fp32 by default.")
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", "-b", help="Base model, for GGUF; the one that the adapter names by default."),
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write one adapter for other programs: as GGUF for llama.cpp (--lora FILE), or as a PEFT folder.
+
+    GGUF is for plain LoRAs of Llama, Mistral, GPT-2, Qwen2, Qwen3, Gemma3 and Phi3. The base's configuration has to
+    be at hand; its weights are not read.
+    """
+    with session("adapter export", as_json=as_json, quiet=quiet) as out:
+        from icmlora_cli.registry.home import Home
+        from icmlora_cli.workflows.adapter_export import run
+
+        done = run(adapter, output, Home.from_environment(), form=output_format, dtype=dtype, base=base, force=force)
+        out.result(vars(done) | {"output": str(done.output)})
+        if quiet:
+            out.line(str(done.output))
+            return
+        out.line(f"{done.modules} modules, rank {done.rank}, {done.bytes / 1e6:.2f} MB, in {done.output}")
+        out.note(f"it is for {done.base_model}")
+        if done.format == "gguf":
+            out.note(f"next: llama-cli -m BASE.gguf --lora {done.output}, with a GGUF file of that base")
