@@ -1,26 +1,114 @@
-"""README.md of generators and generated adapters: model cards with the hub's metadata."""
+"""README.md of generators and generated adapters: model cards with the hub's metadata.
 
+What a user typed, or what another's manifest says, stands in a card as code, in which Markdown and HTML stay text.
+"""
+
+import re
+import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Literal
 
-import yaml
+from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # it names no exports
+
+from icmlora_cli.registry.licences import hub_datasets, no_derivatives, of_manifest, stated
+from icmlora_cli.registry.shown import one_line
+
+CARD = "README.md"
+LONGEST = 200  # characters of a name in a card
 
 
-def _card(metadata: Mapping[str, object], body: Sequence[str]) -> str:
-    front = yaml.safe_dump(dict(metadata), sort_keys=False, allow_unicode=True)
-    return f"---\n{front}---\n\n" + "\n".join(body) + "\n"
+@dataclass(frozen=True)
+class Data:
+    """What a card tells of the data that a generator learned from.
+
+    Args:
+        licences: as the data state them.
+        unlicensed: how many tasks state none.
+        datasets: those of the hub, ``organisation/name``.
+        cost: seconds and joules behind the generator, as its manifest holds them.
+    """
+
+    licences: Sequence[str] = ()
+    unlicensed: int = 0
+    datasets: Sequence[str] = ()
+    cost: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+    @classmethod
+    def of_manifest(cls, about: Mapping[str, object]) -> "Data":
+        """Return what a ``generator.json`` says of it."""
+        unlicensed, cost = about.get("unlicensed"), about.get("cost")
+        return cls(
+            of_manifest(about.get("licences")),
+            unlicensed if isinstance(unlicensed, int) else 0,
+            hub_datasets(of_manifest(about.get("datasets"))),
+            cost if isinstance(cost, dict) else {},
+        )
+
+
+def is_hub_id(name: str) -> bool:
+    """Tell whether a base's name is one that the hub can have; a folder's is not."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def _card(
+    body: Sequence[str],
+    *,
+    base_model: str,
+    library: str,
+    tags: Sequence[str],
+    data: Data,
+    relation: Literal["adapter", "merge"] | None = None,
+) -> str:
+    """Return a card: its metadata, checked by the hub's client, and the lines below."""
+    licence = stated(data.licences, unlicensed=data.unlicensed)
+    known = is_hub_id(base_model)  # the hub takes no folder
+    metadata = ModelCardData(
+        base_model=base_model if known else None,
+        base_model_relation=relation if known else None,
+        library_name=library,
+        pipeline_tag="text-generation",
+        license=licence.license,
+        license_name=licence.name,
+        datasets=list(data.datasets) or None,
+        tags=list(tags),
+    )
+    return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n" + "\n".join(body) + "\n"))
 
 
 def quoted(text: str) -> str:
     """Return text as an indented code block, in which Markdown and HTML stay text."""
-    printable = "".join(char if char.isprintable() else " " for char in text)
-    return f"    {printable}"
+    return f"    {one_line(text)}"
 
 
-def _licences(licences: Sequence[str]) -> list[str]:
-    if not licences:
+def code(text: str) -> str:
+    """Return a name as a code span, whatever is in it."""
+    plain = one_line(text, LONGEST)
+    fence = "`" * (max(map(len, re.findall("`+", plain)), default=0) + 1)
+    pad = " " if not plain.strip(" ") or plain.strip() != plain or "`" in (plain[0], plain[-1]) else ""
+    return f"{fence}{pad}{plain}{pad}{fence}"
+
+
+def _licences(data: Data, *, generator: bool = True) -> list[str]:
+    """Return what the data's licences are, and which of them forbid derivatives."""
+    if not data.licences:
         return ["The training data states no licence."]
-    return ["Licences of the data that the generator learned from:", "", *(f"- `{name}`" for name in licences)]
+    of = "the data that the generator learned from" if generator else "the base and of the data behind the adapter"
+    lines = [f"Licences of {of}:", "", *(f"- {code(name)}" for name in data.licences)]
+    if data.unlicensed:
+        lines += ["", f"{data.unlicensed} of its tasks state no licence."]
+    forbidding = no_derivatives(data.licences)
+    if forbidding:
+        names = ", ".join(map(code, forbidding))
+        lines += ["", f"Forbids derivatives: {names}. Whether this may be passed on is for its holder to say."]
+    return lines
 
 
 def _cost(cost: Mapping[str, float]) -> list[str]:
@@ -42,8 +130,7 @@ def adapter_card(
     generator: str,
     tasks: int,
     seed: int | None,
-    licences: Sequence[str],
-    cost: Mapping[str, float] = MappingProxyType({}),
+    data: Data,
     remarks: Sequence[str] = (),
 ) -> str:
     """Return the card of a generated adapter.
@@ -54,8 +141,7 @@ def adapter_card(
         generator: its generator's name.
         tasks: how many tasks the generator learned from.
         seed: seed of the sample; None for the prior's mean.
-        licences: of the generator's training data.
-        cost: seconds and joules behind the generator, as its manifest holds them.
+        data: that the generator learned from.
         remarks: sentences on how it was made, beside the text.
     """
     z = (
@@ -63,7 +149,6 @@ def adapter_card(
         if seed is None
         else f"a sample of the prior with seed {seed}"
     )
-    metadata = {"base_model": base_model, "library_name": "peft", "tags": ["lora", "peft", "icmlora", "generated"]}
     body = [
         "# A generated LoRA adapter",
         "",
@@ -71,7 +156,7 @@ def adapter_card(
         "",
         quoted(task_text),
         "",
-        f"Generator: `{generator}`, which learned from {tasks} tasks. Latent: {z}.",
+        f"Generator: {code(generator)}, which learned from {tasks} tasks. Latent: {z}.",
         *remarks,
         "`icmlora.json` says how it was made.",
         "",
@@ -79,33 +164,44 @@ def adapter_card(
         "from peft import PeftModel",
         "from transformers import AutoModelForCausalLM",
         "",
-        f"base = AutoModelForCausalLM.from_pretrained({base_model!r})",
+        f"base = AutoModelForCausalLM.from_pretrained({one_line(base_model)!r})",
         'model = PeftModel.from_pretrained(base, "path/to/this/folder")',
         "```",
         "",
         "A generated adapter can be wrong, above all for tasks unlike those that the generator saw.",
         "Test it on examples.",
         "",
-        *_cost(cost),
-        *_licences(licences),
+        *_cost(data.cost),
+        *_licences(data),
     ]
-    return _card(metadata, body)
+    tags = ("lora", "peft", "icmlora", "generated")
+    return _card(body, base_model=base_model, library="peft", tags=tags, data=data, relation="adapter")
 
 
-def merged_card(*, base_model: str, task_text: str, generator: str, remarks: Sequence[str] = ()) -> str:
-    """Return the card of a base model with a generated adapter merged into it; see ``adapter_card``."""
-    metadata = {"base_model": base_model, "library_name": "transformers", "tags": ["icmlora", "merged"]}
+def merged_card(*, base_model: str, task_text: str, generator: str, data: Data, remarks: Sequence[str] = ()) -> str:
+    """Return the card of a base model with a generated adapter merged into it.
+
+    Args:
+        base_model: see ``adapter_card``.
+        task_text: the same.
+        generator: the same.
+        data: that base and generator learned from: the base's licence is one of these.
+        remarks: the same.
+    """
     body = [
         "# A base model with a generated LoRA merged in",
         "",
-        f"Base: `{base_model}`. Generator: `{generator}`. Task text:",
+        f"Base: {code(base_model)}. Generator: {code(generator)}. Task text:",
         "",
         quoted(task_text),
         "",
         *remarks,
         "`icmlora.json` says how it was made. Test it on examples before you rely on it.",
+        "",
+        *_licences(data, generator=False),
     ]
-    return _card(metadata, body)
+    tags = ("icmlora", "merged")
+    return _card(body, base_model=base_model, library="transformers", tags=tags, data=data, relation="merge")
 
 
 def generator_card(
@@ -114,9 +210,8 @@ def generator_card(
     base_model: str,
     tasks: Mapping[str, str],
     numbers: int,
-    licences: Sequence[str],
     error: float,
-    cost: Mapping[str, float] = MappingProxyType({}),
+    data: Data,
 ) -> str:
     """Return the card of a generator.
 
@@ -125,27 +220,26 @@ def generator_card(
         base_model: hub id of the base.
         tasks: name and first description of each task that it learned from.
         numbers: parameters that generation needs.
-        licences: of the training data.
         error: mean relative error of delta-W over the training tasks, from their descriptions.
-        cost: seconds and joules behind it, as its manifest holds them.
+        data: that it learned from.
     """
-    metadata = {"base_model": base_model, "library_name": "icmlora", "tags": ["lora", "icmlora", "weight-generation"]}
-    rows = [f"- `{task}`" for task in tasks]
+    rows = [f"- {code(task)}" for task in tasks]
     body = [
-        f"# Generator `{name}`",
+        f"# Generator {code(name)}",
         "",
-        f"Makes LoRA adapters for `{base_model}` from a task in words. {numbers:,} numbers.",
+        f"Makes LoRA adapters for {code(base_model)} from a task in words. {numbers:,} numbers.",
         f"Relative error of delta-W on its own training tasks, from their descriptions: {error:.3f}.",
         "",
         "```",
-        f'icmlora gen "..." -o out/ --generator {name}',
+        f'icmlora gen "..." -o out/ --generator {shlex.quote(one_line(name))}',
         "```",
         "",
         f"Learned from {len(tasks)} tasks:",
         "",
         *rows,
         "",
-        *_cost(cost),
-        *_licences(licences),
+        *_cost(data.cost),
+        *_licences(data),
     ]
-    return _card(metadata, body)
+    tags = ("lora", "icmlora", "weight-generation")
+    return _card(body, base_model=base_model, library="icmlora", tags=tags, data=data)
