@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from icmlora_cli import __version__
 
+ABOUT = "icmlora.json"  # beside what was generated: how it was made
 PACKAGES = ("torch", "transformers", "peft", "safetensors")
 
 

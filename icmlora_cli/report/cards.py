@@ -3,10 +3,9 @@
 What a user typed, or what another's manifest says, stands in a card as code, in which Markdown and HTML stay text.
 """
 
-import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -16,9 +15,9 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from icmlora_cli.registry.licences import hub_datasets, no_derivatives, of_manifest, stated
 from icmlora_cli.registry.shown import one_line
+from icmlora_cli.report.markup import code, quoted
 
 CARD = "README.md"
-LONGEST = 200  # characters of a name in a card
 
 
 @dataclass(frozen=True)
@@ -81,19 +80,6 @@ def _card(
         tags=list(tags),
     )
     return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n" + "\n".join(body) + "\n"))
-
-
-def quoted(text: str) -> str:
-    """Return text as an indented code block, in which Markdown and HTML stay text."""
-    return f"    {one_line(text)}"
-
-
-def code(text: str) -> str:
-    """Return a name as a code span, whatever is in it."""
-    plain = one_line(text, LONGEST)
-    fence = "`" * (max(map(len, re.findall("`+", plain)), default=0) + 1)
-    pad = " " if not plain.strip(" ") or plain.strip() != plain or "`" in (plain[0], plain[-1]) else ""
-    return f"{fence}{pad}{plain}{pad}{fence}"
 
 
 def _licences(data: Data, *, generator: bool = True) -> list[str]:
@@ -202,6 +188,33 @@ def merged_card(*, base_model: str, task_text: str, generator: str, data: Data, 
     ]
     tags = ("icmlora", "merged")
     return _card(body, base_model=base_model, library="transformers", tags=tags, data=data, relation="merge")
+
+
+def tuned_card(*, base_model: str, parent: str | None, task_text: str | None, how: str, data: Data) -> str:
+    """Return the card of an adapter that was trained on from another one, or from nothing.
+
+    Args:
+        base_model: see ``adapter_card``.
+        parent: name of the adapter's folder; None: it started from nothing.
+        task_text: what that was asked for, where it was generated.
+        how: a sentence on the training.
+        data: that what it started from learned from.
+    """
+    asked = ["", "That was generated from this task text:", "", quoted(task_text), ""] if task_text else []
+    body = [
+        "# A LoRA adapter, trained on a few examples",
+        "",
+        f"Base: {code(base_model)}. Started from {code(parent) if parent else 'nothing'}.",
+        *asked,
+        f"{how} `icmlora.json` says how it was made. Test it on other examples before you rely on it.",
+        "",
+        *(_licences(replace(data, unlicensed=0)) if parent else []),
+        "",
+        "The examples state no licence.",
+    ]
+    tags = ("lora", "peft", "icmlora", "finetuned")
+    unlicensed = replace(data, unlicensed=data.unlicensed + 1)
+    return _card(body, base_model=base_model, library="peft", tags=tags, data=unlicensed, relation="adapter")
 
 
 def generator_card(

@@ -11,13 +11,12 @@ from icmlora_cli.lm.load import LoadedBase, quiet_transformers
 from icmlora_cli.registry import files, provenance
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.licences import no_derivatives
+from icmlora_cli.registry.provenance import ABOUT
 from icmlora_cli.report.cards import CARD, Data, adapter_card, merged_card
 from icmlora_cli.weights.adapter import Adapter, write_adapter
 from icmlora_cli.weights.merge import merge, merged
 from icmlora_cli.weights.shape import DTYPES, Dtype
 from icmlora_cli.workflows.gen_options import recorded
-
-ABOUT = "icmlora.json"
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Origin:
 
     def about(self) -> dict[str, object]:
         """Return what ``icmlora.json`` holds, but for what options add."""
-        about = self.generator.about
+        about, data = self.generator.about, Data.of_manifest(self.generator.about)
         return {
             "schema": "icmlora.generated/1",
             "task_text": self.text,
@@ -57,6 +56,8 @@ class Origin:
             },
             "tasks": about.get("tasks"),
             "licences": about.get("licences"),
+            "unlicensed": data.unlicensed,
+            "datasets": list(data.datasets),
             "no_derivatives": list(self.no_derivatives),
             "sources": about.get("sources"),
             "cost": about.get("cost"),
@@ -156,10 +157,10 @@ def write(
         else:
             write_adapter(folder, adapter, revision=origin.base.revision)
         files.write_text(folder / CARD, origin.card(remarks))
-        files.write_json(folder / ABOUT, origin.about() | dict(added) | {"files": _listed(folder)})
+        files.write_json(folder / ABOUT, origin.about() | dict(added) | {"files": listed(folder)})
 
 
-def _listed(folder: Path) -> dict[str, dict[str, object]]:
+def listed(folder: Path) -> dict[str, dict[str, object]]:
     """Return bytes and SHA-256 of each file but the card, which may be edited."""
     return {
         path.name: {"bytes": path.stat().st_size, "sha256": files.sha256_file(path)}

@@ -6,7 +6,8 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from icmlora_cli.report.cards import Data, adapter_card, code, generator_card, merged_card, quoted
+from icmlora_cli.report.cards import Data, adapter_card, generator_card, merged_card
+from icmlora_cli.report.markup import quoted
 
 MIT = Data(licences=["MIT"], datasets=["a/b"])
 
@@ -69,16 +70,6 @@ def test_a_card_keeps_task_text_as_text() -> None:
     card = adapter(task_text=text)
     assert quoted(text) in card.splitlines()
     assert "license: evil" not in card.splitlines() and card.count("\n---\n") == 1
-
-
-@pytest.mark.parametrize("text", ["a", "a`b", "``", "`a", "a``b`", " ", " a ", "", "x" * 500, "a\n\n# b", "\x1b[31m"])
-def test_a_name_is_one_code_span(text: str) -> None:
-    from markdown_it import MarkdownIt
-
-    (token,) = (found for found in MarkdownIt().parse(f"x {code(text)} y") if found.type == "inline")
-    assert token.children is not None
-    kinds = [child.type for child in token.children]
-    assert kinds == ["text", "code_inline", "text"] or (not text and kinds == ["text"])
 
 
 def test_what_a_generator_cost() -> None:
