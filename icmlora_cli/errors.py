@@ -99,6 +99,10 @@ class OutOfSpace(IcmloraError):
     """The disk, or the limit on a file's size, is full."""
 
 
+class PushRefused(IcmloraError):
+    """An output that is not fit to be sent, or that the hub does not take."""
+
+
 class TrainingDiverged(IcmloraError):
     """A loss became NaN or infinite."""
 

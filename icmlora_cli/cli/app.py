@@ -13,8 +13,10 @@ from icmlora_cli.cli import (
     demo,
     doctor,
     evaluate,
+    finetune,
     gen,
     harvest,
+    push,
     recipe,
     registry,
     report,
@@ -64,7 +66,9 @@ app.add_typer(report.app, name="report")
 app.add_typer(harvest.app, name="harvest")
 app.command(epilog="Example: icmlora train --name mine")(train.train)
 app.command(epilog='Example: icmlora gen "Give the last of the three words." -o out/')(gen.gen)
+app.command(epilog="Example: icmlora finetune --from out/ --examples few.jsonl -o tuned/")(finetune.finetune)
 app.command("eval", epilog="Example: icmlora eval --tasks 'pick_*' --limit 50")(evaluate.evaluate)
+app.command(epilog="Example: icmlora push out/ me/antonyms --private")(push.push)
 app.command(epilog="Example: icmlora storage --json")(storage.storage)
 app.command(epilog="Example: icmlora demo")(demo.demo)
 app.command(epilog=doctor.EPILOG)(doctor.doctor)

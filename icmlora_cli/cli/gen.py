@@ -148,6 +148,8 @@ def _warn(out: Out, result: "GenResult", name: str = "") -> None:
     """Say on stderr what should not be overlooked."""
     own = f"{name}: " if name else ""
     selection, explanation = result.selection, result.explanation
+    if not name:
+        out.forbidden(result.no_derivatives)
     if selection is not None and selection.shown:
         out.note(
             f"note: {own}{selection.shown} of the {selection.examples} examples that it was scored on were shown to "
@@ -219,6 +221,7 @@ def _print_batch(out: Out, done: "BatchResult", options: "GenOptions") -> None:
         out.line(f"{entry.state}\t{entry.folder}" if out.quiet else _entry_line(entry))
         if entry.result is not None:
             _warn(out, entry.result, entry.name)
+    out.forbidden(next((entry.result.no_derivatives for entry in done.entries if entry.result), ()))  # the same for all
     scored = [entry.result.selection for entry in done.entries if entry.result and entry.result.selection]
     if scored:
         _print_compared(out, scored[0], options)  # the same for all

@@ -1,4 +1,7 @@
-"""The one place that prints: data on stdout, progress and warnings on stderr; human, ``--json`` and ``--quiet``."""
+"""The one place that prints: data on stdout, progress and warnings on stderr; human, ``--json`` and ``--quiet``.
+
+Names and texts that others wrote reach the terminal with their control characters written out.
+"""
 
 import json
 import os
@@ -10,6 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from icmlora_cli.cli.interrupt import EXIT_CODE, interrupted
+from icmlora_cli.registry.shown import visible, visible_json
 
 if TYPE_CHECKING:
     from icmlora_cli.errors import IcmloraError
@@ -37,17 +41,25 @@ class Out:
         """Print ``data`` as the versioned JSON object; does nothing in the other modes."""
         if self.as_json:
             schema = f"icmlora.{self.command.replace(' ', '.')}/1"
-            print(json.dumps({"schema": schema} | dict(data), indent=2, ensure_ascii=False))
+            print(_json({"schema": schema} | dict(data)))
 
     def line(self, text: str = "") -> None:
         """Print a line of data for a person; nothing with ``--json``."""
         if not self.as_json:
-            print(text)
+            print(visible(text))
 
     def note(self, text: str) -> None:
         """Print a remark or warning on stderr; nothing with ``--quiet``."""
         if not self.quiet:
-            print(text, file=sys.stderr)
+            print(visible(text), file=sys.stderr)
+
+    def forbidden(self, licences: Sequence[str]) -> None:
+        """Warn of licences of training data that forbid derivatives."""
+        if licences:
+            self.note(
+                f"warning: data that the generator learned from forbid derivatives: {', '.join(licences)}; "
+                "whether what is made of it may be passed on is for their holders to say"
+            )
 
     def table(
         self,
@@ -69,9 +81,10 @@ class Out:
         """
         if self.as_json:
             return
+        rows = [[visible(cell) for cell in row] for row in rows]
         if self.quiet:
             for row in rows:
-                print("\t".join(row))
+                print("\t".join(cell.replace("\n", "\\n").replace("\t", "\\t") for cell in row))
             return
         if len(rows) > LARGE_TABLE:
             _print_columns(headers, rows, title)
@@ -82,7 +95,9 @@ class Out:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+        table = Table(
+            title=None if title is None else Text(title, style="table.title"), box=box.SIMPLE_HEAD, title_justify="left"
+        )
         for index, header in enumerate(headers):
             numeric = bool(rows) and all(_is_figure(row[index]) for row in rows)
             table.add_column(header, justify="right" if numeric else "left", overflow="fold")
@@ -120,7 +135,11 @@ def _print_columns(headers: Sequence[str], rows: Sequence[Sequence[str]], title:
             column[index] = pad + cell if right else cell + pad
         column.insert(1, "─" * width)
     lines = ["  " + "  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
-    print("\n".join(([title] if title else []) + lines))
+    print("\n".join(([visible(title)] if title else []) + lines))
+
+
+def _json(value: Mapping[str, object]) -> str:
+    return visible_json(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def _is_figure(cell: str) -> bool:
@@ -130,13 +149,12 @@ def _is_figure(cell: str) -> bool:
 def _print_error(out: Out, error: "IcmloraError") -> None:
     if out.as_json:
         with suppress(OSError):  # stdout itself may be what is full
-            text = json.dumps({"schema": "icmlora.error/1", "error": error.as_dict()}, indent=2, ensure_ascii=False)
-            print(text, flush=True)
+            print(_json({"schema": "icmlora.error/1", "error": error.as_dict()}), flush=True)
     lines = [f"error: {error.message}"]
     lines += [f"  {fault}" for fault in getattr(error, "faults", ())]
     lines += [f"  where: {error.where}"] if error.where else []
     lines += [f"  next: {error.hint}"] if error.hint else []
-    print("\n".join(lines), file=sys.stderr)
+    print(visible("\n".join(lines)), file=sys.stderr)
 
 
 def _let_go_of_stdout() -> None:

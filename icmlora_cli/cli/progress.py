@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from icmlora_cli.registry.shown import visible
+
 if TYPE_CHECKING:
     from icmlora_cli.workflows.progress import OnProgress, Progress
 
@@ -41,11 +43,8 @@ def _lines() -> "OnProgress":
             return
         last[key] = now
         items = f"[{progress.items_done}/{progress.items_total}] " if progress.items_total else ""
-        print(
-            f"{items}{progress.stage} {progress.label}: {_amount(progress)} {progress.detail}".rstrip(),
-            file=sys.stderr,
-            flush=True,
-        )
+        line = f"{items}{progress.stage} {progress.label}: {_amount(progress)} {progress.detail}".rstrip()
+        print(visible(line), file=sys.stderr, flush=True)
 
     return show
 
@@ -91,7 +90,7 @@ def _bars() -> Iterator["OnProgress"]:
             if shown is None or shown[0] != progress.label:
                 if shown is not None:
                     bars.remove_task(shown[1])
-                text = escape(f"{progress.stage} {progress.label}")
+                text = escape(visible(f"{progress.stage} {progress.label}"))
                 shown = (progress.label, bars.add_task(text, amount="", detail="", total=progress.total or None))
                 current[progress.stage] = shown
             bars.update(
@@ -99,7 +98,7 @@ def _bars() -> Iterator["OnProgress"]:
                 total=progress.total or None,
                 completed=progress.done,
                 amount=_amount(progress),
-                detail=escape(progress.detail),
+                detail=escape(visible(progress.detail)),
             )
 
         yield show

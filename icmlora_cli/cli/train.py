@@ -55,6 +55,7 @@ def train(
         if not main_process():
             return
         out.result(vars(result) | {"folder": str(result.folder), "tasks": list(result.tasks), "name": name})
+        out.forbidden(result.no_derivatives)
         state = "trained" if result.trained else "was there already: same adapters, same recipe"
         out.line(
             str(result.folder)

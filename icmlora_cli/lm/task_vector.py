@@ -34,9 +34,13 @@ def checked_text(text: str) -> str:
     """Return a task's text, trimmed.
 
     Raises:
-        UsageFault: if it is empty or longer than 2,000 characters.
+        UsageFault: if it is empty, longer than 2,000 characters, or not valid Unicode.
     """
     stripped = " ".join(text.split())
+    if any("\ud800" <= char <= "\udfff" for char in stripped):
+        raise UsageFault(
+            "the task text is not valid Unicode: it holds half of a surrogate pair", hint="type it in UTF-8"
+        )
     if not stripped:
         raise UsageFault(
             "the task text is empty", hint='say what the adapter should do: icmlora gen "Give the antonym."'

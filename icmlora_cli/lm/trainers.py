@@ -1,13 +1,14 @@
-"""What is trained for a task: a LoRA, the B of a LoRA with a seeded A, or cores in a seeded frame.
+"""What is trained for a task: a LoRA (from zero or from another), the B of one with a seeded A, or cores in a frame.
 
 All of them are ordinary PEFT LoRAs once they are trained.
 """
 
 import math
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -17,9 +18,10 @@ from icmlora_cli.config.recipes import HarvestRecipe
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.row_cores import RowCores
 from icmlora_cli.lm.targets import target_layout, target_modules
-from icmlora_cli.weights.adapter import Adapter, Factors
+from icmlora_cli.weights.adapter import Adapter, Factors, config_dict
 from icmlora_cli.weights.codec import Codec
 from icmlora_cli.weights.frame import FrameSpec, framed_adapter, seeded_frame
+from icmlora_cli.weights.merge import check_fits
 from icmlora_cli.weights.seeds import named_source
 
 
@@ -43,7 +45,7 @@ class AdapterTrainer(Protocol):
         """What is trained, by name."""
 
     def reset(self) -> None:
-        """Set the adapter to its start, the same for every task: delta-W is zero."""
+        """Set the adapter to its start, the same for every task: delta-W is zero, or that of what it starts from."""
 
     def adapter(self) -> Adapter:
         """Return a copy of the adapter as it is now, fp32 on the CPU."""
@@ -99,9 +101,7 @@ class LoraTrainer:
             task_type="CAUSAL_LM",
             fan_in_fan_out=self.fan_in_fan_out,
         )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of what PEFT still calls in transformers
-            self.model = get_peft_model(self.loaded.model, config)
+        self.model = _with_lora(self.loaded, config)
         self._all = {name: item for name, item in self.model.named_parameters() if item.requires_grad}
         if self.recipe.parametrization == "frozen-a":
             for name, parameter in self._all.items():
@@ -126,17 +126,79 @@ class LoraTrainer:
 
     def adapter(self) -> Adapter:
         """Return a copy of the LoRA as it is now, fp32 on the CPU."""
-        factors: dict[str, Factors] = {}
-        for name, lora_A in self._all.items():
-            if ".lora_A." in name:
-                module = name.removeprefix("base_model.model.").split(".lora_A.")[0]
-                lora_B = self._all[name.replace(".lora_A.", ".lora_B.")]
-                factors[module] = Factors(_copy(lora_A), _copy(lora_B))
+        factors = _factors(self._all)
         return Adapter(self.loaded.base.model_id, self.recipe.alpha, factors, fan_in_fan_out=self.fan_in_fan_out)
+
+
+def _with_lora(loaded: LoadedBase, config: LoraConfig) -> PeftModel:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of what PEFT still calls in transformers
+        return get_peft_model(loaded.model, config)
+
+
+def _place(name: str) -> tuple[str, str]:
+    """Return module and side of a parameter of PEFT's: ``lora_A`` or ``lora_B``."""
+    module, side, _ = re.split(r"\.(lora_[AB])\.", name.removeprefix("base_model.model."))
+    return module, side
+
+
+def _factors(parameters: Mapping[str, torch.nn.Parameter]) -> dict[str, Factors]:
+    sides: dict[str, dict[str, torch.Tensor]] = {}
+    for name, item in parameters.items():
+        module, side = _place(name)
+        sides.setdefault(module, {})[side] = _copy(item)
+    return {module: Factors(**pair) for module, pair in sides.items()}
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().float().cpu().clone()
+
+
+LIKE = ("r", "lora_alpha", "target_modules", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "use_rslora")
+
+
+@dataclass
+class ContinuedTrainer:
+    """The base with a given LoRA on it, of which A and B are trained on: its modules, ranks and scalings stay.
+
+    Args:
+        loaded: the frozen base.
+        recipe: how to train; its rank, alpha, target modules and parametrization do not count.
+        start: where it starts.
+
+    Raises:
+        CorruptFile: if the LoRA does not fit the base.
+    """
+
+    loaded: LoadedBase
+    recipe: HarvestRecipe
+    start: Adapter
+    model: PeftModel = field(init=False)
+    parameters: dict[str, torch.nn.Parameter] = field(init=False)
+
+    def __post_init__(self) -> None:
+        check_fits(self.loaded.model, self.start)
+        given = config_dict(self.start)
+        config = LoraConfig(task_type="CAUSAL_LM", **{name: given[name] for name in LIKE})
+        self.model = _with_lora(self.loaded, config)
+        self.parameters = {name: item for name, item in self.model.named_parameters() if item.requires_grad}
+
+    def close(self) -> None:
+        """Take the LoRA off, which leaves the base as it was."""
+        self.model.unload()
+
+    def reset(self) -> None:
+        """Set A and B to those that it starts from."""
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                module, side = _place(name)
+                parameter.copy_(getattr(self.start.factors[module], side))
+
+    def adapter(self) -> Adapter:
+        """Return a copy of the LoRA as it is now, fp32 on the CPU."""
+        factors = _factors(self.parameters)
+        ordered = {module: factors[module] for module in self.start.factors}
+        return replace(self.start, base_model=self.loaded.base.model_id, factors=ordered)
 
 
 @dataclass

@@ -15,7 +15,9 @@ WEIGHTS = "generator.safetensors"
 CARD = "README.md"
 SCHEMA = "icmlora.generator/1"
 DEFAULT = "default"
-BUNDLED = "bundled"  # the name of the generator that comes with icmlora, and takes the default's place until there is one
+BUNDLED = (
+    "bundled"  # the name of the generator that comes with icmlora, and takes the default's place until there is one
+)
 STATE = ".training.safetensors"  # NAME.training.safetensors, of a training that is under way
 KEYS = frozenset(
     {

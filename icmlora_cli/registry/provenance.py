@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from icmlora_cli import __version__
 
+ABOUT = "icmlora.json"  # beside what was generated: how it was made
 PACKAGES = ("torch", "transformers", "peft", "safetensors")
 
 
@@ -28,7 +29,8 @@ def versions() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """Return the command as it was typed, with the program's folder left off."""
+    """Return the command as it was typed, with the program's folder left off; bytes that are no UTF-8 as escapes."""
     import shlex
 
-    return shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
+    words = shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
+    return words.encode("utf-8", "backslashreplace").decode("utf-8")

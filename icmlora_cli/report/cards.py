@@ -1,26 +1,100 @@
-"""README.md of generators and generated adapters: model cards with the hub's metadata."""
+"""README.md of generators and generated adapters: model cards with the hub's metadata.
 
+What a user typed, or what another's manifest says, stands in a card as code, in which Markdown and HTML stay text.
+"""
+
+import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Literal
 
-import yaml
+from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # it names no exports
 
+from icmlora_cli.registry.licences import hub_datasets, no_derivatives, of_manifest, stated
+from icmlora_cli.registry.shown import one_line
+from icmlora_cli.report.markup import code, quoted
 
-def _card(metadata: Mapping[str, object], body: Sequence[str]) -> str:
-    front = yaml.safe_dump(dict(metadata), sort_keys=False, allow_unicode=True)
-    return f"---\n{front}---\n\n" + "\n".join(body) + "\n"
-
-
-def quoted(text: str) -> str:
-    """Return text as an indented code block, in which Markdown and HTML stay text."""
-    printable = "".join(char if char.isprintable() else " " for char in text)
-    return f"    {printable}"
+CARD = "README.md"
 
 
-def _licences(licences: Sequence[str]) -> list[str]:
-    if not licences:
+@dataclass(frozen=True)
+class Data:
+    """What a card tells of the data that a generator learned from.
+
+    Args:
+        licences: as the data state them.
+        unlicensed: how many tasks state none.
+        datasets: those of the hub, ``organisation/name``.
+        cost: seconds and joules behind the generator, as its manifest holds them.
+    """
+
+    licences: Sequence[str] = ()
+    unlicensed: int = 0
+    datasets: Sequence[str] = ()
+    cost: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+    @classmethod
+    def of_manifest(cls, about: Mapping[str, object]) -> "Data":
+        """Return what a ``generator.json`` says of it."""
+        unlicensed, cost = about.get("unlicensed"), about.get("cost")
+        return cls(
+            of_manifest(about.get("licences")),
+            unlicensed if isinstance(unlicensed, int) else 0,
+            hub_datasets(of_manifest(about.get("datasets"))),
+            cost if isinstance(cost, dict) else {},
+        )
+
+
+def is_hub_id(name: str) -> bool:
+    """Tell whether a base's name is one that the hub can have; a folder's is not."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def _card(
+    body: Sequence[str],
+    *,
+    base_model: str,
+    library: str,
+    tags: Sequence[str],
+    data: Data,
+    relation: Literal["adapter", "merge"] | None = None,
+) -> str:
+    """Return a card: its metadata, checked by the hub's client, and the lines below."""
+    licence = stated(data.licences, unlicensed=data.unlicensed)
+    known = is_hub_id(base_model)  # the hub takes no folder
+    metadata = ModelCardData(
+        base_model=base_model if known else None,
+        base_model_relation=relation if known else None,
+        library_name=library,
+        pipeline_tag="text-generation",
+        license=licence.license,
+        license_name=licence.name,
+        datasets=list(data.datasets) or None,
+        tags=list(tags),
+    )
+    return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n" + "\n".join(body) + "\n"))
+
+
+def _licences(data: Data, *, generator: bool = True) -> list[str]:
+    """Return what the data's licences are, and which of them forbid derivatives."""
+    if not data.licences:
         return ["The training data states no licence."]
-    return ["Licences of the data that the generator learned from:", "", *(f"- `{name}`" for name in licences)]
+    of = "the data that the generator learned from" if generator else "the base and of the data behind the adapter"
+    lines = [f"Licences of {of}:", "", *(f"- {code(name)}" for name in data.licences)]
+    if data.unlicensed:
+        lines += ["", f"{data.unlicensed} of its tasks state no licence."]
+    forbidding = no_derivatives(data.licences)
+    if forbidding:
+        names = ", ".join(map(code, forbidding))
+        lines += ["", f"Forbids derivatives: {names}. Whether this may be passed on is for its holder to say."]
+    return lines
 
 
 def _cost(cost: Mapping[str, float]) -> list[str]:
@@ -42,7 +116,7 @@ def _peft(base_model: str) -> list[str]:
         "from peft import PeftModel",
         "from transformers import AutoModelForCausalLM",
         "",
-        f"base = AutoModelForCausalLM.from_pretrained({base_model!r})",
+        f"base = AutoModelForCausalLM.from_pretrained({one_line(base_model)!r})",
         'model = PeftModel.from_pretrained(base, "path/to/this/folder")',
         "```",
     ]
@@ -61,8 +135,7 @@ def adapter_card(
     generator: str,
     tasks: int,
     seed: int | None,
-    licences: Sequence[str],
-    cost: Mapping[str, float] = MappingProxyType({}),
+    data: Data,
     remarks: Sequence[str] = (),
     gguf: str | None = None,
 ) -> str:
@@ -74,8 +147,7 @@ def adapter_card(
         generator: its generator's name.
         tasks: how many tasks the generator learned from.
         seed: seed of the sample; None for the prior's mean.
-        licences: of the generator's training data.
-        cost: seconds and joules behind the generator, as its manifest holds them.
+        data: that the generator learned from.
         remarks: sentences on how it was made, beside the text.
         gguf: name of its file, where it is written for llama.cpp.
     """
@@ -84,9 +156,7 @@ def adapter_card(
         if seed is None
         else f"a sample of the prior with seed {seed}"
     )
-    library = "peft" if gguf is None else "gguf"
-    metadata = {"base_model": base_model, "library_name": library, "tags": ["lora", library, "icmlora", "generated"]}
-    llama_cpp = [f"For llama.cpp, beside a GGUF file of `{base_model}`:", "", *_llama_cpp("BASE.gguf", gguf)]
+    llama_cpp = [f"For llama.cpp, beside a GGUF file of {code(base_model)}:", "", *_llama_cpp("BASE.gguf", gguf)]
     body = [
         "# A generated LoRA adapter",
         "",
@@ -94,7 +164,7 @@ def adapter_card(
         "",
         quoted(task_text),
         "",
-        f"Generator: `{generator}`, which learned from {tasks} tasks. Latent: {z}.",
+        f"Generator: {code(generator)}, which learned from {tasks} tasks. Latent: {z}.",
         *remarks,
         "`icmlora.json` says how it was made.",
         "",
@@ -103,10 +173,12 @@ def adapter_card(
         "A generated adapter can be wrong, above all for tasks unlike those that the generator saw.",
         "Test it on examples.",
         "",
-        *_cost(cost),
-        *_licences(licences),
+        *_cost(data.cost),
+        *_licences(data),
     ]
-    return _card(metadata, body)
+    library = "peft" if gguf is None else "gguf"
+    tags = ("lora", library, "icmlora", "generated")
+    return _card(body, base_model=base_model, library=library, tags=tags, data=data, relation="adapter")
 
 
 def kept_card(
@@ -117,50 +189,98 @@ def kept_card(
     figures: Mapping[str, float],
     imported_from: str | None,
     facts: Mapping[str, str],
+    data: Data,
 ) -> str:
     """Return the card of an adapter of the registry that was exported.
 
     Args:
-        base_model: hub id of the base.
+        base_model: see ``adapter_card``.
         task: the task's name.
         step: of the checkpoint.
         figures: what was measured when it was made.
         imported_from: where others' adapter came from; None where icmlora trained it.
-        facts: what else its manifest says, such as ``licence`` and ``command``.
+        facts: what else its manifest says, such as ``command``.
+        data: that it learned from.
     """
-    metadata = {"base_model": base_model, "library_name": "peft", "tags": ["lora", "peft", "icmlora"]}
-    made = f"Trained for {step} steps" if imported_from is None else f"Imported from `{imported_from}`"
+    made = f"Trained for {step} steps" if imported_from is None else f"Imported from {code(imported_from)}"
     body = [
-        f"# LoRA adapter of the task `{task}`",
+        f"# LoRA adapter of the task {code(task)}",
         "",
-        f"{made}, for `{base_model}`. `icmlora.json` says how it was made.",
+        f"{made}, for {code(base_model)}. `icmlora.json` says how it was made.",
         "",
         *_peft(base_model),
         "",
         *(f"- {name}: {value:.4g}" for name, value in figures.items()),
-        *(f"- {name}: `{value}`" for name, value in facts.items()),
+        *(f"- {name}: {code(value)}" for name, value in facts.items()),
+        "",
+        *_licences(data, generator=False),
     ]
-    return _card(metadata, body)
+    return _card(
+        body, base_model=base_model, library="peft", tags=("lora", "peft", "icmlora"), data=data, relation="adapter"
+    )
 
 
 def merged_card(
-    *, base_model: str, task_text: str, generator: str, remarks: Sequence[str] = (), gguf: str | None = None
+    *,
+    base_model: str,
+    task_text: str,
+    generator: str,
+    data: Data,
+    remarks: Sequence[str] = (),
+    gguf: str | None = None,
 ) -> str:
-    """Return the card of a base model with a generated adapter merged into it; see ``adapter_card``."""
-    library = "transformers" if gguf is None else "gguf"
-    metadata = {"base_model": base_model, "library_name": library, "tags": ["icmlora", "merged"]}
+    """Return the card of a base model with a generated adapter merged into it.
+
+    Args:
+        base_model: see ``adapter_card``.
+        task_text: the same.
+        generator: the same.
+        data: that base and generator learned from: the base's licence is one of these.
+        remarks: the same.
+        gguf: name of its file, where it is written for llama.cpp.
+    """
     body = [
         "# A base model with a generated LoRA merged in",
         "",
-        f"Base: `{base_model}`. Generator: `{generator}`. Task text:",
+        f"Base: {code(base_model)}. Generator: {code(generator)}. Task text:",
         "",
         quoted(task_text),
         "",
         *remarks,
         "`icmlora.json` says how it was made. Test it on examples before you rely on it.",
         *([] if gguf is None else ["", *_llama_cpp(gguf)]),
+        "",
+        *_licences(data, generator=False),
     ]
-    return _card(metadata, body)
+    library = "transformers" if gguf is None else "gguf"
+    return _card(body, base_model=base_model, library=library, tags=("icmlora", "merged"), data=data, relation="merge")
+
+
+def tuned_card(*, base_model: str, parent: str | None, task_text: str | None, how: str, data: Data) -> str:
+    """Return the card of an adapter that was trained on from another one, or from nothing.
+
+    Args:
+        base_model: see ``adapter_card``.
+        parent: name of the adapter's folder; None: it started from nothing.
+        task_text: what that was asked for, where it was generated.
+        how: a sentence on the training.
+        data: that what it started from learned from.
+    """
+    asked = ["", "That was generated from this task text:", "", quoted(task_text), ""] if task_text else []
+    body = [
+        "# A LoRA adapter, trained on a few examples",
+        "",
+        f"Base: {code(base_model)}. Started from {code(parent) if parent else 'nothing'}.",
+        *asked,
+        f"{how} `icmlora.json` says how it was made. Test it on other examples before you rely on it.",
+        "",
+        *(_licences(replace(data, unlicensed=0)) if parent else []),
+        "",
+        "The examples state no licence.",
+    ]
+    tags = ("lora", "peft", "icmlora", "finetuned")
+    unlicensed = replace(data, unlicensed=data.unlicensed + 1)
+    return _card(body, base_model=base_model, library="peft", tags=tags, data=unlicensed, relation="adapter")
 
 
 def generator_card(
@@ -169,9 +289,8 @@ def generator_card(
     base_model: str,
     tasks: Mapping[str, str],
     numbers: int,
-    licences: Sequence[str],
     error: float,
-    cost: Mapping[str, float] = MappingProxyType({}),
+    data: Data,
 ) -> str:
     """Return the card of a generator.
 
@@ -180,27 +299,26 @@ def generator_card(
         base_model: hub id of the base.
         tasks: name and first description of each task that it learned from.
         numbers: parameters that generation needs.
-        licences: of the training data.
         error: mean relative error of delta-W over the training tasks, from their descriptions.
-        cost: seconds and joules behind it, as its manifest holds them.
+        data: that it learned from.
     """
-    metadata = {"base_model": base_model, "library_name": "icmlora", "tags": ["lora", "icmlora", "weight-generation"]}
-    rows = [f"- `{task}`" for task in tasks]
+    rows = [f"- {code(task)}" for task in tasks]
     body = [
-        f"# Generator `{name}`",
+        f"# Generator {code(name)}",
         "",
-        f"Makes LoRA adapters for `{base_model}` from a task in words. {numbers:,} numbers.",
+        f"Makes LoRA adapters for {code(base_model)} from a task in words. {numbers:,} numbers.",
         f"Relative error of delta-W on its own training tasks, from their descriptions: {error:.3f}.",
         "",
         "```",
-        f'icmlora gen "..." -o out/ --generator {name}',
+        f'icmlora gen "..." -o out/ --generator {shlex.quote(one_line(name))}',
         "```",
         "",
         f"Learned from {len(tasks)} tasks:",
         "",
         *rows,
         "",
-        *_cost(cost),
-        *_licences(licences),
+        *_cost(data.cost),
+        *_licences(data),
     ]
-    return _card(metadata, body)
+    tags = ("lora", "icmlora", "weight-generation")
+    return _card(body, base_model=base_model, library="icmlora", tags=tags, data=data)

@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from icmlora_cli.registry import files
+from icmlora_cli.registry.shown import visible
 from icmlora_cli.report import figures
 from icmlora_cli.report.page import context, labels
 from icmlora_cli.report.result import Result
@@ -26,10 +27,20 @@ SCRIPTS = ("theme.js", "charts.js", "details.js", "page.js")
 FILTERS = ("number", "signed", "interval", "share", "share_interval", "probability", "size", "plural", "joined")
 
 
+def _shown(value: object) -> object:
+    """Return what the page shows: of text, direction overrides and control characters are written out."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def _environment() -> Environment:
     loader = PackageLoader("icmlora_cli.report", "templates")
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=loader,
+        autoescape=True,
+        finalize=_shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {name: getattr(figures, name) for name in FILTERS}
     return environment

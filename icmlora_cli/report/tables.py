@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from icmlora_cli.registry.shown import one_line
 from icmlora_cli.report.figures import parts_of
+from icmlora_cli.report.markup import code
 from icmlora_cli.report.result import Figure, Mean, Result
 from icmlora_cli.report.summary import SECONDARY
 
@@ -33,7 +35,7 @@ class TextTable:
 
 def escaped(text: str) -> str:
     """Return text that stands as itself in a Markdown table cell."""
-    flat = " ".join(text.split())
+    flat = " ".join(one_line(text).split())
     return "".join(f"\\{char}" if char in "\\|`*_<>[]#" and flat != "---" else char for char in flat)
 
 
@@ -179,7 +181,7 @@ def markdown(result: Result) -> str:
         f"# Evaluation of {escaped(generator)} on {escaped(result.base.name)}\n",
         f"Protocol `{result.protocol}`, {len(result.tasks)} tasks, seed {result.recipe.get('seed')}. Intervals: 95 %, "
         f"bootstrap over tasks and examples. Recovered: (rung - base) / (harvested - base) of the means.\n",
-        f"Command: `{result.made.command.replace('`', '')}`; {result.made.device}, {result.made.dtype}.\n",
+        f"Command: {code(result.made.command, None)}; {result.made.device}, {result.made.dtype}.\n",
     ]
     for metric in metrics_of(result):
         lines += _section(ladder_table(result, metric))

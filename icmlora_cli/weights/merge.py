@@ -20,21 +20,30 @@ def _found(model: torch.nn.Module, name: str) -> tuple[torch.nn.Parameter, bool]
     return weight, type(module).__name__ == "Conv1D"
 
 
+def check_fits(model: torch.nn.Module, adapter: Adapter) -> None:
+    """Check that a model has an adapter's modules, in its shapes.
+
+    Raises:
+        CorruptFile: if a module is missing or has another shape.
+    """
+    for name, item in adapter.factors.items():
+        weight, turned = _found(model, name)
+        own, given = tuple(weight.shape), (item.lora_B.shape[0], item.lora_A.shape[1])
+        if own != (given[::-1] if turned else given):
+            raise CorruptFile(f"{name} is {own} in the base, and the adapter's delta-W is {given}")
+
+
 def merge(model: torch.nn.Module, adapter: Adapter) -> None:
     """Add the adapter to the model's weights in place; the sum is made in fp32 and kept in the weights' dtype.
 
     Raises:
         CorruptFile: if a module is missing or has another shape; the model is then unchanged.
     """
-    patches: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
-    for name in adapter.factors:
-        (weight, turned), delta = _found(model, name), adapter.delta(name)
-        oriented = delta.T if turned else delta
-        if weight.shape != oriented.shape:
-            raise CorruptFile(f"{name} is {tuple(weight.shape)} in the base and {tuple(oriented.shape)} in the adapter")
-        patches.append((weight, oriented))
+    check_fits(model, adapter)
     with torch.no_grad():
-        for weight, oriented in patches:
+        for name in adapter.factors:
+            (weight, turned), delta = _found(model, name), adapter.delta(name)
+            oriented = delta.T if turned else delta
             weight.copy_((weight.float() + oriented.to(weight.device)).to(weight.dtype))
 
 

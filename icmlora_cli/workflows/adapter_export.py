@@ -9,14 +9,16 @@ from icmlora_cli.registry import files, provenance
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
 from icmlora_cli.registry.bases import BaseStore, local_folder
 from icmlora_cli.registry.home import Home
-from icmlora_cli.report.cards import kept_card
+from icmlora_cli.registry.licences import hub_datasets
+from icmlora_cli.registry.provenance import ABOUT
+from icmlora_cli.report.cards import Data, kept_card
 from icmlora_cli.weights.adapter import CONFIG, WEIGHTS, read_adapter
 from icmlora_cli.weights.foreign.plain import check_plain
 from icmlora_cli.weights.gguf import Numbers, write_lora
 from icmlora_cli.weights.gguf_target import Target
 from icmlora_cli.weights.shape import Format
 from icmlora_cli.workflows.adapter_named import Named, find_named
-from icmlora_cli.workflows.gen_write import ABOUT, check_out
+from icmlora_cli.workflows.gen_write import check_out
 from icmlora_cli.workflows.output import check_file
 
 SCHEMA = "icmlora.exported/1"
@@ -137,7 +139,8 @@ def _peft(named: Named, output: Path, dtype: Numbers | None, force: bool) -> Ada
 
 def _card(record: AdapterRecord) -> str:
     about = record.about
-    texts = {key: str(about[key]) for key in ("licence", "source", "base_licence", "command") if about.get(key)}
+    texts = {key: str(about[key]) for key in ("source", "command") if about.get(key)}
+    licences = sorted({str(about[key]) for key in ("licence", "base_licence") if about.get(key)})
     whence = str(record.imported.get("from")) if record.imported else None
     return kept_card(
         base_model=str(about.get("model_id") or record.base),
@@ -146,6 +149,9 @@ def _card(record: AdapterRecord) -> str:
         figures=record.figures,
         imported_from=whence,
         facts=texts,
+        data=Data(
+            licences, unlicensed=0 if about.get("licence") else 1, datasets=hub_datasets([texts.get("source", "")])
+        ),
     )
 
 

@@ -10,11 +10,12 @@ from icmlora_cli.generator.checkpoint import Generator
 from icmlora_cli.registry import files
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.home import Home
+from icmlora_cli.registry.provenance import ABOUT
 from icmlora_cli.workflows.gen import check, load_maker
 from icmlora_cli.workflows.gen_batch_file import BatchItem, read_batch
 from icmlora_cli.workflows.gen_maker import GenResult, Maker
 from icmlora_cli.workflows.gen_options import PLAIN, GenOptions, Given, Order
-from icmlora_cli.workflows.gen_write import ABOUT, Origin, check_out, identity, is_free, is_whole
+from icmlora_cli.workflows.gen_write import Origin, check_out, identity, is_free, is_whole
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
 State = Literal["written", "unchanged", "refused"]

@@ -37,10 +37,7 @@ class BatchItem:
 
 def _text(value: str) -> str:
     try:
-        value.encode()
         return checked_text(value)
-    except UnicodeEncodeError as error:
-        raise ValueError("is not valid Unicode: it holds half of a surrogate pair") from error
     except UsageFault as error:
         raise ValueError(error.message) from error
 

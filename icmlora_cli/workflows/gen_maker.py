@@ -43,6 +43,7 @@ class GenResult:
         shown: how many examples the generator was shown beside the text.
         selection: how samples and base scored on examples; None without examples to score on.
         explanation: what it is near to; None if that was not asked for.
+        no_derivatives: licences of what the generator (and, merged, the base) learned from that forbid derivatives.
     """
 
     folder: Path
@@ -59,6 +60,7 @@ class GenResult:
     shown: int
     selection: Selection | None
     explanation: Explanation | None
+    no_derivatives: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,7 @@ class Maker:
             shown=len(self.given.demonstrations),
             selection=made.selection,
             explanation=made.explanation,
+            no_derivatives=origin.no_derivatives,
         )
 
     def _remarks(self, made: Made) -> Sequence[str]:

@@ -128,7 +128,7 @@ def read_given(options: GenOptions) -> Given:
         SpecFault: if rows are bad, or there is no example.
         UsageFault: if there is no such file, it is of another format, or it has too few or too many to show.
     """
-    shown = None if options.examples is None else _read(options.examples, options.template)
+    shown = None if options.examples is None else read_file(options.examples, options.template)
     if shown is not None and not 2 <= len(shown.examples) <= MAX_SHOWN:
         few = len(shown.examples) < 2
         raise UsageFault(
@@ -137,11 +137,17 @@ def read_given(options: GenOptions) -> Given:
             where=str(shown.path.absolute()),
             hint="add another example" if few else f"put up to {MAX_SHOWN} in a file of their own; 5 are usual",
         )
-    judged = None if options.select is None else _read(options.select, options.template)
+    judged = None if options.select is None else read_file(options.select, options.template)
     return Given(shown, judged or (shown if options.gate else None))
 
 
-def _read(path: Path, template: Template) -> ExampleFile:
+def read_file(path: Path, template: Template) -> ExampleFile:
+    """Read a file of examples.
+
+    Raises:
+        SpecFault: if rows are bad, or there is no example.
+        UsageFault: if there is no such file, or it is of another format.
+    """
     return ExampleFile(path, read_examples(path, text=template == "text"), PromptTemplate.from_spec(template))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from icmlora_cli.errors import GateRefused, UsageFault
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.perplexity import aggregate, max_tokens, score_texts
-from icmlora_cli.lm.prompts import Encoded, encode
+from icmlora_cli.lm.prompts import Encoded, encode, encode_text
 from icmlora_cli.lm.scoring import score
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.merge import merged
@@ -70,6 +70,26 @@ class Selection:
     learned: int = 0
 
 
+def encoded(loaded: LoadedBase, file: ExampleFile) -> tuple[Encoded, ...]:
+    """Return a file's examples as token ids: one row an example, or, of plain text, one a window.
+
+    Raises:
+        UsageFault: if an example is longer than what the base reads.
+    """
+    if file.template.kind == "text":
+        return tuple(row for item in file.examples for row in encode_text(loaded.tokenizer, item.output))
+    rows = tuple(encode(loaded.tokenizer, file.template, example) for example in file.examples)
+    limit = max_tokens(loaded)
+    for index, row in enumerate(rows, start=1):
+        if row.length > limit:
+            raise UsageFault(
+                f"example {index} has {row.length:,} tokens; the base reads {limit:,} at once",
+                where=str(file.path.absolute()),
+                hint="leave it out, or shorten it",
+            )
+    return rows
+
+
 @dataclass(frozen=True)
 class Judge:
     """Scores adapters on examples.
@@ -93,16 +113,7 @@ class Judge:
         """
         if file.template.kind == "text":
             return cls(loaded, file, ())
-        rows = tuple(encode(loaded.tokenizer, file.template, example) for example in file.examples)
-        limit = max_tokens(loaded)
-        for index, row in enumerate(rows, start=1):
-            if row.length > limit:
-                raise UsageFault(
-                    f"example {index} has {row.length:,} tokens; the base reads {limit:,} at once",
-                    where=str(file.path.absolute()),
-                    hint="leave it out, or shorten it",
-                )
-        return cls(loaded, file, rows)
+        return cls(loaded, file, encoded(loaded, file))
 
     def __call__(self, adapter: Adapter | None) -> Score:
         """Return the scores of an adapter merged into the base; None scores the base alone."""

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,9 @@ from icmlora_cli.generator.checkpoint import Generator
 from icmlora_cli.lm.load import LoadedBase, quiet_transformers
 from icmlora_cli.registry import files, provenance
 from icmlora_cli.registry.bases import Base
-from icmlora_cli.report.cards import adapter_card, merged_card
+from icmlora_cli.registry.licences import no_derivatives
+from icmlora_cli.registry.provenance import ABOUT
+from icmlora_cli.report.cards import CARD, Data, adapter_card, merged_card
 from icmlora_cli.weights.adapter import CONFIG, WEIGHTS, Adapter, write_adapter
 from icmlora_cli.weights.gguf import Numbers, write_lora
 from icmlora_cli.weights.gguf_model import Stored, check_model, write_model
@@ -25,7 +27,6 @@ from icmlora_cli.workflows.gen_options import Order, recorded
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-ABOUT = "icmlora.json"
 GGUF_LORA, GGUF_MODEL = "adapter.gguf", "model.gguf"
 
 
@@ -53,7 +54,7 @@ class Origin:
 
     def about(self) -> dict[str, object]:
         """Return what ``icmlora.json`` holds, but for what options add."""
-        about = self.generator.about
+        about, data = self.generator.about, Data.of_manifest(self.generator.about)
         return {
             "schema": "icmlora.generated/1",
             "task_text": self.text,
@@ -68,32 +69,48 @@ class Origin:
             },
             "tasks": about.get("tasks"),
             "licences": about.get("licences"),
+            "unlicensed": data.unlicensed,
+            "datasets": list(data.datasets),
+            "no_derivatives": list(self.no_derivatives),
             "sources": about.get("sources"),
             "cost": about.get("cost"),
             "versions": provenance.versions(),
             "command": provenance.command_line(),
         }
 
+    @property
+    def data(self) -> Data:
+        """What it learned from; of a merged model, the base's licence is among the licences."""
+        data = Data.of_manifest(self.generator.about)
+        if not self.merged or self.base.licence is None:
+            return data
+        return replace(data, licences=sorted({*data.licences, self.base.licence}))
+
+    @property
+    def no_derivatives(self) -> tuple[str, ...]:
+        """The licences of what it learned from that forbid derivatives."""
+        return no_derivatives(self.data.licences)
+
     def card(self, remarks: Sequence[str]) -> str:
         """Return the README.md."""
-        name, model = self.folder.name, self.base.model_id
+        name, model, data = self.folder.name, self.base.model_id, self.data
         if self.merged:
             return merged_card(
                 base_model=model,
                 task_text=self.text,
                 generator=name,
+                data=data,
                 remarks=remarks,
                 gguf=GGUF_MODEL if self.format == "gguf" else None,
             )
-        tasks, licences, cost = (self.generator.about.get(key) for key in ("tasks", "licences", "cost"))
+        tasks = self.generator.about.get("tasks")
         return adapter_card(
             base_model=model,
             task_text=self.text,
             generator=name,
             tasks=len(tasks) if isinstance(tasks, dict) else 0,
             seed=self.seed,
-            licences=licences if isinstance(licences, list) else [],
-            cost=cost if isinstance(cost, dict) else {},
+            data=data,
             remarks=remarks,
             gguf=GGUF_LORA if self.format == "gguf" else None,
         )
@@ -191,8 +208,17 @@ def write(
             write_lora(folder / GGUF_LORA, adapter, target, name=name, description=text, dtype=numbers)
         else:
             write_adapter(folder, adapter, revision=origin.base.revision)
-        files.write_text(folder / "README.md", origin.card(remarks))
-        files.write_json(folder / ABOUT, origin.about() | dict(added))
+        files.write_text(folder / CARD, origin.card(remarks))
+        files.write_json(folder / ABOUT, origin.about() | dict(added) | {"files": listed(folder)})
+
+
+def listed(folder: Path) -> dict[str, dict[str, object]]:
+    """Return bytes and SHA-256 of each file but the card, which may be edited."""
+    return {
+        path.name: {"bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
+        for path in sorted(folder.iterdir())
+        if path.name != CARD
+    }
 
 
 def _title(text: str) -> str:

@@ -16,8 +16,9 @@ from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.energy import EnergyMeter
 from icmlora_cli.registry.generators import CARD, CONFIG, GeneratorStore
 from icmlora_cli.registry.home import Home
+from icmlora_cli.registry.licences import hub_datasets, no_derivatives, of_manifest
 from icmlora_cli.registry.tasks import Task
-from icmlora_cli.report.cards import generator_card
+from icmlora_cli.report.cards import Data, generator_card
 from icmlora_cli.workflows.episode_tasks import EpisodeTask
 from icmlora_cli.workflows.fleet import Fleet
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
@@ -46,6 +47,7 @@ class TrainResult:
         parameters: numbers in ``generator.safetensors``.
         bytes: of the generator's folder.
         seconds: wall time.
+        no_derivatives: licences of what it learned from that forbid derivatives.
     """
 
     folder: Path
@@ -61,6 +63,7 @@ class TrainResult:
     parameters: int
     bytes: int
     seconds: float
+    no_derivatives: tuple[str, ...]
 
 
 def run(
@@ -202,7 +205,8 @@ def _about(
     curve: Sequence[StepLosses],
     builtin: Sequence[EpisodeTask],
 ) -> dict[str, object]:
-    named = [task.licence for task in tasks] + [item.record.about.get("licence") for item in harvested]
+    imported = {item.task.name: item.record.about.get("licence") for item in harvested}
+    named = [task.licence for task in tasks] + [*imported.values()]
     licences = sorted({str(licence) for licence in named if licence})
     every = max(1, -(-len(curve) // CURVE))
     points = [losses for index, losses in enumerate(curve) if index % every == 0 or index == len(curve) - 1]
@@ -220,6 +224,8 @@ def _about(
         "sources": [_source(item.record) for item in harvested],
         "cost": _cost([item.record.figures for item in harvested], figures),
         "licences": licences,
+        "unlicensed": sum(not (task.licence or imported.get(task.name)) for task in tasks),
+        "datasets": list(hub_datasets(task.source for task in tasks)),
         "recipe": recipe.model_dump(mode="json"),
         "figures": figures,
         "curve": [
@@ -254,18 +260,16 @@ def _cost(adapters: Sequence[Mapping[str, float]], figures: Mapping[str, float])
 
 def _save(target: Path, generator: Generator, about: dict[str, object], recipe: TrainRecipe) -> None:
     whole = replace(generator, about=about)
-    tasks, licences, figures, cost = about["tasks"], about["licences"], about["figures"], about["cost"]
-    assert isinstance(tasks, dict) and isinstance(licences, list)
-    assert isinstance(figures, dict) and isinstance(cost, dict)
+    tasks, figures = about["tasks"], about["figures"]
+    assert isinstance(tasks, dict) and isinstance(figures, dict)
     with files.new_folder(target) as folder:
         card = generator_card(
             name=target.name,
             base_model=generator.codec.base_model,
             tasks=tasks,
             numbers=_numbers(whole),
-            licences=licences,
             error=figures["error"],
-            cost=cost,
+            data=Data.of_manifest(about),
         )
         files.write_text(folder / CARD, card)
         hashed = dict(about) | {"card_sha256": files.sha256_file(folder / CARD)}
@@ -296,4 +300,5 @@ def _result(target: Path, *, trained: bool, seconds: float) -> TrainResult:
         parameters=_numbers(generator),
         bytes=files.folder_bytes(target),
         seconds=seconds,
+        no_derivatives=no_derivatives(of_manifest(about.get("licences"))),
     )

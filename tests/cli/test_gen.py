@@ -33,7 +33,7 @@ CAT, DOG = "Always answer with cat.", "Always answer with dog."
 WEIGHTS = "adapter_model.safetensors"
 PLAIN = {
     "schema", "task_text", "merged", "seed", "generator", "base", "tasks", "licences", "sources", "cost", "versions",
-    "command",
+    "command", "unlicensed", "datasets", "no_derivatives", "files",
 }  # fmt: skip
 IDS = torch.arange(5, 45)[None]
 

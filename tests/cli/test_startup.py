@@ -38,7 +38,7 @@ for path in walk(typer.main.get_command(app), ()):
         found.append([path, end.code, text.getvalue()])
 print(json.dumps([found, sorted({name.partition(".")[0] for name in sys.modules})]))
 """
-VERBS = {"harvest", "train", "gen", "eval", "storage", "demo", "doctor"}
+VERBS = {"harvest", "train", "gen", "finetune", "eval", "push", "storage", "demo", "doctor"}
 NOUNS = {"report", "task", "base", "adapter", "codec", "recipe", "registry"}
 
 

@@ -16,11 +16,11 @@ ADAPTER = {
 }  # fmt: skip
 TRAINED = {
     "schema", "folder", "tasks", "trained", "width", "codec_error", "error", "parameters", "bytes", "seconds", "name",
-    "harvested", "builtin", "validation", "storage_error",
+    "harvested", "builtin", "validation", "storage_error", "no_derivatives",
 }  # fmt: skip
 GENERATED = {
     "schema", "folder", "task_text", "merged", "rank", "bytes", "seconds", "seed", "dtype", "scale", "error", "shown",
-    "selection", "explanation",
+    "selection", "explanation", "no_derivatives",
 }  # fmt: skip
 EVALUATED = {
     "schema", "folder", "base", "generator", "protocol", "rungs", "cells", "means", "text_specific", "lm_eval",

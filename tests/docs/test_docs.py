@@ -28,6 +28,7 @@ from icmlora_cli.registry.tasks import draft
 from icmlora_cli.report.result import Cell, Mean, Result, TaskInfo
 from icmlora_cli.workflows.codec_report import CodecReport, Kept, Measured, MetricCost, WidthReport
 from icmlora_cli.workflows.doctor import Check, Device
+from icmlora_cli.workflows.finetune import FinetuneResult
 from icmlora_cli.workflows.gen import GenResult
 from icmlora_cli.workflows.gen_batch import BatchEntry
 from icmlora_cli.workflows.gen_explain import Explanation, Range
@@ -119,7 +120,7 @@ def test_every_commands_json_is_in_the_docs() -> None:
 @pytest.mark.parametrize(
     "result",
     [
-        *(TrainResult, GenResult, Selection, Candidate, Explanation, Range, BatchEntry),
+        *(TrainResult, GenResult, FinetuneResult, Selection, Candidate, Explanation, Range, BatchEntry),
         *(AdapterStorage, GeneratorStorage, Check, Device),
         *(CodecReport, WidthReport, MetricCost, Measured, Kept),
     ],

@@ -1,0 +1,79 @@
+"""Paths of this machine in what is about to leave it: found, and shortened to their last name."""
+
+import re
+import shlex
+from collections.abc import Collection, Iterator
+
+_ROOT = r"(?:/(?!/)|~[\w.-]*/|[A-Za-z]:[\\/]|\\\\|file:/)"
+_ALONE = re.compile(rf"{_ROOT}.*[^/\\].*", re.DOTALL)
+_WITHIN = re.compile(rf"(?:^|(?<=[\s'\"`=(\[,;]))/?{_ROOT}[^\s'\"`)\],;]*[^\s'\"`)\],;/\\.]")
+_PARTS = re.compile(r"[^/\\]+")
+
+
+def is_local(text: str) -> bool:
+    """Tell whether text is an absolute path of any system, and no more: ``/home/me``, ``~/x``, a drive, a file URL."""
+    return _ALONE.fullmatch(text.strip()) is not None
+
+
+def names_path(text: str) -> bool:
+    """Tell whether an absolute path of two parts or more stands somewhere in text."""
+    return any(len(_PARTS.findall(found[0])) > 1 for found in _WITHIN.finditer(text))
+
+
+def _last(path: str) -> str:
+    parts = _PARTS.findall(path)
+    return parts[-1] if parts else path
+
+
+def shortened(text: str) -> str:
+    """Return text with each absolute path replaced by its last part."""
+    return _last(text) if is_local(text) and " " not in text else _WITHIN.sub(lambda found: _last(found[0]), text)
+
+
+def shortened_command(text: str) -> str:
+    """Return a command line with each argument that is an absolute path, or ``--option=PATH``, cut to its last part."""
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return shortened(text)
+    cut = []
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option.startswith("-") and equals and is_local(value):
+            cut.append(f"{option}={_last(value)}")
+        else:
+            cut.append(_last(word) if is_local(word) else word)
+    return text if cut == words else shlex.join(cut)
+
+
+def strings(value: object, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield each string in a JSON value after the keys that lead to it, joined by dots."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from strings(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from strings(inner, key)
+
+
+def clean(value: object, spared: Collection[str] = ()) -> object:
+    """Return a JSON value whose strings name no absolute path; the value of a ``command`` is cut by its words.
+
+    Args:
+        value: the JSON value.
+        spared: keys whose values are left as they are, such as what a user asked for in words.
+    """
+    if isinstance(value, str):
+        return shortened(value)
+    if isinstance(value, list):
+        return [clean(inner, spared) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: inner
+        if name in spared
+        else (shortened_command(inner) if name == "command" and isinstance(inner, str) else clean(inner, spared))
+        for name, inner in value.items()
+    }

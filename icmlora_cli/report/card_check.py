@@ -1,0 +1,60 @@
+"""Is a card one that the hub takes, and fit to leave this machine? Checked without a network."""
+
+from pathlib import Path
+
+import yaml
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import CardData
+
+from icmlora_cli.errors import PushRefused
+from icmlora_cli.registry.licences import HUB, OTHER, UNKNOWN
+from icmlora_cli.registry.local_paths import names_path
+from icmlora_cli.report.cards import CARD, is_hub_id
+
+AGAIN = "edit it, or generate again: icmlora gen ... --force"
+
+
+def check_card(path: Path) -> str:
+    """Return a card's text, once it has been checked.
+
+    Args:
+        path: the ``README.md``.
+
+    Raises:
+        PushRefused: if it is missing, its metadata are not those of a model card, or it names a path of this machine.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+        card = ModelCard(text)
+    except FileNotFoundError:
+        raise PushRefused(f"there is no {CARD}", where=str(path.parent), hint=AGAIN) from None
+    except (ValueError, TypeError, yaml.YAMLError) as error:  # TypeError: metadata whose keys are no names
+        first = (str(error).splitlines() or [""])[0]
+        raise PushRefused(f"the metadata of {CARD} cannot be read: {first}", where=str(path), hint=AGAIN) from error
+    fault = _fault(card.data) or _local(text)
+    if fault is not None:
+        raise PushRefused(f"{CARD}: {fault}", where=str(path), hint=AGAIN)
+    return text
+
+
+def _fault(data: CardData) -> str | None:
+    """Return what is wrong with the metadata, or None."""
+    base, licence, tags = data.get("base_model"), data.get("license"), data.get("tags")
+    bases = base if isinstance(base, list) else [base]
+    if not all(isinstance(name, str) and is_hub_id(name) for name in bases):
+        return f"base_model is {base!r}, and should be the id of a model on the hub"
+    if not isinstance(licence, str) or licence not in HUB | {OTHER, UNKNOWN}:
+        return f"license is {licence!r}, which is none that the hub knows; with another one: license: other"
+    if licence == OTHER and not isinstance(data.get("license_name"), str):
+        return "license is other, and license_name does not say which"
+    if not isinstance(tags or [], list) or not all(isinstance(tag, str) for tag in tags or []):
+        return "tags are not a list of texts"
+    return None
+
+
+def _local(text: str) -> str | None:
+    """Return which line names a path of this machine; what was asked for in words is a code block, and may."""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.startswith("    ") and names_path(line):
+            return f"line {number} names a path of this machine"
+    return None

@@ -1,0 +1,285 @@
+"""Finetune: an adapter is trained on from where it is with a few examples; or from nothing, to compare."""
+
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from icmlora_cli.config.recipes import HarvestRecipe
+from icmlora_cli.errors import CorruptFile, NotFound, WrongBase
+from icmlora_cli.lm.finetune import finetune
+from icmlora_cli.lm.load import LoadedBase, load_base
+from icmlora_cli.lm.trainers import AdapterTrainer, ContinuedTrainer, LoraTrainer
+from icmlora_cli.registry import files, provenance
+from icmlora_cli.registry.bases import Base
+from icmlora_cli.registry.licences import no_derivatives
+from icmlora_cli.registry.provenance import ABOUT
+from icmlora_cli.report.cards import CARD, Data, tuned_card
+from icmlora_cli.weights.adapter import CONFIG, WEIGHTS, Adapter, read_adapter, write_adapter
+from icmlora_cli.workflows.gen_options import ExampleFile, Template, read_file
+from icmlora_cli.workflows.gen_select import Judge, encoded
+from icmlora_cli.workflows.gen_write import check_out, listed
+from icmlora_cli.workflows.progress import OnProgress, Progress, silent
+
+SCHEMA = "icmlora.finetuned/1"
+VERSION = 1  # of the procedure; part of what a saved state must be of
+DEFAULTS = HarvestRecipe(steps=20, learning_rate=1e-3, keep=1)
+
+
+@dataclass(frozen=True)
+class Parent:
+    """What is trained on.
+
+    Args:
+        folder: the adapter's.
+        adapter: its factors.
+        sha256: of its weights.
+        about: its ``icmlora.json``; empty where it has none.
+    """
+
+    folder: Path
+    adapter: Adapter
+    sha256: str
+    about: dict[str, object]
+
+    @property
+    def task_text(self) -> str | None:
+        """What it was asked for, where it was generated."""
+        text = self.about.get("task_text")
+        return text if isinstance(text, str) else None
+
+    def recorded(self) -> dict[str, object]:
+        """Return what the new ``icmlora.json`` says of it."""
+        told = {key: self.about.get(key) for key in ("schema", "task_text", "generator", "seed")}
+        return {"name": self.folder.resolve().name, "sha256": self.sha256} | told
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """An adapter that was trained on.
+
+    Args:
+        folder: where it is.
+        parent: the folder that it started from; None: from nothing.
+        base: name of the base.
+        examples: how many.
+        steps: optimizer steps.
+        learning_rate: peak.
+        seed: of the order of the examples and, from nothing, of lora_A.
+        rank: of the adapter.
+        before: NLL on the examples before the first step: mean over examples, nats a token; of text over tokens.
+        after: the same after the last.
+        losses: step, and the loss of its batch before the step, nats per answer token; those of this run.
+        resumed: steps of an interrupted run that this one went on from.
+        bytes: of the folder.
+        seconds: wall time.
+        no_derivatives: licences of what it started from that forbid derivatives.
+    """
+
+    folder: Path
+    parent: Path | None
+    base: str
+    examples: int
+    steps: int
+    learning_rate: float
+    seed: int
+    rank: int
+    before: float
+    after: float
+    losses: tuple[tuple[int, float], ...]
+    resumed: int
+    bytes: int
+    seconds: float
+    no_derivatives: tuple[str, ...]
+
+
+def read_parent(folder: Path) -> Parent:
+    """Read an adapter to train on: one that gen wrote, or any plain LoRA in PEFT's format.
+
+    Raises:
+        NotFound: if a file is missing.
+        CorruptFile: if it is damaged, or no plain LoRA.
+    """
+    if not folder.is_dir():
+        raise NotFound(f"there is no folder {str(folder)!r}", where=str(folder.absolute()), hint="--from out/")
+    about = files.read_json(folder / ABOUT) if (folder / ABOUT).is_file() else {}
+    if about.get("merged") is True:
+        raise NotFound(
+            f"{folder} holds a merged model, no adapter", where=str(folder.absolute()), hint="without --merge"
+        )
+    adapter, digest = read_adapter(folder), files.sha256_file(folder / WEIGHTS)
+    there = about.get("files")
+    said = there.get(WEIGHTS) if isinstance(there, dict) else None
+    if isinstance(said, dict) and said.get("sha256") != digest:
+        raise CorruptFile(f"{WEIGHTS} is not the file that {ABOUT} lists", where=str(folder / WEIGHTS))
+    return Parent(folder, adapter, digest, about)
+
+
+def check_base(parent: Parent, base: Base) -> None:
+    """Check that an adapter is of this very base, as far as it says.
+
+    Raises:
+        WrongBase: if it is not.
+    """
+    said = parent.about.get("base")
+    wanted = said.get("weight_hash") if isinstance(said, dict) else None
+    if wanted not in (None, base.weight_hash):
+        raise WrongBase(
+            f"the adapter is of {parent.adapter.base_model}, and the weights of {base.name} are not those",
+            where=str(parent.folder.absolute()),
+            hint=f"--base {parent.adapter.base_model}",
+        )
+
+
+def run(
+    out: Path,
+    examples: Path,
+    base: Base,
+    recipe: HarvestRecipe = DEFAULTS,
+    *,
+    parent: Parent | None = None,
+    template: Template = "qa",
+    force: bool = False,
+    device: str | None = None,
+    on_progress: OnProgress = silent,
+) -> FinetuneResult:
+    """Train an adapter on with a few examples, and write it as a PEFT folder.
+
+    An interrupted run leaves its state beside ``out`` and is gone on with, exactly.
+
+    Args:
+        out: the folder to write.
+        examples: the file; see ``gen --examples``.
+        base: the base model.
+        recipe: steps, batch size, rate, seed; rank and alpha too where there is no parent.
+        parent: what to start from, see ``read_parent``; None starts from nothing, with delta-W zero.
+        template: how the examples are written.
+        force: replace ``out``.
+        device: where to train.
+        on_progress: told of each step.
+
+    Raises:
+        AlreadyExists: if ``out`` is there and ``force`` is not set.
+        CorruptFile: if the parent does not fit the base.
+        OutOfSpace: if the disk is full.
+        SpecFault: if the file has faults.
+        TrainingDiverged: if a loss is not finite.
+        UsageFault: if there is no such file, or an example is too long.
+        WrongBase: if the parent is of another base.
+    """
+    started = time.monotonic()
+    check_out(out, force)
+    given = read_file(examples, template)
+    if parent is not None:
+        check_base(parent, base)
+    on_progress(Progress("finetune", "load the base", 0, recipe.steps))
+    work = _Finetune(out, given, load_base(base, device=device), recipe, parent, on_progress)
+    return work.run(started)
+
+
+@dataclass
+class _Finetune:
+    out: Path
+    given: ExampleFile
+    loaded: LoadedBase
+    recipe: HarvestRecipe
+    parent: Parent | None
+    on_progress: OnProgress
+
+    def run(self, started: float) -> FinetuneResult:
+        rows = encoded(self.loaded, self.given)
+        losses: list[tuple[int, float]] = []
+
+        def report(step: int, loss: float) -> None:
+            losses.append((step, loss))
+            self.on_progress(Progress("finetune", self.out.name, step, self.recipe.steps, f"loss {loss:.3f}"))
+
+        state = self.out.absolute().with_name(f".{self.out.absolute().name}.finetune.safetensors")
+        trainer = self._trainer()
+        try:
+            trainer.reset()
+            start = trainer.adapter()
+            identity = files.sha256_json(self._identity())
+            keep = partial(lambda step, adapter: None)
+            finetune(trainer, rows, state=state, identity=identity, on_step=report, on_checkpoint=keep)
+            adapter = trainer.adapter()
+        finally:
+            trainer.close()
+        judge = Judge.of(self.loaded, self.given)
+        before, after = judge(start).nll, judge(adapter).nll
+        self._write(adapter, before, after)
+        state.unlink(missing_ok=True)
+        return self._result(adapter, before, after, tuple(losses), started)
+
+    def _trainer(self) -> AdapterTrainer:
+        if self.parent is None:
+            return LoraTrainer(self.loaded, self.recipe)
+        return ContinuedTrainer(self.loaded, self.recipe, self.parent.adapter)
+
+    def _identity(self) -> list[object]:
+        recipe = self.recipe.model_dump(mode="json", exclude={"save_every"})
+        start = None if self.parent is None else [self.parent.sha256, files.sha256_file(self.parent.folder / CONFIG)]
+        weights, template = self.loaded.base.weight_hash, vars(self.given.template)
+        return [VERSION, weights, str(self.loaded.dtype), start, self.given.identity(), template, recipe]
+
+    @property
+    def _data(self) -> Data:
+        return Data() if self.parent is None else Data.of_manifest(self.parent.about)
+
+    def _write(self, adapter: Adapter, before: float, after: float) -> None:
+        base, recipe, parent = self.loaded.base, self.recipe, self.parent
+        told = {
+            "model_id": base.model_id,
+            "revision": base.revision,
+            "weight_hash": base.weight_hash,
+            "licence": base.licence,
+        }
+        about = {
+            "schema": SCHEMA,
+            "merged": False,
+            "parent": None if parent is None else parent.recorded(),
+            "base": told,
+            "examples": self.given.identity() | {"template": self.given.template.kind},
+            "recipe": recipe.model_dump(mode="json"),
+            "figures": {"before": before, "after": after},
+            "licences": list(self._data.licences),
+            "no_derivatives": list(no_derivatives(self._data.licences)),
+            "versions": provenance.versions(),
+            "command": provenance.command_line(),
+        }
+        how = (
+            f"Trained for {recipe.steps} steps on {len(self.given.examples)} examples, peak rate "
+            f"{recipe.learning_rate:g}: their NLL went from {before:.4f} to {after:.4f} nats a token."
+        )
+        with files.new_folder(self.out.absolute()) as folder:
+            write_adapter(folder, adapter, revision=base.revision)
+            card = tuned_card(
+                base_model=base.model_id,
+                parent=None if parent is None else parent.folder.resolve().name,
+                task_text=None if parent is None else parent.task_text,
+                how=how,
+                data=self._data,
+            )
+            files.write_text(folder / CARD, card)
+            files.write_json(folder / ABOUT, about | {"files": listed(folder)})
+
+    def _result(
+        self, adapter: Adapter, before: float, after: float, losses: tuple[tuple[int, float], ...], started: float
+    ) -> FinetuneResult:
+        return FinetuneResult(
+            folder=self.out,
+            parent=None if self.parent is None else self.parent.folder,
+            base=self.loaded.base.name,
+            examples=len(self.given.examples),
+            steps=self.recipe.steps,
+            learning_rate=self.recipe.learning_rate,
+            seed=self.recipe.seed,
+            rank=adapter.rank,
+            before=before,
+            after=after,
+            losses=losses,
+            resumed=self.recipe.steps - len(losses),
+            bytes=files.folder_bytes(self.out),
+            seconds=time.monotonic() - started,
+            no_derivatives=no_derivatives(self._data.licences),
+        )
