@@ -11,14 +11,14 @@ from icmlora_cli.registry.bases import BaseStore, local_folder
 from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.licences import hub_datasets
 from icmlora_cli.registry.provenance import ABOUT
-from icmlora_cli.report.cards import Data, kept_card
+from icmlora_cli.report.cards import CARD, Data, kept_card
 from icmlora_cli.weights.adapter import CONFIG, WEIGHTS, read_adapter
 from icmlora_cli.weights.foreign.plain import check_plain
 from icmlora_cli.weights.gguf import Numbers, write_lora
 from icmlora_cli.weights.gguf_target import Target
 from icmlora_cli.weights.shape import Format
 from icmlora_cli.workflows.adapter_named import Named, find_named
-from icmlora_cli.workflows.gen_write import check_out
+from icmlora_cli.workflows.gen_write import check_out, listed
 from icmlora_cli.workflows.output import check_file
 
 SCHEMA = "icmlora.exported/1"
@@ -129,18 +129,33 @@ def _peft(named: Named, output: Path, dtype: Numbers | None, force: bool) -> Ada
     with files.new_folder(output.absolute()) as folder:
         for name in (WEIGHTS, CONFIG):
             shutil.copyfile(named.folder / name, folder / name)
-        about = {"schema": SCHEMA, "checkpoint": named.folder.name, "adapter": named.record.as_dict()}
-        made = {"versions": provenance.versions(), "command": provenance.command_line()}
-        files.write_text(folder / "README.md", _card(named.record))
-        files.write_json(folder / ABOUT, about | made)
+        files.write_text(folder / CARD, _card(named.record))
+        files.write_json(folder / ABOUT, _about(named, named.record) | {"files": listed(folder)})
         files.sync_tree(folder)
     return _done(named, output, "peft", None, files.folder_bytes(output))
+
+
+def _about(named: Named, record: AdapterRecord) -> dict[str, object]:
+    base = {"model_id": record.about.get("model_id"), "revision": record.about.get("revision")}
+    return {
+        "schema": SCHEMA,
+        "merged": False,
+        "base": base | {"weight_hash": record.weight_hash},
+        "checkpoint": named.folder.name,
+        "adapter": record.as_dict(),
+        "licences": _licences(record),
+        "versions": provenance.versions(),
+        "command": provenance.command_line(),
+    }
+
+
+def _licences(record: AdapterRecord) -> list[str]:
+    return sorted({str(record.about[key]) for key in ("licence", "base_licence") if record.about.get(key)})
 
 
 def _card(record: AdapterRecord) -> str:
     about = record.about
     texts = {key: str(about[key]) for key in ("source", "command") if about.get(key)}
-    licences = sorted({str(about[key]) for key in ("licence", "base_licence") if about.get(key)})
     whence = str(record.imported.get("from")) if record.imported else None
     return kept_card(
         base_model=str(about.get("model_id") or record.base),
@@ -150,7 +165,9 @@ def _card(record: AdapterRecord) -> str:
         imported_from=whence,
         facts=texts,
         data=Data(
-            licences, unlicensed=0 if about.get("licence") else 1, datasets=hub_datasets([texts.get("source", "")])
+            _licences(record),
+            unlicensed=0 if about.get("licence") else 1,
+            datasets=hub_datasets([texts.get("source")]),
         ),
     )
 

@@ -13,8 +13,9 @@ from icmlora_cli.registry.licences import no_derivatives, of_manifest
 from icmlora_cli.registry.provenance import ABOUT
 from icmlora_cli.report.card_check import check_card
 from icmlora_cli.report.cards import CARD, is_hub_id
+from icmlora_cli.workflows.gen_write import GGUF_LORA, GGUF_MODEL
 
-Kind = Literal["adapter", "merged", "generator"]
+Kind = Literal["adapter", "merged", "gguf", "generator"]
 
 MODEL = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 INDEX = "model.safetensors.index.json"
@@ -27,6 +28,7 @@ _BESIDE = r"README\.md|LICENSE(\.md|\.txt)?|NOTICE(\.md|\.txt)?"
 WEIGHTS: dict[Kind, re.Pattern[str]] = {
     "adapter": re.compile(re.escape(adapters.CONFIG) + "|" + re.escape(adapters.WEIGHTS)),
     "merged": re.compile(_OF_MODEL),
+    "gguf": re.compile(rf"{re.escape(GGUF_LORA)}|{re.escape(GGUF_MODEL)}"),
     "generator": re.compile(re.escape(generators.WEIGHTS)),
 }
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".dill", ".msgpack", ".h5"}
@@ -131,6 +133,8 @@ def _kind(folder: Path) -> Kind:
     if (folder / generators.CONFIG).is_file():
         return "generator"
     if (folder / ABOUT).is_file():
+        if any((folder / name).is_file() for name in (GGUF_LORA, GGUF_MODEL)):
+            return "gguf"
         return "merged" if files.read_json(folder / ABOUT).get("merged") is True else "adapter"
     inner = sorted(path.name for path in folder.iterdir() if (path / ABOUT).is_file())
     raise NotFound(
@@ -193,7 +197,7 @@ def _check_listed(path: Path, said: object) -> None:
 
 
 def _check_complete(folder: Path, kind: Kind, there: set[str]) -> None:
-    needed = {adapters.CONFIG, adapters.WEIGHTS} if kind == "adapter" else {"config.json"}
+    needed = {"adapter": {adapters.CONFIG, adapters.WEIGHTS}, "merged": {"config.json"}}.get(kind, set())
     if kind == "merged" and INDEX in there:
         parts = files.read_json(folder / INDEX).get("weight_map")
         needed |= {str(name) for name in parts.values()} if isinstance(parts, dict) else set()

@@ -111,6 +111,8 @@ def _made(tmp_path_factory: pytest.TempPathFactory, tiny_bases: dict[str, Path])
         patch.setattr(sys, "argv", ["/secret/bin/icmlora", "gen", CAT, "-o", str(registry.root / "out")])
         registry.call("gen", CAT, "-o", registry.root / "out", "--generator", "mine")
         registry.call("gen", CAT, "-o", "whole", "--generator", "mine", "--merge")
+        registry.call("gen", CAT, "-o", "gguf", "--generator", "mine", "--format", "gguf")
+        registry.call("adapter", "export", "always_cat", "-o", "kept")
     shutil.rmtree(registry.root / "icmlora-cache")
     return registry.root
 
@@ -200,6 +202,17 @@ def test_what_a_dry_run_tells(pushing: Pushing) -> None:
     done = json.loads(pushing.listed("out", "me/x", "--json").stdout)
     assert done["dry_run"] and done["commit"] is None and done["kind"] == "adapter"
     assert pushing.listed("mine", "me/x", "-q").stdout.splitlines()[0].startswith("README.md\t")
+
+
+def test_gguf_and_an_exported_adapter_are_known(pushing: Pushing) -> None:
+    done = json.loads(pushing.listed("gguf", "me/x", "--json").stdout)
+    assert done["kind"] == "gguf" and done["left"] == []
+    assert {item["name"] for item in done["files"]} == {"README.md", "icmlora.json", "adapter.gguf"}
+    done = json.loads(pushing.listed("kept", "me/x", "--json").stdout)
+    assert done["kind"] == "adapter" and done["left"] == [] and len(done["files"]) == 4
+    with Path("gguf/adapter.gguf").open("ab") as file:
+        file.write(b"more")
+    assert "another SHA-256" in pushing.refused("gguf", "me/x")
 
 
 def test_nothing_is_sent_unasked(pushing: Pushing) -> None:
