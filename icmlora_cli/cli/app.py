@@ -18,6 +18,7 @@ from icmlora_cli.cli import (
     recipe,
     registry,
     report,
+    serve,
     storage,
     task,
     train,
@@ -64,6 +65,7 @@ app.add_typer(report.app, name="report")
 app.add_typer(harvest.app, name="harvest")
 app.command(epilog="Example: icmlora train --name mine")(train.train)
 app.command(epilog='Example: icmlora gen "Give the last of the three words." -o out/')(gen.gen)
+app.command(epilog=serve.EPILOG)(serve.serve)
 app.command("eval", epilog="Example: icmlora eval --tasks 'pick_*' --limit 50")(evaluate.evaluate)
 app.command(epilog="Example: icmlora storage --json")(storage.storage)
 app.command(epilog="Example: icmlora demo")(demo.demo)
