@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from icmlora_cli.workflows.serve import Engine
 
 EPILOG = "Example: icmlora serve -g default --port 8000"
-LAST = 20  # seconds after which connections are cut: of clients that do not read what they are sent
+LAST = 10  # seconds after the grace, when connections are cut: of clients that do not read what they are sent
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -45,6 +45,9 @@ def serve(
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", min=1, help="Of one answer; as many as fit, by default.")
     ] = None,
+    grace: Annotated[
+        float, typer.Option("--grace", min=0, help="Seconds that answers under way have once the server is to stop.")
+    ] = 10.0,
     device: Device = None,
     offline: Offline = False,
     as_json: Json = False,
@@ -80,7 +83,7 @@ def serve(
             if host not in LOCAL and not keys:
                 out.note(f"warning: whoever reaches {host} may use this server; --api-key-file asks for a key")
             try:
-                _run(out, engine, listening, keys)
+                _run(out, engine, listening, keys, grace)
             finally:
                 engine.close()
 
@@ -140,7 +143,7 @@ def _bound(host: str, port: int) -> "socket.socket":
         ) from error
 
 
-def _run(out: Out, engine: "Engine", listening: "socket.socket", keys: list[str]) -> None:
+def _run(out: Out, engine: "Engine", listening: "socket.socket", keys: list[str], grace: float) -> None:
     import uvicorn
 
     from icmlora_cli.cli.serve_app import make_app
@@ -158,6 +161,10 @@ def _run(out: Out, engine: "Engine", listening: "socket.socket", keys: list[str]
         out.flush()
 
     config = uvicorn.Config(
-        make_app(engine, keys), log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=LAST
+        make_app(engine, keys),
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=round(grace) + LAST,
     )
-    Server(config, started, engine.line.stop).run(sockets=[listening])
+    Server(config, started, engine.line.stop, grace).run(sockets=[listening])

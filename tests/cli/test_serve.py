@@ -313,7 +313,7 @@ def test_a_client_that_hangs_up_makes_room(trained: "Registry", long_base: Path)
 
 
 def test_what_is_under_way_is_finished_when_it_is_told_to_stop(trained: "Registry") -> None:
-    with serving(trained, "--base", trained.base) as server:
+    with serving(trained, "--base", trained.base, "--grace", 100) as server:
         stream = iter(
             server.client().completions.create(
                 model=trained.base.name, prompt="one", max_tokens=300, temperature=0, stream=True
@@ -327,7 +327,7 @@ def test_what_is_under_way_is_finished_when_it_is_told_to_stop(trained: "Registr
 
 
 def test_what_would_go_on_for_ever_is_cancelled(trained: "Registry", long_base: Path) -> None:
-    with serving(trained, "--base", long_base) as server:
+    with serving(trained, "--base", long_base, "--grace", 1) as server:
         stream = iter(server.client().completions.create(model="long", stream=True, **LONG))
         next(stream)
         with ThreadPoolExecutor(1) as pool:

@@ -11,15 +11,28 @@ from icmlora_cli.errors import CorruptFile, NotFound, RequestFault, Stopped, Usa
 from icmlora_cli.lm.stream import Sampling, Written
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.home import Home
-from icmlora_cli.weights.adapter import Adapter, write_adapter
+from icmlora_cli.weights.adapter import Adapter, Factors, write_adapter
 from icmlora_cli.weights.merge import merged
 from icmlora_cli.workflows.serve import Engine, Question, Settings, load_engine
 from icmlora_cli.workflows.serve_shelf import Shelf
 from icmlora_cli.workflows.served import Source
-from tests.weights.test_merge import random_adapter
 
 PROMPT = "one two three"
 GREEDY = Sampling(12, temperature=0.0)
+
+
+def strong_adapter(model: torch.nn.Module, base: Base) -> Adapter:
+    """Return an adapter that changes what is written."""
+    source = torch.Generator().manual_seed(5)
+    factors = {
+        name: Factors(
+            torch.randn(3, module.weight.shape[1], generator=source),
+            torch.randn(module.weight.shape[0], 3, generator=source),
+        )
+        for name, module in model.named_modules()
+        if name.endswith(("o_proj", "down_proj"))
+    }
+    return Adapter(base.model_id, 6.0, factors)
 
 
 @pytest.fixture
@@ -27,7 +40,7 @@ def engine(llama_base: Base, home: Home, tmp_path: Path) -> Iterator[Engine]:
     """An engine with one adapter."""
     from icmlora_cli.lm.load import load_base
 
-    write_adapter(tmp_path / "own", random_adapter(load_base(llama_base, device="cpu").model, llama_base))
+    write_adapter(tmp_path / "own", strong_adapter(load_base(llama_base, device="cpu").model, llama_base))
     made = load_engine(llama_base, home, adapters={"own": tmp_path / "own"}, settings=Settings(queue=20), device="cpu")
     yield made
     made.close()
@@ -52,7 +65,7 @@ def answers(engine: Engine, asked: list[tuple[str, str]]) -> list[Written]:
 
 def test_mixed_adapters_are_right_and_the_base_is_the_same_afterwards(engine: Engine, llama_base: Base) -> None:
     before = {name: item.clone() for name, item in engine.loaded.model.state_dict().items()}
-    base, own = engine.base_name, random_adapter(engine.loaded.model, llama_base)
+    base, own = engine.base_name, strong_adapter(engine.loaded.model, llama_base)
     asked = [(name, prompt) for prompt in (PROMPT, "Choose", "The capital") for name in (base, "own", base, "own")]
     found = answers(engine, asked)
     assert answers(engine, list(reversed(asked)))[::-1] == found
@@ -91,7 +104,7 @@ def test_what_cannot_be_answered_is_told_at_once(engine: Engine, home: Home, lla
 def test_adapters_are_checked_before_anything_is_served(llama_base: Base, home: Home, tmp_path: Path) -> None:
     from icmlora_cli.lm.load import load_base
 
-    adapter = random_adapter(load_base(llama_base, device="cpu").model, llama_base)
+    adapter = strong_adapter(load_base(llama_base, device="cpu").model, llama_base)
     (name, item), *_ = adapter.factors.items()
     write_adapter(tmp_path / "misfit", Adapter("x", 1.0, {f"{name}.gone": item}))
     with pytest.raises(CorruptFile, match="no module"):
