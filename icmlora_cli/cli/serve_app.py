@@ -11,7 +11,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -217,15 +217,19 @@ async def _body(request: Request) -> Any:
     Raises:
         RequestFault: if it is none.
         HTTPException: if it is too large, or not said to be JSON.
+        Stopped: if the client hangs up in the middle of it.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":  # what a page in a browser may send unasked is not
         raise HTTPException(415, "send application/json")
     data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > MAX_BODY:
-            raise HTTPException(413, f"a request has at most {MAX_BODY:,} bytes")
+    try:
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > MAX_BODY:
+                raise HTTPException(413, f"a request has at most {MAX_BODY:,} bytes")
+    except ClientDisconnect as error:
+        raise Stopped("the client is gone") from error
     try:
         return json.loads(data.decode(CHARSET))
     except (ValueError, RecursionError) as error:

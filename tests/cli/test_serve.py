@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -266,6 +267,10 @@ def test_wrong_requests_are_told_what_is_wrong(trained: "Registry") -> None:
         assert server.post("/completions", json=good | {"prompt": "x" * 2**23}).status_code == 413
         assert httpx.get(f"{server.url}/completions").status_code == 405
         assert httpx.get(f"{server.url}/nothing").json()["error"]["type"] == "invalid_request_error"
+        port = int(server.url.rpartition(":")[2].removesuffix("/v1"))
+        with socket.create_connection(("127.0.0.1", port)) as half:  # and is gone
+            half.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+            half.sendall(b"Content-Length: 100\r\n\r\n{")
         assert server.post("/completions", json=good).status_code == 200
         assert server.end() == (0, "")
 
