@@ -17,7 +17,7 @@ LM_EVAL_TESTS = (
     "tests/workflows/test_lm_eval.py",
     "tests/workflows/test_evaluate.py::test_lm_eval_scores_base_generated_and_harvested_and_resumes",
 )
-DEFAULT_TESTS = "not slow and not network and not gpu and not browser and not ray and not llamacpp"
+DEFAULT_TESTS = " and ".join(f"not {marker}" for marker in "slow network gpu browser ray llamacpp serve vllm".split())
 LLAMA_CPP = "-DLLAVA_BUILD=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TOOLS=OFF"
 SHIPPED = ("icmlora_cli/recipes/train/default.yaml", "icmlora_cli/report/templates/report.html.jinja")
 
@@ -101,6 +101,21 @@ def llamacpp(session: nox.Session) -> None:
     wanted = nox.project.dependency_groups(PYPROJECT, "llamacpp")
     session.install(*CONSTRAINTS, *wanted, env={"CMAKE_ARGS": LLAMA_CPP})
     session.run("python", "-m", "pytest", "-m", "llamacpp", *session.posargs)
+
+
+@nox.session(default=False)
+def serve(session: nox.Session) -> None:
+    """Start icmlora serve, and ask it with the openai client."""
+    install(session, "test", "serve")
+    session.install(*CONSTRAINTS, "-e", ".[serve]")
+    session.run("python", "-m", "pytest", "-m", "serve", *session.posargs)
+
+
+@nox.session(default=False)
+def vllm(session: nox.Session) -> None:
+    """Resolve adapters through vLLM's own classes; vLLM brings its versions of torch and transformers."""
+    session.install("-e", ".[vllm]", *nox.project.dependency_groups(PYPROJECT, "test"))
+    session.run("python", "-m", "pytest", "-m", "vllm", *session.posargs)
 
 
 @nox.session(default=False)

@@ -126,3 +126,35 @@ class GateRefused(IcmloraError):
     def as_dict(self) -> dict[str, object]:
         """Return the JSON form, with the figures under ``nll``."""
         return super().as_dict() | {"nll": self.nll}
+
+
+class RequestFault(UsageFault):
+    """A request to the server that cannot be answered as it stands.
+
+    Args:
+        message: what is wrong with it.
+        param: the field, as OpenAI's API names it; None where it is no single one.
+        code: OpenAI's code for it, if there is one.
+    """
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+        self.code = code
+
+
+class Busy(IcmloraError):
+    """A server whose queue is full.
+
+    Args:
+        message: what is full.
+        retry_after: seconds after which to ask again.
+    """
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Stopped(IcmloraError):
+    """Work that was given up: its client is gone, or the server ends."""

@@ -48,6 +48,10 @@ class Out:
         if not self.as_json:
             print(visible(text))
 
+    def flush(self) -> None:
+        """Hand on what was printed, where the command goes on after its result."""
+        sys.stdout.flush()
+
     def note(self, text: str) -> None:
         """Print a remark or warning on stderr; nothing with ``--quiet``."""
         if not self.quiet:

@@ -57,12 +57,13 @@ def encode(
         prompt_ids = tokenizer.encode(_chat(tokenizer, prompt), add_special_tokens=False)
         answer += str(tokenizer.eos_token or "\n")
     else:
-        prompt_ids = tokenizer.encode(prompt, add_special_tokens=True)
-        prompt_ids = _without_end(tokenizer, prompt_ids)
+        prompt_ids = open_ids(tokenizer, prompt)
     return Encoded(tuple(prompt_ids), tuple(tokenizer.encode(answer, add_special_tokens=False)))
 
 
-def _without_end(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
+def open_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the tokens of a text that is to be gone on with: special ones before it, none after it."""
+    ids = list(tokenizer.encode(text, add_special_tokens=True, verbose=False))
     ends = {tokenizer.eos_token_id, tokenizer.sep_token_id} - {None}
     return ids[:-1] if len(ids) > 1 and ids[-1] in ends else ids
 

@@ -17,7 +17,7 @@ class Home:
 
     Args:
         root: holds ``tasks/``, ``adapters/`` and ``generators/``.
-        cache: holds ``bases/`` and ``vectors/``.
+        cache: holds ``bases/``, ``vectors/`` and ``served/``.
     """
 
     root: Path
@@ -56,6 +56,11 @@ class Home:
     def vectors(self) -> Path:
         """The folder of cached task vectors."""
         return self.cache / "vectors"
+
+    @property
+    def served(self) -> Path:
+        """The folder of adapters that were made for a vLLM server."""
+        return self.cache / "served"
 
 
 def checked_name(name: str, what: str) -> str:

@@ -62,7 +62,8 @@ class Survey:
     def _known(self, path: Path) -> bool:
         """Tell whether something in the root is icmlora's; the cache may be in there too."""
         cache = self.home.cache
-        return path.name in ROOT or path in (self.home.bases, self.home.vectors) or cache.is_relative_to(path)
+        cached = (self.home.bases, self.home.vectors, self.home.served)
+        return path.name in ROOT or path in cached or cache.is_relative_to(path)
 
     def look(self, thing: str, name: str) -> None:
         """Count a thing that is looked at, and tell of it."""

@@ -217,8 +217,18 @@ def weighted_sum(adapters: Sequence[Adapter], weights: Sequence[float]) -> Adapt
         lora_B = torch.cat([pair.lora_B.float() * scale for pair, scale in pairs], dim=1)  # (out, sum of r)
         factors[module] = Factors(lora_A=lora_A, lora_B=lora_B)
     rank = max(item.rank for item in factors.values())
-    whole = {module: _padded(item, rank) for module, item in factors.items()}
-    return Adapter(first.base_model, float(rank), whole, fan_in_fan_out=first.fan_in_fan_out)
+    return at_rank(Adapter(first.base_model, float(rank), factors, fan_in_fan_out=first.fan_in_fan_out), rank)
+
+
+def at_rank(adapter: Adapter, rank: int) -> Adapter:
+    """Return an adapter whose delta-W is ``lora_B @ lora_A``, with all modules at one rank, filled up with zeros.
+
+    Args:
+        adapter: one whose factors hold all of delta-W: each module's scaling would be 1 at its own rank.
+        rank: no less than any module's; it becomes alpha too.
+    """
+    whole = {module: _padded(item, rank) for module, item in adapter.factors.items()}
+    return Adapter(adapter.base_model, float(rank), whole, fan_in_fan_out=adapter.fan_in_fan_out)
 
 
 def _padded(item: Factors, rank: int) -> Factors:

@@ -9,15 +9,25 @@ from icmlora_cli.errors import CorruptFile
 from icmlora_cli.weights.adapter import Adapter
 
 
-def _found(model: torch.nn.Module, name: str) -> tuple[torch.nn.Parameter, bool]:
-    """Return a module's weight, and whether it is kept as [in, out], as GPT-2's are but for its output layer."""
+def fitting(model: torch.nn.Module, adapter: Adapter, name: str) -> tuple[torch.nn.Parameter, bool]:
+    """Return a module's weight, and whether it is kept as [in, out], as GPT-2's are but for its output layer.
+
+    Raises:
+        CorruptFile: if the module is missing, or has another shape than the adapter's factors.
+    """
     try:
         module = model.get_submodule(name)
         weight = module.weight
     except AttributeError as error:
         raise CorruptFile(f"the base model has no module {name}: the adapter is of another base") from error
     assert isinstance(weight, torch.nn.Parameter)
-    return weight, type(module).__name__ == "Conv1D"
+    turned = type(module).__name__ == "Conv1D"
+    item = adapter.factors[name]
+    shape = (int(item.lora_B.shape[0]), int(item.lora_A.shape[1]))
+    oriented = shape[::-1] if turned else shape
+    if tuple(weight.shape) != oriented:
+        raise CorruptFile(f"{name} is {tuple(weight.shape)} in the base and {oriented} in the adapter")
+    return weight, turned
 
 
 def check_fits(model: torch.nn.Module, adapter: Adapter) -> None:
@@ -26,11 +36,8 @@ def check_fits(model: torch.nn.Module, adapter: Adapter) -> None:
     Raises:
         CorruptFile: if a module is missing or has another shape.
     """
-    for name, item in adapter.factors.items():
-        weight, turned = _found(model, name)
-        own, given = tuple(weight.shape), (item.lora_B.shape[0], item.lora_A.shape[1])
-        if own != (given[::-1] if turned else given):
-            raise CorruptFile(f"{name} is {own} in the base, and the adapter's delta-W is {given}")
+    for name in adapter.factors:
+        fitting(model, adapter, name)
 
 
 def merge(model: torch.nn.Module, adapter: Adapter) -> None:
@@ -39,10 +46,10 @@ def merge(model: torch.nn.Module, adapter: Adapter) -> None:
     Raises:
         CorruptFile: if a module is missing or has another shape; the model is then unchanged.
     """
-    check_fits(model, adapter)
+    found = [(name, *fitting(model, adapter, name)) for name in adapter.factors]
     with torch.no_grad():
-        for name in adapter.factors:
-            (weight, turned), delta = _found(model, name), adapter.delta(name)
+        for name, weight, turned in found:
+            delta = adapter.delta(name)
             oriented = delta.T if turned else delta
             weight.copy_((weight.float() + oriented.to(weight.device)).to(weight.dtype))
 
@@ -61,7 +68,8 @@ def merged(model: torch.nn.Module, adapter: Adapter | None) -> Iterator[None]:
     if adapter is None:
         yield
         return
-    saved = [(weight, weight.detach().clone()) for weight, _ in (_found(model, name) for name in adapter.factors)]
+    found = [fitting(model, adapter, name)[0] for name in adapter.factors]
+    saved = [(weight, weight.detach().clone()) for weight in found]
     try:
         merge(model, adapter)
         yield

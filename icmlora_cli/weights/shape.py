@@ -7,10 +7,11 @@ from typing import Literal
 import torch
 
 from icmlora_cli.errors import UsageFault
-from icmlora_cli.weights.adapter import Adapter, Factors
+from icmlora_cli.weights.adapter import Adapter, Factors, at_rank, weighted_sum
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 Format = Literal["peft", "gguf"]
+SERVED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM 0.33 takes for --max-lora-rank
 DTYPES: dict[Dtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -62,3 +63,21 @@ def cast(adapter: Adapter, dtype: Dtype) -> Adapter:
         if not (torch.isfinite(item.lora_A).all() and torch.isfinite(item.lora_B).all()):
             raise UsageFault(f"the factors of {name} are too large for {dtype}", hint="--dtype bf16, or fp32")
     return replace(adapter, factors=factors)
+
+
+def servable(adapter: Adapter) -> Adapter:
+    """Return the same delta-W in the plainest form: one rank that servers know, all scaling within ``lora_B``.
+
+    Ranks and alphas of single modules and rsLoRA are gone then; what is missing in rank is filled up with zeros.
+
+    Raises:
+        UsageFault: if the rank is above all that servers know.
+    """
+    plain = weighted_sum([adapter], [1.0])
+    rank = next((rank for rank in SERVED_RANKS if rank >= plain.rank), None)
+    if rank is None:
+        raise UsageFault(
+            f"an adapter of rank {plain.rank} cannot be served: at most {SERVED_RANKS[-1]}",
+            hint=f"icmlora gen --rank {SERVED_RANKS[-1]} or less",
+        )
+    return at_rank(plain, rank)

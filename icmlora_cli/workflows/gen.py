@@ -6,7 +6,7 @@ from pathlib import Path
 from icmlora_cli.config.recipes import VectorRecipe
 from icmlora_cli.errors import BaseUnavailable, CorruptFile, UsageFault
 from icmlora_cli.generator.checkpoint import Generator, load_generator
-from icmlora_cli.lm.load import load_base
+from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.task_vector import VectorReader, checked_text
 from icmlora_cli.registry import files
 from icmlora_cli.registry.adapters import AdapterStore
@@ -17,7 +17,7 @@ from icmlora_cli.workflows.gen_options import PLAIN, GenOptions, Given, Order, r
 from icmlora_cli.workflows.gen_write import check_format, check_out
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
-__all__ = ["GenResult", "base_name", "check", "check_base", "load_maker", "run", "vector_recipe"]
+__all__ = ["GenResult", "base_name", "check", "check_base", "load_maker", "maker_on", "run", "vector_recipe"]
 
 
 def vector_recipe(generator: Generator) -> VectorRecipe:
@@ -96,9 +96,15 @@ def load_maker(
         UsageFault: if the device is not there.
     """
     on_progress(Progress("gen", "load the base", 0, 3))
-    loaded = load_base(base, device=device)
+    return maker_on(load_base(base, device=device), order, generator, given, home, on_progress)
+
+
+def maker_on(
+    loaded: LoadedBase, order: Order, generator: Generator, given: Given, home: Home, on_progress: OnProgress
+) -> Maker:
+    """Return what makes adapters with a base that is loaded already."""
     reader = VectorReader(loaded, vector_recipe(generator), home)
-    return Maker(generator, base, reader, AdapterStore(home), order, given, on_progress)
+    return Maker(generator, loaded.base, reader, AdapterStore(home), order, given, on_progress)
 
 
 def run(

@@ -298,3 +298,13 @@ def test_options_that_do_not_go(trained: "Registry", options: tuple[str, ...], s
 def test_a_text_or_a_batch(trained: "Registry") -> None:
     assert "--batch" in trained.call("gen", "-o", "out", code=2).stderr
     assert "'nowhere.txt'" in trained.call("gen", "-o", "out", "--batch", "nowhere.txt", code=2).stderr
+
+
+def test_what_is_written_is_what_servers_take(trained: "Registry") -> None:
+    trained.call("gen", CAT, "-o", "out", "--rank", "1")
+    config = json.loads(Path("out", "adapter_config.json").read_text(encoding="utf-8"))
+    assert config["inference_mode"] is True and config["base_model_name_or_path"] == str(trained.base)
+    assert config["modules_to_save"] is None and config["bias"] == "none" and config["use_dora"] is False
+    assert config["r"] == 1 and not config["rank_pattern"] and not config["alpha_pattern"]
+    tensors = load_file(Path("out", WEIGHTS))
+    assert all(name.endswith((".lora_A.weight", ".lora_B.weight")) for name in tensors)

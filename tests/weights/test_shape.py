@@ -6,7 +6,7 @@ import torch
 from icmlora_cli.errors import UsageFault
 from icmlora_cli.weights.adapter import Adapter, Factors
 from icmlora_cli.weights.codec import fit_codec
-from icmlora_cli.weights.shape import cast, leading, scaled
+from icmlora_cli.weights.shape import SERVED_RANKS, cast, leading, scaled, servable
 
 NAME = "model.layers.0.self_attn.q_proj"
 
@@ -45,3 +45,26 @@ def test_numbers_that_do_not_fit_are_told() -> None:
     with pytest.raises(UsageFault, match="too large for fp16"):
         cast(made(size=1e12), "fp16")
     assert cast(made(size=1e12), "bf16").factors[NAME].lora_B.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("rank", "served"), [(1, 1), (2, 8), (8, 8), (9, 16), (300, 320)])
+@pytest.mark.parametrize("rslora", [False, True])
+def test_a_servable_adapter_is_the_same_in_the_plainest_form(rank: int, served: int, rslora: bool) -> None:
+    source = torch.Generator().manual_seed(0)
+    ranks = {NAME: rank, f"{NAME}.other": max(1, rank - 1)}
+    factors = {
+        name: Factors(torch.randn(own, 20, generator=source), torch.randn(12, own, generator=source))
+        for name, own in ranks.items()
+    }
+    adapter = Adapter("base", 5.0, factors, use_rslora=rslora, alphas={NAME: 7.0})
+    plain = servable(adapter)
+    assert served in SERVED_RANKS and {item.rank for item in plain.factors.values()} == {served}
+    assert not plain.use_rslora and not plain.alphas and plain.alpha == served
+    for name in ranks:
+        assert torch.allclose(plain.delta(name), adapter.delta(name), rtol=1e-4, atol=1e-4)
+        assert not plain.factors[name].lora_A[ranks[name] :].any()
+
+
+def test_a_rank_that_no_server_takes_is_refused() -> None:
+    with pytest.raises(UsageFault, match="rank 513"):
+        servable(Adapter("base", 1.0, {NAME: Factors(torch.zeros(513, 4), torch.zeros(4, 513))}))

@@ -1,0 +1,170 @@
+"""``icmlora serve``: an OpenAI-compatible server for a base and adapters of it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from icmlora_cli.cli.options import Device, Json, Offline, Quiet
+from icmlora_cli.cli.out import Out, session
+
+if TYPE_CHECKING:
+    import socket
+
+    from icmlora_cli.workflows.serve import Engine
+
+EPILOG = "Example: icmlora serve -g default --port 8000"
+LAST = 10  # seconds after the grace, when connections are cut: of clients that do not read what they are sent
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def serve(
+    generator: Annotated[
+        str | None,
+        typer.Option("--generator", "-g", help="Generator, by name or folder, for models named 'icm:TASK TEXT'."),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", "-b", help="Base model; the generator's own, or smollm2-135m, by default.")
+    ] = None,
+    adapter: Annotated[
+        list[str] | None, typer.Option("--adapter", help="NAME=FOLDER: serve this PEFT folder too; repeatable.")
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8000,
+    api_key_file: Annotated[
+        Path | None, typer.Option("--api-key-file", help="File of keys, one a line; clients have to send one of them.")
+    ] = None,
+    queue: Annotated[
+        int, typer.Option("--queue", min=0, help="Requests that may wait; more are told to come again.")
+    ] = 32,
+    max_adapters: Annotated[
+        int, typer.Option("--max-adapters", min=1, help="Harvested and generated adapters kept in memory.")
+    ] = 16,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", min=1, help="Of one answer; as many as fit, by default.")
+    ] = None,
+    grace: Annotated[
+        float, typer.Option("--grace", min=0, help="Seconds that answers under way have once the server is to stop.")
+    ] = 10.0,
+    device: Device = None,
+    offline: Offline = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Serve the base, harvested tasks and adapters made on request, with OpenAI's API.
+
+    A request's model is the base's name, a registered task's name, a NAME of --adapter, or 'icm:TASK TEXT'. One base
+    is in memory, and requests are answered one after another. Needs the extra icmlora[serve]. docs/serving.md has
+    examples, and how to serve with vLLM instead.
+    """
+    with session("serve", as_json=as_json, quiet=quiet) as out:
+        _need_the_extra()
+        folders = _folders(adapter or [])
+        keys = [] if api_key_file is None else _keys(api_key_file)
+        from icmlora_cli.registry.generators import GeneratorStore
+        from icmlora_cli.registry.home import Home
+
+        home = Home.from_environment()
+        folder = None if generator is None else GeneratorStore(home).find(generator)
+        with _bound(host, port) as listening:
+            from icmlora_cli.workflows.base import resolve as resolve_base
+            from icmlora_cli.workflows.gen import base_name
+            from icmlora_cli.workflows.serve import Settings, load_engine
+
+            with out.progress() as on_progress:
+                name = base or (base_name(folder) if folder else None) or "smollm2-135m"
+                found = resolve_base(name, home, offline=offline, on_progress=on_progress)
+                engine = load_engine(
+                    found, home, generator=folder, adapters=folders, settings=Settings(queue, max_adapters, max_tokens),
+                    device=device, on_progress=on_progress,
+                )  # fmt: skip
+            if host not in LOCAL and not keys:
+                out.note(f"warning: whoever reaches {host} may use this server; --api-key-file asks for a key")
+            try:
+                _run(out, engine, listening, keys, grace)
+            finally:
+                engine.close()
+
+
+def _need_the_extra() -> None:
+    from importlib.util import find_spec
+
+    from icmlora_cli.errors import UsageFault
+
+    if not (find_spec("starlette") and find_spec("uvicorn")):
+        raise UsageFault("the server needs starlette and uvicorn", hint="pip install 'icmlora[serve]'")
+
+
+def _folders(given: list[str]) -> dict[str, Path]:
+    """Return the folders of ``--adapter`` by name."""
+    from icmlora_cli.errors import UsageFault
+    from icmlora_cli.registry.home import checked_name
+
+    found: dict[str, Path] = {}
+    for item in given:
+        name, sign, path = item.partition("=")
+        if not sign or not path:
+            raise UsageFault(f"--adapter {item} is not NAME=FOLDER", hint="--adapter pirate=./my-lora")
+        if checked_name(name, "model") in found:
+            raise UsageFault(f"--adapter {name} is given twice", hint="give each a name of its own")
+        found[name] = Path(path).expanduser()
+    return found
+
+
+def _keys(path: Path) -> list[str]:
+    from icmlora_cli.errors import NotFound, UsageFault
+
+    if not path.is_file():
+        raise NotFound(f"there is no file {path.name}", where=str(path.absolute()), hint="--api-key-file FILE")
+    keys = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not keys or not all(key.isascii() for key in keys):
+        raise UsageFault(
+            f"{path.name} holds no key" if not keys else f"a key in {path.name} is not ASCII",
+            where=str(path.absolute()),
+            hint="write a long random text into it, a key a line",
+        )
+    return keys
+
+
+def _bound(host: str, port: int) -> "socket.socket":
+    """Return a socket that listens; nothing heavy is loaded before it is known that the address is free."""
+    import socket
+
+    from icmlora_cli.errors import UsageFault
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        raise UsageFault(
+            f"cannot listen on {host}:{port}: {error.strerror or error}", hint="--port with a free one, or 0 for any"
+        ) from error
+
+
+def _run(out: Out, engine: "Engine", listening: "socket.socket", keys: list[str], grace: float) -> None:
+    import uvicorn
+
+    from icmlora_cli.cli.serve_app import make_app
+    from icmlora_cli.cli.serve_run import Server
+
+    host, port = listening.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+
+    def started() -> None:
+        models = [vars(model) for model in engine.models()]
+        out.result({"url": url, "base": engine.base_name, "models": models, "context": engine.context})
+        if out.quiet:
+            out.line(url)
+        out.note(f"serving {engine.base_name} on {url} (Ctrl-C ends it)")
+        out.flush()
+
+    config = uvicorn.Config(
+        make_app(engine, keys),
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=round(grace) + LAST,
+    )
+    Server(config, started, engine.line.stop, grace).run(sockets=[listening])

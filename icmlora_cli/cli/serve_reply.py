@@ -1,0 +1,121 @@
+"""OpenAI's response bodies: whole, in chunks, and errors."""
+
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+from icmlora_cli.errors import Busy, IcmloraError, NotFound, RequestFault, Stopped, UsageFault
+from icmlora_cli.lm.stream import Written
+
+Body = Mapping[str, object]
+
+
+def error_body(message: str, kind: str, *, param: str | None = None, code: str | None = None) -> Body:
+    """Return an error as OpenAI's API has it."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def status_of(error: Exception) -> tuple[int, Body]:
+    """Return an error's HTTP status and body; where files lie on this machine is not told."""
+    wrong = "invalid_request_error"
+    if isinstance(error, NotFound):
+        return 404, error_body(error.message, wrong, param="model", code="model_not_found")
+    if isinstance(error, RequestFault):
+        return 400, error_body(error.message, wrong, param=error.param, code=error.code)
+    if isinstance(error, UsageFault):
+        return 400, error_body(error.message, wrong, param="model")
+    if isinstance(error, Busy):
+        return 429, error_body(error.message, "requests", code="rate_limit_exceeded")
+    if isinstance(error, Stopped):
+        return 503, error_body(error.message, "server_error", code="server_stopping")
+    told = error.message if isinstance(error, IcmloraError) else "the server failed; its log says how"
+    return 500, error_body(told, "server_error")
+
+
+def _usage(done: Written, prompt_tokens: int) -> Body:
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": done.tokens,
+        "total_tokens": prompt_tokens + done.tokens,
+    }
+
+
+class Reply(ABC):
+    """The bodies of one answer.
+
+    Args:
+        model: as the client named it.
+    """
+
+    prefix: str
+    whole_object: str
+    chunk_object: str
+
+    def __init__(self, model: str) -> None:
+        self._own = {"id": f"{self.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+
+    @abstractmethod
+    def _choice(self, text: str) -> Body:
+        """Return what a whole answer's choice holds."""
+
+    @abstractmethod
+    def _delta(self, text: str | None) -> Body:
+        """Return what a chunk's choice holds; None at the end."""
+
+    def whole(self, done: Written, prompt_tokens: int) -> Body:
+        """Return the body of a whole answer."""
+        choice = self._finished(self._choice(done.text), done.finish)
+        own = {"object": self.whole_object} | self._own
+        return own | {"choices": [choice], "usage": _usage(done, prompt_tokens)}
+
+    def opening(self, *, usage: bool) -> Sequence[Body]:
+        """Return the chunks before the first piece."""
+        return ()
+
+    def piece(self, text: str, *, usage: bool) -> Body:
+        """Return the chunk of a piece of text."""
+        return self._chunk([self._finished(self._delta(text), None)], usage)
+
+    def ending(self, done: Written, *, usage: bool) -> Body:
+        """Return the chunk that says why the answer ends."""
+        return self._chunk([self._finished(self._delta(None), done.finish)], usage)
+
+    def counts(self, done: Written, prompt_tokens: int) -> Body:
+        """Return the chunk with the counts of tokens."""
+        return dict(self._chunk([], True)) | {"usage": _usage(done, prompt_tokens)}
+
+    def _chunk(self, choices: Sequence[Body], usage: bool) -> Body:
+        return {"object": self.chunk_object} | self._own | {"choices": choices} | ({"usage": None} if usage else {})
+
+    def _finished(self, choice: Body, finish: str | None) -> Body:
+        return {"index": 0} | dict(choice) | {"logprobs": None, "finish_reason": finish}
+
+
+class CompletionReply(Reply):
+    """Bodies of ``/v1/completions``."""
+
+    prefix, whole_object, chunk_object = "cmpl", "text_completion", "text_completion"
+
+    def _choice(self, text: str) -> Body:
+        return {"text": text}
+
+    def _delta(self, text: str | None) -> Body:
+        return {"text": text or ""}
+
+
+class ChatReply(Reply):
+    """Bodies of ``/v1/chat/completions``."""
+
+    prefix, whole_object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
+
+    def _choice(self, text: str) -> Body:
+        return {"message": {"role": "assistant", "content": text, "refusal": None}}
+
+    def _delta(self, text: str | None) -> Body:
+        return {"delta": {} if text is None else {"content": text}}
+
+    def opening(self, *, usage: bool) -> Sequence[Body]:
+        """Return the chunk that says whose message follows."""
+        choice = self._finished({"delta": {"role": "assistant", "content": ""}}, None)
+        return (self._chunk([choice], usage),)
