@@ -15,6 +15,7 @@ from icmlora_cli.cli import (
     evaluate,
     gen,
     harvest,
+    merge,
     recipe,
     registry,
     report,
@@ -64,6 +65,7 @@ app.add_typer(report.app, name="report")
 app.add_typer(harvest.app, name="harvest")
 app.command(epilog="Example: icmlora train --name mine")(train.train)
 app.command(epilog='Example: icmlora gen "Give the last of the three words." -o out/')(gen.gen)
+app.command(epilog=merge.EPILOG)(merge.merge)
 app.command("eval", epilog="Example: icmlora eval --tasks 'pick_*' --limit 50")(evaluate.evaluate)
 app.command(epilog="Example: icmlora storage --json")(storage.storage)
 app.command(epilog="Example: icmlora demo")(demo.demo)

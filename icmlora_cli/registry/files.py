@@ -189,6 +189,23 @@ def freed_bytes(*paths: Path) -> int:
     return sum(size for size, elsewhere in found.values() if elsewhere <= 0)
 
 
+def sweep(path: Path, *, alone: bool) -> None:
+    """Delete what killed writers of ``path`` left beside it; what one was about to replace goes back to its place.
+
+    Args:
+        path: a file or folder, there or not.
+        alone: nobody else can be writing it now, so that all is left over; else only what no running process made is.
+    """
+    for left in path.parent.glob(f"{TEMPORARY}*"):
+        said = temporaries.parse(left.name)
+        if said is None or said.name != path.name or (not alone and temporaries.in_use(left)):
+            continue
+        if said.role == "old" and not path.exists():
+            os.replace(left, path)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path`` that becomes ``path`` when the body ends well.

@@ -108,6 +108,29 @@ def merged_card(*, base_model: str, task_text: str, generator: str, remarks: Seq
     return _card(metadata, body)
 
 
+def merge_card(*, base_model: str, adapters: Sequence[tuple[str, float]], licences: Sequence[str]) -> str:
+    """Return the card of a base model with adapters merged into it.
+
+    Args:
+        base_model: hub id of the base.
+        adapters: name and weight of each.
+        licences: of the base and the adapters, as far as they say.
+    """
+    metadata = {"base_model": base_model, "library_name": "transformers", "tags": ["icmlora", "merged"]}
+    body = [
+        "# A base model with LoRA adapters merged in" if len(adapters) > 1 else "# A base model with a LoRA merged in",
+        "",
+        f"Base: `{base_model}`. Merged into it, each delta-W times its weight:",
+        "",
+        *(quoted(f"{weight:g}  {name}") for name, weight in adapters),
+        "",
+        "`icmlora.json` says how it was made. Test it on examples before you rely on it.",
+        "",
+        "Licences of the base and the adapters: " + (", ".join(f"`{name}`" for name in licences) or "none is stated."),
+    ]
+    return _card(metadata, body)
+
+
 def generator_card(
     *,
     name: str,

@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from icmlora_cli.baselines.harvested import read_last
-from icmlora_cli.errors import NotFound, UsageFault
+from icmlora_cli.errors import UsageFault
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
-from icmlora_cli.weights.adapter import CONFIG, Adapter, read_adapter
+from icmlora_cli.weights.adapter import Adapter, read_adapter
 from icmlora_cli.weights.compare import Comparison, compare, inner, norm
 from icmlora_cli.weights.layout import layer_of
 from icmlora_cli.weights.lowrank import effective_rank, singular_values
+from icmlora_cli.workflows.adapter_named import find_named
 
 
 @dataclass(frozen=True)
@@ -177,20 +177,4 @@ def difference(store: AdapterStore, first: str, second: str) -> Difference:
 
 
 def _side(store: AdapterStore, name: str) -> Side:
-    records = [item for item in store.all() if name in (item.task, item.key)]
-    if records:
-        bases = sorted({item.base for item in records})
-        if len(bases) > 1:
-            raise UsageFault(
-                f"{name} has adapters of {len(bases)} bases: {', '.join(bases)}",
-                hint="name one by its key: icmlora adapter list --json",
-            )
-        return Side(name, read_last(store, max(records, key=lambda item: item.created)))
-    folder = Path(name).expanduser()
-    if (folder / CONFIG).is_file():
-        return Side(name, read_adapter(folder))
-    raise NotFound(
-        f"{name[:200]!r} is no task with an adapter, no key of one, and no PEFT folder",
-        where=str(store.home.adapters),
-        hint="icmlora adapter list",
-    )
+    return Side(name, read_adapter(find_named(store, name).folder))

@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
 from icmlora_cli.baselines.generated import readings
 from icmlora_cli.generator.checkpoint import Generator
 from icmlora_cli.lm.load import LoadedBase
@@ -199,9 +197,9 @@ class Maker:
         """
         added = {} if self.order.plain else {"options": self.order.asked(self.given)} | _added(made)
         origin = Origin(self.generator, self.order.folder, self.base, text, made.seed, self.order.merged)
-        write(
-            out, made.adapter, origin, self.loaded,
-            dtype=self.options.dtype, added=added, remarks=self._remarks(made),
+        model = write(
+            out, made.adapter, origin,
+            dtype=self.options.dtype, added=added, remarks=self._remarks(made), on_progress=self.on_progress,
         )  # fmt: skip
         return GenResult(
             folder=out,
@@ -211,7 +209,7 @@ class Maker:
             bytes=files.folder_bytes(out),
             seconds=time.monotonic() - started,
             seed=made.seed,
-            dtype=self.options.dtype or (_name(self.loaded.dtype) if self.order.merged else "fp32"),
+            dtype=model.dtype if model is not None else self.options.dtype or "fp32",
             scale=self.options.scale,
             error=made.error,
             shown=len(self.given.demonstrations),
@@ -247,7 +245,3 @@ def _added(made: Made) -> dict[str, object]:
         "selection": None if made.selection is None else asdict(made.selection),
         "explanation": None if made.explanation is None else asdict(made.explanation),
     }
-
-
-def _name(dtype: torch.dtype) -> str:
-    return {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, str(dtype))

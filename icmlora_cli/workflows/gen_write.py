@@ -1,20 +1,21 @@
 """Writing what gen made: a PEFT folder or a merged model, with its card and ``icmlora.json``."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from icmlora_cli.errors import AlreadyExists
+from icmlora_cli.errors import AlreadyExists, UsageFault
 from icmlora_cli.generator.checkpoint import Generator
-from icmlora_cli.lm.load import LoadedBase, quiet_transformers
+from icmlora_cli.lm.skeleton import checkpoint_of
 from icmlora_cli.registry import files, provenance
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.report.cards import adapter_card, merged_card
 from icmlora_cli.weights.adapter import Adapter, write_adapter
-from icmlora_cli.weights.merge import merge, merged
-from icmlora_cli.weights.shape import DTYPES, Dtype
+from icmlora_cli.weights.changes import combined, steps_of
+from icmlora_cli.weights.shape import Dtype
 from icmlora_cli.workflows.gen_options import recorded
+from icmlora_cli.workflows.merge_write import WrittenModel, write_model
+from icmlora_cli.workflows.progress import OnProgress
 
 ABOUT = "icmlora.json"
 
@@ -48,12 +49,7 @@ class Origin:
             "merged": self.merged,
             "seed": self.seed,
             "generator": {"name": self.folder.name, "key": about.get("key"), "sha256": about.get("sha256")},
-            "base": {
-                "model_id": self.base.model_id,
-                "revision": self.base.revision,
-                "weight_hash": self.base.weight_hash,
-                "licence": self.base.licence,
-            },
+            "base": self.base.about(),
             "tasks": about.get("tasks"),
             "licences": about.get("licences"),
             "sources": about.get("sources"),
@@ -112,46 +108,60 @@ def check_out(out: Path, force: bool) -> None:
         )
 
 
+def check_apart(out: Path, inputs: Sequence[Path]) -> None:
+    """Check that writing a folder does not do away with what it is made of.
+
+    Raises:
+        UsageFault: if it is one of the inputs, or one lies in it.
+    """
+    for path in inputs:
+        if path.resolve().is_relative_to(out.resolve()):
+            raise UsageFault(
+                f"{out} {'is' if path.resolve() == out.resolve() else 'holds'} what it would be made of",
+                where=str(path),
+                hint="name another folder with -o",
+            )
+
+
 def write(
     out: Path,
     adapter: Adapter,
     origin: Origin,
-    loaded: LoadedBase,
     *,
     dtype: Dtype | None,
     added: Mapping[str, object],
     remarks: Sequence[str],
-) -> None:
+    on_progress: OnProgress,
+) -> WrittenModel | None:
     """Write the folder, whole or not at all; one that is there is replaced.
 
     Args:
         out: the folder.
         adapter: what was made.
         origin: by what, from what.
-        loaded: the base; it is the same afterwards.
-        dtype: of a merged model's weights; None leaves them as they are loaded.
+        dtype: of a merged model's weights; None leaves them as the base has them.
         added: what options add to ``icmlora.json``.
         remarks: what they add to the card.
+        on_progress: told of a merged model's files.
+
+    Returns:
+        What a merged model is; None of an adapter.
 
     Raises:
+        CorruptFile: if the adapter does not fit the base's files, or a merged number is not finite.
         OutOfSpace: if the disk is full.
+        UnsupportedAdapter: if the base's files cannot be changed.
+        UsageFault: if the folder is, or holds, the base.
     """
+    check_apart(out, [origin.base.path])
+    model = None
     with files.new_folder(out.absolute()) as folder:
         if origin.merged:
-            _write_merged(folder, loaded, adapter, dtype)
+            checkpoint = checkpoint_of(origin.base)
+            changes = combined([(steps_of(adapter, checkpoint.shapes), 1.0)])
+            model = write_model(folder, checkpoint, changes, dtype=dtype, on_progress=on_progress)
         else:
             write_adapter(folder, adapter, revision=origin.base.revision)
         files.write_text(folder / "README.md", origin.card(remarks))
         files.write_json(folder / ABOUT, origin.about() | dict(added))
-
-
-def _write_merged(folder: Path, loaded: LoadedBase, adapter: Adapter, dtype: Dtype | None) -> None:
-    with quiet_transformers():
-        if dtype is None:
-            with merged(loaded.model, adapter):
-                loaded.model.save_pretrained(folder)
-        else:
-            model = copy.deepcopy(loaded.model).float()  # the sum is rounded once, to what is asked for
-            merge(model, adapter)
-            model.to(DTYPES[dtype]).save_pretrained(folder)
-        loaded.tokenizer.save_pretrained(folder)
+    return model
