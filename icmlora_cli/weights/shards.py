@@ -7,6 +7,7 @@ name.
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +19,10 @@ from safetensors import SafetensorError, safe_open
 
 from icmlora_cli.errors import CorruptFile
 from icmlora_cli.registry.base_files import safetensors_header
+from icmlora_cli.registry.files import FULL
 
 BLOCK = 1 << 18  # numbers that are worked on at once; their fp32 fits a processor's cache
-COPIED = 1 << 24  # bytes that are copied at once
+COPIED = 1 << 20  # bytes that are copied at once where the kernel does not do it
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # safetensors' own order, the first to be written first
 ORDER = (
@@ -193,15 +195,31 @@ def _header(ordered: Sequence[Written], metadata: Mapping[str, str]) -> bytes:
 
 
 def _copy(source: BinaryIO, out: BinaryIO, begin: int, end: int) -> None:
+    """Append bytes of the source, within the kernel where the system can."""
+    out.flush()
+    place = out.tell()
+    while begin < end and hasattr(os, "copy_file_range"):
+        try:
+            done = os.copy_file_range(source.fileno(), out.fileno(), end - begin, begin, place)
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+            break  # not between these file systems
+        if not done:
+            break
+        begin, place = begin + done, place + done
     source.seek(begin)
-    buffer = memoryview(bytearray(min(COPIED, end - begin)))
-    left = end - begin
-    while left:
-        got = source.readinto(buffer[: min(left, len(buffer))])  # type: ignore[attr-defined]
-        if not got:
-            raise CorruptFile("a file of the base model became shorter while it was read", where=source.name)
-        out.write(buffer[:got])
-        left -= got
+    out.seek(place)
+    while begin < end:
+        piece = source.read(min(COPIED, end - begin))
+        if not piece:
+            raise _shorter(source)
+        out.write(piece)
+        begin += len(piece)
+
+
+def _shorter(source: BinaryIO) -> CorruptFile:
+    return CorruptFile("a file of the base model became shorter while it was read", where=source.name)
 
 
 def _blocks(source: BinaryIO, item: Stored) -> Blocks:
@@ -214,7 +232,7 @@ def _blocks(source: BinaryIO, item: Stored) -> Blocks:
         block = torch.empty((last - first) * item.row, dtype=kind)
         source.seek(item.begin + first * item.row * kind.itemsize)
         if source.readinto(_bytes_of(block)) != block.nbytes:  # type: ignore[attr-defined]
-            raise CorruptFile("a file of the base model became shorter while it was read", where=source.name)
+            raise _shorter(source)
         shaped = block.reshape(last - first, *item.shape[1:])
         yield slice(first, last), shaped.to(torch.promote_types(kind, torch.float32))
 
