@@ -31,7 +31,8 @@ class LowRank:
     def __call__(self, old: Old) -> Blocks:
         """Yield the changed blocks."""
         for rows, weight in old():
-            yield rows, weight + self.left[rows] @ self.right
+            kind = weight.dtype  # fp32, or fp64 of a base that is in it
+            yield rows, torch.addmm(weight, self.left[rows].to(kind), self.right.to(kind))
 
     def scaled(self, weight: float) -> "LowRank":
         """Return the change that adds ``weight`` times as much."""
@@ -62,8 +63,8 @@ class Replaced:
 
     def __call__(self, old: Old) -> Blocks:
         """Yield the changed blocks."""
-        for rows, _ in old():
-            yield rows, self.tensor[rows]
+        for rows, weight in old():
+            yield rows, self.tensor[rows].to(weight.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +123,7 @@ class WeightedSum:
         for (rows, weight), *blocks in zip(old(), *changed, strict=True):
             total = weight.clone()
             for (_, block), (_, share) in zip(blocks, self.parts, strict=True):
-                total += share * (block.float() - weight)
+                total += share * (block - weight)
             yield rows, total
 
 

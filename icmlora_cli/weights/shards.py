@@ -21,7 +21,7 @@ from icmlora_cli.errors import CorruptFile
 from icmlora_cli.registry.base_files import safetensors_header
 from icmlora_cli.registry.files import FULL
 
-BLOCK = 1 << 18  # numbers that are worked on at once; their fp32 fits a processor's cache
+BLOCK = 1 << 17  # numbers that are worked on at once; their fp32 fits a processor's cache
 COPIED = 1 << 20  # bytes that are copied at once where the kernel does not do it
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # safetensors' own order, the first to be written first
