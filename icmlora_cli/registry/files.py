@@ -76,8 +76,7 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
         with disk_errors(path):
             write(temporary)
             _as_others_make(temporary)
-            with temporary.open("rb+") as handle:
-                os.fsync(handle.fileno())
+            sync_file(temporary)
             os.replace(temporary, path)
             sync_folder(path.parent)
     finally:
@@ -139,14 +138,19 @@ def sha256_json(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
+def sync_file(path: Path) -> None:
+    """Bring a file's bytes to the disk."""
+    with path.open("rb+") as handle:
+        os.fsync(handle.fileno())
+
+
 def sync_tree(folder: Path) -> None:
     """Bring a folder and all that is in it to the disk."""
     for path in (folder, *folder.rglob("*")):
         if path.is_dir():
             sync_folder(path)
         else:
-            with path.open("rb+") as handle:
-                os.fsync(handle.fileno())
+            sync_file(path)
 
 
 def delete_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import math
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -178,7 +179,7 @@ def write_files(folder: Path, checkpoint: Checkpoint, planned: Plan, on_tensor: 
     """Write the weight files into a folder, and the index where the base has one.
 
     Args:
-        folder: an existing one; nothing in it is synced.
+        folder: an existing one.
         checkpoint: the base's files.
         planned: what to write.
         on_tensor: called with a file's name, how many of its tensors are done, and of how many.
@@ -190,15 +191,20 @@ def write_files(folder: Path, checkpoint: Checkpoint, planned: Plan, on_tensor: 
         CorruptFile: if a changed number is not finite.
     """
     total = 0
-    for shard in checkpoint.shards:
-        name, tensors = shard.path.name, planned.files[shard.path.name]
-        done = [0]
+    with ThreadPoolExecutor(1) as pool:  # a file goes to the disk while the next one is made
+        syncing = []
+        for shard in checkpoint.shards:
+            name, tensors = shard.path.name, planned.files[shard.path.name]
+            done = [0]
 
-        def count(name: str = name, done: list[int] = done, of: int = len(tensors)) -> None:
-            done[0] += 1
-            on_tensor(name, done[0], of)
+            def count(name: str = name, done: list[int] = done, of: int = len(tensors)) -> None:
+                done[0] += 1
+                on_tensor(name, done[0], of)
 
-        total += write_shard(folder / name, shard, tensors, count)
+            total += write_shard(folder / name, shard, tensors, count)
+            syncing.append(pool.submit(files.sync_file, folder / name))
+        for item in syncing:
+            item.result()
     if checkpoint.shards[0].path.name != SINGLE:
         if planned.laid_out_as_the_base:
             shutil.copyfile(checkpoint.folder / INDEX, folder / INDEX)

@@ -9,6 +9,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,15 +169,23 @@ def _one_thread() -> Iterator[None]:
 def _written(path: Path, shard: Shard, tensors: Sequence[Written], on_tensor: Callable[[], None]) -> int:
     same = [(item.name, item.dtype) for item in tensors] == [(item.name, item.dtype) for item in shard.tensors]
     ordered = tensors if same else sorted(tensors, key=lambda item: (_place(item.dtype), item.name))
-    with shard.path.open("rb") as source, path.open("wb") as out:
-        out.write(shard.header if same else _header(ordered, shard.metadata))
-        for item in ordered:
-            if item.copied:
-                _copy(source, out, item.source.begin, item.source.end)
-            else:
+    header = shard.header if same else _header(ordered, shard.metadata)
+    path.write_bytes(header)
+    copied, changed, end = list[tuple[Written, int]](), list[tuple[Written, int]](), len(header)
+    for item in ordered:
+        (copied if item.copied else changed).append((item, end))
+        end += item.bytes
+    with ThreadPoolExecutor(1) as pool:  # one thread has the disk and the kernel copy while the other computes
+        copying = pool.submit(_copy_all, shard.path, path, copied)
+        with shard.path.open("rb") as source, path.open("rb+") as out:
+            for item, place in changed:
+                out.seek(place)
                 _write_changed(source, out, item)
-            on_tensor()
-    return sum(item.bytes for item in ordered)
+                on_tensor()
+        copying.result()
+    for _ in copied:
+        on_tensor()
+    return end - len(header)
 
 
 def _place(dtype: str) -> int:
@@ -194,10 +203,14 @@ def _header(ordered: Sequence[Written], metadata: Mapping[str, str]) -> bytes:
     return len(raw).to_bytes(8, "little") + raw
 
 
-def _copy(source: BinaryIO, out: BinaryIO, begin: int, end: int) -> None:
-    """Append bytes of the source, within the kernel where the system can."""
-    out.flush()
-    place = out.tell()
+def _copy_all(source_path: Path, path: Path, copied: Sequence[tuple[Written, int]]) -> None:
+    with source_path.open("rb") as source, path.open("rb+") as out:
+        for item, place in copied:
+            _copy(source, out, item.source.begin, item.source.end, place)
+
+
+def _copy(source: BinaryIO, out: BinaryIO, begin: int, end: int, place: int) -> None:
+    """Copy bytes of the source to a place of the output, within the kernel where the system can."""
     while begin < end and hasattr(os, "copy_file_range"):
         try:
             done = os.copy_file_range(source.fileno(), out.fileno(), end - begin, begin, place)
@@ -216,6 +229,7 @@ def _copy(source: BinaryIO, out: BinaryIO, begin: int, end: int) -> None:
             raise _shorter(source)
         out.write(piece)
         begin += len(piece)
+    out.flush()
 
 
 def _shorter(source: BinaryIO) -> CorruptFile:
