@@ -16,6 +16,7 @@ from icmlora_cli.cli import (
     finetune,
     gen,
     harvest,
+    merge,
     push,
     recipe,
     registry,
@@ -67,6 +68,7 @@ app.add_typer(report.app, name="report")
 app.add_typer(harvest.app, name="harvest")
 app.command(epilog="Example: icmlora train --name mine")(train.train)
 app.command(epilog='Example: icmlora gen "Give the last of the three words." -o out/')(gen.gen)
+app.command(epilog=merge.EPILOG)(merge.merge)
 app.command(epilog="Example: icmlora finetune --from out/ --examples few.jsonl -o tuned/")(finetune.finetune)
 app.command(epilog=serve.EPILOG)(serve.serve)
 app.command("eval", epilog="Example: icmlora eval --tasks 'pick_*' --limit 50")(evaluate.evaluate)

@@ -24,6 +24,7 @@ COUNTED = (
     WEIGHTS,
     INDEX,
 )
+TERMS = ("LICENSE*", "NOTICE*")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 PICKLES = ("*.bin", "*.pt", "*.pth")
 
@@ -74,6 +75,12 @@ def describe(
         architecture=architecture,
         files=files,
     )
+
+
+def beside_weights(path: Path) -> list[Path]:
+    """Return the files of a model's folder that go along with its weights: configuration, tokenizer, licence."""
+    patterns = [pattern for pattern in (*COUNTED, *TERMS) if pattern not in (WEIGHTS, INDEX)]
+    return sorted({file for pattern in patterns for file in path.glob(pattern) if file.is_file()})
 
 
 def _architecture(path: Path) -> str:

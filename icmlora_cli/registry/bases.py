@@ -117,6 +117,21 @@ class Base:
         """The name of this base's folder under ``bases/``."""
         return slug(self.name)
 
+    def about(self) -> dict[str, object]:
+        """Return what ``icmlora.json`` says of the base of a written model or adapter."""
+        return {
+            "model_id": self.model_id,
+            "revision": self.revision,
+            "weight_hash": self.weight_hash,
+            "licence": self.licence,
+        }
+
+    @property
+    def known_as(self) -> tuple[str, ...]:
+        """What an adapter's configuration may call it: its name, hub id and folder."""
+        alias = ALIASES.get(self.name)
+        return (self.name, self.model_id, str(self.path), *((alias.model_id,) if alias else ()))
+
 
 def local_folder(name: str) -> Path | None:
     """Return the absolute folder that ``name`` means, or None if it can only be an alias or hub id."""

@@ -76,8 +76,7 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
         with disk_errors(path):
             write(temporary)
             _as_others_make(temporary)
-            with temporary.open("rb+") as handle:
-                os.fsync(handle.fileno())
+            sync_file(temporary)
             os.replace(temporary, path)
             sync_folder(path.parent)
     finally:
@@ -139,14 +138,19 @@ def sha256_json(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
+def sync_file(path: Path) -> None:
+    """Bring a file's bytes to the disk."""
+    with path.open("rb+") as handle:
+        os.fsync(handle.fileno())
+
+
 def sync_tree(folder: Path) -> None:
     """Bring a folder and all that is in it to the disk."""
     for path in (folder, *folder.rglob("*")):
         if path.is_dir():
             sync_folder(path)
         else:
-            with path.open("rb+") as handle:
-                os.fsync(handle.fileno())
+            sync_file(path)
 
 
 def delete_folder(folder: Path) -> None:
@@ -187,6 +191,23 @@ def freed_bytes(*paths: Path) -> int:
             if not S_ISDIR(stat.st_mode):
                 found.setdefault((stat.st_dev, stat.st_ino), [stat.st_size, stat.st_nlink])[1] -= 1
     return sum(size for size, elsewhere in found.values() if elsewhere <= 0)
+
+
+def sweep(path: Path, *, alone: bool) -> None:
+    """Delete what killed writers of ``path`` left beside it; what one was about to replace goes back to its place.
+
+    Args:
+        path: a file or folder, there or not.
+        alone: nobody else can be writing it now, so that all is left over; else only what no running process made is.
+    """
+    for left in path.parent.glob(f"{TEMPORARY}*"):
+        said = temporaries.parse(left.name)
+        if said is None or said.name != path.name or (not alone and temporaries.in_use(left)):
+            continue
+        if said.role == "old" and not path.exists():
+            os.replace(left, path)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager

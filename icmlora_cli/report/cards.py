@@ -283,6 +283,30 @@ def tuned_card(*, base_model: str, parent: str | None, task_text: str | None, ho
     return _card(body, base_model=base_model, library="peft", tags=tags, data=unlicensed, relation="adapter")
 
 
+def merge_card(*, base_model: str, adapters: Sequence[tuple[str, float]], data: Data) -> str:
+    """Return the card of a base model with adapters merged into it.
+
+    Args:
+        base_model: hub id of the base.
+        adapters: name and weight of each.
+        data: that base and adapters learned from: their licences, as far as they say.
+    """
+    body = [
+        "# A base model with LoRA adapters merged in" if len(adapters) > 1 else "# A base model with a LoRA merged in",
+        "",
+        f"Base: {code(base_model)}. Merged into it, each delta-W times its weight:",
+        "",
+        *(quoted(f"{weight:g}  {name}") for name, weight in adapters),
+        "",
+        "`icmlora.json` says how it was made. Test it on examples before you rely on it.",
+        "",
+        *_licences(data, generator=False),
+    ]
+    return _card(
+        body, base_model=base_model, library="transformers", tags=("icmlora", "merged"), data=data, relation="merge"
+    )
+
+
 def generator_card(
     *,
     name: str,

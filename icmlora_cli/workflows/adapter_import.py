@@ -11,7 +11,7 @@ from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.skeleton import base_shapes
 from icmlora_cli.registry import files, provenance
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore, Checkpoint
-from icmlora_cli.registry.bases import ALIASES, Base
+from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.described import described, name_of
 from icmlora_cli.registry.home import Home, checked_name
 from icmlora_cli.registry.tasks import Draft, Task, TaskStore
@@ -238,9 +238,7 @@ class _Import:
     def _one(self, found: Found) -> _Checked:
         settings = read_settings(found.folder)
         if not self.request.any_base_name:
-            alias = ALIASES.get(self.base.name)
-            names = (self.base.name, self.base.model_id, str(self.base.path), *((alias.model_id,) if alias else ()))
-            check_name(settings, names, str(found.folder))
+            check_name(settings, self.base.known_as, str(found.folder))
         foreign = read_foreign(found.folder, settings, self.shapes, allow_pickle=self.request.allow_pickle)
         adapter, parts = represent(
             foreign, self.shapes, self.weight, self.base.model_id,

@@ -1,4 +1,4 @@
-"""Adapters as commands name them: by task, by key, or by folder."""
+"""An adapter by what a user calls it: a task's name, a key of the registry, or a PEFT folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +10,12 @@ from icmlora_cli.weights.adapter import CONFIG
 
 @dataclass(frozen=True)
 class Named:
-    """An adapter that was asked for.
+    """An adapter on this machine.
 
     Args:
-        name: as it was typed.
-        folder: the PEFT folder, of the last checkpoint where it is the registry's.
-        record: of the registry; None of a folder that is not in it.
+        name: what it was asked for as.
+        folder: its PEFT folder.
+        record: what the registry knows of it; None for a folder outside of it.
     """
 
     name: str
@@ -24,16 +24,16 @@ class Named:
 
 
 def find_named(store: AdapterStore, name: str) -> Named:
-    """Return the adapter of a name.
+    """Return an adapter; of the registry, the last checkpoint, its weights compared with the manifest.
 
     Args:
         store: the registry's adapters.
         name: a task's name (its newest adapter), a key, or a PEFT folder.
 
     Raises:
-        CorruptFile: if it is the registry's and not what its manifest says.
+        CorruptFile: if it is not what its manifest says.
         NotFound: if there is no such adapter.
-        UsageFault: if it is the name of adapters of several bases.
+        UsageFault: if the name is that of adapters of several bases.
     """
     records = [item for item in store.all() if name in (item.task, item.key)]
     if records:

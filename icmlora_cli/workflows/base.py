@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from icmlora_cli.errors import BaseUnavailable, CorruptFile
-from icmlora_cli.registry import temporary
 from icmlora_cli.registry.base_files import describe
 from icmlora_cli.registry.bases import ALIASES, Alias, Base, BaseStore, canonical_name, local_folder, slug
-from icmlora_cli.registry.files import new_folder
+from icmlora_cli.registry.files import new_folder, sweep
 from icmlora_cli.registry.home import Home
 from icmlora_cli.workflows.base_sources import HubFault, cached_snapshot, hub_snapshot, wheel_gguf
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
@@ -105,22 +104,10 @@ def _alone(home: Home, label: str, on_progress: OnProgress) -> Iterator[None]:
         on_progress(Progress("download", label, 0, 0, "waiting for another icmlora that pulls it"))
         lock.acquire()
     try:
-        _sweep(home.bases / slug(label))
+        sweep(home.bases / slug(label), alone=True)
         yield
     finally:
         lock.release()
-
-
-def _sweep(folder: Path) -> None:
-    """Delete what a killed pull of this base left; the base that it was about to replace goes back to its place."""
-    for left in folder.parent.glob(f"{temporary.PREFIX}*"):
-        said = temporary.parse(left.name)
-        if said is None or said.name != folder.name:
-            continue
-        if said.role == "old" and not folder.exists():
-            os.replace(left, folder)
-        else:
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def _fetch(store: BaseStore, name: str, offline: bool, on_progress: OnProgress) -> Base:

@@ -21,6 +21,7 @@ from icmlora_cli.workflows.gen_learned import Learned, learned_adapters
 from icmlora_cli.workflows.gen_options import GenOptions, Given, Order
 from icmlora_cli.workflows.gen_select import Judge, Score, Selection, best_of, check_gate, seeds_of
 from icmlora_cli.workflows.gen_write import Origin, write
+from icmlora_cli.workflows.merge_write import WrittenModel
 from icmlora_cli.workflows.progress import OnProgress
 
 
@@ -203,9 +204,9 @@ class Maker:
         origin = Origin(
             self.generator, self.order.folder, self.base, text, made.seed, self.order.merged, self.options.format
         )
-        write(
+        model = write(
             out, made.adapter, origin, self.loaded,
-            dtype=self.options.dtype, added=added, remarks=self._remarks(made),
+            dtype=self.options.dtype, added=added, remarks=self._remarks(made), on_progress=self.on_progress,
         )  # fmt: skip
         return GenResult(
             folder=out,
@@ -216,7 +217,7 @@ class Maker:
             bytes=files.folder_bytes(out),
             seconds=time.monotonic() - started,
             seed=made.seed,
-            dtype=self.options.dtype or (dtype_name(self.loaded.dtype) if self.order.merged else "fp32"),
+            dtype=self._dtype(model),
             scale=self.options.scale,
             error=made.error,
             shown=len(self.given.demonstrations),
@@ -224,6 +225,12 @@ class Maker:
             explanation=made.explanation,
             no_derivatives=origin.no_derivatives,
         )
+
+    def _dtype(self, model: WrittenModel | None) -> str:
+        """Return the number format of what was written."""
+        if model is not None:
+            return model.dtype
+        return self.options.dtype or (dtype_name(self.loaded.dtype) if self.order.merged else "fp32")
 
     def _remarks(self, made: Made) -> Sequence[str]:
         """Return what the card says of the options."""

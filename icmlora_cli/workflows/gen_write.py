@@ -1,31 +1,31 @@
 """Writing what gen made, as PEFT or GGUF, alone or merged into its base, with its card and ``icmlora.json``."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from icmlora_cli.errors import AlreadyExists
+from icmlora_cli.errors import AlreadyExists, UsageFault
 from icmlora_cli.generator.checkpoint import Generator
-from icmlora_cli.lm.load import LoadedBase, quiet_transformers
+from icmlora_cli.lm.load import LoadedBase
+from icmlora_cli.lm.skeleton import checkpoint_of
 from icmlora_cli.registry import files, provenance
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.licences import no_derivatives
 from icmlora_cli.registry.provenance import ABOUT
 from icmlora_cli.report.cards import CARD, Data, adapter_card, merged_card
 from icmlora_cli.weights.adapter import CONFIG, WEIGHTS, Adapter, write_adapter
+from icmlora_cli.weights.changes import combined, steps_of
 from icmlora_cli.weights.gguf import Numbers, write_lora
-from icmlora_cli.weights.gguf_model import Stored, check_model, write_model
+from icmlora_cli.weights.gguf_model import Stored, check_model
+from icmlora_cli.weights.gguf_model import write_model as write_gguf
 from icmlora_cli.weights.gguf_target import Target
 from icmlora_cli.weights.gguf_tokenizer import check_tokenizer
-from icmlora_cli.weights.merge import merge, merged
-from icmlora_cli.weights.shape import DTYPES, Format, dtype_name
+from icmlora_cli.weights.merge import merge
+from icmlora_cli.weights.shape import Format, dtype_name
 from icmlora_cli.workflows.gen_options import Order, recorded
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from icmlora_cli.workflows.merge_write import WrittenModel, write_model
+from icmlora_cli.workflows.progress import OnProgress
 
 GGUF_LORA, GGUF_MODEL = "adapter.gguf", "model.gguf"
 
@@ -61,12 +61,7 @@ class Origin:
             "merged": self.merged,
             "seed": self.seed,
             "generator": {"name": self.folder.name, "key": about.get("key"), "sha256": about.get("sha256")},
-            "base": {
-                "model_id": self.base.model_id,
-                "revision": self.base.revision,
-                "weight_hash": self.base.weight_hash,
-                "licence": self.base.licence,
-            },
+            "base": self.base.about(),
             "tasks": about.get("tasks"),
             "licences": about.get("licences"),
             "unlicensed": data.unlicensed,
@@ -174,6 +169,21 @@ def is_whole(folder: Path, order: Order) -> bool:
     return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
 
 
+def check_apart(out: Path, inputs: Sequence[Path]) -> None:
+    """Check that writing a folder does not do away with what it is made of.
+
+    Raises:
+        UsageFault: if it is one of the inputs, or one lies in it.
+    """
+    for path in inputs:
+        if path.resolve().is_relative_to(out.resolve()):
+            raise UsageFault(
+                f"{out} {'is' if path.resolve() == out.resolve() else 'holds'} what it would be made of",
+                where=str(path),
+                hint="name another folder with -o",
+            )
+
+
 def write(
     out: Path,
     adapter: Adapter,
@@ -183,7 +193,8 @@ def write(
     dtype: Stored | None,
     added: Mapping[str, object],
     remarks: Sequence[str],
-) -> None:
+    on_progress: OnProgress,
+) -> WrittenModel | None:
     """Write the folder, whole or not at all; one that is there is replaced.
 
     Args:
@@ -191,16 +202,25 @@ def write(
         adapter: what was made.
         origin: by what, from what.
         loaded: the base; it is the same afterwards.
-        dtype: of a merged model's weights, where None leaves them as they are loaded; of a LoRA in GGUF.
+        dtype: of a merged model's weights, where None leaves them as the base has them; of a LoRA in GGUF.
         added: what options add to ``icmlora.json``.
         remarks: what they add to the card.
+        on_progress: told of a merged model's files.
+
+    Returns:
+        What a merged model is; None of an adapter.
 
     Raises:
+        CorruptFile: if the adapter does not fit the base's files, or a merged number is not finite.
         OutOfSpace: if the disk is full.
+        UnsupportedAdapter: if the base's files cannot be changed.
+        UsageFault: if the folder is, or holds, the base.
     """
+    check_apart(out, [origin.base.path])
+    model = None
     with files.new_folder(out.absolute()) as folder:
         if origin.merged:
-            _write_merged(folder, loaded, adapter, origin, dtype)
+            model = _write_merged(folder, loaded, adapter, origin, dtype, on_progress)
         elif origin.format == "gguf":
             target = Target.of(loaded.model.config.to_dict())
             numbers: Numbers = "fp16" if dtype == "fp16" else "fp32"
@@ -210,6 +230,7 @@ def write(
             write_adapter(folder, adapter, revision=origin.base.revision)
         files.write_text(folder / CARD, origin.card(remarks))
         files.write_json(folder / ABOUT, origin.about() | dict(added) | {"files": listed(folder)})
+    return model
 
 
 def listed(folder: Path) -> dict[str, dict[str, object]]:
@@ -226,31 +247,28 @@ def _title(text: str) -> str:
     return " ".join(text.split())[:100]
 
 
-def _write_merged(folder: Path, loaded: LoadedBase, adapter: Adapter, origin: Origin, dtype: Stored | None) -> None:
-    with quiet_transformers(), _merged(loaded, adapter, exact=dtype is not None) as model:
-        if origin.format == "gguf":
-            write_model(
-                folder / GGUF_MODEL,
-                dict(model.named_parameters()),
-                model.config.to_dict(),
-                loaded.base.path,
-                name=_title(origin.text),
-                dtype=dtype or dtype_name(loaded.dtype),
-            )
-            return
-        if dtype is not None and dtype != "q8_0":
-            model.to(DTYPES[dtype])
-        model.save_pretrained(folder)
-        loaded.tokenizer.save_pretrained(folder)
-
-
-@contextmanager
-def _merged(loaded: LoadedBase, adapter: Adapter, *, exact: bool) -> Iterator["PreTrainedModel"]:
-    """Yield the base with the adapter in it: itself for a while, or a copy in fp32 whose sum is rounded only once."""
-    if not exact:
-        with merged(loaded.model, adapter):
-            yield loaded.model
-        return
-    model = copy.deepcopy(loaded.model).float()
-    merge(model, adapter)
-    yield model
+def _write_merged(
+    folder: Path,
+    loaded: LoadedBase,
+    adapter: Adapter,
+    origin: Origin,
+    dtype: Stored | None,
+    on_progress: OnProgress,
+) -> WrittenModel | None:
+    """Write the base with the adapter in it: file by file, or as GGUF from a copy in fp32, rounded only once."""
+    if origin.format == "gguf":
+        model = copy.deepcopy(loaded.model).float()
+        merge(model, adapter)
+        write_gguf(
+            folder / GGUF_MODEL,
+            dict(model.named_parameters()),
+            model.config.to_dict(),
+            loaded.base.path,
+            name=_title(origin.text),
+            dtype=dtype or dtype_name(loaded.dtype),
+        )
+        return None
+    assert dtype != "q8_0"  # Order.check: of GGUF alone
+    checkpoint = checkpoint_of(origin.base)
+    changes = combined([(steps_of(adapter, checkpoint.shapes), 1.0)])
+    return write_model(folder, checkpoint, changes, dtype=dtype, on_progress=on_progress)

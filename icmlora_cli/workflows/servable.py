@@ -120,7 +120,10 @@ class Folders:
             return
         assert source.text is not None and self._checked is not None
         origin = Origin(self._checked[0], self._order.folder, self._base, source.text, None, False)
-        write(folder, plain, origin, self._maker.loaded, dtype=None, added={}, remarks=[REMARK.format(rank=plain.rank)])
+        write(
+            folder, plain, origin, self._maker.loaded,
+            dtype=None, added={}, remarks=[REMARK.format(rank=plain.rank)], on_progress=silent,
+        )  # fmt: skip
 
 
 def _write_harvested(folder: Path, adapter: Adapter, record: AdapterRecord, base: Base) -> None:

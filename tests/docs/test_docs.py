@@ -34,6 +34,8 @@ from icmlora_cli.workflows.gen_batch import BatchEntry
 from icmlora_cli.workflows.gen_explain import Explanation, Range
 from icmlora_cli.workflows.gen_options import GenOptions
 from icmlora_cli.workflows.gen_select import Candidate, Selection
+from icmlora_cli.workflows.merge import MergedAdapter
+from icmlora_cli.workflows.merge_write import WrittenModel
 from icmlora_cli.workflows.storage import AdapterStorage, GeneratorStorage
 from icmlora_cli.workflows.train import TrainResult
 
@@ -122,6 +124,7 @@ def test_every_commands_json_is_in_the_docs() -> None:
     [
         *(TrainResult, GenResult, FinetuneResult, Selection, Candidate, Explanation, Range, BatchEntry),
         *(AdapterStorage, GeneratorStorage, Check, Device),
+        *(MergedAdapter, WrittenModel),
         *(CodecReport, WidthReport, MetricCost, Measured, Kept),
     ],
 )

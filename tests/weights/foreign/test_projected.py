@@ -1,42 +1,25 @@
 """What a LoRA cannot hold is refused, or fitted and dropped with its relative error told."""
 
-import copy
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from peft import LoraConfig, get_peft_model
 
 from icmlora_cli.errors import UnsupportedAdapter
 from icmlora_cli.weights.adapter import read_adapter, write_adapter
+from tests.peft_made import saved_by_peft
 
 if TYPE_CHECKING:
     from tests.weights.foreign.conftest import Tiny
-
-
-def saved_by_peft(tiny: "Tiny", folder: Path, *, bias_step: float = 0.0, **settings: object) -> Path:
-    """Return an adapter that PEFT itself made, moved off its start, and saved."""
-    model = get_peft_model(copy.deepcopy(tiny.model), LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, **settings))
-    source = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, item in model.named_parameters():
-            if item.requires_grad:  # factors, and what is saved beside them
-                step = 0.05 if "lora_" in name else bias_step
-                item.add_(torch.randn(item.shape, generator=source) * step)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PEFT says that it saves embeddings
-        model.save_pretrained(str(folder), save_embedding_layers=False)
-    return folder
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_dora_is_fitted_and_at_full_rank_exact(tinies: "Mapping[str, Tiny]", architecture: str, tmp_path: Path) -> None:
     tiny, conv = tinies[architecture], architecture == "gpt2"
     targets = ["c_attn"] if conv else ["q_proj", "down_proj"]
-    folder = saved_by_peft(tiny, tmp_path / "dora", use_dora=True, target_modules=targets, fan_in_fan_out=conv)
+    folder = saved_by_peft(tiny.model, tmp_path / "dora", use_dora=True, target_modules=targets, fan_in_fan_out=conv)
     with pytest.raises(UnsupportedAdapter, match=r"DoRA of .* and ") as caught:
         tiny.take(folder)
     assert "--approximate" in str(caught.value.hint)
@@ -53,7 +36,7 @@ def test_dora_is_fitted_and_at_full_rank_exact(tinies: "Mapping[str, Tiny]", arc
 
 
 def test_a_fits_error_is_that_of_delta_w(llama: "Tiny", tmp_path: Path) -> None:
-    folder = saved_by_peft(llama, tmp_path / "dora", use_dora=True, target_modules=["q_proj"], use_rslora=True)
+    folder = saved_by_peft(llama.model, tmp_path / "dora", use_dora=True, target_modules=["q_proj"], use_rslora=True)
     exact, _ = llama.take(folder, approximate=True, rank=32)
     fit, parts = llama.take(folder, approximate=True)
     for part in parts:
@@ -64,7 +47,9 @@ def test_a_fits_error_is_that_of_delta_w(llama: "Tiny", tmp_path: Path) -> None:
 
 def test_lora_biases_are_dropped_unless_they_are_zero(tinies: "Mapping[str, Tiny]", tmp_path: Path) -> None:
     tiny = tinies["gpt2"]
-    folder = saved_by_peft(tiny, tmp_path / "biased", lora_bias=True, target_modules=["c_fc"], fan_in_fan_out=True)
+    folder = saved_by_peft(
+        tiny.model, tmp_path / "biased", lora_bias=True, target_modules=["c_fc"], fan_in_fan_out=True
+    )
     with pytest.raises(UnsupportedAdapter, match=r"lora bias of .*c_fc.lora_B.bias and 1 more"):
         tiny.take(folder)
     adapter, parts = tiny.take(folder, approximate=True)
@@ -75,11 +60,11 @@ def test_lora_biases_are_dropped_unless_they_are_zero(tinies: "Mapping[str, Tiny
 def test_trained_biases_and_saved_modules(tinies: "Mapping[str, Tiny]", tmp_path: Path) -> None:
     tiny = tinies["gpt2"]
     settings = {"target_modules": ["c_attn"], "fan_in_fan_out": True, "modules_to_save": ["c_fc", "ln_f"]}
-    same = saved_by_peft(tiny, tmp_path / "same", bias="all", **settings)
+    same = saved_by_peft(tiny.model, tmp_path / "same", bias="all", **settings)
     adapter, parts = tiny.take(same)  # what is the base's own is nothing to hold
     assert set(adapter.factors) == {f"transformer.h.{layer}.attn.c_attn" for layer in range(2)}
     assert {part.kept for part in parts} == {"exact"} and {"saved module", "trained bias"} < {p.what for p in parts}
-    moved = saved_by_peft(tiny, tmp_path / "moved", bias="all", bias_step=0.1, **settings)
+    moved = saved_by_peft(tiny.model, tmp_path / "moved", bias="all", bias_step=0.1, **settings)
     with pytest.raises(UnsupportedAdapter, match="saved module of"):
         tiny.take(moved)
     adapter, parts = tiny.take(moved, approximate=True, rank=32)
@@ -93,7 +78,7 @@ def test_embeddings_and_tied_outputs_are_dropped(llama: "Tiny", tmp_path: Path) 
     targets = ["q_proj", "embed_tokens"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT warns of tied weights
-        folder = saved_by_peft(llama, tmp_path / "embedding", target_modules=targets)
+        folder = saved_by_peft(llama.model, tmp_path / "embedding", target_modules=targets)
     with pytest.raises(UnsupportedAdapter, match=r"embedding LoRA of model\.embed_tokens"):
         llama.take(folder)
     adapter, parts = llama.take(folder, approximate=True)
@@ -101,6 +86,6 @@ def test_embeddings_and_tied_outputs_are_dropped(llama: "Tiny", tmp_path: Path) 
     assert [part.error for part in parts if part.what == "embedding LoRA"] == [1.0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        folder = saved_by_peft(llama, tmp_path / "tied", target_modules=["q_proj", "lm_head"])
+        folder = saved_by_peft(llama.model, tmp_path / "tied", target_modules=["q_proj", "lm_head"])
     with pytest.raises(UnsupportedAdapter, match="tied output of lm_head"):
         llama.take(folder)

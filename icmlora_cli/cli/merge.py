@@ -1,0 +1,113 @@
+"""``icmlora merge``: a base and its adapters in, one whole model out."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from icmlora_cli.cli.options import Force, Json, Offline, Quiet
+from icmlora_cli.cli.out import Out, session
+
+if TYPE_CHECKING:
+    from icmlora_cli.workflows.merge import MergeResult
+
+EPILOG = "Example: icmlora merge pick_last_of_3 -o model/"
+WEIGHTED = re.compile(
+    r"(?P<name>.+):(?P<weight>[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|infinity|nan))", re.DOTALL | re.IGNORECASE
+)
+
+
+def merge(
+    out_folder: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")],
+    adapter: Annotated[
+        str | None, typer.Argument(help="A task's name (its newest adapter), an adapter's key, or a PEFT folder.")
+    ] = None,
+    weighted: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--adapter", "-a", metavar="NAME:WEIGHT", help="Instead: one of several, times a weight; repeatable."
+        ),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", "-b", help="Base model; the one that the adapters name by default.")
+    ] = None,
+    dtype: Annotated[
+        Literal["fp32", "bf16", "fp16"] | None,
+        typer.Option("--dtype", help="Numbers of the written tensors; the base's own by default."),
+    ] = None,
+    any_base_name: Annotated[
+        bool, typer.Option("--any-base-name", help="Take adapters of another base; their shapes must still fit.")
+    ] = False,
+    force: Force = False,
+    offline: Offline = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Merge adapters into their base, and write a model that needs neither PEFT nor icmlora.
+
+    Reads, changes and writes one tensor after the other, so that memory holds a small part of the model. The weight of
+    -a is what stands behind its last colon, where that is a number; without one it is 1. See docs/merging.md.
+    """
+    with session("merge", as_json=as_json, quiet=quiet) as out:
+        wanted = shares(adapter, weighted or [])
+        from icmlora_cli.registry.home import Home
+        from icmlora_cli.workflows.base import resolve as resolve_base
+        from icmlora_cli.workflows.merge import base_name, find_shares, run
+
+        home = Home.from_environment()
+        found = find_shares(wanted, home)
+        with out.progress() as on_progress:
+            name = base or base_name(found, home)
+            model = resolve_base(name, home, offline=offline, on_progress=on_progress)
+            done = run(
+                found, out_folder, model,
+                dtype=dtype, any_base_name=any_base_name, force=force, on_progress=on_progress,
+            )  # fmt: skip
+        out.result(_dict(done))
+        _print(out, done)
+
+
+def shares(adapter: str | None, weighted: Sequence[str]) -> list[tuple[str, float]]:
+    """Return names and weights of what the command line asks for.
+
+    A name that itself ends in a colon and a number needs its weight said: ``v:2:1``.
+
+    Raises:
+        UsageFault: if nothing is named, or both ways are used.
+    """
+    from icmlora_cli.errors import UsageFault
+
+    if (adapter is None) == (not weighted):
+        raise UsageFault(
+            "no adapter is named" if adapter is None else "an adapter is named beside -a",
+            hint="icmlora merge ADAPTER -o out/   or: icmlora merge -a ADAPTER:0.7 -a OTHER:0.3 -o out/",
+        )
+    return [(adapter, 1.0)] if adapter is not None else [_weighted(text) for text in weighted]
+
+
+def _weighted(text: str) -> tuple[str, float]:
+    found = WEIGHTED.fullmatch(text)
+    return (found["name"], float(found["weight"])) if found else (text, 1.0)
+
+
+def _dict(done: "MergeResult") -> dict[str, object]:
+    adapters = [vars(item) | {"folder": str(item.folder)} for item in done.adapters]
+    own = {"folder": str(done.folder), "base": done.base, "adapters": adapters}
+    return own | vars(done.model) | {"bytes": done.bytes, "seconds": done.seconds}
+
+
+def _print(out: Out, done: "MergeResult") -> None:
+    if out.quiet:
+        out.line(str(done.folder))
+        return
+    if done.model.untied:
+        out.note(
+            "note: input and output embedding are one tensor in the base; only one of them is changed, so that they "
+            "are two here"
+        )
+    out.line(
+        f"merged model, {done.bytes / 1e6:.1f} MB, {done.model.dtype}, {done.model.changed} of {done.model.tensors} "
+        f"tensors changed, in {done.folder}"
+    )
