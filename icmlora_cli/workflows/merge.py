@@ -179,7 +179,7 @@ def run(
     with files.new_folder(out.absolute()) as folder:
         model = write_model(folder, checkpoint, changes, dtype=dtype, on_progress=on_progress)
         licences = sorted({name for name in (base.licence, *(item.licence for item in adapters)) if name})
-        named = [(item.name, item.weight) for item in adapters]
+        named = [(item.task or item.folder.resolve().name, item.weight) for item in adapters]  # no path of this machine
         unlicensed = sum(item.licence is None for item in adapters)
         card = merge_card(base_model=base.model_id, adapters=named, data=Data(licences, unlicensed=unlicensed))
         files.write_text(folder / CARD, card)

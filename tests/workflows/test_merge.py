@@ -255,7 +255,7 @@ def test_it_says_how_it_was_made(llama_base: Base, home: Home, tmp_path: Path) -
     ]
     assert "peft" in json.dumps(about["versions"])
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    assert f"    0.5  {adapter}" in card and f"base_model: {llama_base.model_id}" in card
+    assert f"    0.5  {adapter.name}\n" in card and f"Base: `{llama_base.model_id}`" in card
 
 
 def test_the_base_is_the_one_that_the_adapter_names(llama_base: Base, home: Home, tmp_path: Path) -> None:
