@@ -19,7 +19,11 @@ LM_EVAL_TESTS = (
 )
 DEFAULT_TESTS = " and ".join(f"not {marker}" for marker in "slow network gpu browser ray llamacpp serve vllm".split())
 LLAMA_CPP = "-DLLAVA_BUILD=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TOOLS=OFF"
-SHIPPED = ("icmlora_cli/recipes/train/default.yaml", "icmlora_cli/report/templates/report.html.jinja")
+SHIPPED = (
+    "icmlora_cli/recipes/train/default.yaml",
+    "icmlora_cli/report/templates/report.html.jinja",
+    "icmlora_cli/bundled/smollm2-135m/generator.safetensors",
+)
 
 
 def install(session: nox.Session, *groups: str) -> None:

@@ -82,7 +82,7 @@ def gen(
     """
     with session("gen" if batch is None else "gen batch", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.errors import UsageFault
-        from icmlora_cli.registry.generators import GeneratorStore
+        from icmlora_cli.registry.generators import BUNDLED, DEFAULT, GeneratorStore
         from icmlora_cli.registry.home import Home
 
         if (task_text is None) == (batch is None):
@@ -92,6 +92,10 @@ def gen(
             )
         home = Home.from_environment()
         folder = GeneratorStore(home).find(generator)
+        if generator == DEFAULT and folder.parent.name == BUNDLED:
+            out.note(
+                "note: no generator is trained here, so the one that comes with icmlora is taken: docs/generating.md"
+            )
         from icmlora_cli.workflows import gen_batch
         from icmlora_cli.workflows.base import resolve as resolve_base
         from icmlora_cli.workflows.gen import base_name, run

@@ -77,5 +77,5 @@ def test_an_adapter_that_does_not_fit(llama_base: Base) -> None:
         ContinuedTrainer(loaded, RECIPE, strange)
     name = next(iter(start.factors))
     turned = Adapter(llama_base.model_id, 4.0, {name: Factors(torch.ones(2, 7), torch.ones(5, 2))})
-    with pytest.raises(CorruptFile, match="in the base and .* in the adapter"):
+    with pytest.raises(CorruptFile, match=r"in the base and .* in the adapter"):
         ContinuedTrainer(loaded, RECIPE, turned)
