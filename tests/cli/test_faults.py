@@ -110,7 +110,9 @@ def test_an_empty_registry_says_where_to_start(empty: "Registry") -> None:
     base = ("--base", empty.base)
     assert "icmlora task add" in told(empty, "harvest", *base, code=2)
     assert "icmlora harvest" in told(empty, "train", *base, code=2)
-    assert "icmlora harvest && icmlora train" in told(empty, "gen", "Say cat.", "-o", "out", code=1)
+    assert "icmlora harvest && icmlora train" in told(empty, "gen", "Say cat.", "-o", "out", "-g", "mine", code=1)
+    bundled = empty.call("gen", "Say cat.", "-o", "out", "--offline", code=1)  # for a base that is not here
+    assert bundled.stderr.startswith("note: no generator is trained here") and "base pull smollm2" in bundled.stderr
     told(empty, "eval", *base, code=2)
 
 

@@ -19,8 +19,8 @@ TRAINED = {
     "harvested", "builtin", "validation", "storage_error", "no_derivatives",
 }  # fmt: skip
 GENERATED = {
-    "schema", "folder", "task_text", "merged", "rank", "bytes", "seconds", "seed", "dtype", "scale", "error", "shown",
-    "selection", "explanation", "no_derivatives",
+    "schema", "folder", "task_text", "merged", "format", "rank", "bytes", "seconds", "seed", "dtype", "scale", "error",
+    "shown", "selection", "explanation", "no_derivatives",
 }  # fmt: skip
 EVALUATED = {
     "schema", "folder", "base", "generator", "protocol", "rungs", "cells", "means", "text_specific", "lm_eval",
