@@ -89,13 +89,16 @@ class ElboTerm:
         tasks: the data of each task that has adapters.
         space: makes supports of readings.
         objective: what losses are measured with.
-        weight: of the loss, once a stage of terms beside it has begun.
+        tokens: their cores, one after the other, fp32 [adapters, modules, R, R].
+        owners: the task that each of these is of, int64 [adapters].
+        weights: of the loss, in each stage; the last one holds from there on.
     """
 
     tasks: Sequence[TaskData]
     space: ConditionSpace
     objective: Objective
     tokens: torch.Tensor
+    owners: torch.Tensor
     weights: tuple[float, ...]
 
     def backward(self, model: Network, moment: Moment, source: torch.Generator) -> dict[str, float]:
@@ -103,10 +106,25 @@ class ElboTerm:
         weight = self.weights[min(moment.stage, len(self.weights) - 1)]
         if not weight:
             return {}
-        batch = _draw(self.tasks, self.tokens, self.space, self.objective.recipe, source)
+        batch = self._draw(source)
         losses = model.losses(batch, self.objective, moment, source)
         (weight * losses.total).backward()
         return {name: float(item.detach()) for name, item in losses.parts.items()}
+
+    def _draw(self, source: torch.Generator) -> Batch:
+        """Return a batch in which every task is equally likely, then every one of its adapters."""
+        recipe, device = self.objective.recipe, self.tokens.device
+        firsts = list(accumulate((len(task.tokens) for task in self.tasks), initial=0))
+        rows, supports = [], []
+        for _ in range(recipe.batch_size):
+            own = pick(len(self.tasks), source)
+            task = self.tasks[own]
+            rows.append(firsts[own] + pick(len(task.tokens), source))
+            supports.append(draw_support(task.texts, task.demonstrations, self.space, source))
+        support = Support.stack(supports).disturbed(
+            noise=recipe.condition_noise, drop=recipe.token_dropout, source=source
+        )
+        return Batch(self.tokens, self.owners, torch.tensor(rows, device=device), support.to(device))
 
 
 def draw_support(
@@ -131,22 +149,6 @@ def draw_support(
 def pick(count: int, source: torch.Generator) -> int:
     """Return a number below count."""
     return int(torch.randint(count, (1,), generator=source))
-
-
-def _draw(
-    tasks: Sequence[TaskData], tokens: torch.Tensor, space: ConditionSpace, recipe: TrainRecipe, source: torch.Generator
-) -> Batch:
-    """Return a batch in which every task is equally likely, then every one of its adapters."""
-    firsts = list(accumulate((len(task.tokens) for task in tasks), initial=0))
-    rows, supports = [], []
-    for _ in range(recipe.batch_size):
-        own = pick(len(tasks), source)
-        task = tasks[own]
-        rows.append(firsts[own] + pick(len(task.tokens), source))
-        supports.append(draw_support(task.texts, task.demonstrations, space, source))
-    support = Support.stack(supports).disturbed(noise=recipe.condition_noise, drop=recipe.token_dropout, source=source)
-    owners = torch.tensor([own for own, task in enumerate(tasks) for _ in task.tokens], device=tokens.device)
-    return Batch(tokens, owners, torch.tensor(rows, device=tokens.device), support.to(tokens.device))
 
 
 def _rate(moment: Moment, peak: float) -> float:
@@ -247,7 +249,8 @@ def fit(
     if tasks:
         objective = Objective(recipe, mask.to(device), tokens[:, mask].square().mean().clamp(min=1e-12))
         weights = (1.0,) if not terms else (*([1.0] if recipe.pretrain_steps else []), recipe.elbo_weight)
-        everything.insert(0, ElboTerm(tasks, space, objective, tokens, weights))
+        owners = torch.tensor([own for own, task in enumerate(tasks) for _ in task.tokens], device=device)
+        everything.insert(0, ElboTerm(tasks, space, objective, tokens, owners, weights))
     stages, stage = model.stages(recipe), None
     remember = _rememberer(model, tasks, space)
     if resumed is None:

@@ -15,9 +15,7 @@ WEIGHTS = "generator.safetensors"
 CARD = "README.md"
 SCHEMA = "icmlora.generator/1"
 DEFAULT = "default"
-BUNDLED = (
-    "bundled"  # the name of the generator that comes with icmlora, and takes the default's place until there is one
-)
+BUNDLED = "bundled"  # comes with icmlora, and takes the default's place until there is one
 STATE = ".training.safetensors"  # NAME.training.safetensors, of a training that is under way
 KEYS = frozenset(
     {
@@ -93,11 +91,12 @@ class GeneratorStore:
             return path
         if reference in self.names():
             return self.folder(reference)
-        if reference in (DEFAULT, BUNDLED) and not temporary.set_aside(self.home.generators / reference):
+        aside = bool(NAME.fullmatch(reference)) and temporary.set_aside(self.home.generators / reference)
+        if reference in (DEFAULT, BUNDLED) and not aside:
             with suppress(NotFound):
                 return bundled()
         known = ", ".join(self.names())
         hint = f"--generator with one of: {known}" if known else "train one: icmlora harvest && icmlora train"
-        if NAME.fullmatch(reference) and temporary.set_aside(self.home.generators / reference):
+        if aside:
             hint = REPAIR
         raise NotFound(f"there is no generator {reference!r}", where=str(self.home.generators), hint=hint)

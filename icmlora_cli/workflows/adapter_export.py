@@ -12,7 +12,7 @@ from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.licences import hub_datasets
 from icmlora_cli.registry.provenance import ABOUT
 from icmlora_cli.report.cards import CARD, Data, kept_card
-from icmlora_cli.weights.adapter import CONFIG, WEIGHTS, read_adapter
+from icmlora_cli.weights.adapter import CONFIG, WEIGHTS, Adapter, read_adapter
 from icmlora_cli.weights.foreign.plain import check_plain
 from icmlora_cli.weights.gguf import Numbers, write_lora
 from icmlora_cli.weights.gguf_target import Target
@@ -94,7 +94,7 @@ def _gguf(named: Named, output: Path, home: Home, dtype: Numbers, base: str | No
     target = Target.of(files.read_json(config), where=str(config))
     title = named.record.task if named.record else named.folder.resolve().name
     write_lora(output, adapter, target, name=title, dtype=dtype)
-    return _done(named, output, "gguf", target.architecture, output.stat().st_size)
+    return _done(named, adapter, output, "gguf", target.architecture, output.stat().st_size)
 
 
 def _config(home: Home, base: str, named: Named) -> Path:
@@ -132,7 +132,7 @@ def _peft(named: Named, output: Path, dtype: Numbers | None, force: bool) -> Ada
         files.write_text(folder / CARD, _card(named.record))
         files.write_json(folder / ABOUT, _about(named, named.record) | {"files": listed(folder)})
         files.sync_tree(folder)
-    return _done(named, output, "peft", None, files.folder_bytes(output))
+    return _done(named, read_adapter(named.folder), output, "peft", None, files.folder_bytes(output))
 
 
 def _about(named: Named, record: AdapterRecord) -> dict[str, object]:
@@ -172,8 +172,9 @@ def _card(record: AdapterRecord) -> str:
     )
 
 
-def _done(named: Named, output: Path, form: Format, architecture: str | None, size: int) -> AdapterExport:
-    adapter = read_adapter(named.folder)
+def _done(
+    named: Named, adapter: Adapter, output: Path, form: Format, architecture: str | None, size: int
+) -> AdapterExport:
     return AdapterExport(
         output=output,
         format=form,

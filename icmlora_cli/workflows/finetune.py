@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from icmlora_cli.config.recipes import HarvestRecipe
@@ -177,6 +176,10 @@ def run(
     return work.run(started)
 
 
+def _keep_none(step: int, adapter: Adapter) -> None:
+    """Checkpoints on the way are for harvested adapters: here the last one is all that is wanted."""
+
+
 @dataclass
 class _Finetune:
     out: Path
@@ -200,8 +203,7 @@ class _Finetune:
             trainer.reset()
             start = trainer.adapter()
             identity = files.sha256_json(self._identity())
-            keep = partial(lambda step, adapter: None)
-            finetune(trainer, rows, state=state, identity=identity, on_step=report, on_checkpoint=keep)
+            finetune(trainer, rows, state=state, identity=identity, on_step=report, on_checkpoint=_keep_none)
             adapter = trainer.adapter()
         finally:
             trainer.close()
@@ -228,17 +230,11 @@ class _Finetune:
 
     def _write(self, adapter: Adapter, before: float, after: float) -> None:
         base, recipe, parent = self.loaded.base, self.recipe, self.parent
-        told = {
-            "model_id": base.model_id,
-            "revision": base.revision,
-            "weight_hash": base.weight_hash,
-            "licence": base.licence,
-        }
         about = {
             "schema": SCHEMA,
             "merged": False,
             "parent": None if parent is None else parent.recorded(),
-            "base": told,
+            "base": base.about(),
             "examples": self.given.identity() | {"template": self.given.template.kind},
             "recipe": recipe.model_dump(mode="json"),
             "figures": {"before": before, "after": after},
