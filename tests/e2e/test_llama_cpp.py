@@ -15,14 +15,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from icmlora_cli.registry.bases import BaseStore
 from icmlora_cli.registry.home import Home
-from icmlora_cli.weights.adapter import Adapter
+from icmlora_cli.weights.adapter import Adapter, read_adapter
 from icmlora_cli.weights.gguf import finish, write_lora
 from icmlora_cli.weights.gguf_model import Stored, write_model
 from icmlora_cli.weights.gguf_target import Target
 from icmlora_cli.weights.gguf_tokenizer import add_tokenizer
 from icmlora_cli.weights.merge import merged
 from icmlora_cli.weights.shape import cast
+from icmlora_cli.workflows import gen
+from icmlora_cli.workflows.base import pull
+from icmlora_cli.workflows.gen_options import PLAIN, GenOptions
 from tests.random_lora import config_of, random_lora
+from tests.workflows.test_pipeline import TEXTS, through_train
 
 pytest.importorskip("llama_cpp", reason="nox -s llamacpp installs llama-cpp-python")
 pytestmark = [pytest.mark.llamacpp, pytest.mark.filterwarnings("ignore")]
@@ -145,6 +149,18 @@ def test_tiny_models(architecture: str, kind: str, tiny_bases: dict[str, Path], 
         adapter, tolerance = cast(adapter, "fp16"), 0.2  # llama.cpp rounds what such matrices are multiplied with
     write_lora(tmp_path / "lora.gguf", adapter, target, name="lora", dtype="fp16" if kind == "fp16" else "fp32")
     check(tmp_path / "base.gguf", tmp_path / "lora.gguf", folder, adapter, tolerance)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gpt2"])
+def test_what_gen_writes(architecture: str, tiny_bases: dict[str, Path], home: Home, tmp_path: Path) -> None:
+    base = pull(str(tiny_bases[architecture]), home, offline=True)
+    _, trained = through_train(home, base)
+    for name, options in (("gguf", GenOptions(format="gguf")), ("peft", PLAIN)):
+        gen.run(TEXTS["always_cat"], tmp_path / name, trained.folder, base, home, options=options, device="cpu")
+    model, _ = load(base.path)
+    write_base(tmp_path / "base.gguf", model, base.path)
+    adapter = read_adapter(tmp_path / "peft")
+    check(tmp_path / "base.gguf", tmp_path / "gguf" / "adapter.gguf", base.path, adapter, 2e-2)
 
 
 @pytest.mark.slow

@@ -13,67 +13,15 @@ from icmlora_cli.weights.adapter import Adapter, Factors, read_adapter, write_ad
 from icmlora_cli.weights.foreign.plain import check_plain
 from icmlora_cli.weights.gguf import common_alpha, write_lora
 from icmlora_cli.weights.gguf_target import Target
+from tests.gguf_read import arrays, deltas, said
 from tests.random_lora import config_of, random_lora
 
-NAMES = {
-    "gpt2": ("attn_qkv", "attn_output", "ffn_up", "ffn_down"),
-    "others": ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"),
-}
-OURS = {
-    "attn_qkv": "transformer.h.{}.attn.c_attn",
-    "attn_q": "model.layers.{}.self_attn.q_proj",
-    "attn_k": "model.layers.{}.self_attn.k_proj",
-    "attn_v": "model.layers.{}.self_attn.v_proj",
-    "ffn_gate": "model.layers.{}.mlp.gate_proj",
-}
-OURS_BY_FAMILY = {
-    "gpt2": {
-        "attn_output": "transformer.h.{}.attn.c_proj",
-        "ffn_up": "transformer.h.{}.mlp.c_fc",
-        "ffn_down": "transformer.h.{}.mlp.c_proj",
-    },
-    "others": {
-        "attn_output": "model.layers.{}.self_attn.o_proj",
-        "ffn_up": "model.layers.{}.mlp.up_proj",
-        "ffn_down": "model.layers.{}.mlp.down_proj",
-    },
-}
-HEADS = {"attn_q": 4, "attn_k": 2}  # of the tiny models
 LLAMA = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
 def write(path: Path, adapter: Adapter, base: Path, **options: object) -> gguf.GGUFReader:
     write_lora(path, adapter, Target.of(config_of(base)), name="a name", **options)  # type: ignore[arg-type]
     return gguf.GGUFReader(path)
-
-
-def said(reader: gguf.GGUFReader) -> dict[str, object]:
-    return {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
-
-
-def arrays(reader: gguf.GGUFReader) -> dict[str, np.ndarray]:
-    return {item.name: np.array(item.data) for item in reader.tensors}
-
-
-def halves(rows: np.ndarray, heads: int) -> np.ndarray:
-    """Return rows as transformers has them: of a head, first the even ones of llama.cpp, then the odd ones."""
-    own = rows.reshape(heads, -1, rows.shape[-1])
-    return np.concatenate([np.concatenate([head[0::2], head[1::2]]) for head in own])
-
-
-def deltas(reader: gguf.GGUFReader, architecture: str) -> dict[str, np.ndarray]:
-    """Return what llama.cpp adds to each of our modules' weights, [out, in], computed as its loader does."""
-    family = "gpt2" if architecture == "gpt2" else "others"
-    ours, found, alpha = OURS | OURS_BY_FAMILY[family], arrays(reader), said(reader)["adapter.lora.alpha"]
-    made = {}
-    for layer in range(2):
-        for name in NAMES[family]:
-            a, b = (found.pop(f"blk.{layer}.{name}.weight.lora_{side}").astype(np.float64) for side in "ab")
-            delta = alpha / b.shape[-1] * (b @ a)
-            turned = architecture == "llama" and name in HEADS
-            made[ours[name].format(layer)] = halves(delta, HEADS[name]) if turned else delta
-    assert not found
-    return made
 
 
 def check_deltas(reader: gguf.GGUFReader, adapter: Adapter, architecture: str, tolerance: float = 1e-5) -> None:
