@@ -135,12 +135,12 @@ def test_what_was_made_is_found_again(trained: "Registry", monkeypatch: pytest.M
     first = ask(registered(monkeypatch, GENERATOR="default"), f"icm:{CAT}", str(trained.base))
     assert first is not None
     made = Path(first.lora_path, "adapter_model.safetensors").stat()
-    monkeypatch.setattr(Maker, "make", None)  # it is not called
-    again = ask(registered(monkeypatch, GENERATOR="default"), f"icm:{CAT}", str(trained.base))
+    with monkeypatch.context() as never:
+        never.setattr(Maker, "make", None)
+        again = ask(registered(monkeypatch, GENERATOR="default"), f"icm:{CAT}", str(trained.base))
     assert again is not None and again.lora_path == first.lora_path
     assert Path(again.lora_path, "adapter_model.safetensors").stat() == made
     named = registered(monkeypatch, GENERATOR="default", MODEL="served-as-this", MAX_ADAPTERS=1)
-    monkeypatch.undo()
     other = ask(named, f"icm:{CAT}", "served-as-this")
     assert other is None  # there is one already, and no more are allowed
 
