@@ -27,6 +27,7 @@ __all__ = ["CHAT", "QA", "TEXT", "Draft", "PromptTemplate", "Task", "TaskStore",
 
 LOCK_SECONDS = 60.0
 BUILTIN_MAKER = "made by icmlora"  # what built-in tasks name as their source
+BUILTIN_LICENCE = "apache-2.0"  # icmlora's own
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ def builtin_spec(name: str) -> TaskSpec:
         examples=BuiltinSource(builtin=name, count=BUILTIN_COUNT),
         split="unseen" if builtin.held_out else "train",
         family=builtin.family,
+        licence=BUILTIN_LICENCE,
         source=BUILTIN_MAKER,
     )
 
