@@ -95,7 +95,7 @@ def _weighted(text: str) -> tuple[str, float]:
 def _dict(done: "MergeResult") -> dict[str, object]:
     adapters = [vars(item) | {"folder": str(item.folder)} for item in done.adapters]
     own = {"folder": str(done.folder), "base": done.base, "adapters": adapters}
-    return own | vars(done.model) | {"bytes": done.bytes, "seconds": done.seconds}
+    return own | done.model.about() | {"bytes": done.bytes, "seconds": done.seconds}
 
 
 def _print(out: Out, done: "MergeResult") -> None:

@@ -175,7 +175,9 @@ def _not_kept(parameter: str, checkpoint: Checkpoint) -> UnsupportedAdapter:
     )
 
 
-def write_files(folder: Path, checkpoint: Checkpoint, planned: Plan, on_tensor: Callable[[str, int, int], None]) -> int:
+def write_files(
+    folder: Path, checkpoint: Checkpoint, planned: Plan, on_tensor: Callable[[str, int, int], None]
+) -> dict[str, str]:
     """Write the weight files into a folder, and the index where the base has one.
 
     Args:
@@ -185,14 +187,14 @@ def write_files(folder: Path, checkpoint: Checkpoint, planned: Plan, on_tensor: 
         on_tensor: called with a file's name, how many of its tensors are done, and of how many.
 
     Returns:
-        The bytes of all tensors.
+        The SHA-256 of each weight file, by its name.
 
     Raises:
         CorruptFile: if a changed number is not finite.
     """
     total = 0
-    with ThreadPoolExecutor(1) as pool:  # a file goes to the disk while the next one is made
-        syncing = []
+    with ThreadPoolExecutor(1) as pool:  # a file goes to the disk and is hashed while the next one is made
+        finished = {}
         for shard in checkpoint.shards:
             name, tensors = shard.path.name, planned.files[shard.path.name]
             done = [0]
@@ -202,15 +204,20 @@ def write_files(folder: Path, checkpoint: Checkpoint, planned: Plan, on_tensor: 
                 on_tensor(name, done[0], of)
 
             total += write_shard(folder / name, shard, tensors, count)
-            syncing.append(pool.submit(files.sync_file, folder / name))
-        for item in syncing:
-            item.result()
+            finished[name] = pool.submit(_finish, folder / name)
+        digests = {name: item.result() for name, item in finished.items()}
     if checkpoint.shards[0].path.name != SINGLE:
         if planned.laid_out_as_the_base:
             shutil.copyfile(checkpoint.folder / INDEX, folder / INDEX)
         else:
             files.write_json(folder / INDEX, _index(checkpoint, planned, total))
-    return total
+    return digests
+
+
+def _finish(path: Path) -> str:
+    """Bring a file to the disk, and return its SHA-256."""
+    files.sync_file(path)
+    return files.sha256_file(path)
 
 
 def _index(checkpoint: Checkpoint, planned: Plan, total: int) -> dict[str, object]:

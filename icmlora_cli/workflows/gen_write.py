@@ -229,14 +229,22 @@ def write(
         else:
             write_adapter(folder, adapter, revision=origin.base.revision)
         files.write_text(folder / CARD, origin.card(remarks))
-        files.write_json(folder / ABOUT, origin.about() | dict(added) | {"files": listed(folder)})
+        files.write_json(
+            folder / ABOUT, origin.about() | dict(added) | {"files": listed(folder, model.sha256 if model else None)}
+        )
     return model
 
 
-def listed(folder: Path) -> dict[str, dict[str, object]]:
-    """Return bytes and SHA-256 of each file but the card, which may be edited."""
+def listed(folder: Path, known: Mapping[str, str] | None = None) -> dict[str, dict[str, object]]:
+    """Return bytes and SHA-256 of each file but the card, which may be edited.
+
+    Args:
+        folder: what is to be listed.
+        known: hashes of its files, by name, that need not be made again.
+    """
+    known = known or {}
     return {
-        path.name: {"bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
+        path.name: {"bytes": path.stat().st_size, "sha256": known.get(path.name) or files.sha256_file(path)}
         for path in sorted(folder.iterdir())
         if path.name != CARD
     }

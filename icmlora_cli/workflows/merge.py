@@ -183,7 +183,9 @@ def run(
         unlicensed = sum(item.licence is None for item in adapters)
         card = merge_card(base_model=base.model_id, adapters=named, data=Data(licences, unlicensed=unlicensed))
         files.write_text(folder / CARD, card)
-        files.write_json(folder / ABOUT, _about(base, adapters, model, licences) | {"files": listed(folder)})
+        files.write_json(
+            folder / ABOUT, _about(base, adapters, model, licences) | {"files": listed(folder, model.sha256)}
+        )
     return MergeResult(out, base.model_id, adapters, model, files.folder_bytes(out), time.monotonic() - started)
 
 
@@ -221,7 +223,7 @@ def _about(
         "merged": True,
         "base": base.about(),
         "adapters": [item.about() for item in adapters],
-        "model": vars(model),
+        "model": model.about(),
         "licences": list(licences),
         "versions": provenance.versions(),
         "command": provenance.command_line(),

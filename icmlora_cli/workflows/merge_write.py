@@ -25,6 +25,7 @@ class WrittenModel:
         changed: how many of them are not the base's.
         dtype: of its floats, such as ``bf16``; ``bf16+fp32`` where they differ.
         untied: input and output embedding are one in the base, and two in it.
+        sha256: of each weight file, by its name.
     """
 
     files: int
@@ -32,6 +33,11 @@ class WrittenModel:
     changed: int
     dtype: str
     untied: bool
+    sha256: Mapping[str, str]
+
+    def about(self) -> dict[str, object]:
+        """Return the JSON form, without the files' hashes."""
+        return {name: value for name, value in vars(self).items() if name != "sha256"}
 
 
 def write_model(
@@ -69,6 +75,6 @@ def write_model(
         config = files.read_json(checkpoint.folder / CONFIG)
         files.write_json(folder / CONFIG, changed_config(config, planned, dtype))
     with files.disk_errors(folder):
-        write_files(folder, checkpoint, planned, report)
+        digests = write_files(folder, checkpoint, planned, report)
         files.sync_tree(folder)
-    return WrittenModel(count, len(planned.tensors), planned.changed, planned.dtype, planned.untied)
+    return WrittenModel(count, len(planned.tensors), planned.changed, planned.dtype, planned.untied, digests)
