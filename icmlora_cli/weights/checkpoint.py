@@ -193,8 +193,8 @@ def write_files(
         CorruptFile: if a changed number is not finite.
     """
     total = 0
-    with ThreadPoolExecutor(1) as pool:  # a file goes to the disk and is hashed while the next one is made
-        finished = {}
+    with ThreadPoolExecutor(3) as pool:  # a file goes to the disk and is hashed while the next one is made
+        syncing, hashing = [], {}
         for shard in checkpoint.shards:
             name, tensors = shard.path.name, planned.files[shard.path.name]
             done = [0]
@@ -204,20 +204,17 @@ def write_files(
                 on_tensor(name, done[0], of)
 
             total += write_shard(folder / name, shard, tensors, count)
-            finished[name] = pool.submit(_finish, folder / name)
-        digests = {name: item.result() for name, item in finished.items()}
+            syncing.append(pool.submit(files.sync_file, folder / name))
+            hashing[name] = pool.submit(files.sha256_file, folder / name)
+        for item in syncing:
+            item.result()
+        digests = {name: item.result() for name, item in hashing.items()}
     if checkpoint.shards[0].path.name != SINGLE:
         if planned.laid_out_as_the_base:
             shutil.copyfile(checkpoint.folder / INDEX, folder / INDEX)
         else:
             files.write_json(folder / INDEX, _index(checkpoint, planned, total))
     return digests
-
-
-def _finish(path: Path) -> str:
-    """Bring a file to the disk, and return its SHA-256."""
-    files.sync_file(path)
-    return files.sha256_file(path)
 
 
 def _index(checkpoint: Checkpoint, planned: Plan, total: int) -> dict[str, object]:
