@@ -55,7 +55,7 @@ class Course:
 
 
 def course(trainer: AdapterTrainer, rows: Sequence[Encoded], test: Sequence[Encoded], every: int) -> Course:
-    """Fine-tune, and score on the test examples before, every few steps and after."""
+    """Fine-tune, score on the test examples before and every few steps, and close the trainer."""
     adapted = replace(trainer.loaded, model=trainer.model)
     trainer.reset()
     steps, nll = [0], [score(adapted, test).mean_nll]
@@ -67,7 +67,7 @@ def course(trainer: AdapterTrainer, rows: Sequence[Encoded], test: Sequence[Enco
 
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder) / "state.safetensors"
-        finetune(trainer, rows, state=state, identity="", on_step=look, on_checkpoint=lambda step, adapter: None)
+        finetune(trainer, rows, state=state, identity="", on_step=look)
     trainer.close()
     return Course(tuple(steps), tuple(nll))
 
@@ -96,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="smollm2-135m")
     parser.add_argument("-g", "--generator", default="default")
-    parser.add_argument("--tasks", nargs="*", help="of those that are harvested; those of split unseen by default")
+    parser.add_argument("--tasks", nargs="+", help="harvested ones, names or patterns; all of split unseen by default")
     parser.add_argument("--examples", type=int, default=64, help="training examples")
     parser.add_argument("--limit", type=int, default=32, help="test examples")
     parser.add_argument("--steps", type=int, default=40)
@@ -108,9 +108,8 @@ def main() -> None:
     home = Home.from_environment()
     loaded = load_base(base_workflow.resolve(options.base, home))
     store = AdapterStore(home)
-    harvested = [task for task in TaskStore(home).all() if store.newest(loaded.base, task) is not None]
-    tasks = [task for task in harvested if task.name in (options.tasks or [task.name]) and task.has_examples]
-    tasks = [task for task in tasks if options.tasks or task.split == "unseen"]
+    asked = [task for task in TaskStore(home).select(options.tasks) if options.tasks or task.split == "unseen"]
+    tasks = [task for task in asked if task.has_examples and store.newest(loaded.base, task) is not None]
     if not tasks:
         parser.error("none of these tasks is harvested: icmlora harvest")
     folder = GeneratorStore(home).find(options.generator)

@@ -109,13 +109,6 @@ class MultiTaskRung:
             rows += encode_task(self.loaded.tokenizer, task, task.examples("train")[:PER_TASK])
         state = target / "state.safetensors"
         with trainer_of(self.loaded, self.recipe) as trainer:
-            finetune(
-                trainer,
-                rows,
-                state=state,
-                identity=key,
-                on_step=lambda step, _: self.on_step(step),
-                on_checkpoint=lambda step, adapter: None,
-            )
+            finetune(trainer, rows, state=state, identity=key, on_step=lambda step, _: self.on_step(step))
             write_adapter(target, trainer.adapter(), revision=self.loaded.base.revision)
         state.unlink(missing_ok=True)

@@ -38,7 +38,7 @@ def finetune(
     state: Path,
     identity: str,
     on_step: Callable[[int, float], None],
-    on_checkpoint: Callable[[int, Adapter], None],
+    on_checkpoint: Callable[[int, Adapter], None] | None = None,
 ) -> float:
     """Train the adapter on one task, from its saved state where there is one.
 
@@ -48,7 +48,7 @@ def finetune(
         state: where the training state is saved.
         identity: what the state must be of (task data, recipe, base); another's state is not used.
         on_step: told the steps done and the step's loss, nats per answer token.
-        on_checkpoint: given each checkpoint that is to be kept.
+        on_checkpoint: given each checkpoint that is to be kept; None where only the last weights are wanted.
 
     Returns:
         The last step's loss.
@@ -81,7 +81,7 @@ def finetune(
             group["lr"] = learning_rate(step, recipe)
         optimizer.step()
         on_step(step + 1, loss_value)
-        if step + 1 in kept_steps(recipe):
+        if on_checkpoint is not None and step + 1 in kept_steps(recipe):
             on_checkpoint(step + 1, trainer.adapter())
         if (step + 1) % recipe.save_every == 0 and step + 1 < recipe.steps:
             save_state(state, trainer.parameters, optimizer, step=step + 1, identity=identity)

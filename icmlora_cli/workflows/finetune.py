@@ -176,10 +176,6 @@ def run(
     return work.run(started)
 
 
-def _keep_none(step: int, adapter: Adapter) -> None:
-    """Checkpoints on the way are for harvested adapters: here the last one is all that is wanted."""
-
-
 @dataclass
 class _Finetune:
     out: Path
@@ -203,7 +199,7 @@ class _Finetune:
             trainer.reset()
             start = trainer.adapter()
             identity = files.sha256_json(self._identity())
-            finetune(trainer, rows, state=state, identity=identity, on_step=report, on_checkpoint=_keep_none)
+            finetune(trainer, rows, state=state, identity=identity, on_step=report)
             adapter = trainer.adapter()
         finally:
             trainer.close()

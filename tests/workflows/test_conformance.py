@@ -9,20 +9,20 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from icmlora_cli.lm.load import quiet_transformers
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.home import Home
 from icmlora_cli.workflows import adapter_export, gen, merge
 from icmlora_cli.workflows.gen_options import PLAIN, GenOptions
 from tests.gguf_read import deltas, said
+from tests.workflows.test_merge import adapted, loaded, logits
 from tests.workflows.test_pipeline import TEXTS, through_train
 
-IDS = torch.arange(5, 45).reshape(2, 20)
-ARCHITECTURE = {"LlamaForCausalLM": "llama", "GPT2LMHeadModel": "gpt2", "Qwen3ForCausalLM": "qwen3"}
+ARCHITECTURES = {  # as llama.cpp names them
+    "LlamaForCausalLM": "llama", "GPT2LMHeadModel": "gpt2", "Qwen3ForCausalLM": "qwen3",
+    "Gemma3ForCausalLM": "gemma3",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Made:
 
     @property
     def architecture(self) -> str:
-        return ARCHITECTURE.get(self.base.architecture, "gemma3")
+        return ARCHITECTURES[self.base.architecture]
 
 
 @pytest.fixture
@@ -60,16 +60,6 @@ def made(tiny_base: Base, home: Home, tmp_path: Path) -> Made:
         ).folder  # fmt: skip
 
     return Made(tiny_base, home, tmp_path, write("peft"), write)
-
-
-def loaded(folder: Path) -> PreTrainedModel:
-    with quiet_transformers():
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-
-
-def logits(model: torch.nn.Module) -> torch.Tensor:
-    with torch.no_grad():
-        return model(input_ids=IDS).logits
 
 
 def by_hand(made: Made) -> dict[str, torch.Tensor]:
@@ -96,14 +86,14 @@ def check_peft_and_merged(made: Made) -> None:
             weight += (delta.T if made.architecture == "gpt2" else delta).float()
     wanted = logits(model)
     assert (wanted - plain).abs().max() > 0.1  # or the rest says nothing
-    under = PeftModel.from_pretrained(loaded(made.base.path), str(made.folder))
-    assert torch.allclose(logits(under), wanted, atol=1e-5)
+    assert torch.allclose(logits(adapted(made.base.path, made.folder)), wanted, atol=1e-5)
     merged = made.write("merged", merged=True)
     share = merge.find_shares([(str(made.folder), 1.0)], made.home)
     merge.run(share, made.root / "by-merge", made.base)
     for folder in (merged, made.root / "by-merge"):
         assert torch.allclose(logits(loaded(folder)), wanted, atol=1e-4)
-    assert torch.allclose(logits(under.merge_and_unload()), logits(loaded(merged)), atol=1e-4)
+    theirs = adapted(made.base.path, made.folder, merged=True)
+    assert torch.allclose(logits(theirs), logits(loaded(merged)), atol=1e-4)
     assert (merged / "model.safetensors").read_bytes() == (made.root / "by-merge" / "model.safetensors").read_bytes()
 
 
