@@ -65,32 +65,43 @@ def _as_others_make(path: Path) -> None:
 
 
 def write_with(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` make the file under a temporary name beside ``path``, then move it into place.
+    """Let ``write`` make the file in a temporary folder beside ``path``, then move it into place.
+
+    Libraries make temporary files of their own beside what they write, under names that do not say whose they are, as
+    safetensors does; those of a killed process are found, and go, with the folder.
 
     Raises:
         OutOfSpace: if the disk is full; ``path`` is then what it was before.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporaries.beside(path)
+    folder = temporaries.beside(path)
     try:
         with disk_errors(path):
-            write(temporary)
-            _as_others_make(temporary)
-            sync_file(temporary)
-            os.replace(temporary, path)
-            sync_folder(path.parent)
+            folder.mkdir()
+            write(folder / path.name)
+            _as_others_make(folder / path.name)
+            _into_place(folder / path.name, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path``, whole or not at all."""
-    write_with(path, lambda temporary: _write_all(temporary, data))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporaries.beside(path)
+    try:
+        with disk_errors(path):
+            temporary.write_bytes(data)
+            _into_place(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def _write_all(path: Path, data: bytes) -> None:
-    with path.open("wb") as handle:
-        handle.write(data)
+def _into_place(temporary: Path, path: Path) -> None:
+    """Bring a file to the disk, then to its name."""
+    sync_file(temporary)
+    os.replace(temporary, path)
+    sync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:

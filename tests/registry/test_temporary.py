@@ -23,12 +23,30 @@ with files.new_folder(Path(sys.argv[1])) as folder:
     (folder / "weights").write_text("new")
 """
 
+# Ends by the signal that comes of writing past a limit, in the middle of what safetensors writes.
+CUT_SHORT = """
+import resource, signal, sys
+from pathlib import Path
+import numpy
+from safetensors.numpy import save_file
+from icmlora_cli.registry import files
+
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+files.write_with(Path(sys.argv[1]), lambda path: save_file({"a": numpy.zeros(4096)}, path))
+"""
+
 
 def killed_at(rename: int, target: Path) -> None:
     """Replace a folder in a process that is killed before its n-th rename."""
+    assert ended(KILLED, str(target), str(rename)) == -signal.SIGKILL
+
+
+def ended(program: str, *arguments: str) -> int:
+    """Run a program and return its exit code."""
     environment = os.environ | {"PYTHONPATH": str(Path(icmlora_cli.__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", KILLED, str(target), str(rename)], env=environment, check=False)
-    assert done.returncode == -signal.SIGKILL
+    return subprocess.run([sys.executable, "-c", program, *arguments], env=environment, check=False).returncode
 
 
 @pytest.mark.parametrize("role", ["new", "old", "gone"])
@@ -59,6 +77,18 @@ def test_what_a_killed_process_left_is_not_in_use(tmp_path: Path) -> None:
     assert sorted(said.role for said in left if said is not None) == ["new", "old"]
     assert all(said is not None and said.name == "model" for said in left)
     assert not any(temporary.in_use(path) for path in left.values())
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="no limits on files")
+def test_what_a_library_left_of_a_killed_process_is_told_too(tmp_path: Path) -> None:
+    """safetensors writes under a name of its own, which says nothing."""
+    (tmp_path / "a.safetensors").write_bytes(b"old")
+    assert ended(CUT_SHORT, str(tmp_path / "a.safetensors")) == -signal.SIGXFSZ
+    (left,) = (path for path in tmp_path.iterdir() if path.name != "a.safetensors")
+    said = temporary.parse(left.name)
+    assert said is not None and (said.role, said.name) == ("new", "a.safetensors")
+    assert any(left.iterdir()) and not temporary.in_use(left)
+    assert (tmp_path / "a.safetensors").read_bytes() == b"old"
 
 
 def test_a_later_process_with_the_same_number_is_another(tmp_path: Path) -> None:
