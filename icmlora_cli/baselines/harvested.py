@@ -133,19 +133,21 @@ class Neighbours:
     tasks: tuple[str, ...]
     vectors: torch.Tensor
 
-    def nearest(self, vector: torch.Tensor, count: int) -> list[tuple[str, float]]:
+    def nearest(self, vector: torch.Tensor, count: int, *, without: str | None = None) -> list[tuple[str, float]]:
         """Return the nearest tasks and their cosines, the nearest first.
 
         Args:
             vector: fp32 [hidden].
             count: how many, at most.
+            without: a task that does not count.
         """
         mean = self.vectors.mean(0) if len(self.tasks) > 1 else torch.zeros_like(vector)
         std = self.vectors.std(0).clamp(min=1e-6) if len(self.tasks) > 1 else torch.ones_like(vector)
         known = torch.nn.functional.normalize((self.vectors - mean) / std, dim=1)
         cosines = known @ torch.nn.functional.normalize((vector - mean) / std, dim=0)
-        order = torch.argsort(cosines, descending=True, stable=True)[:count]
-        return [(self.tasks[index], float(cosines[index])) for index in order.tolist()]
+        order = torch.argsort(cosines, descending=True, stable=True).tolist()
+        found = [(self.tasks[index], float(cosines[index])) for index in order if self.tasks[index] != without]
+        return found[:count]
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,7 @@ class NearestRung:
         title: of the rung.
         uses: what ``vector_of`` looks at.
         temperature: of the softmax.
+        others: whether the served task's own adapter is left out.
     """
 
     library: Library
@@ -173,20 +176,25 @@ class NearestRung:
     title: str
     uses: Uses = "text"
     temperature: float = 0.1
+    others: bool = False
 
     def identity(self, context: TaskContext) -> object:
         """Return the adapters to choose from, the text, and K."""
-        return [self.library.identity(), context.text, self.count, self.temperature]
+        chosen = [self.library.identity(), context.text, self.count, self.temperature]
+        return [*chosen, context.task.name] if self.others else chosen
 
     def serve(self, context: TaskContext) -> Served:
         """Return the nearest adapter, or the weighted sum of the nearest.
 
         Raises:
-            Unavailable: if nothing was harvested, or the task has no vector.
+            Unavailable: if nothing was harvested, or nothing else where only others count, or the task has no vector.
         """
         if not self.library.records:
             raise Unavailable("no training task has a harvested adapter")
-        found = self.neighbours().nearest(self.vector_of(context), self.count)
+        without = context.task.name if self.others else None
+        found = self.neighbours().nearest(self.vector_of(context), self.count, without=without)
+        if not found:
+            raise Unavailable("no other training task has a harvested adapter")
         weights = softmax([cosine / self.temperature for _, cosine in found])
         adapter = weighted_sum([self.library.adapter(task) for task, _ in found], weights)
         about = [

@@ -239,6 +239,7 @@ RUNGS = (
     "in-context",
     "average",
     "nearest",
+    "nearest-other",
     "nearest-shots",
     "weighted",
     "multi-task",

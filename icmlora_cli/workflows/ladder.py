@@ -146,6 +146,7 @@ def ladder(bench: Bench) -> tuple[Rung, ...]:
         "in-context": InContextRung,
         "average": lambda: AverageRung(bench.library),
         "nearest": lambda: _nearest(bench, "nearest"),
+        "nearest-other": lambda: _nearest(bench, "nearest-other"),
         "nearest-shots": lambda: _nearest(bench, "nearest-shots"),
         "weighted": lambda: _nearest(bench, "weighted"),
         "multi-task": lambda: _multi_task(bench),
@@ -217,10 +218,14 @@ def _multi_task(bench: Bench) -> MultiTaskRung:
 
 def _nearest(bench: Bench, name: str) -> NearestRung:
     reader, shown, count = bench.reader(), name == "nearest-shots", 1
-    title = "nearest task's adapter, by " + ("the examples' vector" if shown else "the description's vector")
     if name == "weighted":
         count = bench.recipe.neighbours
-        title = f"weighted average of the {count} nearest tasks' adapters"
+    title = {
+        "nearest": "nearest task's adapter, by the description's vector",
+        "nearest-other": "nearest other task's adapter, by the description's vector",
+        "nearest-shots": "nearest task's adapter, by the examples' vector",
+        "weighted": f"weighted average of the {count} nearest tasks' adapters",
+    }[name]
     harvested = [
         task for task in bench.learned if task.name in bench.library.tasks and (task.has_examples or not shown)
     ]
@@ -245,7 +250,7 @@ def _nearest(bench: Bench, name: str) -> NearestRung:
         return reader.examples_vector(context.shots, context.task.template.kind)
 
     uses: Uses = "text and examples" if shown else "text"
-    return NearestRung(bench.library, neighbours, vector_of, count, name, title, uses)
+    return NearestRung(bench.library, neighbours, vector_of, count, name, title, uses, others=name == "nearest-other")
 
 
 def _companion(bench: Bench, arch: str) -> CompanionRung | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from icmlora_cli.baselines.harvested import AverageRung, HarvestedRung, Library, Neighbours, softmax
+from icmlora_cli.baselines.harvested import AverageRung, HarvestedRung, Library, NearestRung, Neighbours, softmax
 from icmlora_cli.baselines.rung import TaskContext, Unavailable
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.examples import Example
@@ -69,6 +69,23 @@ def test_the_nearest_of_a_seen_task_is_itself(make_room: MakeRoom) -> None:
         assert same(served.adapter, room.library.adapter(room.tasks[index].name))
     unseen = nearest.serve(room.context(2))  # type: ignore[attr-defined]
     assert unseen.about["nearest"][0]["task"] in room.library.tasks  # never the unseen task's own
+
+
+def test_the_nearest_other_is_never_itself(make_room: MakeRoom) -> None:
+    room = make_room(generator=False)
+    other = rungs(room)["nearest-other"]
+    for index, name in ((0, "always_dog"), (1, "always_cat")):
+        served = other.serve(room.context(index))  # type: ignore[attr-defined]
+        assert [item["task"] for item in served.about["nearest"]] == [name]
+        assert same(served.adapter, room.library.adapter(name))
+    nearest = rungs(room)["nearest"]
+    assert other.serve(room.context(2)).about == nearest.serve(room.context(2)).about  # type: ignore[attr-defined]
+    assert other.identity(room.context(0)) != nearest.identity(room.context(0))  # type: ignore[attr-defined]
+    library = Library(room.library.store, room.library.records[:1])
+    known, vector = Neighbours(("always_cat",), torch.ones(1, 2)), torch.ones(2)
+    alone = NearestRung(library, lambda: known, lambda context: vector, 1, "alone", "", others=True)
+    with pytest.raises(Unavailable, match="no other"):
+        alone.serve(room.context(0))
 
 
 def test_the_nearest_by_examples_looks_at_the_examples(make_room: MakeRoom) -> None:

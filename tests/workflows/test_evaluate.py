@@ -28,8 +28,8 @@ TRAIN = TrainRecipe(
     vectors=VectorRecipe(draws=3, shots=2),
 )  # fmt: skip
 SURE = (
-    "base", "described", "in-context", "average", "nearest", "nearest-shots", "weighted", "multi-task", "noise",
-    "random-text", "swapped-text", "generated", "generated-shots", "best-of", "harvested",
+    "base", "described", "in-context", "average", "nearest", "nearest-other", "nearest-shots", "weighted", "multi-task",
+    "noise", "random-text", "swapped-text", "generated", "generated-shots", "best-of", "harvested",
 )  # fmt: skip  # all that no clock decides and that need no further generator
 RECIPE = EvalRecipe(rungs=SURE, shots=3, samples=2, multi_task_steps=10, limit=6, resamples=100, outputs=2)
 
