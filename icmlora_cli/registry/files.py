@@ -177,6 +177,18 @@ def subfolders(folder: Path) -> list[Path]:
     return [path for path in found if path.is_dir() and not path.name.startswith(".")]
 
 
+def finished_files(folder: Path, suffix: str) -> list[Path]:
+    """Return the files below a folder whose names end with ``suffix``, sorted.
+
+    What is temporary, or in a temporary folder, is left out: a running process may be writing it.
+    """
+    found = []
+    for at, folders, names in os.walk(folder):  # unlike Path.rglob, it passes over a folder that is gone meanwhile
+        folders[:] = [name for name in folders if not name.startswith(TEMPORARY)]
+        found += [Path(at, name) for name in names if name.endswith(suffix) and not name.startswith(TEMPORARY)]
+    return sorted(found)
+
+
 def folder_bytes(folder: Path) -> int:
     """Return the bytes of all files below ``folder`` (0 where there is none)."""
     total, waiting = 0, [os.fspath(folder)] if folder.is_dir() else []

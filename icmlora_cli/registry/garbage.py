@@ -14,6 +14,7 @@ from icmlora_cli.registry.home import Home
 
 What = Literal["temporary", "states", "quarantine", "vectors", "duplicates"]
 WHATS: tuple[What, ...] = get_args(What)
+VECTOR = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,10 @@ def _states(home: Home) -> Iterator[tuple[Item, bool]]:
 
 
 def _vectors(home: Home) -> Iterator[tuple[Item, bool]]:
-    count = sum(1 for path in home.vectors.rglob("*.safetensors") if not path.name.startswith(files.TEMPORARY))
-    if count:
-        yield (
-            Item("vectors", home.vectors, _bytes(home.vectors), f"{count} cached task vectors, read again if needed"),
-            True,
-        )
+    found = files.finished_files(home.vectors, VECTOR)
+    if found:
+        said = f"{len(found)} cached task vectors, read again if needed"
+        yield Item("vectors", home.vectors, _bytes(*found), said), True
 
 
 def _duplicates(home: Home, found: Duplicates) -> Iterator[tuple[Item, bool]]:
@@ -123,9 +122,9 @@ def _why(folder: Path) -> str:
         return "in quarantine"
 
 
-def _bytes(path: Path) -> int:
+def _bytes(*paths: Path) -> int:
     try:
-        return files.freed_bytes(path)
+        return files.freed_bytes(*paths)
     except FileNotFoundError:  # its process has just finished with it
         return 0
 
@@ -144,12 +143,13 @@ def free(item: Item) -> int:
     """
     if item.copy is not None:
         return Linker().link(item.copy).bytes
-    freed = _bytes(item.path)
     if item.what == "vectors":
-        for path in item.path.rglob("*.safetensors"):
-            if not path.name.startswith(files.TEMPORARY):  # one of a running process
-                path.unlink(missing_ok=True)
-        return freed - _bytes(item.path)
+        found = files.finished_files(item.path, VECTOR)
+        freed = _bytes(*found)
+        for path in found:
+            path.unlink(missing_ok=True)
+        return freed
+    freed = _bytes(item.path)
     try:
         if item.path.is_dir() and not item.path.is_symlink():
             _delete(item)

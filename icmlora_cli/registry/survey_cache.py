@@ -92,8 +92,8 @@ def results_faults(home: Home, look: Look) -> Iterator[Fault]:
     """Yield the faults of evaluations: what of them is no JSON. Their cells have no hashes."""
     for folder in files.subfolders(home.root / "results"):
         look("result", folder.name)
-        for path in sorted(folder.rglob("*.json")):
-            if path.name.startswith(files.TEMPORARY) or _is_json(path):
+        for path in files.finished_files(folder, ".json"):
+            if _is_json(path):
                 continue
             whole = path.parent == folder
             cost = "the report cannot be built; the cells are kept" if whole else "this cell is scored again"
@@ -105,9 +105,7 @@ def results_faults(home: Home, look: Look) -> Iterator[Fault]:
 
 def vectors_faults(home: Home, look: Look) -> Iterator[Fault]:
     """Yield the faults of cached task vectors."""
-    for path in sorted(home.vectors.rglob("*.safetensors")):
-        if path.name.startswith(files.TEMPORARY):
-            continue
+    for path in files.finished_files(home.vectors, ".safetensors"):
         look("vector", path.stem)
         try:
             flaws = checks.safetensors_flaws(path)

@@ -208,6 +208,22 @@ def test_results_baselines_and_vectors(small: SmallRegistry) -> None:
     assert verify.run(small.home).faults == ()
 
 
+@pytest.mark.parametrize("name", ["cache/vectors/ab/abc.safetensors", "home/results/default-plain/cells/cell.json"])
+def test_what_is_being_written_is_left_alone(tmp_path: Path, name: str) -> None:
+    home = Home(tmp_path / "home", tmp_path / "cache")
+    SmallRegistry(home).fill()
+
+    def write(path: Path) -> None:
+        path.write_bytes(b"{")  # in the middle of it
+        assert verify.run(home, repair=True).repairs == ()
+        assert collect.run(home, collect.plan(home)).freed == ()
+        path.write_bytes(safetensors(40) if path.suffix == ".safetensors" else b"{}")
+
+    files.write_with(tmp_path / name, write)
+    assert verify.run(home).faults == ()
+    assert (tmp_path / name).is_file()
+
+
 def test_removing_an_adapter_leaves_nothing_that_looks_whole(small: SmallRegistry) -> None:
     """Killed in the middle of it, what is left has a temporary name, and is in no list."""
     small.fill()
