@@ -50,7 +50,7 @@ class NoiseRung:
             norms = [math.sqrt(inner(other, other, module)) for other in adapters]
             lora_A = torch.randn(item.lora_A.shape, generator=source)
             lora_B = torch.randn(item.lora_B.shape, generator=source)
-            drawn = Adapter("", float(item.rank), {module: Factors(lora_A, lora_B)})
+            drawn = Adapter("", float(first.rank), {module: Factors(lora_A, lora_B)})
             size = math.sqrt(inner(drawn, drawn, module))
             factors[module] = Factors(lora_A, lora_B * (sum(norms) / len(norms) / size))
         return Served(Adapter(first.base_model, float(first.rank), factors, fan_in_fan_out=first.fan_in_fan_out))

@@ -1,13 +1,15 @@
 """Greedy decoding of answers, in batches."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from icmlora_cli.lm.batching import scoring_batches
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.prompts import Encoded
+from icmlora_cli.lm.stream import end_tokens
 
 SPARE = 4  # tokens beyond the longest answer of a batch: room to be wrong in
 
@@ -29,7 +31,8 @@ def greedy(
 ) -> tuple[str, ...]:
     """Return what the model writes after each prompt, greedily.
 
-    It goes on up to ``stop``, an end token, or a few tokens more than the longest answer of its batch has.
+    It goes on up to ``stop``, an end token, or a few tokens more than the longest answer of its batch has. Nothing else
+    has a say, not the base's ``generation_config.json`` either: each token is the most likely one, as in scoring.
 
     Args:
         loaded: the base, with whatever is merged into it.
@@ -45,6 +48,17 @@ def greedy(
     return tuple(written)
 
 
+@contextmanager
+def _without_settings(model: PreTrainedModel) -> Iterator[None]:
+    """Hide a base's own settings, such as a repetition penalty: ``generate`` takes them where none are given."""
+    own = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
 def _decode(loaded: LoadedBase, rows: Sequence[Encoded], stop: str | None) -> list[str]:
     width = max(len(row.prompt_ids) for row in rows)
     pad = int(loaded.tokenizer.pad_token_id)
@@ -53,17 +67,18 @@ def _decode(loaded: LoadedBase, rows: Sequence[Encoded], stop: str | None) -> li
     for at, row in enumerate(rows):
         ids[at, width - len(row.prompt_ids) :] = torch.tensor(row.prompt_ids)
         mask[at, width - len(row.prompt_ids) :] = 1
+    config = GenerationConfig(
+        max_new_tokens=max(len(row.answer_ids) for row in rows) + SPARE,
+        do_sample=False,
+        eos_token_id=list(end_tokens(loaded)),
+        pad_token_id=pad,
+    )
     stopping = StoppingCriteriaList([] if stop is None else [_StopAt(loaded, width, stop)])
-    with torch.inference_mode():
+    with _without_settings(loaded.model), torch.inference_mode():
         out = loaded.model.generate(
             ids.to(loaded.device),
             attention_mask=mask.to(loaded.device),
-            max_new_tokens=max(len(row.answer_ids) for row in rows) + SPARE,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            pad_token_id=pad,
+            generation_config=config,
             stopping_criteria=stopping,
         )
     texts = loaded.tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)

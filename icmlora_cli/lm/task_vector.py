@@ -275,6 +275,7 @@ class VectorReader:
     def _states(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         """Return the layer's states of rows of token ids, [T, hidden] each."""
         tokenizer, device = self.loaded.tokenizer, self.loaded.device
+        self._check_length(max(map(len, rows)))
         batch = collate([Encoded(tuple(row), ()) for row in rows], tokenizer.pad_token_id, device)
         with torch.inference_mode():
             states = self._hidden(batch)
@@ -349,8 +350,16 @@ class VectorReader:
         files.write_with(path, lambda temporary: save_file({"vector": vector}, temporary))
         return vector
 
+    def _check_length(self, count: int) -> None:
+        if count > (limit := max_tokens(self.loaded)):
+            raise UsageFault(
+                f"what is to be read of a task has {count:,} tokens; the base reads {limit:,} at once",
+                hint="give a shorter description, or fewer or shorter examples",
+            )
+
     def _compute(self, prompt: str, pooling: str) -> torch.Tensor:
         ids = self.loaded.tokenizer(prompt, return_tensors="pt").input_ids.to(self.loaded.device)
+        self._check_length(ids.shape[1])
         with torch.inference_mode():
             states = self.loaded.model(
                 input_ids=ids, output_hidden_states=True, use_cache=False, logits_to_keep=1

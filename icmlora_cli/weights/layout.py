@@ -53,6 +53,18 @@ class Layout:
     modules: tuple[ModuleShape, ...]
     fan_in_fan_out: bool = False
 
+    def places(self) -> tuple[tuple[int, int], ...]:
+        """Return of each module the indices of its layer and of its kind, which tell it from all others.
+
+        Where a layer has two modules whose names end alike, as GPT-2's ``attn.c_proj`` and ``mlp.c_proj``, or experts,
+        a kind is the whole name but for the layer's index.
+        """
+        places = [(item.layer, item.kind) for item in self.modules]
+        if len(set(places)) < len(places):
+            places = [(item.layer, LAYER.sub(".", item.name, count=1)) for item in self.modules]
+        kinds = sorted({kind for _, kind in places})
+        return tuple((layer, kinds.index(kind)) for layer, kind in places)
+
     def as_dict(self) -> dict[str, object]:
         """Return the JSON form."""
         rows = [[item.name, item.out_features, item.in_features] for item in self.modules]

@@ -1,5 +1,6 @@
 """Adding an adapter's delta-W to a model's own weights, for good or for a while."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -40,12 +41,26 @@ def check_fits(model: torch.nn.Module, adapter: Adapter) -> None:
         fitting(model, adapter, name)
 
 
+def _shared(model: torch.nn.Module, adapter: Adapter) -> list[torch.nn.Module]:
+    """Return those of an adapter's modules whose weight is another module's too, as a tied output layer's is."""
+    weights = [getattr(module, "weight", None) for module in model.modules()]
+    owners = Counter(id(weight) for weight in weights if weight is not None)
+    found = [model.get_submodule(name) for name in adapter.factors]
+    return [module for module in found if owners[id(module.weight)] > 1]
+
+
 def merge(model: torch.nn.Module, adapter: Adapter) -> None:
     """Add the adapter to the model's weights in place; the sum is made in fp32 and kept in the weights' dtype.
+
+    A module that shares its weight with another gets one of its own, since an adapter is on the one and not the other.
 
     Raises:
         CorruptFile: if a module is missing or has another shape; the model is then unchanged.
     """
+    check_fits(model, adapter)
+    for module in _shared(model, adapter):
+        assert isinstance(module.weight, torch.nn.Parameter)
+        module.weight = torch.nn.Parameter(module.weight.detach().clone(), requires_grad=module.weight.requires_grad)
     found = [(name, *fitting(model, adapter, name)) for name in adapter.factors]
     with torch.no_grad():
         for name, weight, turned in found:
@@ -69,11 +84,14 @@ def merged(model: torch.nn.Module, adapter: Adapter | None) -> Iterator[None]:
         yield
         return
     found = [fitting(model, adapter, name)[0] for name in adapter.factors]
+    shared = [(module, module.weight) for module in _shared(model, adapter)]
     saved = [(weight, weight.detach().clone()) for weight in found]
     try:
         merge(model, adapter)
         yield
     finally:
+        for module, weight in shared:
+            module.weight = weight
         with torch.no_grad():
             for weight, original in saved:
                 weight.copy_(original)

@@ -28,8 +28,9 @@ def leading(adapter: Adapter, rank: int) -> Adapter:
 
     Args:
         adapter: all modules of one rank.
-        rank: how many directions to keep; no fewer are there.
+        rank: how many directions to keep, at most.
     """
+    rank = min(rank, adapter.rank)
     factors = {
         name: Factors(lora_A=item.lora_A[:rank].clone(), lora_B=item.lora_B[:, :rank].clone())
         for name, item in adapter.factors.items()

@@ -25,7 +25,7 @@ from icmlora_cli.weights.compare import Closeness, compare
 from icmlora_cli.weights.merge import merged
 
 SCHEMA = "icmlora.cell/1"
-VERSION = 1  # of the scoring; part of every cell's key
+VERSION = 2  # of the scoring; part of every cell's key
 SHOWN_CHARACTERS = 600  # of an input or output in a result; a passage can be long
 
 

@@ -9,7 +9,7 @@ import torch
 
 from icmlora_cli.config.recipes import EpisodeRecipe, TrainRecipe
 from icmlora_cli.lm.prompts import Encoded, encode, encode_task
-from icmlora_cli.lm.task_vector import VectorReader
+from icmlora_cli.lm.task_vector import MAX_TEXT, VectorReader
 from icmlora_cli.registry.builtin import BuiltinTask, builtin_names, builtin_task, dense_tasks, phrase
 from icmlora_cli.registry.examples import Example
 from icmlora_cli.registry.splits import part_of
@@ -142,7 +142,8 @@ def _forms(text: str) -> tuple[str, ...]:
     """Return a description as it is and as others would type it."""
     bare = text.rstrip(".")
     lower = bare[0].lower() + bare[1:] if len(bare) > 1 and not bare[1].isupper() else bare
-    return (text, lower) if text.endswith("?") else (text, lower, f"Please {lower}.")
+    forms = (text, lower) if text.endswith("?") else (text, lower, f"Please {lower}.")
+    return tuple(form for form in forms if len(form) <= MAX_TEXT)
 
 
 def _builtin_plan(task: BuiltinTask, reader: VectorReader, recipe: TrainRecipe) -> _Plan:

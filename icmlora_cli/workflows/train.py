@@ -19,13 +19,13 @@ from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.licences import hub_datasets, no_derivatives, of_manifest
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.report.cards import Data, generator_card
-from icmlora_cli.workflows.episode_tasks import EpisodeTask
+from icmlora_cli.workflows.episode_tasks import EpisodeTask, builtin_pool
 from icmlora_cli.workflows.fleet import Fleet
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
-from icmlora_cli.workflows.training import Harvested, Training, find_harvested, make_basis
+from icmlora_cli.workflows.training import Harvested, Training, find_harvested, known_names, make_basis
 
 CURVE = 200  # points of the losses that are kept
-VERSION = 3  # of the training procedure; part of every key
+VERSION = 4  # of the training procedure; part of every key
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def run(
     _check(tasks, recipe)
     harvested = find_harvested(tasks, base, AdapterStore(home), recipe)
     _check_idle(tasks, harvested, recipe)
-    key = _key(tasks, [(item.task, item.record) for item in harvested], base, recipe)
+    key = _key(tasks, [(item.task, item.record) for item in harvested], base, recipe, home)
     target = GeneratorStore(home).folder(name)
     if (target / CONFIG).is_file() and read_config(target).get("key") == key:
         load_generator(target)  # a broken one says so
@@ -134,7 +134,7 @@ def key_of(tasks: Sequence[Task], base: Base, recipe: TrainRecipe, home: Home) -
         CorruptFile: if a manifest is broken.
     """
     store = AdapterStore(home)
-    return _key(tasks, [(task, store.latest(base, task)) for task in tasks], base, recipe)
+    return _key(tasks, [(task, store.latest(base, task)) for task in tasks], base, recipe, home)
 
 
 def _check(tasks: Sequence[Task], recipe: TrainRecipe) -> None:
@@ -184,14 +184,19 @@ def _check_idle(tasks: Sequence[Task], harvested: Sequence[Harvested], recipe: T
 
 
 def _key(
-    tasks: Sequence[Task], harvested: Sequence[tuple[Task, AdapterRecord]], base: Base, recipe: TrainRecipe
+    tasks: Sequence[Task], harvested: Sequence[tuple[Task, AdapterRecord]], base: Base, recipe: TrainRecipe, home: Home
 ) -> str:
-    """Return the hash that makes a training what it is: tasks, adapters, recipe."""
+    """Return the hash that makes a training what it is: tasks, adapters, recipe, and the built-in tasks of episodes."""
     values = recipe.model_dump(mode="json")
     values.pop("save_every")
-    items = [[task.name, *task.descriptions, *(c.sha256 for c in record.checkpoints)] for task, record in harvested]
+    items = [
+        [task.name, *task.descriptions, task.data_hash, *(c.sha256 for c in record.checkpoints)]
+        for task, record in harvested
+    ]
     if recipe.episodes is not None:
+        pools = builtin_pool(recipe.episodes, recipe.seed, known_names(tasks, home))
         items += [[task.name, *task.descriptions, task.data_hash] for task in tasks] + [[base.weight_hash]]
+        items += [[task.name for task in pool] for pool in pools]
     return files.sha256_json([VERSION, values, items])[:16]
 
 

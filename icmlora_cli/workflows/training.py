@@ -63,6 +63,11 @@ def find_harvested(tasks: Sequence[Task], base: Base, store: AdapterStore, recip
     return found
 
 
+def known_names(tasks: Sequence[Task], home: Home) -> set[str]:
+    """Return the names of the tasks learned from and of all registered ones: a built-in of such a name is not drawn."""
+    return {task.name for task in tasks} | set(TaskStore(home).names())
+
+
 def chosen_frame(harvested: Sequence[Harvested], recipe: TrainRecipe) -> FrameSpec | None:
     """Return the frame that a recipe takes for these adapters, or None where it learns a basis from them.
 
@@ -149,8 +154,7 @@ class Training:
         self.pool: list[EpisodeTask] = []
         self.held: list[EpisodeTask] = []
         if recipe.episodes is not None:
-            known = {task.name for task in (*self.tasks, *TaskStore(self.home).select(None))}
-            train, held = builtin_pool(recipe.episodes, recipe.seed, known)
+            train, held = builtin_pool(recipe.episodes, recipe.seed, known_names(self.tasks, self.home))
             queried = [task for task in self.tasks if task.template.kind != "text" and task.has_examples]
             read = read_tasks(queried, [*train, *held], self.reader, recipe, on_progress=self.on_progress)
             count = len(read) - len(held)
@@ -217,22 +221,25 @@ class Training:
         )  # fmt: skip
         adapters = [adapter for item in self.harvested for adapter in item.adapters]
         rank = codec.width
-        if self.basis.frame is None:
-            rank = max(adapter.rank for adapter in adapters)
+        if self.basis.frame is None and not self._goes_through_the_base():
+            rank = min(rank, max(adapter.rank for adapter in adapters))
         if validation is not None:
             with torch.no_grad():
                 self.validation["validation"] = validation.score(model.eval())
         return Generator(model.cpu().eval(), codec, space, scale, rank, {}, self.basis.frame), curve
 
+    def _goes_through_the_base(self) -> bool:
+        """Tell whether cores are trained on queries, as they are: those have no lower rank to be cut to."""
+        return self.recipe.episodes is not None and self.recipe.episodes.weight > 0
+
     def _network(self, space: ConditionSpace) -> Network:
         recipe, codec = self.recipe, self.basis.codec
-        kinds = sorted({item.kind for item in codec.layout.modules})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
             return build(
                 NetworkConfig(
                     arch=recipe.arch,
-                    places=tuple((item.layer, kinds.index(item.kind)) for item in codec.layout.modules),
+                    places=codec.layout.places(),
                     width=codec.width,
                     hidden=space.hidden,
                     latent_dim=recipe.latent_dim,

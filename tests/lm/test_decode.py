@@ -59,3 +59,13 @@ def test_shots_are_turns_with_a_chat_template(llama_base: Base, home: Home) -> N
     tokenizer = load_base(llama_base, device="cpu").tokenizer
     (row,) = encode_with_shots(tokenizer, task(home, "chat"), [Example("e", "f")], [Example("a", "b")])
     assert tokenizer.decode(row.prompt_ids) == "user: a\nassistant: b\nuser: e\nassistant: "
+
+
+def test_settings_that_come_with_the_base_change_nothing(llama_base: Base) -> None:
+    loaded = load_base(llama_base, device="cpu")
+    rows = [Encoded(tuple(loaded.tokenizer.encode(text)), tuple(range(20, 32))) for text in ("one two", "Choose")]
+    wanted = greedy(loaded, rows, stop=None)
+    own = loaded.model.generation_config
+    own.repetition_penalty, own.no_repeat_ngram_size, own.min_new_tokens = 5.0, 1, 9
+    assert greedy(loaded, rows, stop=None) == wanted
+    assert loaded.model.generation_config is own and own.repetition_penalty == 5.0

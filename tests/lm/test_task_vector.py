@@ -217,3 +217,11 @@ def test_with_pooling_mean_it_is_one_vector(llama_base: Base, home: Home) -> Non
     assert torch.allclose(read.read_examples(SHOWN), torch.stack(rows).mean(0, keepdim=True))
     draws = read.reading_draws(SHOWN, seed=0)
     assert torch.equal(torch.cat(draws), read.draws(SHOWN, seed=0)) and draws[0].shape == (1, 32)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "tokens"])
+def test_a_text_of_more_tokens_than_the_base_reads_is_refused(tiny_base: Base, home: Home, pooling: str) -> None:
+    read = reader(tiny_base, home, pooling=pooling)
+    read.loaded.model.config.max_position_embeddings = 64
+    with pytest.raises(UsageFault, match="the base reads 64 at once"):
+        read.read_text("zq" * 400)

@@ -9,8 +9,11 @@ from peft import PeftModel
 from icmlora_cli.errors import CorruptFile
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.registry.bases import Base
+from icmlora_cli.registry.home import Home
 from icmlora_cli.weights.adapter import Adapter, Factors, write_adapter
+from icmlora_cli.weights.apply import applied, placed
 from icmlora_cli.weights.merge import merge, merged
+from icmlora_cli.workflows.base import pull
 
 
 def random_adapter(model: torch.nn.Module, base: Base) -> Adapter:
@@ -60,3 +63,26 @@ def test_a_misfit_changes_nothing(llama_base: Base) -> None:
     with pytest.raises(CorruptFile):
         merge(loaded.model, bad)
     assert all(torch.equal(item, before[key]) for key, item in loaded.model.state_dict().items())
+
+
+def test_an_output_layer_tied_to_the_embedding_gets_a_weight_of_its_own(
+    tiny_bases: dict[str, Path], home: Home
+) -> None:
+    """As in training, and in PEFT: the adapter is on the output layer alone."""
+    loaded = load_base(pull(str(tiny_bases["qwen3"]), home, offline=True), device="cpu")
+    model, embedding = loaded.model, loaded.model.get_input_embeddings().weight
+    assert model.lm_head.weight is embedding
+    out, inn = embedding.shape
+    pair = Factors(torch.randn(3, inn) * 0.2, torch.randn(out, 3) * 0.2)
+    adapter = Adapter(loaded.base.model_id, 6.0, {"lm_head": pair})
+    ids = torch.arange(2, 22)[None]
+    plain, before = model(input_ids=ids).logits.detach(), embedding.detach().clone()
+    with applied(model, placed(model, adapter)):
+        beside = model(input_ids=ids).logits.detach()
+    with merged(model, adapter):
+        within = model(input_ids=ids).logits.detach()
+        assert torch.equal(embedding, before)
+    assert torch.allclose(within, beside, atol=1e-4) and not torch.allclose(within, plain, atol=1e-3)
+    assert model.lm_head.weight is embedding and torch.equal(model(input_ids=ids).logits, plain)
+    merge(model, adapter)
+    assert torch.allclose(model(input_ids=ids).logits, within, atol=1e-6) and torch.equal(embedding, before)

@@ -68,3 +68,9 @@ def test_a_servable_adapter_is_the_same_in_the_plainest_form(rank: int, served: 
 def test_a_rank_that_no_server_takes_is_refused() -> None:
     with pytest.raises(UsageFault, match="rank 513"):
         servable(Adapter("base", 1.0, {NAME: Factors(torch.zeros(513, 4), torch.zeros(4, 513))}))
+
+
+def test_more_than_is_there_is_all_of_it() -> None:
+    adapter = made()
+    kept = leading(adapter, 9)
+    assert kept.rank == adapter.rank and torch.allclose(kept.delta(NAME), adapter.delta(NAME))

@@ -9,8 +9,9 @@ from transformers import AutoModelForCausalLM
 
 from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe, TrainRecipe, VectorRecipe
 from icmlora_cli.errors import AlreadyExists, BaseUnavailable, CorruptFile, NotFound, UsageFault
+from icmlora_cli.generator.checkpoint import load_generator
 from icmlora_cli.lm.load import load_base
-from icmlora_cli.registry import files
+from icmlora_cli.registry import files, seals
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.examples import Example
@@ -20,6 +21,7 @@ from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.weights.adapter import read_adapter
 from icmlora_cli.workflows import evaluate, gen, harvest, storage, train
 from icmlora_cli.workflows.base import pull
+from icmlora_cli.workflows.gen_options import GenOptions
 from icmlora_cli.workflows.progress import Progress
 
 HARVEST = HarvestRecipe(steps=30, batch_size=6, learning_rate=3e-2, keep=2, keep_every=2, save_every=10, rank=2)
@@ -232,3 +234,19 @@ def test_rank_of_generated_equals_harvested(llama_base: Base, home: Home, tmp_pa
     _, trained = through_train(home, llama_base)
     gen.run("Say cat.", tmp_path / "out", trained.folder, llama_base, home, device="cpu")
     assert read_adapter(tmp_path / "out").rank == HARVEST.rank
+
+
+def test_rank_of_generated_is_no_more_than_the_basis_gives(llama_base: Base, home: Home, tmp_path: Path) -> None:
+    task = register(home)[0]
+    recipe = HARVEST.model_copy(update={"rank": 8, "keep": 1, "steps": 4})
+    harvest.run((task,), llama_base, recipe, home, device="cpu")
+    narrow = TRAIN.model_copy(update={"max_width": 3, "steps": 2})
+    trained = train.run((task,), llama_base, narrow, home, device="cpu")
+    assert load_generator(trained.folder).rank == trained.width == 3
+    manifest = files.read_json(trained.folder / "generator.json")
+    seals.write_manifest(trained.folder / "generator.json", manifest | {"rank": 8})  # as was once written
+    assert load_generator(trained.folder).rank == 3
+    with pytest.raises(UsageFault, match="--rank"):
+        gen.run(
+            "Say cat.", tmp_path / "out", trained.folder, llama_base, home, device="cpu", options=GenOptions(rank=5)
+        )

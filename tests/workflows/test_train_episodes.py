@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from icmlora_cli.lm.prompts import encode_task
 from icmlora_cli.lm.scoring import score
 from icmlora_cli.lm.task_vector import VectorReader
 from icmlora_cli.registry import files
+from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.examples import Example
 from icmlora_cli.registry.home import Home
@@ -179,7 +181,8 @@ def test_of_plain_loras_the_basis_is_learned_and_kept(
     harvest.run(say_tasks[:2], llama_base, LORA, home, device="cpu")
     result = train.run(say_tasks, llama_base, RECIPE, home, device="cpu")
     generator = load_generator(result.folder)
-    assert generator.frame is None and generator.rank == LORA.rank
+    assert generator.frame is None
+    assert generator.rank == result.width > LORA.rank  # what went through the base is written whole
     stored = {name for name in load_file(result.folder / WEIGHTS) if name.startswith("codec.")}
     assert len(stored) == 2 * len(generator.codec.layout.modules)
     assert result.codec_error < 0.1
@@ -351,6 +354,18 @@ def test_a_built_in_task_that_is_registered_is_not_drawn_as_a_built_in_one(
     assert task.name not in drawn and (task.name in result.tasks) == (split == "train")
 
 
+def test_a_built_in_task_that_is_registered_later_is_learned_no_longer(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
+) -> None:
+    drawn = []
+    for _ in range(2):
+        result = train.run(say_tasks, llama_base, RECIPE, home, device="cpu")
+        assert result.trained
+        drawn.append(load_generator(result.folder).about["builtin_tasks"])
+        task = builtin_copy(home, "unseen")
+    assert task.name in drawn[0] and task.name not in drawn[1]  # type: ignore[operator]
+
+
 def test_another_base_is_another_training(
     llama_base: Base, home: Home, say_tasks: tuple[Task, ...], tiny_bases: dict[str, Path]
 ) -> None:
@@ -361,6 +376,23 @@ def test_another_base_is_another_training(
     assert result.trained
     about = files.read_json(result.folder / "generator.json")["base"]
     assert isinstance(about, dict) and about["weight_hash"] == qwen.weight_hash
+
+
+def test_other_examples_are_another_training_of_adapters_too(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
+) -> None:
+    """Demonstrations are read from them, and an imported adapter stays the newest whatever they are."""
+    recipe = RECIPE.model_copy(update={"episodes": None})
+    harvest.run(say_tasks, llama_base, FRAME.model_copy(update={"steps": 2}), home, device="cpu")
+    keys = [train.key_of(say_tasks, llama_base, recipe, home) for _ in range(2)]
+    record = AdapterStore(home).latest(llama_base, say_tasks[0])
+    other = replace(say_tasks[0], data_hash="0" * 64)
+    same = [(task, AdapterStore(home).latest(llama_base, task)) for task in say_tasks[1:]]
+    keys += [
+        train._key((task, *say_tasks[1:]), [(task, record), *same], llama_base, recipe, home)
+        for task in (say_tasks[0], other)
+    ]
+    assert keys[0] == keys[1] == keys[2] != keys[3]
 
 
 def test_other_examples_are_another_training(llama_base: Base, home: Home, say_tasks: tuple[Task, ...]) -> None:
