@@ -145,13 +145,13 @@ class CompanionRung:
 
     Args:
         load: returns that generator, once it is trained; raises Unavailable where there is none.
-        key: what makes it what it is: the harvest and its recipe.
+        key: what makes it what it is, the harvest and its recipe, and whose harvest it should be.
         name: of the rung.
         title: of the rung.
     """
 
     load: Callable[[], Source]
-    key: str
+    key: object
     name: str
     title: str
     uses: Uses = "text"

@@ -163,6 +163,7 @@ class NearestRung:
         count: K.
         name: of the rung.
         title: of the rung.
+        reading: all that decides the neighbours' vectors, for the cell's identity.
         uses: what ``vector_of`` looks at.
         temperature: of the softmax.
         others: whether the served task's own adapter is left out.
@@ -174,13 +175,14 @@ class NearestRung:
     count: int
     name: str
     title: str
+    reading: object
     uses: Uses = "text"
     temperature: float = 0.1
     others: bool = False
 
     def identity(self, context: TaskContext) -> object:
-        """Return the adapters to choose from, the text, and K."""
-        chosen = [self.library.identity(), context.text, self.count, self.temperature]
+        """Return the adapters to choose from, how they are read, the text, and K."""
+        chosen = [self.library.identity(), self.reading, context.text, self.count, self.temperature]
         return [*chosen, context.task.name] if self.others else chosen
 
     def serve(self, context: TaskContext) -> Served:

@@ -100,7 +100,8 @@ class _Server:
         def ids() -> Sequence[int]:
             return self.engine.text_ids(prompt) if isinstance(prompt, str) else prompt
 
-        most = asked.max_tokens or serve_schema.COMPLETION_TOKENS
+        usual = serve_schema.COMPLETION_TOKENS
+        most = asked.max_tokens or min(usual, self.engine.settings.max_tokens or usual)
         question = await asyncio.to_thread(self._question, asked, ids, most, "prompt")
         return await self._answer(request, asked, question, CompletionReply(asked.model))
 

@@ -17,6 +17,7 @@ from icmlora_cli.config.recipes import TrainRecipe
 from icmlora_cli.errors import TrainingDiverged
 from icmlora_cli.generator.conditions import ConditionSpace, Support
 from icmlora_cli.generator.interface import Batch, Moment, Network, Objective
+from icmlora_cli.registry.energy import CostMeter
 from icmlora_cli.weights.training_state import load_state, save_state
 
 BEST = "best."
@@ -211,6 +212,7 @@ def fit(
     validation: Validation | None = None,
     reduce: Callable[[Sequence[torch.nn.Parameter]], None] | None = None,
     keeps_state: bool = True,
+    meter: CostMeter | None = None,
 ) -> tuple[StepLosses, ...]:
     """Train the networks over all tasks jointly, from the saved state where there is one of this very run.
 
@@ -228,6 +230,7 @@ def fit(
         validation: how the best weights are told from others.
         reduce: averages gradients over processes, where there are several.
         keeps_state: this process writes the state.
+        meter: of what it takes, which is kept in the state; None where nobody asks.
 
     Returns:
         The losses of every tenth step of this run, and of those that validated.
@@ -241,7 +244,9 @@ def fit(
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     saved = model.state_dict(keep_vars=True)
     resumed, best = load_state(state, saved, optimizer, identity=key), _Best()
+    meter = meter or CostMeter()
     if resumed is not None:
+        meter.resume(resumed.cost)
         source.set_state(resumed.extra["source"])
         best = _Best.of(resumed.extra)
     tokens = torch.cat([task.tokens for task in tasks]).to(device) if tasks else torch.zeros(0, *mask.shape)
@@ -278,7 +283,8 @@ def fit(
             curve.append(losses)
         if losses.step % recipe.save_every == 0 and losses.step < recipe.steps and keeps_state:
             extra = {"source": source.get_state()} | best.extra()
-            save_state(state, saved, optimizer, step=losses.step, identity=key, extra=extra)
+            cost = meter.figures()
+            save_state(state, saved, optimizer, step=losses.step, identity=key, extra=extra, cost=cost)
     if best.weights:
         model.load_state_dict(best.weights)
     return tuple(curve)

@@ -11,6 +11,7 @@ from icmlora_cli.errors import TrainingDiverged
 from icmlora_cli.lm.batching import IGNORED, answer_log_probs, collate, training_batches
 from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.trainers import AdapterTrainer
+from icmlora_cli.registry.energy import CostMeter
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.training_state import load_state, save_state
 
@@ -39,6 +40,7 @@ def finetune(
     identity: str,
     on_step: Callable[[int, float], None],
     on_checkpoint: Callable[[int, Adapter], None] | None = None,
+    meter: CostMeter | None = None,
 ) -> float:
     """Train the adapter on one task, from its saved state where there is one.
 
@@ -49,6 +51,7 @@ def finetune(
         identity: what the state must be of (task data, recipe, base); another's state is not used.
         on_step: told the steps done and the step's loss, nats per answer token.
         on_checkpoint: given each checkpoint that is to be kept; None where only the last weights are wanted.
+        meter: of what it takes, which is kept in the state; None where nobody asks.
 
     Returns:
         The last step's loss.
@@ -61,6 +64,9 @@ def finetune(
     parameters = list(trainer.parameters.values())
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     resumed = load_state(state, trainer.parameters, optimizer, identity=identity)
+    meter = meter or CostMeter()
+    if resumed is not None:
+        meter.resume(resumed.cost)
     plan = training_batches(
         [row.length for row in rows], batch_size=recipe.batch_size, steps=recipe.steps, seed=recipe.seed
     )
@@ -84,5 +90,6 @@ def finetune(
         if on_checkpoint is not None and step + 1 in kept_steps(recipe):
             on_checkpoint(step + 1, trainer.adapter())
         if (step + 1) % recipe.save_every == 0 and step + 1 < recipe.steps:
-            save_state(state, trainer.parameters, optimizer, step=step + 1, identity=identity)
+            cost = meter.figures()
+            save_state(state, trainer.parameters, optimizer, step=step + 1, identity=identity, cost=cost)
     return loss_value

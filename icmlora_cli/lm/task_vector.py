@@ -109,7 +109,7 @@ class VectorReader:
 
     def fresh_text(self, description: str) -> torch.Tensor:
         """Return what ``text`` does, computed anew: for timing it."""
-        return self._compute(self.text_prompt(description), pooling="mean")
+        return self._compute(self._ids(self.text_prompt(description)), pooling="mean")
 
     def demonstrations(self, examples: Sequence[Example], query: str) -> torch.Tensor:
         """Return the vector of k examples and an open question: the last token's state, fp32 [hidden]."""
@@ -338,7 +338,8 @@ class VectorReader:
         return torch.stack(rows)
 
     def _read(self, prompt: str, *, pooling: str) -> torch.Tensor:
-        identity = [VERSION, self.loaded.base.weight_hash, str(self.loaded.dtype), self.layer, pooling, prompt]
+        ids = self._ids(prompt)
+        identity = [VERSION, self.loaded.base.weight_hash, str(self.loaded.dtype), self.layer, pooling, ids]
         key = files.sha256_json(identity)
         path = self.home.vectors / key[:2] / f"{key}.safetensors"
         if path.is_file():
@@ -346,9 +347,13 @@ class VectorReader:
                 return load_file(path)["vector"]
             except (SafetensorError, KeyError, FileNotFoundError):  # damaged, or freed by gc this moment
                 path.unlink(missing_ok=True)
-        vector = self._compute(prompt, pooling)
+        vector = self._compute(ids, pooling)
         files.write_with(path, lambda temporary: save_file({"vector": vector}, temporary))
         return vector
+
+    def _ids(self, prompt: str) -> list[int]:
+        ids: list[int] = self.loaded.tokenizer(prompt).input_ids
+        return ids
 
     def _check_length(self, count: int) -> None:
         if count > (limit := max_tokens(self.loaded)):
@@ -357,12 +362,14 @@ class VectorReader:
                 hint="give a shorter description, or fewer or shorter examples",
             )
 
-    def _compute(self, prompt: str, pooling: str) -> torch.Tensor:
-        ids = self.loaded.tokenizer(prompt, return_tensors="pt").input_ids.to(self.loaded.device)
-        self._check_length(ids.shape[1])
+    def _compute(self, ids: Sequence[int], pooling: str) -> torch.Tensor:
+        self._check_length(len(ids))
         with torch.inference_mode():
             states = self.loaded.model(
-                input_ids=ids, output_hidden_states=True, use_cache=False, logits_to_keep=1
+                input_ids=torch.tensor([list(ids)], device=self.loaded.device),
+                output_hidden_states=True,
+                use_cache=False,
+                logits_to_keep=1,
             ).hidden_states
         hidden = states[self.layer][0].float()  # (tokens, hidden)
         vector: torch.Tensor = hidden.mean(0) if pooling == "mean" else hidden[-1]

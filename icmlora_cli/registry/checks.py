@@ -11,7 +11,7 @@ from icmlora_cli.registry.adapters import AdapterRecord, Checkpoint
 from icmlora_cli.registry.base_files import check_safetensors
 from icmlora_cli.registry.leases import is_marker
 from icmlora_cli.registry.splits import PARTS
-from icmlora_cli.registry.task_record import Task
+from icmlora_cli.registry.task_record import Task, data_hash
 
 Kind = Literal["missing", "truncated", "changed", "unreadable", "unlisted"]
 TASK_KEYS = frozenset(
@@ -75,7 +75,7 @@ def _examples_flaws(path: Path, task: Task) -> list[Flaw]:
         well_formed = all(isinstance(row[key], str) for row in rows for key in ("input", "output"))
     except (ValueError, KeyError, TypeError, RecursionError):
         return [Flaw("unreadable", path, "not lines of input, output and part")]
-    same = files.sha256_json([rows, vars(task.template)]) == task.data_hash and counts == dict(task.counts)
+    same = data_hash(rows, task.template, task.descriptions) == task.data_hash and counts == dict(task.counts)
     return [] if same and well_formed else [Flaw("changed", path, "not what data_hash or counts in task.json say")]
 
 

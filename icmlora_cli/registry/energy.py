@@ -1,5 +1,7 @@
-"""The energy that a computation took, where the operating system tells it."""
+"""What a computation took: seconds, and energy where the operating system tells it."""
 
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
 POWERCAP = Path("/sys/class/powercap")
@@ -42,6 +44,27 @@ class EnergyMeter:
         """Return ``joules`` as a manifest's figures hold it; nothing where it is not known."""
         joules = self.joules()
         return {} if joules is None else {"joules": joules}
+
+
+class CostMeter:
+    """Adds up the seconds and joules of a computation, over the runs that it took."""
+
+    def __init__(self) -> None:
+        self._energy, self._started = EnergyMeter(), time.monotonic()
+        self._earlier: Mapping[str, float] = {"seconds": 0.0, "joules": 0.0}
+
+    def resume(self, earlier: Mapping[str, float]) -> None:
+        """Count what ``figures`` said when the state was saved from which this run goes on."""
+        self._earlier = earlier
+
+    def sample(self) -> None:
+        """See ``EnergyMeter.sample``."""
+        self._energy.sample()
+
+    def figures(self) -> dict[str, float]:
+        """Return ``seconds``, and ``joules`` where they are known of all runs."""
+        figures = {"seconds": time.monotonic() - self._started} | self._energy.figures()
+        return {name: value + self._earlier[name] for name, value in figures.items() if name in self._earlier}
 
 
 def _text(path: Path) -> str:

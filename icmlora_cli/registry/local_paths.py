@@ -31,7 +31,7 @@ def shortened(text: str) -> str:
 
 
 def shortened_command(text: str) -> str:
-    """Return a command line with each argument that is an absolute path, or ``--option=PATH``, cut to its last part."""
+    """Return a command line with each absolute path, also in ``--option=PATH`` and ``-oPATH``, cut to its last part."""
     try:
         words = shlex.split(text)
     except ValueError:
@@ -41,6 +41,8 @@ def shortened_command(text: str) -> str:
         option, equals, value = word.partition("=")
         if option.startswith("-") and equals and is_local(value):
             cut.append(f"{option}={_last(value)}")
+        elif re.match("-[A-Za-z]", word) and is_local(word[2:]):
+            cut.append(word[:2] + _last(word[2:]))
         else:
             cut.append(_last(word) if is_local(word) else word)
     return text if cut == words else shlex.join(cut)

@@ -45,6 +45,10 @@ def read_sealed(path: Path, known: frozenset[str]) -> dict[str, object]:
         CorruptFile: if it is not JSON.
     """
     value = files.read_json(path)
+    try:
+        written = files.json_bytes(value)
+    except UnicodeEncodeError as error:
+        raise CorruptFile(f"{path.name} holds half of a character", where=str(path)) from error
     if SEAL not in value:
         strange = sorted(set(value) - known)
         if strange:
@@ -52,6 +56,6 @@ def read_sealed(path: Path, known: frozenset[str]) -> dict[str, object]:
         return value
     content = {key: item for key, item in value.items() if key != SEAL}
     # the bytes too: 1e-5 and 1E-5 are one number, and yet a bit apart
-    if value[SEAL] != files.sha256_json(content) or path.read_bytes() != files.json_bytes(value):
+    if value[SEAL] != files.sha256_json(content) or path.read_bytes() != written:
         raise BrokenSeal(f"{path.name} is not what was written: its seal differs", where=str(path))
     return content

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from icmlora_cli.errors import CorruptFile
+from icmlora_cli.registry import files
 from icmlora_cli.registry.examples import Example
 from icmlora_cli.registry.splits import Part
 from icmlora_cli.registry.task_file import Template, TemplateSpec
@@ -100,6 +101,18 @@ class _Manifest(BaseModel):
     data_hash: str
     counts: dict[str, int]
     examples_sha256: str
+
+
+def data_hash(rows: Sequence[Mapping[str, object]], template: PromptTemplate, descriptions: Sequence[str]) -> str:
+    """Return the SHA-256 of all that a task's adapter is trained on: the rows, and what is written around them.
+
+    Args:
+        rows: input, output and part of each example.
+        template: how an example is written.
+        descriptions: the first of them counts where the template writes it into every prompt.
+    """
+    told = [descriptions[0]] if "{description}" in template.prompt else []
+    return files.sha256_json([rows, vars(template), *told])
 
 
 @dataclass(frozen=True)

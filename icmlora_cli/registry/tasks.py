@@ -21,7 +21,7 @@ from icmlora_cli.registry.home import NAME, Home
 from icmlora_cli.registry.provenance import command_line, now, versions
 from icmlora_cli.registry.splits import PARTS, part_of
 from icmlora_cli.registry.task_file import BUILTIN_COUNT, BuiltinSource, DomainSource, TaskSpec
-from icmlora_cli.registry.task_record import CHAT, EXAMPLES, MANIFEST, QA, TEXT, PromptTemplate, Task
+from icmlora_cli.registry.task_record import CHAT, EXAMPLES, MANIFEST, QA, TEXT, PromptTemplate, Task, data_hash
 
 __all__ = ["CHAT", "QA", "TEXT", "Draft", "PromptTemplate", "Task", "TaskStore", "builtin_spec", "draft"]
 
@@ -78,7 +78,7 @@ def draft(spec: TaskSpec, examples: Sequence[Example]) -> Draft:
         licence=licence,
         source=source,
         family=spec.family,
-        data_hash=files.sha256_json([rows, vars(template)]),
+        data_hash=data_hash(rows, template, spec.texts),
         counts={part: counted[part] for part in PARTS},
         folder=Path(),
         splits=splits,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from icmlora_cli.report.result import PARTS, Comparison, Mean, Part, TextSpecific
+from icmlora_cli.report.result import HIGHER_IS_BETTER, PARTS, Comparison, Mean, Part, TextSpecific
 from icmlora_cli.report.statistics import Array, Resampler, Scored, recovered
 
 CellScores = Mapping[tuple[str, str], Mapping[str, Scored]]
@@ -70,7 +70,9 @@ class Summary:
         if whole and rung != BASE:
             groups = [self._rows(whole, name, metric) for name in (rung, BASE, ORACLE)]
             lift = self.resampler.combined(part, groups, recovered)
-            lift = lift if np.isfinite(lift.value) else None
+            gain = self.resampler.combined(part, groups[:0:-1], _minus).value  # the oracle's, over the base
+            better = gain > 0 if HIGHER_IS_BETTER.get(metric, True) else gain < 0
+            lift = lift if better and np.isfinite(lift.value) else None
         figure = self.resampler.combined(part, [self._rows(tasks, rung, metric)], _identity)
         return Mean(part=part, rung=rung, metric=metric, tasks=len(tasks), figure=figure, recovered=lift)
 

@@ -1,5 +1,6 @@
 """The state of an unfinished training: tensors, the optimizer's moments, random streams. Resuming from it is exact."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,12 @@ class Resumed:
     Args:
         step: optimizer steps behind it.
         extra: what was saved beside tensors and optimizer, by name.
+        cost: what it took so far, such as seconds.
     """
 
     step: int
     extra: Mapping[str, torch.Tensor]
+    cost: Mapping[str, float]
 
 
 def save_state(
@@ -34,6 +37,7 @@ def save_state(
     step: int,
     identity: str,
     extra: Mapping[str, torch.Tensor] | None = None,
+    cost: Mapping[str, float] | None = None,
 ) -> None:
     """Write a training's state, whole or not at all.
 
@@ -44,6 +48,7 @@ def save_state(
         step: optimizer steps done.
         identity: of this very run; ``load_state`` takes no other's.
         extra: such as the state of a ``torch.Generator``, uint8.
+        cost: what it took so far, such as seconds.
 
     Raises:
         OutOfSpace: if the disk is full; the state that was there before is then still there.
@@ -53,7 +58,7 @@ def save_state(
         for slot, value in optimizer.state.get(item, {}).items():
             kept[f"optimizer.{slot}.{name}"] = value.detach().clone().contiguous()
     kept |= {f"extra.{name}": item for name, item in (extra or {}).items()}
-    metadata = {"step": str(step), "identity": identity}
+    metadata = {"step": str(step), "identity": identity, "cost": json.dumps(dict(cost or {}))}
     files.write_with(path, lambda temporary: save_file(kept, temporary, metadata=metadata))
 
 
@@ -90,4 +95,4 @@ def load_state(
                     for slot in SLOTS
                 }
     extra = {key.removeprefix("extra."): item for key, item in saved.items() if key.startswith("extra.")}
-    return Resumed(int(metadata["step"]), extra)
+    return Resumed(int(metadata["step"]), extra, json.loads(metadata.get("cost", "{}")))

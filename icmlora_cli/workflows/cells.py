@@ -77,10 +77,13 @@ def write_cell(path: Path, cell: RawCell) -> None:
 
 
 def read_cell(path: Path, key: str) -> RawCell | None:
-    """Return the cell of a file if it is there, whole, and of this key; else None: it is scored again."""
+    """Return the cell of a file if it is there, whole, and of this key; else None: it is scored again.
+
+    So is one without figures: what was missing then, such as another generator, may be there now.
+    """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        if value["schema"] != SCHEMA or value["key"] != key:
+        if value["schema"] != SCHEMA or value["key"] != key or value["reason"] is not None:
             return None
         scores = {
             name: Scored(item["metric"], tuple(item["numerators"]), tuple(item["denominators"]))
@@ -128,7 +131,12 @@ class Scorer:
         told = list(task.descriptions[:1])
         shots = [[item.input, item.output] for item in context.shots]
         settings = [self.described, self.limit, self.outputs, task.metric]
-        base = [self.loaded.base.weight_hash, str(self.loaded.dtype)]
+        others = [[file.name, file.sha256] for file in self.loaded.base.files if not file.name.endswith(".safetensors")]
+        base = [
+            self.loaded.base.weight_hash,
+            others,
+            str(self.loaded.dtype),
+        ]  # a tokenizer, or its template, may change
         wholly = [VERSION, base, task.data_hash, told, shots, settings, rung.name, identity, oracle]
         return files.sha256_json(wholly)[:24]
 

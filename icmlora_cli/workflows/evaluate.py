@@ -37,7 +37,7 @@ class EvalResult:
     Args:
         folder: holds ``result.json``, ``table.md``, ``report.html``, ``timings.json`` and ``cells/``.
         result: what ``result.json`` holds.
-        scored: cells that this run scored; the others were there from an earlier one.
+        scored: cells that this run scored; the others were there from an earlier one, or have no figures.
         lm_eval: what lm-eval's tasks gave, a row an adapter; None where it was not asked.
         seconds: wall time of this run.
     """
@@ -117,7 +117,7 @@ def run(
             if cell is None:
                 cell = scorer.cell(rung, context, wanted, key)
                 write_cell(path, cell)
-                scored += 1
+                scored += cell.reason is None
             cells.append(cell)
         on_progress(Progress("eval", context.task.name, len(rungs), len(rungs), "", index + 1, len(tasks)))
     result = compose(shared, contexts, rungs, cells)

@@ -20,7 +20,7 @@ from icmlora_cli.lm.trainers import AdapterTrainer, make_trainer
 from icmlora_cli.registry import files, provenance
 from icmlora_cli.registry.adapters import MANIFEST, STATE, AdapterRecord, AdapterStore, Checkpoint
 from icmlora_cli.registry.bases import Base
-from icmlora_cli.registry.energy import EnergyMeter
+from icmlora_cli.registry.energy import CostMeter
 from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.leases import Lease
 from icmlora_cli.registry.tasks import Task
@@ -185,13 +185,12 @@ class _TaskHarvest:
     lease: Lease
 
     def __post_init__(self) -> None:
-        self._meter = EnergyMeter()
+        self._meter = CostMeter()
 
     def run(self) -> None:
         recipe, loaded = self.trainer.recipe, self.trainer.loaded
         key = harvest_key(loaded.base, self.task, recipe)
         folder = self.store.folder(loaded.base.slug, self.task.name, key)
-        started = time.monotonic()
         rows = encode_task(loaded.tokenizer, self.task, self.task.examples("train"))
         with files.disk_errors(folder / MANIFEST):
             loss = finetune(
@@ -201,8 +200,9 @@ class _TaskHarvest:
                 identity=key,
                 on_step=self._report,
                 on_checkpoint=lambda step, adapter: self._keep(folder, step, adapter),
+                meter=self._meter,
             )
-        figures = {"loss": loss, "seconds": time.monotonic() - started} | self._meter.figures()
+        figures = {"loss": loss} | self._meter.figures()
         figures |= self._validate(loaded)
         self._check_lease()
         self.store.record(self._record(folder, key, figures))

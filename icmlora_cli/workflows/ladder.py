@@ -178,7 +178,7 @@ def _generated(bench: Bench, source: Source) -> dict[str, Callable[[], Rung | No
             source.seconds,
             "tuned-same-time",
             "fine-tuned on the k examples as long as generation takes",
-            "as generation",
+            f"as generation by {source.key}",
         ),
         "generated": lambda: GeneratedRung(source),
         "generated-shots": lambda: GeneratedRung(
@@ -250,7 +250,9 @@ def _nearest(bench: Bench, name: str) -> NearestRung:
         return reader.examples_vector(context.shots, context.task.template.kind)
 
     uses: Uses = "text and examples" if shown else "text"
-    return NearestRung(bench.library, neighbours, vector_of, count, name, title, uses, others=name == "nearest-other")
+    others = name == "nearest-other"
+    reading = [reader.recipe.model_dump(mode="json"), [[task.name, task.descriptions[0]] for task in harvested]]
+    return NearestRung(bench.library, neighbours, vector_of, count, name, title, reading, uses, others=others)
 
 
 def _companion(bench: Bench, arch: str) -> CompanionRung | None:
@@ -273,9 +275,9 @@ def _companion(bench: Bench, arch: str) -> CompanionRung | None:
     store, base = GeneratorStore(bench.home), bench.loaded.base
     complete = bool(tasks) and len(tasks) == len(wanted)
     if name in store.names():
-        key = str(store.about(name).get("key"))
+        key = store.about(name).get("key")
     else:
-        key = train.key_of(tasks, base, recipe, bench.home) if complete else "none"
+        key = train.key_of(tasks, base, recipe, bench.home) if complete else None
 
     @cache
     def load() -> Source:
@@ -292,4 +294,4 @@ def _companion(bench: Bench, arch: str) -> CompanionRung | None:
         reader = VectorReader(bench.loaded, vector_recipe(companion), bench.home)
         return Source(companion, reader, generator_key(companion))
 
-    return CompanionRung(load, key, arch, COMPANIONS[arch])
+    return CompanionRung(load, [key, sorted(wanted)], arch, COMPANIONS[arch])

@@ -13,7 +13,7 @@ from icmlora_cli.lm.load import load_base
 from icmlora_cli.registry import files, provenance
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
 from icmlora_cli.registry.bases import Base
-from icmlora_cli.registry.energy import EnergyMeter
+from icmlora_cli.registry.energy import CostMeter
 from icmlora_cli.registry.generators import CARD, CONFIG, GeneratorStore
 from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.licences import hub_datasets, no_derivatives, of_manifest
@@ -104,7 +104,7 @@ def run(
     if (target / CONFIG).is_file() and read_config(target).get("key") == key:
         load_generator(target)  # a broken one says so
         return _result(target, trained=False, seconds=time.monotonic() - started)
-    meter = EnergyMeter()
+    meter = CostMeter()
 
     def report(progress: Progress) -> None:
         meter.sample()
@@ -113,12 +113,12 @@ def run(
     with Fleet(log_with, home.root / "logs" / name, name, recipe.model_dump(mode="json")) as fleet:
         loaded = load_base(base, device=fleet.device or device)
         basis = make_basis(harvested, loaded, recipe)
-        training = Training(tasks, harvested, basis, loaded, recipe, home, name, key, fleet, report)
+        training = Training(tasks, harvested, basis, loaded, recipe, home, name, key, fleet, meter, report)
         generator, curve = training.fit()
         if fleet.main:
             kept = stored(generator, recipe.storage)
             figures = training.figures(generator, kept)
-            figures |= {"seconds": time.monotonic() - started} | meter.figures()
+            figures |= meter.figures()
             about = _about(tasks, harvested, base, recipe, key, figures, curve, training.builtin)
             _save(target, kept, about, recipe)
             training.state.unlink(missing_ok=True)

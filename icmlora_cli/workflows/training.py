@@ -18,6 +18,7 @@ from icmlora_cli.lm.targets import target_layout
 from icmlora_cli.lm.task_vector import VectorReader
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
 from icmlora_cli.registry.bases import Base
+from icmlora_cli.registry.energy import CostMeter
 from icmlora_cli.registry.generators import STATE
 from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.tasks import Task, TaskStore
@@ -139,6 +140,7 @@ class Training:
     name: str
     key: str
     fleet: Fleet
+    meter: CostMeter
     on_progress: OnProgress
 
     def __post_init__(self) -> None:
@@ -217,7 +219,7 @@ class Training:
         curve = fit(
             model, data, space, mask, recipe,
             state=self.state, key=self.key, on_step=self._report, terms=terms, validation=validation,
-            reduce=self.fleet.reduce, keeps_state=self.fleet.main,
+            reduce=self.fleet.reduce, keeps_state=self.fleet.main, meter=self.meter,
         )  # fmt: skip
         adapters = [adapter for item in self.harvested for adapter in item.adapters]
         rank = codec.width

@@ -83,7 +83,7 @@ def test_the_nearest_other_is_never_itself(make_room: MakeRoom) -> None:
     assert other.identity(room.context(0)) != nearest.identity(room.context(0))  # type: ignore[attr-defined]
     library = Library(room.library.store, room.library.records[:1])
     known, vector = Neighbours(("always_cat",), torch.ones(1, 2)), torch.ones(2)
-    alone = NearestRung(library, lambda: known, lambda context: vector, 1, "alone", "", others=True)
+    alone = NearestRung(library, lambda: known, lambda context: vector, 1, "alone", "", [], others=True)
     with pytest.raises(Unavailable, match="no other"):
         alone.serve(room.context(0))
 

@@ -1,8 +1,11 @@
 """Energy from the counters of Linux's powercap, here files of the same form."""
 
+from functools import partial
 from pathlib import Path
 
-from icmlora_cli.registry.energy import EnergyMeter
+import pytest
+
+from icmlora_cli.registry.energy import CostMeter, EnergyMeter
 
 
 def zone(root: Path, name: str, kind: str, count: str, most: int = 1000_000_000) -> Path:
@@ -45,3 +48,16 @@ def test_what_is_not_told_is_not_made_up(tmp_path: Path) -> None:
     meter = EnergyMeter(tmp_path)
     (tmp_path / "intel-rapl:1" / "energy_uj").unlink()
     assert meter.joules() is None
+
+
+def test_what_earlier_runs_took_is_added(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    counter = zone(tmp_path, "intel-rapl:0", "package-0", "5000000")
+    monkeypatch.setattr("icmlora_cli.registry.energy.EnergyMeter", partial(EnergyMeter, tmp_path))
+    meter = CostMeter()
+    counter.write_text("6000000", encoding="ascii")
+    alone = meter.figures()
+    assert alone["joules"] == 1.0 and 0 <= alone["seconds"] < 60
+    meter.resume({"seconds": 100.0, "joules": 2.5})
+    assert meter.figures()["joules"] == 3.5 and 100 <= meter.figures()["seconds"] < 160
+    meter.resume({"seconds": 100.0})  # that run could not read the counters
+    assert set(meter.figures()) == {"seconds"}

@@ -35,6 +35,7 @@ def test_shortened(text: str, short: str) -> None:
 def test_a_command_is_cut_by_its_words() -> None:
     typed = "icmlora gen 'Say /usr/bin/cat.' -o '/home/me/my folder/out' --examples=/tmp/x.jsonl --seed 1"
     assert shortened_command(typed) == "icmlora gen 'Say /usr/bin/cat.' -o out --examples=x.jsonl --seed 1"
+    assert shortened_command("icmlora gen cat -o/home/me/out -k16") == "icmlora gen cat -oout -k16"
     assert shortened_command("icmlora  train") == "icmlora  train"
     assert shortened_command("broken ' /home/me/x") == "broken ' x"
 

@@ -38,3 +38,10 @@ def test_a_manifest_without_a_seal_may_hold_known_keys_only(tmp_path: Path) -> N
     files.write_json(path, VALUE | {"sdal": "0"})
     with pytest.raises(seals.BrokenSeal, match="sdal"):
         seals.read_sealed(path, KNOWN)
+
+
+def test_half_a_character_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"name": "\\ud800", "seal": "x"}', encoding="utf-8")
+    with pytest.raises(CorruptFile, match="half of a character"):
+        seals.read_sealed(path, KNOWN)

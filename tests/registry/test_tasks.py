@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icmlora_cli.errors import AlreadyExists, CorruptFile, NotFound, SpecFault
+from icmlora_cli.registry import checks
 from icmlora_cli.registry.builtin import builtin_names, builtin_task
 from icmlora_cli.registry.examples import Example
 from icmlora_cli.registry.home import Home
@@ -22,6 +23,11 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=2
 
 def spec(name: str = "t", **changes: object) -> TaskSpec:
     facts = {"name": name, "description": "Do it.", "examples": [{"input": "a", "output": "b"}]}
+    return TaskSpec.model_validate(facts | changes)
+
+
+def described(*descriptions: str, **changes: object) -> TaskSpec:
+    facts = {"name": "t", "descriptions": descriptions, "examples": [{"input": "a", "output": "b"}]}
     return TaskSpec.model_validate(facts | changes)
 
 
@@ -87,6 +93,17 @@ def test_what_the_data_hash_depends_on() -> None:
         draft(spec(splits={"test": 0.5}), EXAMPLES),
     ]
     assert len({first, *(item.task.data_hash for item in others)}) == 4
+
+
+def test_a_description_that_stands_in_every_prompt_is_data(store: TaskStore) -> None:
+    template = {"prompt": "{description} {input}", "answer": "{output}"}
+    tasks = [
+        draft(described(first, second, template=template), EXAMPLES).task
+        for first, second in (("Say it.", "Write it."), ("Say it.", "Print it."), ("Write it.", "Say it."))
+    ]
+    assert tasks[0].data_hash == tasks[1].data_hash != tasks[2].data_hash
+    task, _ = store.add(spec(template=template), EXAMPLES)
+    assert checks.task_flaws(task.folder, "t") == []
 
 
 def test_another_task_of_that_name_needs_force(store: TaskStore) -> None:

@@ -57,3 +57,15 @@ def test_comparisons_are_of_generated_rungs_on_shared_tasks() -> None:
     assert {key[2] for key in found} == set(RUNGS) - {"generated"}
     base = found["seen", "exact_match", "base"]
     assert base.tasks == 2 and base.difference.value == pytest.approx(0.55) and base.p < 0.01
+
+
+@pytest.mark.parametrize(
+    ("metric", "worse"), [("exact_match", (0.5, 0.4, 0.2)), ("bits_per_character", (1.0, 1.5, 3.0))]
+)
+def test_nothing_is_recovered_where_the_harvested_adapter_is_worse_than_the_base(
+    metric: str, worse: tuple[float, float, float]
+) -> None:
+    rungs = ("base", "harvested", "generated")
+    scores = {("a", rung): {metric: Scored(metric, (value,), (1.0,))} for rung, value in zip(rungs, worse, strict=True)}
+    means = Summary(scores, {"a": "seen"}, rungs, Resampler(200, 0)).means()
+    assert len(means) == 3 and all(item.recovered is None for item in means)

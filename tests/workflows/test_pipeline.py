@@ -1,10 +1,12 @@
 """The whole way on tiny models of four real architectures: harvest, train, gen, merge, eval."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe, TrainRecipe, VectorRecipe
@@ -13,6 +15,7 @@ from icmlora_cli.generator.checkpoint import load_generator
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.registry import files, seals
 from icmlora_cli.registry.adapters import AdapterStore
+from icmlora_cli.registry.base_files import safetensors_metadata
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.examples import Example
 from icmlora_cli.registry.home import Home
@@ -136,12 +139,18 @@ def test_a_stopped_harvest_goes_on_within_the_task(llama_base: Base, home: Home,
         harvest.run(tasks, llama_base, HARVEST, home, device="cpu", on_progress=stop)
     seen.clear()
     stopping = False
+    state = next(home.adapters.glob(f"*/always_dog/*/{harvest.STATE}"))
+    metadata = safetensors_metadata(state)
+    assert json.loads(metadata["cost"])["seconds"] > 0
+    save_file(load_file(state), state, metadata=metadata | {"cost": json.dumps({"seconds": 1000.0})})
     resumed = harvest.run(tasks, llama_base, HARVEST, home, device="cpu", on_progress=stop)
     assert resumed.trained == ("always_dog",) and seen[0] == ("always_dog", 11)
     for record, wanted in zip(resumed.records, whole.records, strict=True):
         assert [item.sha256 for item in record.checkpoints] == [item.sha256 for item in wanted.checkpoints]
         assert len(record.checkpoints) == 2
         assert not (record.folder / harvest.STATE).exists()
+    seconds = {record.task: record.figures["seconds"] for record in resumed.records}
+    assert seconds["always_cat"] < 1000 <= seconds["always_dog"]  # what was before the stop counts
 
 
 def test_an_unseen_task_is_never_learned(llama_base: Base, home: Home) -> None:
