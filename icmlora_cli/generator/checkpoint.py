@@ -161,8 +161,8 @@ def load_generator(folder: Path) -> Generator:
             else seeded_frame(shapes, spec, base_model)
         )
         space = ConditionSpace.from_tensors(found)
-        rank = min(rank, codec.width)  # a manifest may say more, and there is no more
-        return _assembled(Generator(model, codec, space, found["module_scale"], rank, config, spec), found)
+        made = _assembled(Generator(model, codec, space, found["module_scale"], rank, config, spec), found)
+        return replace(made, rank=min(rank, made.codec.width))  # a manifest may say more, and there is no more
     except (TypeError, KeyError, RuntimeError) as error:
         raise CorruptFile(f"the generator's files do not fit together: {error}", where=str(folder)) from error
     except CorruptFile as error:
