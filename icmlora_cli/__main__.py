@@ -1,11 +1,26 @@
 """Entry point of the ``icmlora`` command and of ``python -m icmlora_cli``."""
 
+import io
+import os
+import sys
+
 from icmlora_cli.cli import interrupt
+
+
+def _ready_streams() -> None:
+    """Let whatever is printed be taken: characters that the terminal's encoding lacks, and a stream that is closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the shell: >&-
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - for as long as we run
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def main() -> None:
     """Run the command line; Ctrl-C ends it with one line on stderr and exit code 130."""
     interrupt.watch()
+    _ready_streams()
     try:
         from icmlora_cli.cli.app import app
 

@@ -81,7 +81,9 @@ def evaluate(
         printer.result(eval_dict(done))
         print_ladder(printer, done)
         if folder is None:
-            printer.note("no generator yet, so its rungs are missing; train one: icmlora train")
+            there = ", ".join(f"-g {name}" for name in GeneratorStore(home).names())
+            advice = f"name one: {there}" if there else "train one: icmlora train"
+            printer.note(f"no generator is named 'default', so the rungs of one are missing; {advice}")
 
 
 def _generator(store: "GeneratorStore", name: str | None) -> Path | None:

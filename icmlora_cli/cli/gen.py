@@ -91,11 +91,12 @@ def gen(
                 hint='icmlora gen "Give the antonym." -o out/   or: icmlora gen --batch texts.txt -o out/',
             )
         home = Home.from_environment()
-        folder = GeneratorStore(home).find(generator)
+        store = GeneratorStore(home)
+        folder = store.find(generator)
         if generator == DEFAULT and folder.parent.name == BUNDLED:
-            out.note(
-                "note: no generator is trained here, so the one that comes with icmlora is taken: docs/generating.md"
-            )
+            names = ", ".join(f"-g {name}" for name in store.names())
+            why = f"no generator is named {DEFAULT!r} here (but {names})" if names else "no generator is trained here"
+            out.note(f"note: {why}, so the one that comes with icmlora is taken: docs/generating.md")
         from icmlora_cli.workflows import gen_batch
         from icmlora_cli.workflows.base import resolve as resolve_base
         from icmlora_cli.workflows.gen import base_name, run

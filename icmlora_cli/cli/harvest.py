@@ -20,6 +20,44 @@ class Executor(StrEnum):
     ray = "ray"
 
 
+OF_EXECUTOR = {"ray": ("address", "gpus_per_task"), "local": ("workers", "device")}
+
+
+def given(context: typer.Context) -> list[str]:
+    """Return the parameters that were typed, in the command's order."""
+    names = [item.name for item in context.command.params if item.name is not None]
+    return [name for name in names if str(getattr(context.get_parameter_source(name), "name", "")) == "COMMANDLINE"]
+
+
+def check_alone(context: typer.Context) -> None:
+    """Check that no option stands before a further command, which would not see it.
+
+    Raises:
+        UsageFault: if one does.
+    """
+    from icmlora_cli.errors import UsageFault
+
+    if names := given(context):
+        after = f"icmlora harvest {context.invoked_subcommand} --{names[0].replace('_', '-')} ..."
+        raise UsageFault(f"options of {context.invoked_subcommand} stand after it", hint=after)
+
+
+def check_together(context: typer.Context, executor: str) -> None:
+    """Check that no option of the other executor is given.
+
+    Raises:
+        UsageFault: if one is.
+    """
+    from icmlora_cli.errors import UsageFault
+
+    for other, names in OF_EXECUTOR.items():
+        wrong = [f"--{name.replace('_', '-')}" for name in names if name in given(context)]
+        if other != executor and wrong:
+            raise UsageFault(
+                f"{wrong[0]} goes with --executor {other}", hint=f"--executor {other}, or without {wrong[0]}"
+            )
+
+
 app = typer.Typer(invoke_without_command=True, epilog="Example: icmlora harvest --tasks 'pick_*' --steps 60")
 
 
@@ -56,8 +94,11 @@ def harvest(
     file system, share the work; see who does what: icmlora harvest status.
     """
     if context.invoked_subcommand is not None:
+        with session("harvest", as_json=as_json, quiet=quiet):
+            check_alone(context)
         return
     with session("harvest", as_json=as_json, quiet=quiet) as out:
+        check_together(context, "ray" if executor is Executor.ray else "local")
         from icmlora_cli.config.recipes import HarvestRecipe, resolve
         from icmlora_cli.registry.home import Home
         from icmlora_cli.workflows.select import tasks_to_learn

@@ -104,7 +104,7 @@ class Out:
         )
         for index, header in enumerate(headers):
             numeric = bool(rows) and all(_is_figure(row[index]) for row in rows)
-            table.add_column(header, justify="right" if numeric else "left", overflow="fold")
+            table.add_column(header, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
         console = Console()
         drawn = bars if console.is_terminal else None
         if drawn is not None:
@@ -143,7 +143,8 @@ def _print_columns(headers: Sequence[str], rows: Sequence[Sequence[str]], title:
 
 
 def _json(value: Mapping[str, object]) -> str:
-    return visible_json(json.dumps(value, indent=2, ensure_ascii=False))
+    unicode = "utf" in (getattr(sys.stdout, "encoding", None) or "utf-8").casefold()
+    return visible_json(json.dumps(value, indent=2, ensure_ascii=not unicode))
 
 
 def _is_figure(cell: str) -> bool:

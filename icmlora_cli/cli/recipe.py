@@ -52,12 +52,11 @@ def copy(
     """Copy a recipe, to change it."""
     with session("recipe copy", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.config.recipes import recipe_path
-        from icmlora_cli.errors import AlreadyExists
         from icmlora_cli.registry.files import write_bytes
+        from icmlora_cli.workflows.output import check_file
 
         path = recipe_path(name, "")
-        if target.exists() and not force:
-            raise AlreadyExists(f"{target} exists", where=str(target.absolute()), hint="--force replaces it")
+        check_file(target, force)
         write_bytes(target.absolute(), path.read_bytes())
         out.result({"path": str(target)})
         out.line(str(target) if quiet else f"copied to {target}")

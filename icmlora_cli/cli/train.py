@@ -30,6 +30,7 @@ def train(
 
     Without --tasks: all tasks of split 'train' that are harvested or, with episodes, all of them. Tasks of split
     'unseen' are refused. Interrupted, it goes on where it was. On several GPUs: accelerate launch -m icmlora_cli train
+    What has the same name and learned otherwise goes to quarantine.
     """
     with session("train", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.config.recipes import TrainRecipe, resolve
@@ -54,7 +55,9 @@ def train(
             )
         if not main_process():
             return
-        out.result(vars(result) | {"folder": str(result.folder), "tasks": list(result.tasks), "name": name})
+        replaced = None if result.replaced is None else str(result.replaced)
+        shown_as = {"folder": str(result.folder), "tasks": list(result.tasks), "name": name, "replaced": replaced}
+        out.result(vars(result) | shown_as)
         out.forbidden(result.no_derivatives)
         state = "trained" if result.trained else "was there already: same adapters, same recipe"
         out.line(
@@ -63,6 +66,8 @@ def train(
             else f"generator {name!r} ({state}): {len(result.tasks)} tasks and {result.builtin} built-in ones, "
             f"{result.parameters:,} numbers, {result.bytes / 1e6:.2f} MB, in {result.folder}"
         )
+        if replaced is not None:
+            out.note(f"the generator that had this name is in {replaced}; icmlora registry gc frees it")
         if result.harvested:
             out.note(
                 f"relative error of delta-W on {result.harvested} harvested tasks, from their descriptions: "

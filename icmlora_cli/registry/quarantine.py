@@ -1,6 +1,7 @@
 """Quarantine: what is damaged or replaced is moved there, with a note of where it was and why. Nothing is deleted."""
 
 import os
+import shutil
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -28,6 +29,24 @@ class Entry:
     bytes: int
 
 
+def keep(home: Home, path: Path, why: str) -> Path:
+    """Put a second copy of a folder of files into quarantine, for what is about to be replaced; return where it is.
+
+    Its files are hard links, where the disk has them: writers here replace files, and never change them.
+
+    Raises:
+        OutOfSpace: if the disk is full.
+    """
+    folder = _entry(home, path, why)
+    with files.new_folder(folder / path.name) as copy:
+        for item in sorted(path.iterdir()):
+            try:
+                os.link(item, copy / item.name)
+            except OSError:
+                shutil.copy2(item, copy / item.name)
+    return folder / path.name
+
+
 def put(home: Home, path: Path, why: str) -> Path:
     """Move a file or folder into quarantine, and return where it is now.
 
@@ -41,13 +60,19 @@ def put(home: Home, path: Path, why: str) -> Path:
     Raises:
         OutOfSpace: if the disk is full; nothing was moved then.
     """
+    folder = _entry(home, path, why)
+    os.replace(path, folder / path.name)
+    return folder / path.name
+
+
+def _entry(home: Home, path: Path, why: str) -> Path:
+    """Make a folder in quarantine with a note, and return it."""
     root = home.root if path.is_relative_to(home.root) else home.cache
     stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     folder = root / QUARANTINE / f"{stamp}-{uuid4().hex[:6]}"
     was = path.relative_to(root).as_posix()
     files.write_json(folder / NOTE, {"schema": SCHEMA, "was": was, "why": why, "when": now()})
-    os.replace(path, folder / path.name)
-    return folder / path.name
+    return folder
 
 
 def entries(home: Home) -> tuple[Entry, ...]:

@@ -368,7 +368,7 @@ def read_result(path: Path) -> Result:
     """
     path = path / RESULT if path.is_dir() else path
     if not path.is_file():
-        raise NotFound(f"there is no {RESULT}", where=str(path.parent), hint="make one: icmlora eval -o RESULT/")
+        raise NotFound(f"there is no {RESULT}", where=str(path.absolute()), hint="make one: icmlora eval -o RESULT/")
     value = files.read_json(path)
     if value.get("schema") != SCHEMA:
         raise CorruptFile(f"{path.name} says schema {value.get('schema')!r}, not {SCHEMA!r}", where=str(path))

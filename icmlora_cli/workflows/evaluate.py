@@ -95,6 +95,8 @@ def run(
         raise UsageFault("there is no task to score", hint="icmlora task list")
     folder = (out or default_folder(home, generator_folder, recipe.protocol)).absolute()
     _check_out(folder)
+    if lm_eval is not None:
+        harness.check(lm_eval)
     loaded = load_base(base, device=device)
     shared = bench(tasks, loaded, home, recipe, generator_folder, on_progress)
     if shared.generator is not None:

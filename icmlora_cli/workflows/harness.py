@@ -31,6 +31,16 @@ class HarnessRequest:
     limit: int | None = None
 
 
+def check(request: HarnessRequest) -> None:
+    """Check that lm-eval can do what is asked for, before anything else is scored.
+
+    Raises:
+        NotFound: if it has no such task.
+        UsageFault: if it is not installed.
+    """
+    lm_eval.check(request.tasks, request.include)
+
+
 def run(bench: Bench, tasks: Sequence[Task], request: HarnessRequest, folder: Path) -> list[dict[str, object]]:
     """Score base, generated and harvested adapters of each task; what is scored already is not scored again.
 
@@ -44,7 +54,7 @@ def run(bench: Bench, tasks: Sequence[Task], request: HarnessRequest, folder: Pa
         A row an adapter: ``task`` (null for the base), ``rung``, and ``scores``: lm-eval's task to metric to value.
 
     Raises:
-        IcmloraError: if lm-eval is not installed, or fails.
+        IcmloraError: if lm-eval fails.
         NotFound: if it has no such task.
     """
     rows: list[dict[str, object]] = []

@@ -66,6 +66,20 @@ class HarnessResult:
         return dict(vars(self)) | {"figures": figures, "samples": dict(self.samples)}
 
 
+def check(tasks: Sequence[str], include_path: Path | None = None) -> None:
+    """Check that lm-eval is installed and knows the tasks, before anything is scored.
+
+    Raises:
+        NotFound: if there is no such task.
+        UsageFault: if it is not installed, or ``include_path`` is no folder.
+    """
+    if include_path is not None and not include_path.is_dir():
+        raise UsageFault(f"there is no folder {str(include_path)!r}", where=str(include_path.absolute()))
+    with _quiet():
+        _, _, manager, _ = _harness(include_path)
+        _checked(manager, tasks)
+
+
 def run(
     adapters: Mapping[str, Adapter | None],
     loaded: LoadedBase,
@@ -92,15 +106,14 @@ def run(
         on_progress: told of each adapter.
 
     Raises:
-        IcmloraError: if lm-eval is not installed, or fails (such as at a dataset that cannot be fetched).
+        IcmloraError: if lm-eval fails (such as at a dataset that cannot be fetched).
         NotFound: if there is no such task.
-        UsageFault: if no task is named, or ``include_path`` is no folder.
+        UsageFault: if no task is named, lm-eval is not installed, or ``include_path`` is no folder.
     """
     started = time.monotonic()
     if not tasks:
         raise UsageFault("no task of lm-eval is named", hint="such as: --lm-eval hellaswag")
-    if include_path is not None and not include_path.is_dir():
-        raise UsageFault(f"there is no folder {str(include_path)!r}", where=str(include_path.absolute()))
+    check(tasks, include_path)
     with _quiet():
         hflm, simple_evaluate, manager, version = _harness(include_path)
         names = _checked(manager, tasks)
@@ -144,7 +157,7 @@ def _harness(include_path: Path | None) -> "tuple[Any, Any, TaskManager, str]":
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
     except ImportError as error:
-        raise IcmloraError(
+        raise UsageFault(
             f"lm-evaluation-harness cannot be imported: {error}", hint='pip install "icmlora[lm-eval]"'
         ) from error
     manager = TaskManager(include_path=None if include_path is None else str(include_path))

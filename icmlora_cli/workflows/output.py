@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from icmlora_cli.errors import AlreadyExists
+from icmlora_cli.errors import AlreadyExists, UsageFault
 
 
 def check_file(output: Path, force: bool) -> None:
@@ -10,7 +10,12 @@ def check_file(output: Path, force: bool) -> None:
 
     Raises:
         AlreadyExists: if it is there and ``force`` is not set, or it is a folder.
+        UsageFault: if it is a device, a pipe or the like, which nothing replaces.
     """
-    if output.is_dir() or (output.exists() and not force):
-        hint = "name another file with -o" if output.is_dir() else "--force to replace it, or another file with -o"
-        raise AlreadyExists(f"{output.name} is there already", where=str(output), hint=hint)
+    where = str(output.absolute())
+    if output.is_dir():
+        raise AlreadyExists(f"{output} is a folder", where=where, hint="name a file to write")
+    if output.exists() and not output.is_file():
+        raise UsageFault(f"{output} is no regular file", where=where, hint="name another file")
+    if output.exists() and not force:
+        raise AlreadyExists(f"{output} is there already", where=where, hint="--force replaces it, or name another file")

@@ -20,6 +20,7 @@ from icmlora_cli.registry.sources import load_examples
 from icmlora_cli.registry.splits import DEFAULT_FRACTIONS, PARTS
 from icmlora_cli.registry.task_file import TaskSpec, read_task_file
 from icmlora_cli.registry.tasks import Draft, Task, TaskStore, builtin_spec, draft
+from icmlora_cli.workflows.output import check_file
 
 BUILTIN = "builtin:"
 T = TypeVar("T")
@@ -236,15 +237,11 @@ def export(store: TaskStore, patterns: Sequence[str], file: Path, *, force: bool
             f"{', '.join(bare)}: known by description alone, with no examples for a task file",
             hint="name the tasks to export, without these",
         )
+    check_file(file, force)
     folder = file.with_name(f"{file.stem}-examples")
     targets = {task.name: folder / f"{task.name}.jsonl" for task in tasks}
-    there = [path for path in (file, *targets.values()) if path.exists()]
-    if there and not force:
-        raise AlreadyExists(
-            f"{there[0].name} exists already",
-            where=str(there[0].absolute()),
-            hint="write elsewhere, or use --force",
-        )
+    for path in targets.values():
+        check_file(path, force)
     for task in tasks:
         rows = [_row(task, example) for part in PARTS for example in task.examples(part)]
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -10,7 +10,7 @@ from icmlora_cli.errors import UsageFault
 from icmlora_cli.generator.checkpoint import Generator, load_generator, read_config, save_generator, stored
 from icmlora_cli.generator.fit import StepLosses
 from icmlora_cli.lm.load import load_base
-from icmlora_cli.registry import files, provenance
+from icmlora_cli.registry import files, provenance, quarantine
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.energy import CostMeter
@@ -48,6 +48,7 @@ class TrainResult:
         bytes: of the generator's folder.
         seconds: wall time.
         no_derivatives: licences of what it learned from that forbid derivatives.
+        replaced: where the generator is that had this name; None where there was none.
     """
 
     folder: Path
@@ -64,6 +65,7 @@ class TrainResult:
     bytes: int
     seconds: float
     no_derivatives: tuple[str, ...]
+    replaced: Path | None = None
 
 
 def run(
@@ -104,7 +106,7 @@ def run(
     if (target / CONFIG).is_file() and read_config(target).get("key") == key:
         load_generator(target)  # a broken one says so
         return _result(target, trained=False, seconds=time.monotonic() - started)
-    meter = CostMeter()
+    meter, replaced = CostMeter(), None
 
     def report(progress: Progress) -> None:
         meter.sample()
@@ -120,10 +122,12 @@ def run(
             figures = training.figures(generator, kept)
             figures |= meter.figures()
             about = _about(tasks, harvested, base, recipe, key, figures, curve, training.builtin)
+            if (target / CONFIG).is_file():
+                replaced = quarantine.keep(home, target, "replaced by another training of this name")
             _save(target, kept, about, recipe)
             training.state.unlink(missing_ok=True)
         fleet.wait()
-    return _result(target, trained=True, seconds=time.monotonic() - started)
+    return replace(_result(target, trained=True, seconds=time.monotonic() - started), replaced=replaced)
 
 
 def key_of(tasks: Sequence[Task], base: Base, recipe: TrainRecipe, home: Home) -> str:

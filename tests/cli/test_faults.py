@@ -1,6 +1,10 @@
 """What goes wrong is told in one clear message with a documented exit code, and the registry stays usable."""
 
+import importlib.util
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -184,3 +188,69 @@ def test_a_home_that_is_a_file(empty: "Registry") -> None:
     empty.home.write_text("", encoding="utf-8")
     result = empty.call("task", "add", "tasks.yaml", code=1)
     assert result.stderr.startswith("error: ") and str(empty.home) in result.stderr
+
+
+def test_options_that_do_not_go_together_are_not_dropped(trained: "Registry") -> None:
+    base = ("--base", trained.base)
+    assert "--executor ray" in told(trained, "harvest", *base, "--address", "auto", code=2)
+    assert "--executor local" in told(trained, "harvest", *base, "--executor", "ray", "--workers", "2", code=2)
+    assert "icmlora harvest status --tasks" in told(trained, "harvest", "--tasks", "always_cat", "status", code=2)
+    trained.call("harvest", "status", *base)
+
+
+def test_what_is_no_file_is_not_written_over(trained: "Registry") -> None:
+    os.mkfifo("pipe")
+    for command in (
+        ("recipe", "copy", "train/default"),
+        ("task", "export", "always_cat", "-o"),
+        ("registry", "export", "-o"),
+    ):
+        assert "no regular file" in told(trained, *command, "pipe", "--force", code=2)
+        assert "is a folder" in told(trained, *command, ".", "--force", code=1)
+    assert Path("pipe").is_fifo() and not Path("pipe-examples").exists()
+
+
+def test_lm_eval_is_looked_for_before_anything_is_scored(trained: "Registry") -> None:
+    if importlib.util.find_spec("lm_eval") is not None:
+        pytest.skip("the extra icmlora[lm-eval] is installed")
+    command = ("eval", "--base", trained.base, "--rungs", "base", "--lm-eval", "hellaswag", "-o", "results")
+    assert "icmlora[lm-eval]" in told(trained, *command, code=2)
+    assert not Path("results").exists()
+
+
+def test_a_generator_of_another_name_is_told_of(trained: "Registry") -> None:
+    (trained.home / "generators" / "default").rename(trained.home / "generators" / "mine")
+    said = trained.call("gen", "Say cat.", "-o", "out", "--offline", code=1).stderr
+    assert "no generator is named 'default' here (but -g mine)" in said
+    said = trained.call("eval", "--base", trained.base, "--rungs", "base", "--limit", "1", "-o", "results").stderr
+    assert "name one: -g mine" in said
+
+
+def test_a_generator_that_is_replaced_is_kept(trained: "Registry") -> None:
+    folder = trained.home / "generators" / "default"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    done = trained.json("train", "--base", trained.base, "--recipe", "train.yaml", "--steps", "5")
+    assert {path.name: path.read_bytes() for path in Path(done["replaced"]).iterdir()} == before
+    assert "quarantine" in done["replaced"] and (folder / "generator.json").read_bytes() != before["generator.json"]
+    assert trained.json("train", "--base", trained.base, "--recipe", "train.yaml", "--steps", "5")["replaced"] is None
+    assert trained.json("registry", "verify")["faults"] == []
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_characters_that_the_terminal_lacks_are_written_out(empty: "Registry", encoding: str) -> None:
+    examples = [{"input": str(index), "output": "x"} for index in range(40)]
+    text = {"name": "smile", "description": "Say \N{GRINNING FACE}.", "examples": examples}
+    Path("smile.yaml").write_text(json.dumps(text, ensure_ascii=False), encoding="utf-8")
+    environment = {**empty.environment, "PYTHONIOENCODING": encoding}
+    empty.call("task", "add", "smile.yaml")
+    command = [sys.executable, "-m", "icmlora_cli", "task"]
+    for arguments in (("list",), ("show", "smile", "--json"), ("preview", "smile")):
+        done = subprocess.run([*command, *arguments], capture_output=True, check=False, env=environment)
+        assert done.returncode == 0, done.stderr
+        assert "--json" not in arguments or json.loads(done.stdout)["descriptions"] == [text["description"]]
+
+
+def test_a_closed_stdout_is_no_crash(trained: "Registry") -> None:
+    command = f"exec {sys.executable} -m icmlora_cli task list --json >&-"
+    done = subprocess.run(["sh", "-c", command], env=dict(trained.environment), capture_output=True, check=False)
+    assert done.returncode == 0 and done.stderr == b""
