@@ -19,7 +19,7 @@ LM_EVAL_TESTS = (
 )
 DEFAULT_TESTS = " and ".join(f"not {marker}" for marker in "slow network gpu browser ray llamacpp serve vllm".split())
 LLAMA_CPP = "-DLLAVA_BUILD=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TOOLS=OFF"
-NEED_A_HARVEST = ("ablation.py", "warm_start.py")
+TAKE_LONG = ("ablation.py", "parts.py", "warm_start.py")
 SHIPPED = (
     "icmlora_cli/recipes/train/default.yaml",
     "icmlora_cli/report/templates/report.html.jinja",
@@ -133,8 +133,8 @@ def lmeval(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Print the benchmarks' ratios; those that need a harvest are run by themselves."""
+    """Print the benchmarks' ratios; those that take long are run by themselves."""
     install(session)
     for script in sorted(Path("benchmarks").glob("*.py")):
-        if script.name not in NEED_A_HARVEST:
+        if script.name not in TAKE_LONG:
             session.run("python", str(script))
