@@ -1,7 +1,7 @@
 """Do adapters that are sums of learned parts do combinations of parts that were not trained?
 
 Built-in tasks whose names are two parts, such as ``past_phrase``, get a core in the frame for each part; a task's core
-is the sum of its two. The parts are trained together through the base on the tasks of split ``train``, some rows a step,
+is the sum of its two. The parts are trained together through the base on tasks of split ``train``, some rows a step,
 each of a task drawn at random; those of split ``unseen`` are sums of parts that were all trained. The baseline of a row
 is the base itself, whose adapter is zero.
 """
