@@ -97,13 +97,14 @@ def gen(
             names = ", ".join(f"-g {name}" for name in store.names())
             why = f"no generator is named {DEFAULT!r} here (but {names})" if names else "no generator is trained here"
             out.note(f"note: {why}, so the one that comes with icmlora is taken: docs/generating.md")
-        from icmlora_cli.workflows import gen_batch
-        from icmlora_cli.workflows.base import resolve as resolve_base
-        from icmlora_cli.workflows.gen import base_name, run
         from icmlora_cli.workflows.gen_options import GenOptions, Order
 
         options = GenOptions(examples, select, samples, template, gate, rank, dtype, scale, explain, output_format)
         Order(folder, merge, seed, options).check()
+        from icmlora_cli.workflows import gen_batch
+        from icmlora_cli.workflows.base import resolve as resolve_base
+        from icmlora_cli.workflows.gen import base_name, run
+
         with out.progress() as on_progress:
             name = base or base_name(folder) or "smollm2-135m"
             found = resolve_base(name, home, offline=offline, on_progress=on_progress)

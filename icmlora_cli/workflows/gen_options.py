@@ -4,15 +4,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from icmlora_cli.errors import UsageFault
 from icmlora_cli.registry import files
 from icmlora_cli.registry.examples import Example
 from icmlora_cli.registry.sources import read_examples
 from icmlora_cli.registry.task_record import PromptTemplate
-from icmlora_cli.weights.gguf_model import Stored
-from icmlora_cli.weights.shape import Dtype, Format
+
+if TYPE_CHECKING:  # torch, which takes seconds, is not needed to tell that options do not go together
+    from icmlora_cli.weights.gguf_model import Stored
+    from icmlora_cli.weights.shape import Dtype, Format
 
 SAMPLES = 16  # of --select without --samples
 MAX_SHOWN = 64  # demonstrations: each is read with all the others before it
@@ -44,10 +46,10 @@ class GenOptions:
     template: Template = "qa"
     gate: bool = False
     rank: int | None = None
-    dtype: Stored | None = None
+    dtype: "Stored | None" = None
     scale: float = 1.0
     explain: bool = False
-    format: Format = "peft"
+    format: "Format" = "peft"
 
     @property
     def count(self) -> int:
@@ -168,7 +170,7 @@ class Order:
     options: GenOptions
 
     @property
-    def dtype(self) -> Dtype | None:
+    def dtype(self) -> "Dtype | None":
         """The number format of an adapter's factors, where one is asked for; that of a merged model is the model's."""
         return None if self.merged or self.options.dtype == "q8_0" else self.options.dtype
 
