@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, RootModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, RootModel, ValidationError, model_validator
 
 from icmlora_cli.config.spec_yaml import KeyPath, YamlDocument, faults_of, load_yaml
 from icmlora_cli.errors import SpecFault, UsageFault
@@ -52,6 +52,11 @@ class _Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     text: Annotated[str, AfterValidator(_text)]
     name: Annotated[str, AfterValidator(_name)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_text(cls, value: object) -> object:
+        return {"text": value} if isinstance(value, str) else value
 
 
 class _Entries(RootModel[tuple[_Entry, ...]]):

@@ -26,6 +26,10 @@ def test_lines_and_lists_say_the_same(tmp_path: Path) -> None:
         [(item.name, item.text) for item in read_batch(tmp_path / f"a.{kind}")] for kind in ("txt", "yaml", "json")
     ]
     assert found[0] == found[1] == found[2]
+    for name, text in (("b.yaml", "".join(f"- {json.dumps(item)}\n" for item in texts)), ("b.json", json.dumps(texts))):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        assert [(item.name, item.text) for item in read_batch(tmp_path / name)] == found[0]
+    assert "b.yaml:2: 1: " in faults(tmp_path / "b.yaml", "- Say cat.\n- 5\n")
     assert [name for name, _ in found[0]] == ["give-the-antonym", "say-yes-no", "ubersetze-ins-englische"]
 
 
