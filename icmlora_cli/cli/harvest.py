@@ -23,13 +23,14 @@ class Executor(StrEnum):
 OF_EXECUTOR = {"ray": ("address", "gpus_per_task"), "local": ("workers", "device")}
 
 
-def given(context: typer.Context) -> list[str]:
-    """Return the parameters that were typed, in the command's order."""
-    names = [item.name for item in context.command.params if item.name is not None]
-    return [name for name in names if str(getattr(context.get_parameter_source(name), "name", "")) == "COMMANDLINE"]
+def _given(context: typer.Context) -> dict[str, str]:
+    """Return the parameters that were typed, in the command's order, and how each is spelled."""
+    named = {item.name: item.opts[0] for item in context.command.params if item.name is not None}
+    sources = {name: context.get_parameter_source(name) for name in named}
+    return {name: named[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
 
 
-def check_alone(context: typer.Context) -> None:
+def _check_alone(context: typer.Context) -> None:
     """Check that no option stands before a further command, which would not see it.
 
     Raises:
@@ -37,12 +38,12 @@ def check_alone(context: typer.Context) -> None:
     """
     from icmlora_cli.errors import UsageFault
 
-    if names := given(context):
-        after = f"icmlora harvest {context.invoked_subcommand} --{names[0].replace('_', '-')} ..."
+    if typed := _given(context):
+        after = f"icmlora harvest {context.invoked_subcommand} {next(iter(typed.values()))} ..."
         raise UsageFault(f"options of {context.invoked_subcommand} stand after it", hint=after)
 
 
-def check_together(context: typer.Context, executor: str) -> None:
+def _check_together(context: typer.Context, executor: str) -> None:
     """Check that no option of the other executor is given.
 
     Raises:
@@ -50,8 +51,9 @@ def check_together(context: typer.Context, executor: str) -> None:
     """
     from icmlora_cli.errors import UsageFault
 
+    typed = _given(context)
     for other, names in OF_EXECUTOR.items():
-        wrong = [f"--{name.replace('_', '-')}" for name in names if name in given(context)]
+        wrong = [typed[name] for name in names if name in typed]
         if other != executor and wrong:
             raise UsageFault(
                 f"{wrong[0]} goes with --executor {other}", hint=f"--executor {other}, or without {wrong[0]}"
@@ -95,10 +97,10 @@ def harvest(
     """
     if context.invoked_subcommand is not None:
         with session("harvest", as_json=as_json, quiet=quiet):
-            check_alone(context)
+            _check_alone(context)
         return
     with session("harvest", as_json=as_json, quiet=quiet) as out:
-        check_together(context, "ray" if executor is Executor.ray else "local")
+        _check_together(context, "ray" if executor is Executor.ray else "local")
         from icmlora_cli.config.recipes import HarvestRecipe, resolve
         from icmlora_cli.registry.home import Home
         from icmlora_cli.workflows.select import tasks_to_learn
