@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISDIR
 
@@ -190,10 +190,11 @@ def finished_files(folder: Path, suffix: str) -> list[Path]:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Return the bytes of all files below ``folder`` (0 where there is none)."""
+    """Return the bytes of all files below ``folder`` (0 where there is none), but for what vanishes meanwhile."""
     total, waiting = 0, [os.fspath(folder)] if folder.is_dir() else []
     while waiting:
-        with os.scandir(waiting.pop()) as entries:  # a registry has thousands of folders: Path.rglob is slow
+        # a registry has thousands of folders: Path.rglob is slow
+        with suppress(FileNotFoundError), os.scandir(waiting.pop()) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(entry.path)

@@ -205,7 +205,7 @@ def test_harvest_and_train(tmp_path: Path, tiny_bases: dict[str, Path]) -> None:
     assert resumed["trained"] == ["always_dog"]
     whole.finish(*harvest)
     assert broken.checkpoints() == whole.checkpoints() and len(broken.checkpoints()) == 2
-    assert not list(broken.home.adapters.rglob("state.safetensors"))
+    assert not list(broken.home.adapters.glob("*/*/*/state.safetensors"))
 
     def train_state() -> Path:
         return broken.home.generators / "default.training.safetensors"
@@ -332,7 +332,7 @@ def test_harvests_share_the_work(tmp_path: Path, tiny_bases: dict[str, Path]) ->
     workers = [shared.start(*harvest) for _ in range(4)]
     rng = random.Random(0)
     for victim in rng.sample(workers, 2):
-        wait(victim, newer(lambda: next(iter(sorted(shared.home.adapters.rglob("state.safetensors"))), None)))
+        wait(victim, newer(lambda: next(iter(sorted(shared.home.adapters.glob("*/*/*/state.safetensors"))), None)))
         time.sleep(rng.random())
         kill(victim)
     trained: list[str] = []
@@ -358,7 +358,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path, tiny_bas
     shared = place(tmp_path / "shared", tiny_bases["llama"], ("cat", "dog"))
     harvest = ("harvest", "--base", shared.base, "--recipe", shared.recipe("harvest"), "--json")
     parent = shared.start(*harvest, "--workers", "2")
-    wait(parent, newer(lambda: next(shared.home.adapters.rglob("state.safetensors"), None)))
+    wait(parent, newer(lambda: next(shared.home.adapters.glob("*/*/*/state.safetensors"), None)))
     workers = {pid for pid in children(parent.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()}
     assert len(workers) == 2
     kill(parent)
@@ -375,7 +375,7 @@ def test_a_stopped_worker_does_not_record_what_was_taken_over(tmp_path: Path, ti
     shared = place(tmp_path / "shared", tiny_bases["llama"], ("cat",))
     harvest = ("harvest", "--base", shared.base, "--recipe", shared.recipe("harvest"), "--json")
     first = shared.start(*harvest)
-    wait(first, newer(lambda: next(shared.home.adapters.rglob("state.safetensors"), None)))
+    wait(first, newer(lambda: next(shared.home.adapters.glob("*/*/*/state.safetensors"), None)))
     first.send_signal(signal.SIGSTOP)
     next(shared.home.adapters.rglob("lease")).unlink()  # as when another machine has waited long enough
     second = json.loads(shared.finish(*harvest))
