@@ -232,6 +232,11 @@ class TrainRecipe(RecipeModel):
     storage: Literal["fp32", "bf16", "int8"] = "fp32"
     episodes: EpisodeRecipe | None = None
 
+    @property
+    def queries_base(self) -> bool:
+        """Whether episodes send queries through the base, and so train cores as they are."""
+        return self.episodes is not None and self.episodes.weight > 0
+
 
 RUNGS = (
     "base",

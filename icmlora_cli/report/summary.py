@@ -70,8 +70,8 @@ class Summary:
         if whole and rung != BASE:
             groups = [self._rows(whole, name, metric) for name in (rung, BASE, ORACLE)]
             lift = self.resampler.combined(part, groups, recovered)
-            gain = self.resampler.combined(part, groups[:0:-1], _minus).value  # the oracle's, over the base
-            better = gain > 0 if HIGHER_IS_BETTER.get(metric, True) else gain < 0
+            before, after = (sum(item.value for _, item in rows) for rows in groups[1:])
+            better = after > before if HIGHER_IS_BETTER.get(metric, True) else after < before
             lift = lift if better and np.isfinite(lift.value) else None
         figure = self.resampler.combined(part, [self._rows(tasks, rung, metric)], _identity)
         return Mean(part=part, rung=rung, metric=metric, tasks=len(tasks), figure=figure, recovered=lift)

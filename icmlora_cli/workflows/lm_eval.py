@@ -73,11 +73,8 @@ def check(tasks: Sequence[str], include_path: Path | None = None) -> None:
         NotFound: if there is no such task.
         UsageFault: if it is not installed, or ``include_path`` is no folder.
     """
-    if include_path is not None and not include_path.is_dir():
-        raise UsageFault(f"there is no folder {str(include_path)!r}", where=str(include_path.absolute()))
     with _quiet():
-        _, _, manager, _ = _harness(include_path)
-        _checked(manager, tasks)
+        _checked(_harness(include_path)[2], tasks)
 
 
 def run(
@@ -113,7 +110,6 @@ def run(
     started = time.monotonic()
     if not tasks:
         raise UsageFault("no task of lm-eval is named", hint="such as: --lm-eval hellaswag")
-    check(tasks, include_path)
     with _quiet():
         hflm, simple_evaluate, manager, version = _harness(include_path)
         names = _checked(manager, tasks)
@@ -150,6 +146,8 @@ def _quiet() -> Iterator[None]:
 
 def _harness(include_path: Path | None) -> "tuple[Any, Any, TaskManager, str]":
     """Return lm-eval's model class, its entry point, its tasks, and its version."""
+    if include_path is not None and not include_path.is_dir():
+        raise UsageFault(f"there is no folder {str(include_path)!r}", where=str(include_path.absolute()))
     try:
         from importlib.metadata import version
 

@@ -167,8 +167,7 @@ def _check(tasks: Sequence[Task], recipe: TrainRecipe) -> None:
 
 def _check_idle(tasks: Sequence[Task], harvested: Sequence[Harvested], recipe: TrainRecipe) -> None:
     learned = {item.task.name for item in harvested}
-    queries = recipe.episodes is not None and recipe.episodes.weight > 0
-    if not queries and not learned:
+    if not recipe.queries_base and not learned:
         raise UsageFault(
             "episodes.weight is 0, and no adapter is harvested: there is nothing to learn", hint="icmlora harvest"
         )

@@ -223,16 +223,12 @@ class Training:
         )  # fmt: skip
         adapters = [adapter for item in self.harvested for adapter in item.adapters]
         rank = codec.width
-        if self.basis.frame is None and not self._goes_through_the_base():
+        if self.basis.frame is None and not recipe.queries_base:  # what queries shaped has no lower rank to be cut to
             rank = min(rank, max(adapter.rank for adapter in adapters))
         if validation is not None:
             with torch.no_grad():
                 self.validation["validation"] = validation.score(model.eval())
         return Generator(model.cpu().eval(), codec, space, scale, rank, {}, self.basis.frame), curve
-
-    def _goes_through_the_base(self) -> bool:
-        """Tell whether cores are trained on queries, as they are: those have no lower rank to be cut to."""
-        return self.recipe.episodes is not None and self.recipe.episodes.weight > 0
 
     def _network(self, space: ConditionSpace) -> Network:
         recipe, codec = self.recipe, self.basis.codec
