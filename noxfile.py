@@ -14,8 +14,8 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 LIGHT = ("typer", "rich", "pydantic", "pyyaml", "platformdirs", "filelock")
 LM_EVAL_TESTS = (
     "tests/lm/test_perplexity.py",
-    "tests/workflows/test_lm_eval.py",
-    "tests/workflows/test_evaluate.py::test_lm_eval_scores_base_generated_and_harvested_and_resumes",
+    "tests/workflows/evaluate/test_lm_eval.py",
+    "tests/workflows/evaluate/test_evaluate.py::test_lm_eval_scores_base_generated_and_harvested_and_resumes",
 )
 DEFAULT_TESTS = " and ".join(f"not {marker}" for marker in "slow network gpu browser ray llamacpp serve vllm".split())
 LLAMA_CPP = "-DLLAVA_BUILD=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TOOLS=OFF"

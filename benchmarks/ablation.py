@@ -17,24 +17,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from icmlora_cli.baselines.controls import SwappedText
-from icmlora_cli.baselines.generated import Source, random_text
-from icmlora_cli.baselines.harvested import read_last
-from icmlora_cli.baselines.rung import TaskContext
 from icmlora_cli.config.recipes import EvalRecipe, TrainRecipe, resolve
+from icmlora_cli.disk.home import Home
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.prompts import encode_task
 from icmlora_cli.lm.scoring import score
+from icmlora_cli.methods.controls import SwappedText
+from icmlora_cli.methods.generated import Source, random_text
+from icmlora_cli.methods.harvested import read_last
+from icmlora_cli.methods.method import TaskContext
 from icmlora_cli.registry.adapters import AdapterStore
-from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.merge import merged
-from icmlora_cli.workflows import base as base_workflow
-from icmlora_cli.workflows import train
-from icmlora_cli.workflows.evaluate import context_of
-from icmlora_cli.workflows.ladder import bench
+from icmlora_cli.workflows.base import pull as base_workflow
+from icmlora_cli.workflows.evaluate.evaluate import context_of
+from icmlora_cli.workflows.evaluate.methods import bench
 from icmlora_cli.workflows.progress import silent
+from icmlora_cli.workflows.train import train
 
 CONDITIONS = ("text", "demonstrations", "both", "swapped", "random")
 

@@ -58,8 +58,8 @@ def make_inputs(root: Path, gigabytes: float) -> None:
 
 def record(root: Path) -> Callable[[], None]:
     """Put the base at hand."""
-    from icmlora_cli.registry.home import Home
-    from icmlora_cli.workflows.base import pull
+    from icmlora_cli.disk.home import Home
+    from icmlora_cli.workflows.base.pull import pull
 
     home = Home(root / "home", root / "home" / "cache")
 
@@ -73,9 +73,9 @@ def icmlora(root: Path) -> Callable[[], None]:
     """Merge as ``icmlora merge`` does."""
     import transformers.models.llama.modeling_llama  # noqa: F401 - what building its outline imports
 
-    from icmlora_cli.registry.home import Home
-    from icmlora_cli.workflows.base import resolve
-    from icmlora_cli.workflows.merge import find_shares, run
+    from icmlora_cli.disk.home import Home
+    from icmlora_cli.workflows.base.pull import resolve
+    from icmlora_cli.workflows.merge.merge import find_shares, run
 
     home = Home(root / "home", root / "home" / "cache")
 
@@ -88,7 +88,7 @@ def icmlora(root: Path) -> Callable[[], None]:
 
 def copy(root: Path) -> Callable[[], None]:
     """Copy the base."""
-    from icmlora_cli.registry.files import sync_tree
+    from icmlora_cli.disk.files import sync_tree
 
     def work() -> None:
         subprocess.run(["cp", "-r", str(root / "base"), str(root / "out")], check=True)
@@ -104,8 +104,8 @@ def peft(root: Path) -> Callable[[], None]:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from icmlora_cli.disk.files import sync_tree
     from icmlora_cli.lm.load import quiet_transformers
-    from icmlora_cli.registry.files import sync_tree
 
     def work() -> None:
         with quiet_transformers():
@@ -124,7 +124,7 @@ def mergekit(root: Path) -> Callable[[], None]:
     from mergekit.config import MergeConfiguration
     from mergekit.merge import MergeOptions, run_merge
 
-    from icmlora_cli.registry.files import sync_tree
+    from icmlora_cli.disk.files import sync_tree
 
     def work() -> None:
         models = [{"model": f"{root / 'base'}+{root / 'adapter'}"}]

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 import torch
 
 from icmlora_cli.config.recipes import HarvestRecipe
+from icmlora_cli.disk.home import Home
 from icmlora_cli.lm.batching import IGNORED, answer_log_probs, collate
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.prompts import encode_task
 from icmlora_cli.lm.row_cores import RowCores
 from icmlora_cli.lm.scoring import score
 from icmlora_cli.lm.targets import target_layout
-from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.weights.frame import FrameSpec, framed_adapter, seeded_frame
 from icmlora_cli.weights.merge import merged
-from icmlora_cli.workflows import base as base_workflow
+from icmlora_cli.workflows.base import pull as base_workflow
 
 FAMILIES = ("morphology", "letters", "case")
 

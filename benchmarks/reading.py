@@ -11,15 +11,15 @@ import random
 import torch
 
 from icmlora_cli.config.recipes import VectorRecipe
+from icmlora_cli.disk.home import Home
 from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics, Support
 from icmlora_cli.generator.networks import contrast
 from icmlora_cli.generator.reader import AttentionReader
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.lm.task_vector import VectorReader
-from icmlora_cli.registry.builtin import builtin_names, builtin_task
-from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.tasks import TaskStore
-from icmlora_cli.workflows import base as base_workflow
+from icmlora_cli.tasks.builtin import builtin_names, builtin_task
+from icmlora_cli.workflows.base import pull as base_workflow
 
 TASKS = 48  # in one step, two descriptions each
 

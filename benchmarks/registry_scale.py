@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from icmlora_cli.registry import files
+from icmlora_cli.disk import files
+from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.adapters import CONFIG, WEIGHTS, AdapterRecord, AdapterStore, Checkpoint
-from icmlora_cli.registry.examples import Example
-from icmlora_cli.registry.home import Home
-from icmlora_cli.registry.task_file import TaskSpec
 from icmlora_cli.registry.tasks import Task, TaskStore
+from icmlora_cli.tasks.examples import Example
+from icmlora_cli.tasks.task_file import TaskSpec
 
 RUNS = 5
 EDGE = 20  # additions at either end that are compared

@@ -18,8 +18,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from icmlora_cli.disk.home import Home  # noqa: E402
 from icmlora_cli.registry.bases import Base  # noqa: E402
-from icmlora_cli.registry.home import Home  # noqa: E402
 
 ARCHITECTURES = ("llama", "gpt2", "qwen3", "gemma3")
 CORPUS = (
@@ -127,7 +127,7 @@ def tiny_bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(params=ARCHITECTURES)
 def tiny_base(request: pytest.FixtureRequest, tiny_bases: dict[str, Path], home: Home) -> Base:
     """A recorded tiny base; the test runs once for each architecture."""
-    from icmlora_cli.workflows.base import pull
+    from icmlora_cli.workflows.base.pull import pull
 
     return pull(str(tiny_bases[request.param]), home, offline=True)
 
@@ -135,7 +135,7 @@ def tiny_base(request: pytest.FixtureRequest, tiny_bases: dict[str, Path], home:
 @pytest.fixture
 def llama_base(tiny_bases: dict[str, Path], home: Home) -> Base:
     """The recorded tiny Llama, for tests where the architecture does not matter."""
-    from icmlora_cli.workflows.base import pull
+    from icmlora_cli.workflows.base.pull import pull
 
     return pull(str(tiny_bases["llama"]), home, offline=True)
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from icmlora_cli.registry import files, seals
+from icmlora_cli.disk import checksums, files
+from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.adapters import CONFIG, WEIGHTS, AdapterRecord, AdapterStore, Checkpoint
 from icmlora_cli.registry.bases import Base, BaseFile, BaseStore
-from icmlora_cli.registry.examples import Example
 from icmlora_cli.registry.generators import SCHEMA
-from icmlora_cli.registry.home import Home
-from icmlora_cli.registry.task_file import TaskSpec
 from icmlora_cli.registry.tasks import Task, TaskStore
+from icmlora_cli.tasks.examples import Example
+from icmlora_cli.tasks.task_file import TaskSpec
 
 BASE = "tiny"
 KEY = "0123456789ab"
@@ -134,7 +134,7 @@ class SmallRegistry:
                 "figures": {"seconds": 5.0},
                 "command": f"icmlora train --name {name}",
             }
-            seals.write_manifest(temporary / "generator.json", value)
+            checksums.write_manifest(temporary / "generator.json", value)
         return folder
 
     def fill(self) -> None:

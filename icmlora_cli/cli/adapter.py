@@ -14,7 +14,7 @@ from icmlora_cli.cli.out import Out, session
 
 if TYPE_CHECKING:
     from icmlora_cli.weights.compare import Closeness
-    from icmlora_cli.workflows.adapter_facts import AdapterFacts, Difference
+    from icmlora_cli.workflows.adapters.facts import AdapterFacts, Difference
 
 app = typer.Typer(
     help="Adapters, harvested and imported: import, export, list, show, diff, remove.",
@@ -31,8 +31,8 @@ Task = Annotated[str, typer.Argument(help="The task's name.")]
 def list_adapters(as_json: Json = False, quiet: Quiet = False) -> None:
     """List the adapters, harvested and imported."""
     with session("adapter list", as_json=as_json, quiet=quiet) as out:
+        from icmlora_cli.disk.home import Home
         from icmlora_cli.registry.adapters import AdapterStore
-        from icmlora_cli.registry.home import Home
 
         records = AdapterStore(Home.from_environment()).all()
         out.result({"adapters": [adapter_dict(record) for record in records]})
@@ -53,9 +53,9 @@ def show(
 ) -> None:
     """Show a task's adapters: figures, norms by layer, effective rank, the nearest others, how they were made."""
     with session("adapter show", as_json=as_json, quiet=quiet) as out:
+        from icmlora_cli.disk.home import Home
         from icmlora_cli.errors import NotFound
         from icmlora_cli.registry.adapters import AdapterStore
-        from icmlora_cli.registry.home import Home
 
         store = AdapterStore(Home.from_environment())
         records = [record for record in store.all() if record.task == task]
@@ -66,7 +66,7 @@ def show(
         for record in records:
             for checkpoint in record.checkpoints:
                 store.checked(record, checkpoint)
-        from icmlora_cli.workflows.adapter_facts import facts
+        from icmlora_cli.workflows.adapters.facts import facts
 
         known = [facts(store, record, nearest=nearest) for record in records]
         out.result(
@@ -115,9 +115,9 @@ def _print_facts(out: Out, item: "AdapterFacts") -> None:
 def diff(first: Which, second: Which, as_json: Json = False, quiet: Quiet = False) -> None:
     """Compare two adapters by delta-W: the second's error relative to the first, and their cosine."""
     with session("adapter diff", as_json=as_json, quiet=quiet) as out:
+        from icmlora_cli.disk.home import Home
         from icmlora_cli.registry.adapters import AdapterStore
-        from icmlora_cli.registry.home import Home
-        from icmlora_cli.workflows.adapter_facts import difference
+        from icmlora_cli.workflows.adapters.facts import difference
 
         found = difference(AdapterStore(Home.from_environment()), first, second)
         out.result(_difference_dict(found))
@@ -169,9 +169,9 @@ def remove(
 ) -> None:
     """Delete the adapters of a task, or one of them."""
     with session("adapter remove", as_json=as_json, quiet=quiet) as out:
+        from icmlora_cli.disk.home import Home, checked_name
         from icmlora_cli.errors import UsageFault
         from icmlora_cli.registry.adapters import AdapterStore
-        from icmlora_cli.registry.home import Home, checked_name
 
         checked_name(task, "task")  # it is looked for as a folder: '..' would be the whole registry
         if key is not None:

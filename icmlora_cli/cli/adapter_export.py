@@ -35,8 +35,8 @@ def export_adapter(
     be at hand; its weights are not read.
     """
     with session("adapter export", as_json=as_json, quiet=quiet) as out:
-        from icmlora_cli.registry.home import Home
-        from icmlora_cli.workflows.adapter_export import run
+        from icmlora_cli.disk.home import Home
+        from icmlora_cli.workflows.adapters.export import run
 
         done = run(adapter, output, Home.from_environment(), form=output_format, dtype=dtype, base=base, force=force)
         out.result(vars(done) | {"output": str(done.output)})

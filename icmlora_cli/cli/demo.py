@@ -25,7 +25,7 @@ def demo(
     At most 10 minutes on 2 CPU cores, with 93 MB fetched once. Interrupted, it goes on where it was.
     """
     with session("demo", as_json=as_json, quiet=quiet) as out:
-        from icmlora_cli.registry.home import Home
+        from icmlora_cli.disk.home import Home
 
         home = Home(root=folder.expanduser().absolute(), cache=Home.from_environment().cache)
         out.note(f"demo in {folder}: 6 tasks are harvested, a generator learns them, and adapters come from words")

@@ -17,7 +17,7 @@ EPILOG = "Example: icmlora doctor --json"
 def doctor(as_json: Json = False, quiet: Quiet = False) -> None:
     """Check devices, versions, folders and base models; exit 1 if something required is missing."""
     with session("doctor", as_json=as_json, quiet=quiet) as out:
-        from icmlora_cli.registry.home import Home
+        from icmlora_cli.disk.home import Home
         from icmlora_cli.workflows.doctor import run
 
         report = run(Home.from_environment())

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from icmlora_cli.registry.generators import GeneratorStore
     from icmlora_cli.report.result import Result
-    from icmlora_cli.workflows.evaluate import EvalResult
+    from icmlora_cli.workflows.evaluate.evaluate import EvalResult
 
 FEW = 8  # so many rungs and tasks still fit a terminal side by side
 
@@ -56,9 +56,9 @@ def evaluate(
     """
     with session("eval", as_json=as_json, quiet=quiet) as printer:
         from icmlora_cli.config.recipes import EvalRecipe, resolve
+        from icmlora_cli.disk.home import Home
         from icmlora_cli.registry.generators import GeneratorStore
-        from icmlora_cli.registry.home import Home
-        from icmlora_cli.workflows.select import tasks_to_score
+        from icmlora_cli.workflows.select_tasks import tasks_to_score
 
         home = Home.from_environment()
         named = None if rungs is None else tuple(name.strip() for item in rungs for name in item.split(","))
@@ -66,9 +66,9 @@ def evaluate(
         settings = resolve(EvalRecipe, recipe, "eval", overrides)
         chosen = tasks_to_score(home, tasks)
         folder = _generator(GeneratorStore(home), generator)
-        from icmlora_cli.workflows.base import resolve as resolve_base
-        from icmlora_cli.workflows.evaluate import run
-        from icmlora_cli.workflows.harness import HarnessRequest
+        from icmlora_cli.workflows.base.pull import resolve as resolve_base
+        from icmlora_cli.workflows.evaluate.evaluate import run
+        from icmlora_cli.workflows.evaluate.lm_eval_rows import HarnessRequest
 
         names = tuple(name.strip() for name in (lm_eval or "").split(",") if name.strip())
         asked = HarnessRequest(names, lm_eval_include, limit) if names else None

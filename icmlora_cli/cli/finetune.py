@@ -45,12 +45,12 @@ def finetune(
     """
     with session("finetune", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.config.recipes import HarvestRecipe, resolve
+        from icmlora_cli.disk.home import Home
         from icmlora_cli.errors import UsageFault
-        from icmlora_cli.registry.home import Home
 
         if start != ZERO and rank is not None:
             raise UsageFault("--rank is for --from zero: an adapter keeps its own", hint="leave out --rank")
-        from icmlora_cli.workflows.base import resolve as resolve_base
+        from icmlora_cli.workflows.base.pull import resolve as resolve_base
         from icmlora_cli.workflows.finetune import DEFAULTS, read_parent, run
 
         given = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size, "rank": rank, "seed": seed}

@@ -10,11 +10,11 @@ from icmlora_cli.cli.out import Out, session
 from icmlora_cli.errors import GateRefused
 
 if TYPE_CHECKING:
-    from icmlora_cli.workflows.gen import GenResult
-    from icmlora_cli.workflows.gen_batch import BatchEntry, BatchResult
-    from icmlora_cli.workflows.gen_explain import Explanation
-    from icmlora_cli.workflows.gen_options import GenOptions
-    from icmlora_cli.workflows.gen_select import Selection
+    from icmlora_cli.workflows.gen.batch import BatchEntry, BatchResult
+    from icmlora_cli.workflows.gen.explain import Explanation
+    from icmlora_cli.workflows.gen.generate import GenResult
+    from icmlora_cli.workflows.gen.options import GenOptions
+    from icmlora_cli.workflows.gen.select import Selection
 
 
 def gen(
@@ -81,9 +81,9 @@ def gen(
     All options: docs/generating.md.
     """
     with session("gen" if batch is None else "gen batch", as_json=as_json, quiet=quiet) as out:
+        from icmlora_cli.disk.home import Home
         from icmlora_cli.errors import UsageFault
         from icmlora_cli.registry.generators import BUNDLED, DEFAULT, GeneratorStore
-        from icmlora_cli.registry.home import Home
 
         if (task_text is None) == (batch is None):
             raise UsageFault(
@@ -97,13 +97,13 @@ def gen(
             names = ", ".join(f"-g {name}" for name in store.names())
             why = f"no generator is named {DEFAULT!r} here (but {names})" if names else "no generator is trained here"
             out.note(f"note: {why}, so the one that comes with icmlora is taken: docs/generating.md")
-        from icmlora_cli.workflows.gen_options import GenOptions, Order
+        from icmlora_cli.workflows.gen.options import GenOptions, Order
 
         options = GenOptions(examples, select, samples, template, gate, rank, dtype, scale, explain, output_format)
         Order(folder, merge, seed, options).check()
-        from icmlora_cli.workflows import gen_batch
-        from icmlora_cli.workflows.base import resolve as resolve_base
-        from icmlora_cli.workflows.gen import base_name, run
+        from icmlora_cli.workflows.base.pull import resolve as resolve_base
+        from icmlora_cli.workflows.gen import batch as gen_batch
+        from icmlora_cli.workflows.gen.generate import base_name, run
 
         with out.progress() as on_progress:
             name = base or base_name(folder) or "smollm2-135m"
@@ -189,7 +189,7 @@ def _print_selection(out: Out, selection: "Selection") -> None:
 
 
 def _print_compared(out: Out, selection: "Selection", options: "GenOptions") -> None:
-    from icmlora_cli.workflows.gen_select import compared
+    from icmlora_cli.workflows.gen.select import compared
 
     remark = compared(selection) if options.gate else None
     if remark is not None:

@@ -102,21 +102,21 @@ def harvest(
     with session("harvest", as_json=as_json, quiet=quiet) as out:
         _check_together(context, "ray" if executor is Executor.ray else "local")
         from icmlora_cli.config.recipes import HarvestRecipe, resolve
-        from icmlora_cli.registry.home import Home
-        from icmlora_cli.workflows.select import tasks_to_learn
+        from icmlora_cli.disk.home import Home
+        from icmlora_cli.workflows.select_tasks import tasks_to_learn
 
         home = Home.from_environment()
         overrides = {"steps": steps, "rank": rank, "seed": seed}
         settings = resolve(HarvestRecipe, recipe, "harvest", overrides)
         chosen = tasks_to_learn(home, tasks)
-        from icmlora_cli.workflows import harvest as one
-        from icmlora_cli.workflows import local_workers as several
-        from icmlora_cli.workflows.base import resolve as resolve_base
+        from icmlora_cli.workflows.base.pull import resolve as resolve_base
+        from icmlora_cli.workflows.harvest import harvest as one
+        from icmlora_cli.workflows.harvest import local_workers as several
 
         with out.progress() as on_progress:
             found = resolve_base(base, home, offline=offline, on_progress=on_progress)
             if executor is Executor.ray:
-                from icmlora_cli.workflows import ray_workers
+                from icmlora_cli.workflows.harvest import ray_workers
 
                 result = ray_workers.run(
                     chosen, found, settings, home, address=address, gpus_per_task=gpus_per_task,
@@ -150,10 +150,10 @@ def status(
 ) -> None:
     """Show who harvests what: done, at work (machine, process, last heart-beat), interrupted, not begun."""
     with session("harvest status", as_json=as_json, quiet=quiet) as out:
+        from icmlora_cli.disk.home import Home
         from icmlora_cli.registry.bases import canonical_name, slug
-        from icmlora_cli.registry.home import Home
-        from icmlora_cli.workflows.harvest_status import run
-        from icmlora_cli.workflows.select import tasks_to_learn
+        from icmlora_cli.workflows.harvest.status import run
+        from icmlora_cli.workflows.select_tasks import tasks_to_learn
 
         home = Home.from_environment()
         found = run(tasks_to_learn(home, tasks), slug(canonical_name(base)), home)

@@ -11,7 +11,7 @@ from icmlora_cli.cli.options import Force, Json, Offline, Quiet
 from icmlora_cli.cli.out import Out, session
 
 if TYPE_CHECKING:
-    from icmlora_cli.workflows.merge import MergeResult
+    from icmlora_cli.workflows.merge.merge import MergeResult
 
 EPILOG = "Example: icmlora merge pick_last_of_3 -o model/"
 WEIGHTED = re.compile(
@@ -52,9 +52,9 @@ def merge(
     """
     with session("merge", as_json=as_json, quiet=quiet) as out:
         wanted = shares(adapter, weighted or [])
-        from icmlora_cli.registry.home import Home
-        from icmlora_cli.workflows.base import resolve as resolve_base
-        from icmlora_cli.workflows.merge import base_name, find_shares, run
+        from icmlora_cli.disk.home import Home
+        from icmlora_cli.workflows.base.pull import resolve as resolve_base
+        from icmlora_cli.workflows.merge.merge import base_name, find_shares, run
 
         home = Home.from_environment()
         found = find_shares(wanted, home)

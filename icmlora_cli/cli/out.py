@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from icmlora_cli.cli.interrupt import EXIT_CODE, interrupted
-from icmlora_cli.registry.shown import visible, visible_json
+from icmlora_cli.report.shown import visible, visible_json
 
 if TYPE_CHECKING:
     from icmlora_cli.errors import IcmloraError

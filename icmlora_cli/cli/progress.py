@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from icmlora_cli.registry.shown import visible
+from icmlora_cli.report.shown import visible
 
 if TYPE_CHECKING:
     from icmlora_cli.workflows.progress import OnProgress, Progress

@@ -9,7 +9,7 @@ from icmlora_cli.cli.options import Json, Quiet
 from icmlora_cli.cli.out import Out, session
 
 if TYPE_CHECKING:
-    from icmlora_cli.workflows.push import PushPlan, Target
+    from icmlora_cli.workflows.push.push import PushPlan, Target
 
 
 def push(
@@ -33,9 +33,9 @@ def push(
     machine in icmlora.json and generator.json are cut to their last part. More: docs/sharing.md.
     """
     with session("push", as_json=as_json, quiet=quiet) as out:
+        from icmlora_cli.disk.home import Home
         from icmlora_cli.errors import UsageFault
-        from icmlora_cli.registry.home import Home
-        from icmlora_cli.workflows.push import Target, plan, ready, run
+        from icmlora_cli.workflows.push.push import Target, plan, ready, run
 
         target = Target(repo_id, private, revision, message)
         target.check()

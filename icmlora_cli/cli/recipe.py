@@ -52,7 +52,7 @@ def copy(
     """Copy a recipe, to change it."""
     with session("recipe copy", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.config.recipes import recipe_path
-        from icmlora_cli.registry.files import write_bytes
+        from icmlora_cli.disk.files import write_bytes
         from icmlora_cli.workflows.output import check_file
 
         path = recipe_path(name, "")
@@ -76,7 +76,7 @@ def validate(
 
         if kind == "tasks":
             from icmlora_cli.config.recipes import recipe_path
-            from icmlora_cli.registry.task_file import read_task_file
+            from icmlora_cli.tasks.task_file import read_task_file
 
             names = [task.name for task in read_task_file(recipe_path(name, kind))]
             out.result({"name": str(name), "kind": kind, "values": {"tasks": names}})

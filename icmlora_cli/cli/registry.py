@@ -12,9 +12,9 @@ from icmlora_cli.cli.out import Out, session
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from icmlora_cli.registry.archive import Thing
-    from icmlora_cli.registry.garbage import Item
-    from icmlora_cli.workflows.verify import VerifyResult
+    from icmlora_cli.registry.upkeep.archive import Thing
+    from icmlora_cli.registry.upkeep.garbage import Item
+    from icmlora_cli.workflows.registry.verify import VerifyResult
 
 app = typer.Typer(help="The registry on disk: verify, gc, export, import.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -38,8 +38,8 @@ def verify(
     as lost; what killed work left beside it is told, with exit code 0.
     """
     with session("registry verify", as_json=as_json, quiet=quiet) as out:
-        from icmlora_cli.registry.home import Home
-        from icmlora_cli.workflows.verify import run
+        from icmlora_cli.disk.home import Home
+        from icmlora_cli.workflows.registry.verify import run
 
         home = Home.from_environment()
         with out.progress() as on_progress:
@@ -96,9 +96,9 @@ def gc(
     adapters, generators, results and base models is ever touched.
     """
     with session("registry gc", as_json=as_json, quiet=quiet) as out:
+        from icmlora_cli.disk.home import Home
         from icmlora_cli.errors import UsageFault
-        from icmlora_cli.registry.home import Home
-        from icmlora_cli.workflows.collect import GcResult, plan, run
+        from icmlora_cli.workflows.registry.gc import GcResult, plan, run
 
         home = Home.from_environment()
         planned = plan(home, only)
@@ -158,8 +158,8 @@ def export(
     Each is checked first: what is damaged is not exported. Base models stay here; the other machine pulls its own.
     """
     with session("registry export", as_json=as_json, quiet=quiet) as out:
-        from icmlora_cli.registry.home import Home
-        from icmlora_cli.workflows.export import run
+        from icmlora_cli.disk.home import Home
+        from icmlora_cli.workflows.registry.export import run
 
         home = Home.from_environment()
         with out.progress() as on_progress:
@@ -195,8 +195,8 @@ def import_archive(
     A different thing of the same name is an error; --force replaces it, and puts what was there into quarantine.
     """
     with session("registry import", as_json=as_json, quiet=quiet) as out:
-        from icmlora_cli.registry.home import Home
-        from icmlora_cli.workflows.import_archive import run
+        from icmlora_cli.disk.home import Home
+        from icmlora_cli.workflows.registry.import_archive import run
 
         most = None if max_gb is None else round(max_gb * 1e9)
         with out.progress() as on_progress:

@@ -38,7 +38,7 @@ def build(
         target = (_beside(result) if output is None else output).absolute()
         if not force:
             _check_ours(target, hint="--force replaces it")
-        from icmlora_cli.registry.files import write_text
+        from icmlora_cli.disk.files import write_text
         from icmlora_cli.report.html import html_report
 
         write_text(target, html_report(read))

@@ -11,7 +11,7 @@ from icmlora_cli.cli.out import Out, session
 if TYPE_CHECKING:
     import socket
 
-    from icmlora_cli.workflows.serve import Engine
+    from icmlora_cli.serving.engine import Engine
 
 EPILOG = "Example: icmlora serve -g default --port 8000"
 LAST = 10  # seconds after the grace, when connections are cut: of clients that do not read what they are sent
@@ -63,15 +63,15 @@ def serve(
         _need_the_extra()
         folders = _folders(adapter or [])
         keys = [] if api_key_file is None else _keys(api_key_file)
+        from icmlora_cli.disk.home import Home
         from icmlora_cli.registry.generators import GeneratorStore
-        from icmlora_cli.registry.home import Home
 
         home = Home.from_environment()
         folder = None if generator is None else GeneratorStore(home).find(generator)
         with _bound(host, port) as listening:
-            from icmlora_cli.workflows.base import resolve as resolve_base
-            from icmlora_cli.workflows.gen import base_name
-            from icmlora_cli.workflows.serve import Settings, load_engine
+            from icmlora_cli.serving.engine import Settings, load_engine
+            from icmlora_cli.workflows.base.pull import resolve as resolve_base
+            from icmlora_cli.workflows.gen.generate import base_name
 
             with out.progress() as on_progress:
                 name = base or (base_name(folder) if folder else None) or "smollm2-135m"
@@ -99,8 +99,8 @@ def _need_the_extra() -> None:
 
 def _folders(given: list[str]) -> dict[str, Path]:
     """Return the folders of ``--adapter`` by name."""
+    from icmlora_cli.disk.home import checked_name
     from icmlora_cli.errors import UsageFault
-    from icmlora_cli.registry.home import checked_name
 
     found: dict[str, Path] = {}
     for item in given:
@@ -146,8 +146,8 @@ def _bound(host: str, port: int) -> "socket.socket":
 def _run(out: Out, engine: "Engine", listening: "socket.socket", keys: list[str], grace: float) -> None:
     import uvicorn
 
-    from icmlora_cli.cli.serve_app import make_app
-    from icmlora_cli.cli.serve_run import Server
+    from icmlora_cli.serving.http.app import make_app
+    from icmlora_cli.serving.http.run import Server
 
     host, port = listening.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"

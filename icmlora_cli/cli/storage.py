@@ -6,7 +6,7 @@ from icmlora_cli.cli.options import Json, Quiet
 from icmlora_cli.cli.out import Out, session
 
 if TYPE_CHECKING:
-    from icmlora_cli.workflows.storage import GeneratorStorage, StorageReport
+    from icmlora_cli.workflows.registry.storage import GeneratorStorage, StorageReport
 
 _Row = tuple[tuple[str, ...], int]  # cells, and the bytes that are shared out
 
@@ -18,8 +18,8 @@ def storage(as_json: Json = False, quiet: Quiet = False) -> None:
     icmlora registry gc would free.
     """
     with session("storage", as_json=as_json, quiet=quiet) as out:
-        from icmlora_cli.registry.home import Home
-        from icmlora_cli.workflows.storage import run
+        from icmlora_cli.disk.home import Home
+        from icmlora_cli.workflows.registry.storage import run
 
         report = run(Home.from_environment())
         out.result(storage_dict(report))

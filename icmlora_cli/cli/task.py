@@ -41,7 +41,7 @@ def add(
     All are checked before any is written. Adding the same task again changes nothing.
     """
     with session("task add", as_json=as_json, quiet=quiet) as out:
-        from icmlora_cli.registry.home import Home
+        from icmlora_cli.disk.home import Home
         from icmlora_cli.workflows.tasks import add as add_tasks
 
         result = add_tasks(Home.from_environment(), sources, force=force)
@@ -56,8 +56,8 @@ def add(
 def list_tasks(tasks: Tasks = None, as_json: Json = False, quiet: Quiet = False) -> None:
     """List the registered tasks."""
     with session("task list", as_json=as_json, quiet=quiet) as out:
+        from icmlora_cli.disk.home import Home
         from icmlora_cli.errors import CorruptFile
-        from icmlora_cli.registry.home import Home
         from icmlora_cli.registry.tasks import TaskStore
 
         store = TaskStore(Home.from_environment())
@@ -78,7 +78,7 @@ def list_tasks(tasks: Tasks = None, as_json: Json = False, quiet: Quiet = False)
 def show(name: Name, as_json: Json = False, quiet: Quiet = False) -> None:
     """Show one task."""
     with session("task show", as_json=as_json, quiet=quiet) as out:
-        from icmlora_cli.registry.home import Home
+        from icmlora_cli.disk.home import Home
         from icmlora_cli.registry.tasks import TaskStore
 
         task = TaskStore(Home.from_environment()).get(name)
@@ -104,9 +104,9 @@ def preview(
 ) -> None:
     """Show the exact prompts and answers of some examples of each part."""
     with session("task preview", as_json=as_json, quiet=quiet) as out:
-        from icmlora_cli.registry.home import Home
-        from icmlora_cli.registry.splits import PARTS
+        from icmlora_cli.disk.home import Home
         from icmlora_cli.registry.tasks import TaskStore
+        from icmlora_cli.tasks.splits import PARTS
 
         task = TaskStore(Home.from_environment()).get(name)
         parts = {part: [task.template.render(example) for example in task.examples(part)[:count]] for part in PARTS}
@@ -163,7 +163,7 @@ def export(
     Adding that file elsewhere gives the same tasks.
     """
     with session("task export", as_json=as_json, quiet=quiet) as out:
-        from icmlora_cli.registry.home import Home
+        from icmlora_cli.disk.home import Home
         from icmlora_cli.registry.tasks import TaskStore
         from icmlora_cli.workflows.tasks import export as export_tasks
 
@@ -188,8 +188,8 @@ def remove(
 ) -> None:
     """Remove tasks from the registry. Adapters harvested for them stay."""
     with session("task remove", as_json=as_json, quiet=quiet) as out:
+        from icmlora_cli.disk.home import Home
         from icmlora_cli.errors import UsageFault
-        from icmlora_cli.registry.home import Home
         from icmlora_cli.registry.tasks import TaskStore
 
         store = TaskStore(Home.from_environment())
@@ -212,7 +212,7 @@ def remove(
 def builtins(as_json: Json = False, quiet: Quiet = False) -> None:
     """List the built-in tasks by family; add them with: icmlora task add builtin:NAME."""
     with session("task builtins", as_json=as_json, quiet=quiet) as out:
-        from icmlora_cli.registry.builtin import builtin_names, builtin_task
+        from icmlora_cli.tasks.builtin import builtin_names, builtin_task
 
         found = sorted(map(builtin_task, builtin_names()), key=lambda task: (task.family, task.name))
         rows = [

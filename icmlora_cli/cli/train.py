@@ -34,18 +34,18 @@ def train(
     """
     with session("train", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.config.recipes import TrainRecipe, resolve
-        from icmlora_cli.registry.home import Home, checked_name
-        from icmlora_cli.workflows.select import tasks_to_train
+        from icmlora_cli.disk.home import Home, checked_name
+        from icmlora_cli.workflows.select_tasks import tasks_to_train
 
         home = Home.from_environment()
         overrides = {"arch": arch, "steps": steps, "seed": seed}
         settings = resolve(TrainRecipe, recipe, "train", overrides)
         checked_name(name, "generator")
         chosen = tasks_to_train(home, base, tasks, episodes=settings.episodes is not None)
-        from icmlora_cli.workflows.base import resolve as resolve_base
-        from icmlora_cli.workflows.fleet import main_process
+        from icmlora_cli.workflows.base.pull import resolve as resolve_base
         from icmlora_cli.workflows.progress import silent
-        from icmlora_cli.workflows.train import run
+        from icmlora_cli.workflows.train.distributed import main_process
+        from icmlora_cli.workflows.train.train import run
 
         with out.progress() as shown:
             on_progress = shown if main_process() else silent

@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from icmlora_cli.disk import checksums, files
 from icmlora_cli.errors import CorruptFile, NotFound
 from icmlora_cli.generator.conditions import ConditionSpace
 from icmlora_cli.generator.interface import Network, NetworkConfig
 from icmlora_cli.generator.networks import build
 from icmlora_cli.generator.packing import Storage, packed, unpacked
-from icmlora_cli.registry import files, seals
-from icmlora_cli.registry.faults import REPAIR
 from icmlora_cli.registry.generators import CONFIG, SCHEMA, WEIGHTS
+from icmlora_cli.registry.upkeep.findings import REPAIR
 from icmlora_cli.weights.adapter import Adapter, read_safetensors
 from icmlora_cli.weights.codec import Codec
 from icmlora_cli.weights.frame import FrameSpec, learned_directions, seeded_frame, with_directions
@@ -115,7 +115,7 @@ def save_generator(folder: Path, generator: Generator, storage: Storage = "fp32"
         "frame": None if generator.frame is None else generator.frame.as_dict(),
         "sha256": files.sha256_file(folder / WEIGHTS),
     }
-    seals.write_manifest(folder / CONFIG, config | dict(generator.about))
+    checksums.write_manifest(folder / CONFIG, config | dict(generator.about))
 
 
 def read_config(folder: Path) -> dict[str, object]:

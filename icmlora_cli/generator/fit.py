@@ -17,7 +17,7 @@ from icmlora_cli.config.recipes import TrainRecipe
 from icmlora_cli.errors import TrainingDiverged
 from icmlora_cli.generator.conditions import ConditionSpace, Support
 from icmlora_cli.generator.interface import Batch, Moment, Network, Objective
-from icmlora_cli.registry.energy import CostMeter
+from icmlora_cli.provenance.energy import CostMeter
 from icmlora_cli.weights.training_state import load_state, save_state
 
 BEST = "best."

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 
 from icmlora_cli.errors import IcmloraError, NotFound
-from icmlora_cli.registry.metrics import GROUP, installed_metrics
+from icmlora_cli.tasks.metrics import GROUP, installed_metrics
 
 Metric = Callable[[list[str], list[str]], Sequence[float]]
 

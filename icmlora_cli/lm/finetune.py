@@ -11,7 +11,7 @@ from icmlora_cli.errors import TrainingDiverged
 from icmlora_cli.lm.batching import IGNORED, answer_log_probs, collate, training_batches
 from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.trainers import AdapterTrainer
-from icmlora_cli.registry.energy import CostMeter
+from icmlora_cli.provenance.energy import CostMeter
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.training_state import load_state, save_state
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 from icmlora_cli.lm.prompts import Encoded, encode_task
-from icmlora_cli.registry.examples import Example
 from icmlora_cli.registry.task_record import Task
+from icmlora_cli.tasks.examples import Example
 
 
 def encode_with_shots(

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from icmlora_cli.errors import UsageFault
-from icmlora_cli.registry.examples import Example
 from icmlora_cli.registry.task_record import PromptTemplate, Task
+from icmlora_cli.tasks.examples import Example
 
 # A row of plain text in training has at most so many tokens: as many as a passage of about 1,000 characters of English,
 # and few enough that a batch of 12 fits a small machine's memory.

@@ -13,14 +13,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from icmlora_cli.config.recipes import VectorRecipe
+from icmlora_cli.disk import files
+from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import UsageFault
 from icmlora_cli.lm.batching import Batch, collate, scoring_batches
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.perplexity import max_tokens
 from icmlora_cli.lm.prompts import Encoded, text_ids
-from icmlora_cli.registry import files
-from icmlora_cli.registry.examples import Example
-from icmlora_cli.registry.home import Home
+from icmlora_cli.tasks.examples import Example
 
 MAX_TEXT = 2000
 MAX_PASSAGES = 512  # tokens of passages in one prompt, each with an equal share: a page tells what kind of text it is

@@ -1,1 +1,1 @@
-"""Tasks, examples, adapters and generators on disk, with their provenance. Never imports torch."""
+"""Tasks, base models, adapters and generators on disk. Never imports torch."""

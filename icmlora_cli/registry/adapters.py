@@ -7,12 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from icmlora_cli.disk import checksums, files, temporary
+from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import CorruptFile, NotFound
-from icmlora_cli.registry import files, seals, temporary
 from icmlora_cli.registry.bases import Base
-from icmlora_cli.registry.faults import REPAIR
-from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.task_record import Task
+from icmlora_cli.registry.upkeep.findings import REPAIR
 
 SCHEMA = "icmlora.adapter/1"
 MANIFEST = "manifest.json"
@@ -187,7 +187,7 @@ class AdapterStore:
 
     def record(self, record: AdapterRecord) -> None:
         """Write the manifest, which makes the adapter finished."""
-        seals.write_manifest(record.folder / MANIFEST, record.as_dict())
+        checksums.write_manifest(record.folder / MANIFEST, record.as_dict())
 
     def all(self, base: str | None = None) -> tuple[AdapterRecord, ...]:
         """Return the finished adapters, by task and time.

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from icmlora_cli.disk.files import read_json, sha256_file, sha256_json
 from icmlora_cli.errors import BaseUnavailable, CorruptFile
 from icmlora_cli.registry.bases import Base, BaseFile
-from icmlora_cli.registry.files import read_json, sha256_file, sha256_json
 
 WEIGHTS = "*.safetensors"
 INDEX = "model.safetensors.index.json"

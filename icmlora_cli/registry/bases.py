@@ -6,10 +6,10 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from icmlora_cli.disk.checksums import SEAL, write_manifest
+from icmlora_cli.disk.files import folder_bytes, read_json, sha256_file
+from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import CorruptFile, NotFound
-from icmlora_cli.registry.files import folder_bytes, read_json, sha256_file
-from icmlora_cli.registry.home import Home
-from icmlora_cli.registry.seals import SEAL, write_manifest
 
 SCHEMA = "icmlora.base/1"
 MANIFEST = "base.json"

@@ -4,11 +4,11 @@ import hashlib
 import re
 from pathlib import Path
 
+from icmlora_cli.disk import files
 from icmlora_cli.errors import UsageFault
-from icmlora_cli.registry import files
-from icmlora_cli.registry.splits import DEFAULT_FRACTIONS, PARTS
 from icmlora_cli.registry.task_record import QA, Task
 from icmlora_cli.registry.tasks import Draft
+from icmlora_cli.tasks.splits import DEFAULT_FRACTIONS, PARTS
 
 LONGEST = 2000  # characters, as in a task file
 NAME_LENGTH = 48

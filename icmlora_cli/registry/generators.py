@@ -4,11 +4,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from icmlora_cli.disk import files, temporary
+from icmlora_cli.disk.home import NAME, Home, checked_name
 from icmlora_cli.errors import NotFound
-from icmlora_cli.registry import files, temporary
 from icmlora_cli.registry.bases import slug
-from icmlora_cli.registry.faults import REPAIR
-from icmlora_cli.registry.home import NAME, Home, checked_name
+from icmlora_cli.registry.upkeep.findings import REPAIR
 
 CONFIG = "generator.json"
 WEIGHTS = "generator.safetensors"

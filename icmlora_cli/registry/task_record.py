@@ -10,11 +10,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from icmlora_cli.disk import files
 from icmlora_cli.errors import CorruptFile
-from icmlora_cli.registry import files
-from icmlora_cli.registry.examples import Example
-from icmlora_cli.registry.splits import Part
-from icmlora_cli.registry.task_file import Template, TemplateSpec
+from icmlora_cli.tasks.examples import Example
+from icmlora_cli.tasks.splits import Part
+from icmlora_cli.tasks.task_file import Template, TemplateSpec
 
 SCHEMA = "icmlora.task/1"
 MANIFEST = "task.json"

@@ -13,15 +13,15 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from icmlora_cli.disk import checksums, files, temporary
+from icmlora_cli.disk.home import NAME, Home
 from icmlora_cli.errors import AlreadyExists, CorruptFile, IcmloraError, NotFound, SpecFault
-from icmlora_cli.registry import files, seals, temporary
-from icmlora_cli.registry.examples import Example
-from icmlora_cli.registry.faults import REPAIR
-from icmlora_cli.registry.home import NAME, Home
-from icmlora_cli.registry.provenance import command_line, now, versions
-from icmlora_cli.registry.splits import PARTS, part_of
-from icmlora_cli.registry.task_file import BUILTIN_COUNT, BuiltinSource, DomainSource, TaskSpec
+from icmlora_cli.provenance.versions import command_line, now, versions
 from icmlora_cli.registry.task_record import CHAT, EXAMPLES, MANIFEST, QA, TEXT, PromptTemplate, Task, data_hash
+from icmlora_cli.registry.upkeep.findings import REPAIR
+from icmlora_cli.tasks.examples import Example
+from icmlora_cli.tasks.splits import PARTS, part_of
+from icmlora_cli.tasks.task_file import BUILTIN_COUNT, BuiltinSource, DomainSource, TaskSpec
 
 __all__ = ["CHAT", "QA", "TEXT", "Draft", "PromptTemplate", "Task", "TaskStore", "builtin_spec", "draft"]
 
@@ -91,7 +91,7 @@ def _about(spec: TaskSpec) -> tuple[str | None, str | None]:
     """Return licence and source: the task file's own words, else what is known of a domain."""
     if not isinstance(spec.examples, DomainSource):
         return spec.licence, spec.source
-    from icmlora_cli.registry.domains import domain
+    from icmlora_cli.tasks.domains import domain
 
     known = domain(spec.examples.domain)
     return spec.licence or known.licence, spec.source or known.source()
@@ -103,7 +103,7 @@ def builtin_spec(name: str) -> TaskSpec:
     Raises:
         NotFound: if there is none of that name.
     """
-    from icmlora_cli.registry.builtin import builtin_names, builtin_task
+    from icmlora_cli.tasks.builtin import builtin_names, builtin_task
 
     if name not in builtin_names():
         close = get_close_matches(name, builtin_names(), n=3)
@@ -185,7 +185,7 @@ class TaskStore:
                 made = {"created": now(), "command": command_line(), "versions": versions()}
                 with files.new_folder(folder) as temporary:
                     files.write_text(temporary / EXAMPLES, wanted.text)
-                    seals.write_manifest(temporary / MANIFEST, wanted.task.to_manifest() | {"made": made})
+                    checksums.write_manifest(temporary / MANIFEST, wanted.task.to_manifest() | {"made": made})
             return dataclasses.replace(wanted.task, folder=folder), state
 
     def add(self, spec: TaskSpec, examples: Sequence[Example], *, replace: bool = False) -> tuple[Task, str]:
@@ -213,7 +213,7 @@ class TaskStore:
             AlreadyExists: if the name is taken by something else.
             NotFound: if there is no such built-in task.
         """
-        from icmlora_cli.registry.builtin import builtin_task
+        from icmlora_cli.tasks.builtin import builtin_task
 
         spec = builtin_spec(name)
         return self.add(spec, builtin_task(name).examples(BUILTIN_COUNT, 0))[0]
@@ -253,7 +253,7 @@ class TaskStore:
         )
 
     def _missing(self, name: str) -> NotFound:
-        from icmlora_cli.registry.builtin import builtin_names
+        from icmlora_cli.tasks.builtin import builtin_names
 
         close = get_close_matches(name, self.names(), n=3)
         hint = f"did you mean {' or '.join(close)}? all of them: icmlora task list" if close else "icmlora task list"

@@ -7,8 +7,8 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import CardData
 
 from icmlora_cli.errors import PushRefused
-from icmlora_cli.registry.licences import HUB, OTHER, UNKNOWN
-from icmlora_cli.registry.local_paths import names_path
+from icmlora_cli.provenance.licences import HUB, OTHER, UNKNOWN
+from icmlora_cli.provenance.local_paths import names_path
 from icmlora_cli.report.cards import CARD, is_hub_id
 
 AGAIN = "edit it, or generate again: icmlora gen ... --force"

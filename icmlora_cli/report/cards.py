@@ -13,9 +13,9 @@ from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # it names no exports
 
-from icmlora_cli.registry.licences import hub_datasets, no_derivatives, of_manifest, stated
-from icmlora_cli.registry.shown import one_line
+from icmlora_cli.provenance.licences import hub_datasets, no_derivatives, of_manifest, stated
 from icmlora_cli.report.markup import code, quoted
+from icmlora_cli.report.shown import one_line
 
 CARD = "README.md"
 

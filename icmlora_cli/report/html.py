@@ -15,11 +15,11 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from icmlora_cli.registry import files
-from icmlora_cli.registry.shown import visible
+from icmlora_cli.disk import files
 from icmlora_cli.report import figures
 from icmlora_cli.report.page import context, labels
 from icmlora_cli.report.result import Result
+from icmlora_cli.report.shown import visible
 
 REPORT = "report.html"
 MARK = '<meta name="generator" content="icmlora report">'

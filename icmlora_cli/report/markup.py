@@ -2,7 +2,7 @@
 
 import re
 
-from icmlora_cli.registry.shown import one_line
+from icmlora_cli.report.shown import one_line
 
 LONGEST = 200  # characters of a name
 

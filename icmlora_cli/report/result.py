@@ -9,8 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from icmlora_cli.disk import files
 from icmlora_cli.errors import CorruptFile, NotFound
-from icmlora_cli.registry import files
 
 SCHEMA: Literal["icmlora.result/1"] = "icmlora.result/1"
 RESULT = "result.json"

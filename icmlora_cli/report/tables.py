@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from icmlora_cli.registry.shown import one_line
 from icmlora_cli.report.figures import parts_of
 from icmlora_cli.report.markup import code
 from icmlora_cli.report.result import Figure, Mean, Result
+from icmlora_cli.report.shown import one_line
 from icmlora_cli.report.summary import SECONDARY
 
 TABLE = "table.md"

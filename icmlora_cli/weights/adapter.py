@@ -14,8 +14,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from icmlora_cli.disk import files
 from icmlora_cli.errors import CorruptFile, NotFound
-from icmlora_cli.registry import files
 from icmlora_cli.weights.patterns import Patterns, exactly
 
 WEIGHTS = "adapter_model.safetensors"

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from icmlora_cli.registry import files
+from icmlora_cli.disk import files
 
 SLOTS = ("step", "exp_avg", "exp_avg_sq")  # of torch.optim.AdamW
 

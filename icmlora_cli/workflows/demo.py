@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe, TrainRecipe, resolve
-from icmlora_cli.registry.home import Home
+from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.tasks import Task, TaskStore
-from icmlora_cli.workflows import base as base_workflow
-from icmlora_cli.workflows import evaluate, gen, harvest, storage, train
+from icmlora_cli.workflows.base.pull import resolve as resolve_base
+from icmlora_cli.workflows.evaluate import evaluate
+from icmlora_cli.workflows.gen import generate
+from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.progress import OnProgress, silent
+from icmlora_cli.workflows.registry import storage
+from icmlora_cli.workflows.train import train
 
 BASE = "smollm2-135m"
 SEEN = (
@@ -62,7 +66,7 @@ def run(
         IcmloraError: what the stages raise.
     """
     started = time.monotonic()
-    found = base_workflow.resolve(base, home, offline=offline, on_progress=on_progress)
+    found = resolve_base(base, home, offline=offline, on_progress=on_progress)
     store = TaskStore(home)
     seen, unseen = _tasks(store, SEEN), _tasks(store, UNSEEN)
     harvest_recipe = resolve(HarvestRecipe, Path("harvest/demo"), "harvest", {})
@@ -71,7 +75,7 @@ def run(
     generator = train.run(seen, found, train_recipe, home, name="demo", device=device, on_progress=on_progress)
     text = next(task for task in seen if task.name == SHOWN).descriptions[0]
     adapter = home.root / "adapter"
-    gen.run(text, adapter, generator.folder, found, home, force=True, device=device, on_progress=on_progress)
+    generate.run(text, adapter, generator.folder, found, home, force=True, device=device, on_progress=on_progress)
     result = evaluate.run(
         seen + unseen,
         found,

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import icmlora_cli
+from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.bases import Base, BaseStore
-from icmlora_cli.registry.home import Home
-from icmlora_cli.workflows.base import DEFAULT, at_hand
+from icmlora_cli.workflows.base.pull import DEFAULT, at_hand
 
 PACKAGES = (
     "torch",

@@ -5,19 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icmlora_cli.config.recipes import HarvestRecipe
+from icmlora_cli.disk import files
 from icmlora_cli.errors import CorruptFile, NotFound, WrongBase
 from icmlora_cli.lm.finetune import finetune
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.trainers import AdapterTrainer, ContinuedTrainer, LoraTrainer
-from icmlora_cli.registry import files, provenance
+from icmlora_cli.provenance.licences import no_derivatives
+from icmlora_cli.provenance.versions import ABOUT, command_line, versions
 from icmlora_cli.registry.bases import Base
-from icmlora_cli.registry.licences import no_derivatives
-from icmlora_cli.registry.provenance import ABOUT
 from icmlora_cli.report.cards import CARD, Data, tuned_card
 from icmlora_cli.weights.adapter import CONFIG, WEIGHTS, Adapter, read_adapter, write_adapter
-from icmlora_cli.workflows.gen_options import ExampleFile, Template, read_file
-from icmlora_cli.workflows.gen_select import Judge, encoded
-from icmlora_cli.workflows.gen_write import check_out, listed
+from icmlora_cli.workflows.gen.options import ExampleFile, Template, read_file
+from icmlora_cli.workflows.gen.select import Judge, encoded
+from icmlora_cli.workflows.gen.write import check_out, listed
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
 SCHEMA = "icmlora.finetuned/1"
@@ -236,8 +236,8 @@ class _Finetune:
             "figures": {"before": before, "after": after},
             "licences": list(self._data.licences),
             "no_derivatives": list(no_derivatives(self._data.licences)),
-            "versions": provenance.versions(),
-            "command": provenance.command_line(),
+            "versions": versions(),
+            "command": command_line(),
         }
         how = (
             f"Trained for {recipe.steps} steps on {len(self.given.examples)} examples, peak rate "

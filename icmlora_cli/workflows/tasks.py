@@ -12,14 +12,14 @@ from typing import TypeVar
 import yaml
 
 from icmlora_cli.config.recipes import recipes_folder
+from icmlora_cli.disk import files
+from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import AlreadyExists, NotFound, SpecFault, UsageFault
-from icmlora_cli.registry import files
-from icmlora_cli.registry.examples import Example
-from icmlora_cli.registry.home import Home
-from icmlora_cli.registry.sources import load_examples
-from icmlora_cli.registry.splits import DEFAULT_FRACTIONS, PARTS
-from icmlora_cli.registry.task_file import TaskSpec, read_task_file
 from icmlora_cli.registry.tasks import Draft, Task, TaskStore, builtin_spec, draft
+from icmlora_cli.tasks.examples import Example
+from icmlora_cli.tasks.sources import load_examples
+from icmlora_cli.tasks.splits import DEFAULT_FRACTIONS, PARTS
+from icmlora_cli.tasks.task_file import TaskSpec, read_task_file
 from icmlora_cli.workflows.output import check_file
 
 BUILTIN = "builtin:"
@@ -134,7 +134,7 @@ def _read(path: Path) -> tuple[TaskSpec, ...]:
     try:
         return read_task_file(path)
     except UsageFault as error:
-        from icmlora_cli.registry.builtin import builtin_names
+        from icmlora_cli.tasks.builtin import builtin_names
 
         if str(path) not in builtin_names():
             raise
@@ -178,7 +178,7 @@ def builtins_matching(pattern: str) -> tuple[str, ...]:
     Raises:
         NotFound: if there is none.
     """
-    from icmlora_cli.registry.builtin import builtin_names, builtin_task
+    from icmlora_cli.tasks.builtin import builtin_names, builtin_task
 
     family = pattern.removeprefix("family:")
     if family != pattern:

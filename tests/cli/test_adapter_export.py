@@ -12,10 +12,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.bases import BaseStore
-from icmlora_cli.registry.home import Home
 from icmlora_cli.weights.adapter import read_adapter, write_adapter
-from icmlora_cli.workflows.base import resolve
+from icmlora_cli.workflows.base.pull import resolve
 from tests.random_lora import random_lora
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.adapters import AdapterStore
-from icmlora_cli.registry.home import Home
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Registry

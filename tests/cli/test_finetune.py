@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from icmlora_cli.registry import files
+from icmlora_cli.disk import files
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Registry

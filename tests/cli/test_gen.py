@@ -10,21 +10,21 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from icmlora_cli.baselines.generated import generate_adapter
+from icmlora_cli.disk.home import Home
 from icmlora_cli.generator.checkpoint import Generator, load_generator
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.prompts import encode
 from icmlora_cli.lm.scoring import score
 from icmlora_cli.lm.task_vector import VectorReader
+from icmlora_cli.methods.generated import generate_adapter
 from icmlora_cli.registry.adapters import AdapterStore
-from icmlora_cli.registry.examples import Example
-from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.task_record import QA
+from icmlora_cli.tasks.examples import Example
 from icmlora_cli.weights.adapter import Adapter, average, read_adapter
 from icmlora_cli.weights.compare import compare
 from icmlora_cli.weights.merge import merged
-from icmlora_cli.workflows.base import resolve
-from icmlora_cli.workflows.gen import base_name, vector_recipe
+from icmlora_cli.workflows.base.pull import resolve
+from icmlora_cli.workflows.gen.generate import base_name, vector_recipe
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Registry

@@ -13,8 +13,8 @@ from markdown_it import MarkdownIt
 from typer.testing import CliRunner
 
 from icmlora_cli.cli.app import app
+from icmlora_cli.disk import checksums
 from icmlora_cli.lm.task_vector import checked_text
-from icmlora_cli.registry import seals
 from icmlora_cli.report.html import html_report
 from icmlora_cli.report.tables import markdown
 from tests.report.samples import sample
@@ -115,7 +115,7 @@ def test_wicked_manifest_and_folder_of_a_generator(trained: "Registry") -> None:
         "cost": {"train_seconds": 1.0},
         "tasks": dict(zip(about["tasks"], WICKED[4:6], strict=True)),
     }
-    seals.write_manifest(path, about)
+    checksums.write_manifest(path, about)
     made = trained.call("gen", "Say \x1b[31mcat.", "-o", "out", "--generator", folder, "--explain")
     assert "forbid derivatives: CC-BY-ND-4.0\\x1b[31m;" in made.stderr
     whole = trained.call("gen", "Say cat.", "-o", "whole", "--generator", folder, "--merge", "--json")

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from icmlora_cli.cli.merge import shares
+from icmlora_cli.disk import files
+from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import UsageFault
-from icmlora_cli.registry import files
 from icmlora_cli.registry.adapters import AdapterStore
-from icmlora_cli.registry.home import Home
 from tests.cli.test_disk import fails
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from icmlora_cli.cli.app import app
-from icmlora_cli.registry import files, temporary
+from icmlora_cli.disk import files, temporary
+from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.adapters import AdapterStore
-from icmlora_cli.registry.home import Home
 from tests.small_registry import BASE, SmallRegistry, cut, flip, safetensors, tree
 
 if TYPE_CHECKING:

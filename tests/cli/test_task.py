@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from icmlora_cli.cli.task import app
-from icmlora_cli.registry.builtin import builtin_names, builtin_task
-from icmlora_cli.registry.home import Home
-from icmlora_cli.registry.splits import PARTS
+from icmlora_cli.cli.app import app
+from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.tasks import TaskStore
+from icmlora_cli.tasks.builtin import builtin_names, builtin_task
+from icmlora_cli.tasks.splits import PARTS
 
 COMMANDS = ("add", "list", "show", "preview", "validate", "export", "remove", "builtins")
 KEYS = {

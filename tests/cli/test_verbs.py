@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from icmlora_cli.registry.home import Home
+from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.tasks import TaskStore
 
 if TYPE_CHECKING:

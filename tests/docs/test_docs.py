@@ -22,22 +22,22 @@ from icmlora_cli.config.recipes import (
     resolve,
     shipped_recipes,
 )
-from icmlora_cli.registry.sources import load_examples
-from icmlora_cli.registry.task_file import read_task_file
 from icmlora_cli.registry.tasks import draft
 from icmlora_cli.report.result import Cell, Mean, Result, TaskInfo
-from icmlora_cli.workflows.codec_report import CodecReport, Kept, Measured, MetricCost, WidthReport
+from icmlora_cli.tasks.sources import load_examples
+from icmlora_cli.tasks.task_file import read_task_file
+from icmlora_cli.workflows.adapters.codec_report import CodecReport, Kept, Measured, MetricCost, WidthReport
 from icmlora_cli.workflows.doctor import Check, Device
 from icmlora_cli.workflows.finetune import FinetuneResult
-from icmlora_cli.workflows.gen import GenResult
-from icmlora_cli.workflows.gen_batch import BatchEntry
-from icmlora_cli.workflows.gen_explain import Explanation, Range
-from icmlora_cli.workflows.gen_options import GenOptions
-from icmlora_cli.workflows.gen_select import Candidate, Selection
-from icmlora_cli.workflows.merge import MergedAdapter
-from icmlora_cli.workflows.merge_write import WrittenModel
-from icmlora_cli.workflows.storage import AdapterStorage, GeneratorStorage
-from icmlora_cli.workflows.train import TrainResult
+from icmlora_cli.workflows.gen.batch import BatchEntry
+from icmlora_cli.workflows.gen.explain import Explanation, Range
+from icmlora_cli.workflows.gen.generate import GenResult
+from icmlora_cli.workflows.gen.options import GenOptions
+from icmlora_cli.workflows.gen.select import Candidate, Selection
+from icmlora_cli.workflows.merge.merge import MergedAdapter
+from icmlora_cli.workflows.merge.write import WrittenModel
+from icmlora_cli.workflows.registry.storage import AdapterStorage, GeneratorStorage
+from icmlora_cli.workflows.train.train import TrainResult
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from icmlora_cli.disk.home import Home
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.lm.prompts import encode_task
 from icmlora_cli.lm.scoring import score
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.generators import GeneratorStore
-from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.tasks import TaskStore
 from icmlora_cli.weights.adapter import read_adapter
 from icmlora_cli.weights.merge import merged
-from icmlora_cli.workflows import gen
-from icmlora_cli.workflows.base import resolve
+from icmlora_cli.workflows.base.pull import resolve
+from icmlora_cli.workflows.gen import generate
 from icmlora_cli.workflows.tasks import add
 
 TASKS = ("pick_last_of_3", "capitalize_word", "fruit_among_animals_3", "lowercase_word")
@@ -34,7 +34,7 @@ def test_gen_without_a_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     other = Home(tmp_path / "other", tmp_path / "cache")  # for the examples to score on
     add(other, [f"builtin:{name}" for name in TASKS])
     for task in TaskStore(other).all():
-        done = gen.run(task.descriptions[0], tmp_path / task.name, folder, base, home)
+        done = generate.run(task.descriptions[0], tmp_path / task.name, folder, base, home)
         examples = encode_task(loaded.tokenizer, task, task.examples("test")[:32])
         with merged(loaded.model, read_adapter(done.folder)):
             assert score(loaded, examples).exact_match >= 0.8, task.name

@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe, TrainRecipe, resolve
+from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.bases import Base
-from icmlora_cli.registry.home import Home
 from icmlora_cli.registry.tasks import Task, TaskStore
-from icmlora_cli.workflows import evaluate, harvest, train
-from icmlora_cli.workflows.adapter_import import ImportRequest, run
-from icmlora_cli.workflows.base import pull
+from icmlora_cli.workflows.adapters.import_adapters import ImportRequest, run
+from icmlora_cli.workflows.base.pull import pull
+from icmlora_cli.workflows.evaluate import evaluate
+from icmlora_cli.workflows.harvest import harvest
+from icmlora_cli.workflows.train import train
 
 FOREIGN = {"pick_last_of_3": 2, "sentiment_word": 16}  # task to rank
 HARVESTED = ("pick_first_of_3", "capitalize_word")

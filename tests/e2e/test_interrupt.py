@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 import icmlora_cli
 from icmlora_cli.cli.app import app
+from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.generators import GeneratorStore
-from icmlora_cli.registry.home import Home
 
 HARVEST = "steps: 500\nbatch_size: 6\nlearning_rate: 0.03\nkeep: 2\nkeep_every: 2\nsave_every: 25\nrank: 4\n"
 TRAIN = (

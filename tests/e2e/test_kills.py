@@ -13,13 +13,13 @@ from typing import IO
 import pytest
 
 import icmlora_cli
+from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.adapters import AdapterStore
-from icmlora_cli.registry.examples import Example
-from icmlora_cli.registry.home import Home
-from icmlora_cli.registry.task_file import TaskSpec
 from icmlora_cli.registry.tasks import TaskStore
-from icmlora_cli.workflows import collect, verify
-from icmlora_cli.workflows.base import pull
+from icmlora_cli.tasks.examples import Example
+from icmlora_cli.tasks.task_file import TaskSpec
+from icmlora_cli.workflows.base.pull import pull
+from icmlora_cli.workflows.registry import gc, verify
 
 KILLS = 50
 WORDS = ("cat", "dog", "owl", "fox", "bee", "ant")
@@ -32,7 +32,7 @@ import torch
 torch.set_num_threads(1)
 from icmlora_cli.config.recipes import HarvestRecipe
 from icmlora_cli.registry.bases import BaseStore
-from icmlora_cli.registry.home import Home
+from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.tasks import TaskStore
 from icmlora_cli.workflows import harvest
 
@@ -135,7 +135,7 @@ def kill_and_compare(forks: Forks, root: Path, base: Path) -> None:
         assert created.items() <= now.items()  # what was finished was not trained again
         created = now
         if code == 0:
-            collect.run(home, collect.plan(home))
+            gc.run(home, gc.plan(home))
             assert adapters(home) == wanted and verify.run(home).faults == ()
             home, ends = None, ends + 1
     assert kills >= KILLS and ends >= 1

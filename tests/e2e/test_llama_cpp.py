@@ -13,18 +13,18 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.bases import BaseStore
-from icmlora_cli.registry.home import Home
 from icmlora_cli.weights.adapter import Adapter, read_adapter
-from icmlora_cli.weights.gguf import finish, write_lora
-from icmlora_cli.weights.gguf_model import Stored, write_model
-from icmlora_cli.weights.gguf_target import Target
-from icmlora_cli.weights.gguf_tokenizer import add_tokenizer
+from icmlora_cli.weights.adapter_form import cast
+from icmlora_cli.weights.gguf.lora import finish, write_lora
+from icmlora_cli.weights.gguf.model import Stored, write_model
+from icmlora_cli.weights.gguf.target import Target
+from icmlora_cli.weights.gguf.tokenizer import add_tokenizer
 from icmlora_cli.weights.merge import merged
-from icmlora_cli.weights.shape import cast
-from icmlora_cli.workflows import gen
-from icmlora_cli.workflows.base import pull
-from icmlora_cli.workflows.gen_options import PLAIN, GenOptions
+from icmlora_cli.workflows.base.pull import pull
+from icmlora_cli.workflows.gen import generate
+from icmlora_cli.workflows.gen.options import PLAIN, GenOptions
 from tests.random_lora import config_of, random_lora
 from tests.workflows.test_pipeline import TEXTS, through_train
 
@@ -156,7 +156,7 @@ def test_what_gen_writes(architecture: str, tiny_bases: dict[str, Path], home: H
     base = pull(str(tiny_bases[architecture]), home, offline=True)
     _, trained = through_train(home, base)
     for name, options in (("gguf", GenOptions(format="gguf")), ("peft", PLAIN)):
-        gen.run(TEXTS["always_cat"], tmp_path / name, trained.folder, base, home, options=options, device="cpu")
+        generate.run(TEXTS["always_cat"], tmp_path / name, trained.folder, base, home, options=options, device="cpu")
     model, _ = load(base.path)
     write_base(tmp_path / "base.gguf", model, base.path)
     adapter = read_adapter(tmp_path / "peft")

@@ -7,13 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from icmlora_cli.disk import files
 from icmlora_cli.errors import CorruptFile
 from icmlora_cli.generator.checkpoint import CONFIG, WEIGHTS, Generator, load_generator, save_generator, stored
 from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics
 from icmlora_cli.generator.interface import NetworkConfig
 from icmlora_cli.generator.networks import build
 from icmlora_cli.generator.packing import SCALE, SMALL, Storage, packed, unpacked
-from icmlora_cli.registry import files
 from icmlora_cli.weights.adapter import Adapter, Factors
 from icmlora_cli.weights.codec import Codec, fit_codec
 from icmlora_cli.weights.frame import FrameSpec, extended_frame, seeded_frame

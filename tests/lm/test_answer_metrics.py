@@ -7,8 +7,8 @@ import pytest
 from icmlora_cli.errors import IcmloraError, NotFound
 from icmlora_cli.lm import answer_metrics
 from icmlora_cli.lm.answer_metrics import apply_metric, token_f1
-from icmlora_cli.registry import metrics
-from icmlora_cli.registry.metrics import GROUP, checked_metric
+from icmlora_cli.tasks import metrics
+from icmlora_cli.tasks.metrics import GROUP, checked_metric
 
 
 def lengths(written: list[str], expected: list[str]) -> list[float]:

@@ -2,15 +2,15 @@
 
 import torch
 
+from icmlora_cli.disk.home import Home
 from icmlora_cli.lm.decode import SPARE, greedy
 from icmlora_cli.lm.in_context import encode_with_shots
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.lm.prompts import Encoded, encode_task
 from icmlora_cli.registry.bases import Base
-from icmlora_cli.registry.examples import Example
-from icmlora_cli.registry.home import Home
-from icmlora_cli.registry.task_file import TaskSpec
 from icmlora_cli.registry.tasks import Task, TaskStore
+from icmlora_cli.tasks.examples import Example
+from icmlora_cli.tasks.task_file import TaskSpec
 
 
 def test_it_is_what_generate_writes(tiny_base: Base) -> None:

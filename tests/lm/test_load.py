@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import CorruptFile, UsageFault
 from icmlora_cli.lm.load import load_base, pick_device, pick_dtype
 from icmlora_cli.registry.bases import Base
-from icmlora_cli.registry.home import Home
-from icmlora_cli.workflows.base import pull
+from icmlora_cli.workflows.base.pull import pull
 
 
 @pytest.fixture

@@ -2,14 +2,14 @@
 
 import pytest
 
+from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import UsageFault
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.lm.prompts import WINDOW, encode_task, encode_text, prefix_token, text_ids
 from icmlora_cli.registry.bases import Base
-from icmlora_cli.registry.examples import Example
-from icmlora_cli.registry.home import Home
-from icmlora_cli.registry.task_file import TaskSpec
 from icmlora_cli.registry.tasks import Task, TaskStore
+from icmlora_cli.tasks.examples import Example
+from icmlora_cli.tasks.task_file import TaskSpec
 
 
 def text_task(home: Home, passages: list[str]) -> Task:

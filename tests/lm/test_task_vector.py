@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from icmlora_cli.config.recipes import VectorRecipe
+from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import UsageFault
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.lm.perplexity import max_tokens
 from icmlora_cli.lm.task_vector import TokenPrompt, VectorReader
 from icmlora_cli.registry.bases import Base
-from icmlora_cli.registry.examples import Example
-from icmlora_cli.registry.home import Home
-from icmlora_cli.workflows.base import pull
+from icmlora_cli.tasks.examples import Example
+from icmlora_cli.workflows.base.pull import pull
 
 
 def reader(base: Base, home: Home, **values: float | str) -> VectorReader:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import BaseUnavailable, CorruptFile, NotFound
 from icmlora_cli.registry.base_files import check_safetensors, describe
 from icmlora_cli.registry.bases import ALIASES, Base, BaseStore, canonical_name, slug
-from icmlora_cli.registry.home import Home
 
 
 @pytest.fixture

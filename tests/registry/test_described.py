@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from icmlora_cli.disk.home import NAME, Home
 from icmlora_cli.errors import UsageFault
 from icmlora_cli.registry.described import described, name_of
-from icmlora_cli.registry.home import NAME, Home
 from icmlora_cli.registry.tasks import TaskStore
-from icmlora_cli.workflows.select import tasks_to_learn, tasks_to_score, tasks_to_train
+from icmlora_cli.workflows.select_tasks import tasks_to_learn, tasks_to_score, tasks_to_train
 from icmlora_cli.workflows.tasks import export
 
 

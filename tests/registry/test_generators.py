@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from icmlora_cli.disk import temporary
+from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import NotFound
-from icmlora_cli.registry import checks, generators, local_paths, temporary
-from icmlora_cli.registry.faults import REPAIR
+from icmlora_cli.provenance import local_paths
+from icmlora_cli.registry import generators
 from icmlora_cli.registry.generators import GeneratorStore
-from icmlora_cli.registry.home import Home
+from icmlora_cli.registry.upkeep import checks
+from icmlora_cli.registry.upkeep.findings import REPAIR
 from icmlora_cli.report.card_check import check_card
 
 MOST = 5_000_000  # bytes that a wheel may carry of it

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import AlreadyExists, CorruptFile, NotFound, SpecFault
-from icmlora_cli.registry import checks
-from icmlora_cli.registry.builtin import builtin_names, builtin_task
-from icmlora_cli.registry.examples import Example
-from icmlora_cli.registry.home import Home
-from icmlora_cli.registry.splits import PARTS, normalised
-from icmlora_cli.registry.task_file import SplitSpec, TaskSpec, TemplateSpec
 from icmlora_cli.registry.tasks import CHAT, QA, TEXT, PromptTemplate, Task, TaskStore, draft
+from icmlora_cli.registry.upkeep import checks
+from icmlora_cli.tasks.builtin import builtin_names, builtin_task
+from icmlora_cli.tasks.examples import Example
+from icmlora_cli.tasks.splits import PARTS, normalised
+from icmlora_cli.tasks.task_file import SplitSpec, TaskSpec, TemplateSpec
 
 EXAMPLES = tuple(Example(f"word {number}", str(number)) for number in range(100))
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)

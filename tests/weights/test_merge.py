@@ -6,14 +6,14 @@ import pytest
 import torch
 from peft import PeftModel
 
+from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import CorruptFile
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.registry.bases import Base
-from icmlora_cli.registry.home import Home
 from icmlora_cli.weights.adapter import Adapter, Factors, write_adapter
 from icmlora_cli.weights.apply import applied, placed
 from icmlora_cli.weights.merge import merge, merged
-from icmlora_cli.workflows.base import pull
+from icmlora_cli.workflows.base.pull import pull
 
 
 def random_adapter(model: torch.nn.Module, base: Base) -> Adapter:

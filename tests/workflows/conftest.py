@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.bases import ALIASES, Alias, WheelSource
-from icmlora_cli.registry.examples import Example
-from icmlora_cli.registry.home import Home
-from icmlora_cli.registry.task_file import TaskSpec
 from icmlora_cli.registry.tasks import Task, TaskStore
+from icmlora_cli.tasks.examples import Example
+from icmlora_cli.tasks.task_file import TaskSpec
 
 WIDTH, INNER, HEADS = 32, 64, 4
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"

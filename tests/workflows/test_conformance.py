@@ -11,12 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.bases import Base
-from icmlora_cli.registry.home import Home
-from icmlora_cli.workflows import adapter_export, gen, merge
-from icmlora_cli.workflows.gen_options import PLAIN, GenOptions
+from icmlora_cli.workflows.adapters import export
+from icmlora_cli.workflows.gen import generate
+from icmlora_cli.workflows.gen.options import PLAIN, GenOptions
+from icmlora_cli.workflows.merge import merge
 from tests.gguf_read import deltas, said
-from tests.workflows.test_merge import adapted, loaded, logits
+from tests.workflows.merge.test_merge import adapted, loaded, logits
 from tests.workflows.test_pipeline import TEXTS, through_train
 
 ARCHITECTURES = {  # as llama.cpp names them
@@ -54,7 +56,7 @@ def made(tiny_base: Base, home: Home, tmp_path: Path) -> Made:
     _, trained = through_train(home, tiny_base)
 
     def write(name: str, options: GenOptions = PLAIN, *, merged: bool = False) -> Path:
-        return gen.run(
+        return generate.run(
             TEXTS["always_cat"], tmp_path / name, trained.folder, tiny_base, home,
             options=options, merged=merged, device="cpu",
         ).folder  # fmt: skip
@@ -101,7 +103,7 @@ def check_gguf(made: Made) -> None:
     """Both ways to GGUF say the same change, in llama.cpp's names and order of rows."""
     wanted = by_hand(made)
     generated = made.write("gguf", GenOptions(format="gguf")) / "adapter.gguf"
-    exported = adapter_export.run(str(made.folder), made.root / "exported.gguf", made.home, form="gguf").output
+    exported = export.run(str(made.folder), made.root / "exported.gguf", made.home, form="gguf").output
     for path in (generated, exported):
         reader = gguf.GGUFReader(path)
         assert said(reader)["general.type"] == "adapter" and said(reader)["adapter.type"] == "lora"

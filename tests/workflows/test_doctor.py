@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.bases import Base, BaseStore
-from icmlora_cli.registry.home import Home
 from icmlora_cli.workflows.doctor import Check, DoctorReport, run
 
 
@@ -53,7 +53,7 @@ def test_a_folder_that_cannot_be_made_is_a_failure(tmp_path: Path) -> None:
 def test_bases_are_listed_and_a_damaged_one_is_told(
     tiny_bases: dict[str, Path], llama_base: Base, home: Home, tmp_path: Path
 ) -> None:
-    from icmlora_cli.workflows.base import pull
+    from icmlora_cli.workflows.base.pull import pull
 
     copy = pull(str(shutil.copytree(tiny_bases["gpt2"], tmp_path / "copy")), home)
     report = run(home)

@@ -10,22 +10,26 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe, TrainRecipe, VectorRecipe
+from icmlora_cli.disk import checksums, files
+from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import AlreadyExists, BaseUnavailable, CorruptFile, NotFound, UsageFault
 from icmlora_cli.generator.checkpoint import load_generator
 from icmlora_cli.lm.load import load_base
-from icmlora_cli.registry import files, seals
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.base_files import safetensors_metadata
 from icmlora_cli.registry.bases import Base
-from icmlora_cli.registry.examples import Example
-from icmlora_cli.registry.home import Home
-from icmlora_cli.registry.task_file import TaskSpec
 from icmlora_cli.registry.tasks import Task, TaskStore
+from icmlora_cli.tasks.examples import Example
+from icmlora_cli.tasks.task_file import TaskSpec
 from icmlora_cli.weights.adapter import read_adapter
-from icmlora_cli.workflows import evaluate, gen, harvest, storage, train
-from icmlora_cli.workflows.base import pull
-from icmlora_cli.workflows.gen_options import GenOptions
+from icmlora_cli.workflows.base.pull import pull
+from icmlora_cli.workflows.evaluate import evaluate
+from icmlora_cli.workflows.gen import generate
+from icmlora_cli.workflows.gen.options import GenOptions
+from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.progress import Progress
+from icmlora_cli.workflows.registry import storage
+from icmlora_cli.workflows.train import train
 
 HARVEST = HarvestRecipe(steps=30, batch_size=6, learning_rate=3e-2, keep=2, keep_every=2, save_every=10, rank=2)
 TRAIN = TrainRecipe(
@@ -61,11 +65,11 @@ def through_train(home: Home, base: Base) -> tuple[tuple[Task, ...], train.Train
 def test_the_whole_way(tiny_base: Base, home: Home, tmp_path: Path) -> None:
     tasks, trained = through_train(home, tiny_base)
     assert trained.trained and trained.error < 0.2
-    made = gen.run(TEXTS["always_cat"], tmp_path / "out", trained.folder, tiny_base, home, device="cpu")
+    made = generate.run(TEXTS["always_cat"], tmp_path / "out", trained.folder, tiny_base, home, device="cpu")
     assert {path.name for path in made.folder.iterdir()} == {
         "adapter_config.json", "adapter_model.safetensors", "README.md", "icmlora.json",
     }  # fmt: skip
-    gen.run(TEXTS["always_cat"], tmp_path / "model", trained.folder, tiny_base, home, merged=True, device="cpu")
+    generate.run(TEXTS["always_cat"], tmp_path / "model", trained.folder, tiny_base, home, merged=True, device="cpu")
     ids = torch.arange(5, 25)[None]
     whole = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     loaded = load_base(tiny_base, device="cpu")
@@ -95,7 +99,7 @@ def test_what_it_came_from_and_cost_goes_along(llama_base: Base, home: Home, tmp
     assert about["cost"]["train_seconds"] == about["figures"]["seconds"] > 0
     said = f"Harvesting its adapters took {seconds:,.0f} s"
     assert said in (trained.folder / "README.md").read_text(encoding="utf-8")
-    made = gen.run("Say cat.", tmp_path / "out", trained.folder, llama_base, home, device="cpu")
+    made = generate.run("Say cat.", tmp_path / "out", trained.folder, llama_base, home, device="cpu")
     assert said in (made.folder / "README.md").read_text(encoding="utf-8")
     told = files.read_json(made.folder / "icmlora.json")
     assert told["sources"] == about["sources"] and told["cost"] == about["cost"]
@@ -106,7 +110,7 @@ def test_the_same_seed_gives_the_same_bytes(llama_base: Base, home: Home, tmp_pa
 
     def weights(name: str, seed: int | None) -> bytes:
         out = tmp_path / name
-        gen.run("Say cat.", out, trained.folder, llama_base, home, seed=seed, device="cpu")
+        generate.run("Say cat.", out, trained.folder, llama_base, home, seed=seed, device="cpu")
         return (out / "adapter_model.safetensors").read_bytes()
 
     assert weights("a", 3) == weights("b", 3) != weights("c", 4)
@@ -171,18 +175,18 @@ def test_an_unseen_task_is_never_learned(llama_base: Base, home: Home) -> None:
 def test_gen_does_not_overwrite(llama_base: Base, home: Home, tmp_path: Path) -> None:
     _, trained = through_train(home, llama_base)
     out = tmp_path / "out"
-    gen.run("Say cat.", out, trained.folder, llama_base, home, device="cpu")
+    generate.run("Say cat.", out, trained.folder, llama_base, home, device="cpu")
     before = (out / "adapter_model.safetensors").read_bytes()
     with pytest.raises(AlreadyExists, match="exists"):
-        gen.run("Say dog.", out, trained.folder, llama_base, home, device="cpu")
+        generate.run("Say dog.", out, trained.folder, llama_base, home, device="cpu")
     assert (out / "adapter_model.safetensors").read_bytes() == before
-    gen.run(TEXTS["always_dog"], out, trained.folder, llama_base, home, force=True, device="cpu")
+    generate.run(TEXTS["always_dog"], out, trained.folder, llama_base, home, force=True, device="cpu")
     assert (out / "adapter_model.safetensors").read_bytes() != before
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("years of work")
     with pytest.raises(AlreadyExists, match="not something that icmlora wrote"):
-        gen.run("Say dog.", mine, trained.folder, llama_base, home, force=True, device="cpu")
+        generate.run("Say dog.", mine, trained.folder, llama_base, home, force=True, device="cpu")
     assert (mine / "thesis.txt").read_text() == "years of work"
 
 
@@ -190,7 +194,7 @@ def test_another_base_is_refused(llama_base: Base, home: Home, tiny_bases: dict[
     _, trained = through_train(home, llama_base)
     qwen = pull(str(tiny_bases["qwen3"]), home, offline=True)
     with pytest.raises(BaseUnavailable, match="not those"):
-        gen.run("Say cat.", tmp_path / "out", trained.folder, qwen, home, device="cpu")
+        generate.run("Say cat.", tmp_path / "out", trained.folder, qwen, home, device="cpu")
     assert not (tmp_path / "out").exists()
 
 
@@ -206,7 +210,7 @@ def test_corrupt_adapters_and_generators_are_told(llama_base: Base, home: Home, 
     generator = trained.folder / "generator.safetensors"
     generator.write_bytes(generator.read_bytes()[:-9])
     with pytest.raises(CorruptFile):
-        gen.run("Say cat.", tmp_path / "out", trained.folder, llama_base, home, device="cpu")
+        generate.run("Say cat.", tmp_path / "out", trained.folder, llama_base, home, device="cpu")
 
 
 def test_training_without_adapters_says_what_to_type(llama_base: Base, home: Home) -> None:
@@ -241,7 +245,7 @@ def test_storage_counts_what_is_there(llama_base: Base, home: Home) -> None:
 
 def test_rank_of_generated_equals_harvested(llama_base: Base, home: Home, tmp_path: Path) -> None:
     _, trained = through_train(home, llama_base)
-    gen.run("Say cat.", tmp_path / "out", trained.folder, llama_base, home, device="cpu")
+    generate.run("Say cat.", tmp_path / "out", trained.folder, llama_base, home, device="cpu")
     assert read_adapter(tmp_path / "out").rank == HARVEST.rank
 
 
@@ -253,9 +257,9 @@ def test_rank_of_generated_is_no_more_than_the_basis_gives(llama_base: Base, hom
     trained = train.run((task,), llama_base, narrow, home, device="cpu")
     assert load_generator(trained.folder).rank == trained.width == 3
     manifest = files.read_json(trained.folder / "generator.json")
-    seals.write_manifest(trained.folder / "generator.json", manifest | {"rank": 8})  # as was once written
+    checksums.write_manifest(trained.folder / "generator.json", manifest | {"rank": 8})  # as was once written
     assert load_generator(trained.folder).rank == 3
     with pytest.raises(UsageFault, match="--rank"):
-        gen.run(
+        generate.run(
             "Say cat.", tmp_path / "out", trained.folder, llama_base, home, device="cpu", options=GenOptions(rank=5)
         )

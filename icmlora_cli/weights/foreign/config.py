@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from icmlora_cli.disk import files
 from icmlora_cli.errors import CorruptFile, UnsupportedAdapter
-from icmlora_cli.registry import files
 from icmlora_cli.weights.foreign.headers import SAVE_AGAIN
 from icmlora_cli.weights.patterns import Patterns
 

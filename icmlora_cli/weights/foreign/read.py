@@ -8,8 +8,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from icmlora_cli.disk import files
 from icmlora_cli.errors import CorruptFile, NotFound, UnsupportedAdapter
-from icmlora_cli.registry import files
 from icmlora_cli.weights.foreign.check import BaseShapes, check_shapes
 from icmlora_cli.weights.foreign.config import CONFIG, Settings
 from icmlora_cli.weights.foreign.headers import AGAIN, PICKLE_ADVICE, SAVE_AGAIN, Entry, read_header, sniff

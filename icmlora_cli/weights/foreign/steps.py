@@ -2,10 +2,10 @@
 
 from icmlora_cli.errors import CorruptFile, UnsupportedAdapter
 from icmlora_cli.weights.adapter import Factors
-from icmlora_cli.weights.changes import Added, Replaced, Rescaled, Steps, low_rank
 from icmlora_cli.weights.foreign.check import BaseShapes
 from icmlora_cli.weights.foreign.read import Foreign
-from icmlora_cli.weights.shards import Change
+from icmlora_cli.weights.stored.changes import Added, Replaced, Rescaled, Steps, low_rank
+from icmlora_cli.weights.stored.shards import Change
 
 
 def foreign_steps(foreign: Foreign, base: BaseShapes) -> Steps:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from icmlora_cli.lm.load import load_base
-from icmlora_cli.lm.skeleton import base_shapes
+from icmlora_cli.lm.meta_model import base_shapes
 from icmlora_cli.registry.base_files import describe
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.foreign.check import BaseShapes

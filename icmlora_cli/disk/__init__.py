@@ -1,0 +1,1 @@
+"""Files, folders and leases: everything is written aside, synced and renamed."""

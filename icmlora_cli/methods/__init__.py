@@ -1,0 +1,1 @@
+"""The ways to serve a task that an evaluation compares."""

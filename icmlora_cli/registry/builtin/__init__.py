@@ -1,7 +1,0 @@
-"""The built-in task pack: small text tasks in families, with examples drawn by code."""
-
-from icmlora_cli.registry.builtin.catalog import builtin_names, builtin_task, dense_tasks, families
-from icmlora_cli.registry.builtin.phrasing import phrase
-from icmlora_cli.registry.builtin.types import BuiltinTask
-
-__all__ = ["BuiltinTask", "builtin_names", "builtin_task", "dense_tasks", "families", "phrase"]

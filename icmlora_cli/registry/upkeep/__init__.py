@@ -1,0 +1,1 @@
+"""What keeps a registry sound: checks, leftovers, quarantine, duplicates, archives."""

@@ -1,0 +1,208 @@
+"""The export archive: a tar in one zstd frame. Its first member lists all others, each with its bytes and SHA-256."""
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal
+
+import zstandard
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from icmlora_cli.disk import files
+from icmlora_cli.disk.home import NAME
+from icmlora_cli.errors import CorruptFile
+from icmlora_cli.provenance.versions import command_line, now, versions
+from icmlora_cli.registry import adapters, generators, task_record
+
+SCHEMA = "icmlora.export/1"
+LISTING = "icmlora-export.json"
+LEVEL = 3  # of zstd: float weights hardly shrink at any level, and text does at this one
+
+Kind = Literal["task", "adapter", "generator"]
+
+_NAME = NAME.pattern
+_SLUG = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,149}"
+FOLDERS: Mapping[Kind, re.Pattern[str]] = {
+    "task": re.compile(rf"tasks/(?P<name>{_NAME})"),
+    "adapter": re.compile(rf"adapters/(?P<name>{_SLUG}/{_NAME}/{_NAME})"),
+    "generator": re.compile(rf"generators/(?P<name>{_NAME})"),
+}
+FILES: Mapping[Kind, re.Pattern[str]] = {
+    "task": re.compile("|".join(map(re.escape, (task_record.EXAMPLES, task_record.MANIFEST)))),
+    "adapter": re.compile(
+        f"{re.escape(adapters.MANIFEST)}|{adapters.FOLDER.pattern}/"
+        f"({re.escape(adapters.CONFIG)}|{re.escape(adapters.WEIGHTS)})"
+    ),
+    "generator": re.compile("|".join(map(re.escape, (generators.CONFIG, generators.WEIGHTS, generators.CARD)))),
+}
+
+
+class Member(BaseModel):
+    """One file of a thing: its path within the thing's folder, its bytes and hex SHA-256."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    path: str
+    bytes: int = Field(ge=0, le=2**53)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Thing(BaseModel):
+    """A task, adapter or generator in an archive: its folder within a registry, and its files."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    kind: Kind
+    folder: str
+    files: list[Member] = Field(min_length=1)
+
+    @property
+    def name(self) -> str:
+        """Its name; of an adapter, base, task and key."""
+        return self.folder.partition("/")[2]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its files."""
+        return sum(item.bytes for item in self.files)
+
+
+class _Listing(BaseModel):
+    model_config = ConfigDict(strict=True)
+    things: list[Thing] = Field(min_length=1)
+
+
+def listing_bytes(things: Sequence[Thing]) -> bytes:
+    """Return the first member: what the archive holds, and how it was made."""
+    made = {"created": now(), "command": command_line(), "versions": versions()}
+    return files.json_bytes({"schema": SCHEMA, "made": made, "things": [item.model_dump() for item in things]})
+
+
+def read_listing(data: bytes, where: Path) -> tuple[Thing, ...]:
+    """Return what an archive says it holds, once every path has been found harmless.
+
+    Args:
+        data: the first member.
+        where: the archive, for messages.
+
+    Raises:
+        CorruptFile: if it is not a listing, or names a path that is none of a task's, adapter's or generator's.
+    """
+    try:
+        value = json.loads(data)
+        if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+            raise broken(where, f"it is not of the schema {SCHEMA!r}")
+        things = tuple(_Listing.model_validate(value).things)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise broken(where, f"its listing: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    except (ValueError, RecursionError) as error:
+        raise broken(where, f"its listing is no JSON: {error}") from error
+    seen: set[str] = set()
+    for thing in things:
+        _check_paths(thing, where)
+        paths = {f"{thing.folder}/{item.path}".casefold() for item in thing.files}
+        if len(paths) < len(thing.files) or paths & seen:
+            raise broken(where, f"it names a file of {thing.folder} twice")
+        seen |= paths
+    return things
+
+
+def _check_paths(thing: Thing, where: Path) -> None:
+    strange = [] if FOLDERS[thing.kind].fullmatch(thing.folder) else [thing.folder]
+    strange += [item.path for item in thing.files if not FILES[thing.kind].fullmatch(item.path)]
+    if strange:
+        raise broken(where, f"it names {strange[0][:200]!r}, which is no file of a {thing.kind}")
+
+
+def broken(where: Path, what: str) -> CorruptFile:
+    """Return the error for an archive that cannot be used."""
+    return CorruptFile(
+        f"{where.name} is no usable export: {what}",
+        where=str(where),
+        hint="export it again where it came from: icmlora registry export -o FILE.tar.zst",
+    )
+
+
+def thing_of(kind: Kind, root: Path, folder: Path, paths: Sequence[Path]) -> Thing:
+    """Return a thing as an archive lists it; its manifest is the last of its files.
+
+    Args:
+        kind: what it is.
+        root: the registry's.
+        folder: the thing's.
+        paths: its files.
+    """
+    members = [
+        Member(path=path.relative_to(folder).as_posix(), bytes=path.stat().st_size, sha256=files.sha256_file(path))
+        for path in sorted(paths, key=lambda path: (path.parent == folder, path.suffix == ".json", path))
+    ]
+    return Thing(kind=kind, folder=folder.relative_to(root).as_posix(), files=members)
+
+
+@dataclass
+class _Hashing:
+    """A file that is read once and hashed on the way."""
+
+    source: IO[bytes]
+
+    def __post_init__(self) -> None:
+        self.digest = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.source.read(size)
+        self.digest.update(data)
+        return data
+
+
+def write_archive(path: Path, root: Path, things: Sequence[Thing]) -> None:
+    """Write an archive.
+
+    Args:
+        path: the file to write.
+        root: the registry's.
+        things: what to put in.
+
+    Raises:
+        CorruptFile: if a file is not what was listed (any more).
+    """
+    with path.open("wb") as target:
+        compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
+        with (
+            compressor.stream_writer(target, closefd=False) as writer,
+            tarfile.open(fileobj=writer, mode="w|", format=tarfile.PAX_FORMAT) as tar,
+        ):
+            data = listing_bytes(things)
+            tar.addfile(_info(LISTING, len(data)), io.BytesIO(data))
+            for thing in things:
+                for item in thing.files:
+                    _add(tar, root / thing.folder / item.path, f"{thing.folder}/{item.path}", item)
+
+
+def _add(tar: tarfile.TarFile, path: Path, name: str, item: Member) -> None:
+    with path.open("rb") as source:
+        hashing = _Hashing(source)
+        try:
+            tar.addfile(_info(name, item.bytes), hashing)
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise _changed(path) from error  # shorter than it was: tarfile says so without a number
+        if hashing.digest.hexdigest() != item.sha256:
+            raise _changed(path)
+
+
+def _changed(path: Path) -> CorruptFile:
+    return CorruptFile(
+        f"{path.name} changed while it was exported", where=str(path), hint="run the command again: nothing was written"
+    )
+
+
+def _info(name: str, size: int) -> tarfile.TarInfo:
+    """Return a header without owner and time, so that the same things give the same bytes after the listing."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, 0o644
+    return info

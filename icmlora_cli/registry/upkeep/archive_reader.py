@@ -1,0 +1,194 @@
+"""Unpacking an export archive that nobody vouches for: every size is bounded before a byte of it is decompressed."""
+
+import hashlib
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import zstandard
+
+from icmlora_cli.disk import files
+from icmlora_cli.errors import CorruptFile, OutOfSpace
+from icmlora_cli.registry.upkeep.archive import LISTING, Member, Thing, broken, read_listing
+
+MAGIC = b"\x28\xb5\x2f\xfd"
+WINDOW = 1 << 27  # bytes of memory that a frame may ask for
+CHUNK = 1 << 10  # compressed bytes at a time; one such chunk can become at most about 32 MiB
+SLACK = 1 << 16  # bytes for headers and padding around a member
+LISTING_BYTES = 1 << 26
+ROOM = 1 << 28  # bytes that an archive of any size may unpack to
+RATIO = 200  # times its own size that a larger archive may unpack to
+
+
+class _Stream:
+    """Decompresses one zstd frame, and no more of it than was allowed.
+
+    Args:
+        source: the archive, at its start.
+        where: its path.
+    """
+
+    def __init__(self, source: IO[bytes], where: Path) -> None:
+        self.source, self.where = source, where
+        self.budget = SLACK
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj()
+        self._ready = bytearray()
+        self._ended = False
+
+    def read(self, size: int) -> bytes:
+        """Return up to ``size`` bytes; fewer only at the end.
+
+        Raises:
+            CorruptFile: if the frame is damaged or cut short, or more than the budget was read.
+        """
+        while len(self._ready) < size and not self._ended:
+            self._feed()
+        taken = bytes(self._ready[:size])
+        del self._ready[:size]
+        self.budget -= len(taken)
+        if self.budget < 0:
+            raise broken(self.where, "it holds more than its listing says")
+        return taken
+
+    def _feed(self) -> None:
+        data = self.source.read(CHUNK)
+        if not data:
+            raise broken(self.where, "it is cut short")
+        try:
+            self._ready += self._decompressor.decompress(data)
+        except zstandard.ZstdError as error:
+            raise broken(self.where, f"its compressed data is damaged: {error}") from error
+        if self._decompressor.eof:
+            self._ended = True
+            if self._decompressor.unused_data or self.source.read(1):
+                raise broken(self.where, "something follows its end")
+
+    def finish(self) -> None:
+        """Read the padding to the very end of the frame, whose checksum is then compared.
+
+        Raises:
+            CorruptFile: if there is anything but padding.
+        """
+        self.budget = SLACK
+        while data := self.read(CHUNK):
+            if data.strip(b"\0"):
+                raise broken(self.where, "something follows its last file")
+
+
+def unpack(
+    path: Path,
+    into: Path,
+    *,
+    most: int | None,
+    on_listing: Callable[[tuple[Thing, ...]], None],
+    on_file: Callable[[str], None],
+) -> tuple[Thing, ...]:
+    """Unpack an archive into an empty folder and compare every file with its hash.
+
+    Args:
+        path: the archive.
+        into: the folder; what is there after an error is to be thrown away.
+        most: bytes that it may unpack to; None allows ``ROOM``, or ``RATIO`` times its own size.
+        on_listing: told what is in it, before anything is unpacked; may raise.
+        on_file: told of each file.
+
+    Returns:
+        What was unpacked.
+
+    Raises:
+        CorruptFile: if it is no such archive, is damaged or cut short, holds anything that is not listed, or links,
+            devices or paths that lead elsewhere, or is larger than it may be.
+        OutOfSpace: if the disk has not that much room.
+    """
+    with path.open("rb") as source:
+        limit = max(ROOM, RATIO * path.stat().st_size) if most is None else most
+        _check_frame(source, path, limit)
+        stream = _Stream(source, path)
+        try:
+            with tarfile.open(fileobj=stream, mode="r|") as tar:  # type: ignore[call-overload]
+                things = read_listing(_listing(tar, stream), path)
+                _check_room(path, into, things, limit)
+                on_listing(things)
+                for thing in things:
+                    for item in thing.files:
+                        on_file(f"{thing.folder}/{item.path}")
+                        _extract(tar, stream, f"{thing.folder}/{item.path}", item, into)
+                stream.budget = SLACK
+                if tar.next() is not None:
+                    raise broken(path, "it holds a file that is not listed")
+        except tarfile.TarError as error:
+            raise broken(path, f"it is not a whole tar file: {error}") from error
+        stream.finish()
+    return things
+
+
+def _check_frame(source: IO[bytes], path: Path, limit: int) -> None:
+    start = source.read(18)  # the longest header of a frame
+    source.seek(0)
+    if not start.startswith(MAGIC):
+        raise broken(path, "it is not compressed with zstd")
+    try:
+        declared = zstandard.frame_content_size(start)
+    except zstandard.ZstdError as error:
+        raise broken(path, f"its first bytes are damaged: {error}") from error
+    if declared > limit + LISTING_BYTES:
+        raise _too_large(path, declared, limit)
+
+
+def _listing(tar: tarfile.TarFile, stream: _Stream) -> bytes:
+    first = tar.next()
+    if first is None or first.name != LISTING or not _plain(first):
+        raise broken(stream.where, f"its first file is not {LISTING}")
+    if first.size > LISTING_BYTES:
+        raise broken(stream.where, f"its listing would be {first.size} bytes long")
+    stream.budget = first.size + SLACK
+    handle = tar.extractfile(first)
+    assert handle is not None
+    return handle.read()
+
+
+def _plain(item: tarfile.TarInfo) -> bool:
+    return item.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and item.sparse is None
+
+
+def _check_room(path: Path, into: Path, things: tuple[Thing, ...], limit: int) -> None:
+    total = sum(thing.bytes for thing in things)
+    if total > limit:
+        raise _too_large(path, total, limit)
+    free = shutil.disk_usage(into).free
+    if total > free:
+        raise OutOfSpace(
+            f"{path.name} unpacks to {total / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free",
+            where=str(into.parent),
+            hint="free some space, or set ICMLORA_HOME to a folder on another disk, then run the command again",
+        )
+
+
+def _too_large(path: Path, total: int, limit: int) -> CorruptFile:
+    return CorruptFile(
+        f"{path.name} says that it unpacks to {total / 1e9:.2f} GB; up to {limit / 1e9:.2f} GB are taken",
+        where=str(path),
+        hint=f"if you know what it is: icmlora registry import {path.name} --max-gb {total // 10**9 + 1}",
+    )
+
+
+def _extract(tar: tarfile.TarFile, stream: _Stream, name: str, item: Member, into: Path) -> None:
+    stream.budget = SLACK
+    found = tar.next()
+    if found is None:
+        raise broken(stream.where, f"{name} is listed, and is not there")
+    if found.name != name or not _plain(found) or found.size != item.bytes:
+        raise broken(stream.where, f"it holds {found.name[:200]!r} where {name} of {item.bytes} bytes is listed")
+    stream.budget = found.size + SLACK
+    handle = tar.extractfile(found)
+    assert handle is not None
+    target, digest = into / name, hashlib.sha256()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with files.disk_errors(target), target.open("xb") as out:
+        while data := handle.read(1 << 20):
+            digest.update(data)
+            out.write(data)
+    if digest.hexdigest() != item.sha256:
+        raise broken(stream.where, f"{name} is not what its SHA-256 says")

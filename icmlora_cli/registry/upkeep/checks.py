@@ -1,0 +1,205 @@
+"""Is a task, an adapter or a generator what its manifest says? Every file of its folder is looked at."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from icmlora_cli.disk import checksums, files
+from icmlora_cli.disk.leases import is_marker
+from icmlora_cli.errors import CorruptFile
+from icmlora_cli.registry import adapters, generators, task_record
+from icmlora_cli.registry.adapters import AdapterRecord, Checkpoint
+from icmlora_cli.registry.base_files import check_safetensors
+from icmlora_cli.registry.task_record import Task, data_hash
+from icmlora_cli.tasks.splits import PARTS
+
+Kind = Literal["missing", "truncated", "changed", "unreadable", "unlisted"]
+TASK_KEYS = frozenset(
+    {
+        *("schema", "name", "descriptions", "template", "metric", "split", "splits", "licence", "source", "family"),
+        *("data_hash", "counts", "examples_sha256", "made"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """What is wrong with one file.
+
+    Args:
+        kind: ``missing``, ``truncated`` (shorter than it says), ``changed`` (another hash), ``unreadable`` (not what
+            its format asks for) or ``unlisted`` (its manifest does not know it).
+        path: the file.
+        what: in words.
+    """
+
+    kind: Kind
+    path: Path
+    what: str
+
+
+def task_flaws(folder: Path, name: str, *, quick: bool = False) -> list[Flaw]:
+    """Return what is wrong with a task.
+
+    Args:
+        folder: where it is; may have another name while it is moved.
+        name: the task's.
+        quick: do not read the examples.
+    """
+    flaws = _strangers(folder, {task_record.MANIFEST, task_record.EXAMPLES})
+    value = _manifest(folder / task_record.MANIFEST, TASK_KEYS)
+    if isinstance(value, Flaw):
+        return [value, *flaws]
+    try:
+        task = Task.from_manifest(value, folder.with_name(name))
+    except CorruptFile as error:
+        return [Flaw("unreadable", folder / task_record.MANIFEST, error.message), *flaws]
+    path = folder / task_record.EXAMPLES
+    if not path.is_file():
+        return [Flaw("missing", path, "its examples are missing"), *flaws]
+    if not quick:
+        flaws += _examples_flaws(path, task)
+    return flaws
+
+
+def _examples_flaws(path: Path, task: Task) -> list[Flaw]:
+    if files.sha256_file(path) != task.examples_sha256:
+        data = path.read_bytes()
+        lines, expected = data.count(b"\n"), sum(task.counts.values())
+        if lines < expected:
+            return [Flaw("truncated", path, f"{lines} whole lines instead of {expected}")]
+        return [Flaw("changed", path, "not the examples that were registered: another SHA-256")]
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        counts = {part: sum(row["part"] == part for row in rows) for part in PARTS}
+        well_formed = all(isinstance(row[key], str) for row in rows for key in ("input", "output"))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return [Flaw("unreadable", path, "not lines of input, output and part")]
+    same = data_hash(rows, task.template, task.descriptions) == task.data_hash and counts == dict(task.counts)
+    return [] if same and well_formed else [Flaw("changed", path, "not what data_hash or counts in task.json say")]
+
+
+def adapter_flaws(folder: Path, base: str, task: str, key: str, *, quick: bool = False) -> list[Flaw]:
+    """Return what is wrong with a finished adapter.
+
+    Args:
+        folder: where it is.
+        base: slug of its base.
+        task: its task's name.
+        key: its key.
+        quick: compare sizes, not hashes.
+    """
+    path = folder / adapters.MANIFEST
+    value = _manifest(path, adapters.KEYS)
+    if isinstance(value, Flaw):
+        return [value]
+    try:
+        record = adapters.read_record(path)
+    except CorruptFile as error:
+        return [Flaw("unreadable", path, error.message)]
+    if (record.base, record.task, record.key) != (base, task, key):
+        return [Flaw("unreadable", path, f"it is the manifest of {record.base}/{record.task}/{record.key}")]
+    flaws = [
+        flaw
+        for flaw in _strangers(
+            folder, {adapters.MANIFEST, adapters.STATE, *(item.folder for item in record.checkpoints)}
+        )
+        if not is_marker(flaw.path.name)
+    ]
+    for checkpoint in record.checkpoints:
+        flaws += _checkpoint_flaws(record, checkpoint, folder / checkpoint.folder, quick=quick)
+    return flaws
+
+
+def _checkpoint_flaws(record: AdapterRecord, item: Checkpoint, folder: Path, *, quick: bool) -> list[Flaw]:
+    weights, config = folder / adapters.WEIGHTS, folder / adapters.CONFIG
+    flaws = _strangers(folder, {adapters.WEIGHTS, adapters.CONFIG}) if folder.is_dir() else []
+    flaws += _weights_flaws(weights, item.sha256, quick=quick)
+    if not config.is_file():
+        return [*flaws, Flaw("missing", config, "its PEFT configuration is missing")]
+    if item.config_sha256 is not None and not quick:
+        if files.sha256_file(config) != item.config_sha256:
+            flaws.append(Flaw("changed", config, "not the configuration that was written: another SHA-256"))
+        return flaws
+    try:
+        said = files.read_json(config)
+    except CorruptFile as error:
+        return [*flaws, Flaw("unreadable", config, error.message)]
+    whole = weights.is_file() and weights.stat().st_size + config.stat().st_size == item.bytes
+    if said.get("peft_type") != "LORA" or (not flaws and not whole):
+        flaws.append(Flaw("changed", config, f"not {item.bytes} bytes with the weights, as the manifest says"))
+    return flaws
+
+
+def generator_flaws(folder: Path, *, quick: bool = False) -> list[Flaw]:
+    """Return what is wrong with a generator.
+
+    Args:
+        folder: where it is.
+        quick: compare sizes, not hashes.
+    """
+    flaws = _strangers(folder, {generators.CONFIG, generators.WEIGHTS, generators.CARD})
+    path = folder / generators.CONFIG
+    value = _manifest(path, generators.KEYS)
+    if isinstance(value, Flaw):
+        return [value, *flaws]
+    if value.get("schema") != generators.SCHEMA or not isinstance(value.get("sha256"), str):
+        return [Flaw("unreadable", path, f"not of the schema {generators.SCHEMA}"), *flaws]
+    flaws += _weights_flaws(folder / generators.WEIGHTS, str(value["sha256"]), quick=quick)
+    card, hashed = folder / generators.CARD, value.get("card_sha256")
+    if not card.is_file():
+        flaws.append(Flaw("missing", card, "its card is missing"))
+    elif hashed is not None and not quick and files.sha256_file(card) != hashed:
+        flaws.append(Flaw("changed", card, "not the card that was written: another SHA-256"))
+    return flaws
+
+
+def manifest_flaws(path: Path, known: frozenset[str]) -> list[Flaw]:
+    """Return what is wrong with a manifest itself: that it is missing, no JSON, or not what its seal says.
+
+    Args:
+        path: the manifest.
+        known: the keys that one without a seal may hold.
+    """
+    value = _manifest(path, known)
+    return [value] if isinstance(value, Flaw) else []
+
+
+def safetensors_flaws(path: Path) -> list[Flaw]:
+    """Return whether a safetensors file is shorter or longer than its header says; the tensors are not read."""
+    try:
+        check_safetensors(path)
+    except CorruptFile as error:
+        return [Flaw("truncated", path, error.message)]
+    return []
+
+
+def _weights_flaws(path: Path, sha256: str, *, quick: bool) -> list[Flaw]:
+    if not path.is_file():
+        return [Flaw("missing", path, "its weights are missing")]
+    found = safetensors_flaws(path)
+    if found or quick or files.sha256_file(path) == sha256:
+        return found
+    return [Flaw("changed", path, "not the weights that were written: another SHA-256")]
+
+
+def _manifest(path: Path, known: frozenset[str]) -> dict[str, object] | Flaw:
+    if not path.is_file():
+        return Flaw("missing", path, f"{path.name} is missing")
+    try:
+        return checksums.read_sealed(path, known)
+    except checksums.BrokenSeal as error:
+        return Flaw("changed", path, error.message)
+    except CorruptFile as error:
+        cut = not path.read_bytes().rstrip().endswith(b"}")
+        return Flaw("truncated" if cut else "unreadable", path, error.message)
+
+
+def _strangers(folder: Path, listed: set[str]) -> list[Flaw]:
+    """Return a flaw for each entry of a folder that is not listed; temporary ones are told of as left-overs."""
+    return [
+        Flaw("unlisted", path, "no manifest lists it")
+        for path in sorted(folder.iterdir())
+        if path.name not in listed and not path.name.startswith(files.TEMPORARY)
+    ]

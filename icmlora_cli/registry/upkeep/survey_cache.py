@@ -1,0 +1,128 @@
+"""The part of a survey that looks at what can be made again: bases, multi-task LoRAs, results, task vectors."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from icmlora_cli.disk import files
+from icmlora_cli.disk.home import Home
+from icmlora_cli.errors import CorruptFile
+from icmlora_cli.registry import adapters, bases
+from icmlora_cli.registry.bases import Base, BaseStore
+from icmlora_cli.registry.upkeep import checks
+from icmlora_cli.registry.upkeep.checks import Flaw, Kind
+from icmlora_cli.registry.upkeep.findings import GC, REPAIR, Fault
+
+Look = Callable[[str, str], None]
+
+
+def bases_faults(home: Home, look: Look, *, quick: bool) -> Iterator[Fault]:
+    """Yield the faults of base models.
+
+    Args:
+        home: the registry.
+        look: told of each that is looked at.
+        quick: compare sizes, not hashes.
+    """
+    for folder in files.subfolders(home.bases):
+        look("base", folder.name)
+        pull = f"icmlora base pull {folder.name.replace('--', '/')}"
+        cost = "it is not used, and is fetched again when it is asked for"
+        try:
+            base = bases.read_base(folder / bases.MANIFEST)
+        except FileNotFoundError:
+            what = "it has no manifest: it was not finished, or the manifest is gone"
+            yield Fault(
+                "half-written",
+                "base",
+                folder.name,
+                folder,
+                what,
+                cost,
+                f"{REPAIR} && {pull}",
+                False,
+                "quarantine",
+                folder,
+            )
+        except CorruptFile as error:
+            path, mend = folder / bases.MANIFEST, f"{REPAIR} && {pull}"
+            yield Fault("unreadable", "base", folder.name, path, error.message, cost, mend, True, "quarantine", folder)
+        else:
+            yield from _base_faults(BaseStore(home), base, folder, quick=quick)
+
+
+def _base_faults(store: BaseStore, base: Base, folder: Path, *, quick: bool) -> Iterator[Fault]:
+    lines = () if quick and store.whole(base) else store.verify(base)
+    flaws = [Flaw(_kind(line), base.path / line.partition(":")[0], line.partition(": ")[2]) for line in lines]
+    flaws += checks.manifest_flaws(folder / bases.MANIFEST, bases.KEYS)
+    cost = "what is harvested and generated on it now is of other weights than were recorded"
+    pull = f"icmlora base pull {base.name}"
+    for flaw in flaws:
+        if store.owns_weights(base):
+            mend = f"{REPAIR} && {pull}"
+            yield Fault(flaw.kind, "base", base.name, flaw.path, flaw.what, cost, mend, True, "quarantine", folder)
+        else:  # the hub's cache, or a folder of the user's: not icmlora's to move
+            mend = f"icmlora base remove {base.name} --yes && {pull}"
+            yield Fault(flaw.kind, "base", base.name, flaw.path, flaw.what, cost, mend, severe=True)
+
+
+def _kind(line: str) -> Kind:
+    if line.endswith(": missing"):
+        return "missing"
+    return "truncated" if " instead of " in line else "changed"
+
+
+def baselines_faults(home: Home, look: Look) -> Iterator[Fault]:
+    """Yield the faults of the multi-task LoRAs that evaluations trained."""
+    bases_of = files.subfolders(home.root / "baselines")
+    for folder in (folder for base in bases_of for folder in files.subfolders(base)):
+        weights, config = folder / adapters.WEIGHTS, folder / adapters.CONFIG
+        if not config.is_file():
+            continue  # not finished: an evaluation goes on with it
+        look("baseline", folder.name)
+        missing = [] if weights.is_file() else [Flaw("missing", weights, "its weights are missing")]
+        flaws = missing or checks.safetensors_flaws(weights)
+        if not _is_json(config):
+            flaws.append(Flaw("unreadable", config, "not a JSON object"))
+        cost = "the rung 'multi-task' fails; without this folder, it is trained again"
+        for flaw in flaws:
+            yield Fault(
+                flaw.kind, "baseline", folder.name, flaw.path, flaw.what, cost, REPAIR, True, "quarantine", folder
+            )
+
+
+def results_faults(home: Home, look: Look) -> Iterator[Fault]:
+    """Yield the faults of evaluations: what of them is no JSON. Their cells have no hashes."""
+    for folder in files.subfolders(home.root / "results"):
+        look("result", folder.name)
+        for path in files.finished_files(folder, ".json"):
+            if _is_json(path):
+                continue
+            whole = path.parent == folder
+            cost = "the report cannot be built; the cells are kept" if whole else "this cell is scored again"
+            mend = "the same icmlora eval again, which goes on with the cells that are there"
+            yield Fault(
+                "unreadable", "result", folder.name, path, "not a JSON object", cost, mend, whole, "quarantine", path
+            )
+
+
+def vectors_faults(home: Home, look: Look) -> Iterator[Fault]:
+    """Yield the faults of cached task vectors."""
+    for path in files.finished_files(home.vectors, ".safetensors"):
+        look("vector", path.stem)
+        try:
+            flaws = checks.safetensors_flaws(path)
+        except FileNotFoundError:  # freed, or replaced, this moment
+            continue
+        for flaw in flaws:
+            cost, mend = "it is read from the base again when it is needed", f"{GC} --only vectors"
+            yield Fault(flaw.kind, "vector", path.stem, path, flaw.what, cost, mend, False, "quarantine", path)
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        files.read_json(path)
+    except CorruptFile:
+        return False
+    except FileNotFoundError:
+        return True  # replaced this moment
+    return True

@@ -1,0 +1,48 @@
+"""The part of a survey that looks at what killed and finished work left."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from icmlora_cli.disk.home import Home
+from icmlora_cli.registry.upkeep import leftovers
+from icmlora_cli.registry.upkeep.findings import GC, NOT_USED, REPAIR, Fault, Thing
+
+AGAIN = {"adapter": "icmlora harvest --tasks {}", "generator": "icmlora train --name {}", "baseline": "icmlora eval"}
+
+
+def temporary_faults(home: Home) -> Iterator[Fault]:
+    """Yield temporary files and folders that no running process is at work on."""
+    for item in leftovers.temporaries(home):
+        name = item.target.name
+        if item.in_use:
+            continue
+        if not item.only_copy:
+            what = f"left by a write of {name} that was killed"
+            yield Fault("left-over", "file", name, item.path, what, NOT_USED, GC, severe=False)
+            continue
+        what = f"it is {name}, set aside by a replacement that was killed before the new one was in place"
+        cost, thing = f"{name} is missing under its name", thing_at(home, item.target)
+        yield Fault("half-written", thing, name, item.path, what, cost, REPAIR, True, "restore", item.path)
+
+
+def thing_at(home: Home, path: Path) -> Thing:
+    """Return what a path in a registry is the folder of."""
+    things: dict[Path, Thing] = {home.tasks: "task", home.generators: "generator", home.bases: "base"}
+    return things.get(path.parent, "file")
+
+
+def state_faults(home: Home) -> Iterator[Fault]:
+    """Yield training states that are of no more use, or damaged, and trainings of generators that can go on."""
+    for state in leftovers.states(home):
+        again = AGAIN[state.kind].format(state.name)
+        thing: Thing = "generator" if state.kind == "generator" else "adapter"
+        if state.finished:
+            what = "the state of a training that is finished"
+            yield Fault("left-over", thing, state.name, state.path, what, NOT_USED, GC, severe=False)
+        elif not state.readable:
+            what, cost = "the state of a training, cut short or damaged", "the training begins again"
+            yield Fault("truncated", thing, state.name, state.path, what, cost, again, False, "quarantine", state.path)
+        elif state.kind == "generator":
+            what = f"a training that is not finished: {state.steps} steps are saved"
+            cost = "nothing that was saved: the same training goes on from there"
+            yield Fault("half-written", thing, state.name, state.path, what, cost, again, severe=False)

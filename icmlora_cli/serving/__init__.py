@@ -1,0 +1,1 @@
+"""Answer requests with adapters: a queue of requests goes through one loaded base."""

@@ -1,0 +1,141 @@
+"""Adapters as folders that another server loads: made on demand in the plainest form, cached by what they are of."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from filelock import FileLock
+
+from icmlora_cli.disk import files
+from icmlora_cli.disk.home import Home
+from icmlora_cli.errors import IcmloraError
+from icmlora_cli.generator.checkpoint import Generator
+from icmlora_cli.provenance.versions import ABOUT, versions
+from icmlora_cli.registry.adapters import AdapterRecord
+from icmlora_cli.registry.bases import Base, canonical_name
+from icmlora_cli.registry.generators import GeneratorStore
+from icmlora_cli.serving.sources import Source, Sources
+from icmlora_cli.weights.adapter import CONFIG, Adapter, write_adapter
+from icmlora_cli.weights.adapter_form import servable
+from icmlora_cli.workflows.base.pull import resolve
+from icmlora_cli.workflows.gen.generate import base_name, check, load_maker
+from icmlora_cli.workflows.gen.generator import Maker
+from icmlora_cli.workflows.gen.options import PLAIN, Given, Order
+from icmlora_cli.workflows.gen.write import Origin, write
+from icmlora_cli.workflows.progress import silent
+
+VERSION = 1  # of the form in which they are written; part of the key
+SCHEMA = "icmlora.served/1"
+REMARK = "In the form that servers take: all modules at rank {rank}, filled up with zeros, all scaling within lora_B."
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The folders of the adapters of one base. Everything is loaded when it is first needed; not for several threads.
+
+    Args:
+        home: the registry and its cache.
+        generator: name or folder of what makes adapters of texts; None: only registered tasks are served.
+        base: the base model; None: the generator's own.
+        model: another name by which the server knows the base.
+        device: where the base reads texts.
+        most: folders that are kept; no more are made then.
+    """
+
+    home: Home
+    generator: str | None = None
+    base: str | None = None
+    model: str | None = None
+    device: str = "cpu"
+    most: int = 1000
+
+    @cached_property
+    def _generator_folder(self) -> Path | None:
+        return None if self.generator is None else GeneratorStore(self.home).find(self.generator)
+
+    @cached_property
+    def _base(self) -> Base:
+        own = base_name(self._generator_folder) if self._generator_folder else None
+        return resolve(self.base or own or "smollm2-135m", self.home)
+
+    @cached_property
+    def _checked(self) -> tuple[Generator, Given] | None:
+        return None if self._generator_folder is None else check(self._order, self._base)
+
+    @cached_property
+    def _order(self) -> Order:
+        assert self._generator_folder is not None
+        return Order(self._generator_folder, False, None, PLAIN)
+
+    @cached_property
+    def _maker(self) -> Maker:
+        assert self._checked is not None
+        return load_maker(self._order, *self._checked, self._base, self.home, self.device, silent)
+
+    def serves(self, model: str) -> bool:
+        """Tell whether a server's model is this base."""
+        base = self._base
+        return model in {base.name, base.model_id, str(base.path), self.model} or canonical_name(model) == base.name
+
+    def folder(self, model: str, name: str) -> Path | None:
+        """Return the PEFT folder of an adapter, made if it is not there; None where the name or the model is not ours.
+
+        Args:
+            model: as the server calls its base; the folder's ``base_model_name_or_path`` says the same.
+            name: ``icm:TASK TEXT``, or a registered task's.
+
+        Raises:
+            UsageFault: if the text is empty or too long.
+            IcmloraError: if there are too many folders already, or the adapter cannot be made or read.
+        """
+        if not self.serves(model):
+            return None
+        sources = Sources(self._base, self.home, self._checked[0] if self._checked else None)
+        source = sources.find(name)
+        if source is None:
+            return None
+        folder = self.home.served / files.sha256_json([VERSION, source.key, model])
+        if (folder / CONFIG).is_file():
+            return folder
+        self.home.served.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.home.served / ".lock"):  # of all servers on this cache
+            if not (folder / CONFIG).is_file():
+                self._check_room()
+                self._write(folder, source, model, sources)
+        return folder
+
+    def _check_room(self) -> None:
+        if len(files.subfolders(self.home.served)) >= self.most:
+            raise IcmloraError(
+                f"there are {self.most:,} served adapters already, and no more are made",
+                where=str(self.home.served),
+                hint="stop the server and delete the folder, or allow more",
+            )
+
+    def _write(self, folder: Path, source: Source, model: str, sources: Sources) -> None:
+        adapter = sources.get(source, lambda text: self._maker.make(text).adapter)
+        plain = servable(replace(adapter, base_model=model))
+        if source.record is not None:
+            _write_harvested(folder, plain, source.record, self._base)
+            return
+        assert source.text is not None and self._checked is not None
+        origin = Origin(self._checked[0], self._order.folder, self._base, source.text, None, False)
+        write(
+            folder, plain, origin, self._maker.loaded,
+            dtype=None, added={}, remarks=[REMARK.format(rank=plain.rank)], on_progress=silent,
+        )  # fmt: skip
+
+
+def _write_harvested(folder: Path, adapter: Adapter, record: AdapterRecord, base: Base) -> None:
+    about = {
+        "schema": SCHEMA,
+        "task": record.task,
+        "key": record.key,
+        "sha256": record.checkpoints[-1].sha256,
+        "base": {"model_id": base.model_id, "revision": base.revision, "weight_hash": base.weight_hash},
+        "licence": record.about.get("licence"),
+        "versions": versions(),
+    }
+    with files.new_folder(folder) as new:
+        write_adapter(new, adapter, revision=base.revision)
+        files.write_json(new / ABOUT, about)

@@ -1,0 +1,96 @@
+"""Texts in Debian packages: fetched with ``apt-get download`` (no installation, no administrator), read in memory."""
+
+import gzip
+import io
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from icmlora_cli.disk.files import disk_errors
+from icmlora_cli.disk.home import Home
+from icmlora_cli.errors import IcmloraError
+
+SECONDS = 300
+GZIP = b"\x1f\x8b"
+
+
+def package_file(package: str) -> Path:
+    """Return a package's file: from the cache, or else fetched by apt into it.
+
+    Raises:
+        IcmloraError: if there is no apt, or it cannot fetch the package.
+        OutOfSpace: if the cache's disk is full.
+    """
+    folder = Home.from_environment().cache / "domains"
+    there = sorted(folder.glob(f"{package}_*.deb"))
+    if there:
+        return there[-1]
+    by_hand = f"put the file {package}_VERSION_all.deb of a Debian mirror into {folder}"
+    if shutil.which("apt-get") is None:
+        raise IcmloraError(
+            f"the text is in the Debian package {package}, and there is no apt-get here",
+            where=str(folder),
+            hint=by_hand,
+        )
+    with disk_errors(folder / package):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            told = _run(["apt-get", "download", package], Path(temporary))
+            fetched = sorted(Path(temporary).glob("*.deb"))
+            if told.returncode != 0 or not fetched:
+                said = told.stderr.decode(errors="replace").strip().splitlines()
+                raise IcmloraError(
+                    f"apt-get cannot download the Debian package {package}: {said[-1] if said else 'it says no more'}",
+                    where=str(folder),
+                    hint=f"update its lists (apt-get update) and try again, or {by_hand}",
+                )
+            return fetched[0].replace(folder / fetched[0].name)
+
+
+def package_version(package: str) -> str:
+    """Return the version of a package; see ``package_file``."""
+    return package_file(package).name.split("_")[1]
+
+
+def package_texts(package: str, pattern: str) -> Iterator[str]:
+    """Yield the texts of a package's files, by name; what is not UTF-8 is passed over.
+
+    Args:
+        package: its name in Debian.
+        pattern: of the files' paths, such as ``usr/share/man/man?/*.gz``; gzip is undone.
+
+    Raises:
+        IcmloraError: if the package cannot be had or read.
+    """
+    file = package_file(package)
+    if shutil.which("dpkg-deb") is None:
+        raise IcmloraError("reading a Debian package needs dpkg-deb", where=str(file), hint="install dpkg")
+    told = _run(["dpkg-deb", "--fsys-tarfile", str(file)], file.parent)
+    if told.returncode != 0:
+        raise IcmloraError(
+            f"{file.name} is not a Debian package that dpkg-deb can read",
+            where=str(file),
+            hint="delete it, then run the command again",
+        )
+    with tarfile.open(fileobj=io.BytesIO(told.stdout)) as archive:
+        members = [member for member in archive if fnmatchcase(member.name.removeprefix("./"), pattern)]
+        for member in sorted(members, key=lambda item: item.name):
+            handle = archive.extractfile(member) if member.isfile() else None
+            data = b"" if handle is None else handle.read()
+            try:
+                yield (gzip.decompress(data) if data.startswith(GZIP) else data).decode("utf-8")
+            except UnicodeDecodeError:
+                continue
+
+
+def _run(command: list[str], folder: Path) -> "subprocess.CompletedProcess[bytes]":
+    try:
+        return subprocess.run(
+            command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise IcmloraError(f"{' '.join(command)} did not end within {SECONDS} s", where=str(folder)) from error

@@ -1,0 +1,1 @@
+"""A model's files as they lie on disk, merged block by block without loading the model."""

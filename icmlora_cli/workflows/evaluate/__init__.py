@@ -1,0 +1,1 @@
+"""Compare a generated adapter with everything that a user could do instead."""

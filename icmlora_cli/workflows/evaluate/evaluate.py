@@ -1,0 +1,154 @@
+"""Eval: the ladder of rungs on held-out test examples, through one loaded base, cell by cell, resumable."""
+
+import hashlib
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from icmlora_cli.config.recipes import EvalRecipe
+from icmlora_cli.disk import files
+from icmlora_cli.disk.home import Home
+from icmlora_cli.errors import AlreadyExists, UsageFault
+from icmlora_cli.lm.load import load_base
+from icmlora_cli.methods.method import TaskContext
+from icmlora_cli.registry.bases import Base
+from icmlora_cli.registry.tasks import Task
+from icmlora_cli.report.html import write_report
+from icmlora_cli.report.result import RESULT, Result, write_result
+from icmlora_cli.report.tables import TABLE, markdown
+from icmlora_cli.workflows.evaluate import lm_eval_rows
+from icmlora_cli.workflows.evaluate.lm_eval_rows import HarnessRequest
+from icmlora_cli.workflows.evaluate.methods import Bench, bench, ladder
+from icmlora_cli.workflows.evaluate.result import compose, oracle
+from icmlora_cli.workflows.evaluate.scores import RawCell, Scorer, read_cell, write_cell
+from icmlora_cli.workflows.gen.generate import check_base
+from icmlora_cli.workflows.progress import OnProgress, Progress, silent
+
+CELLS = "cells"
+TIMINGS = "timings.json"
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """An evaluation, done.
+
+    Args:
+        folder: holds ``result.json``, ``table.md``, ``report.html``, ``timings.json`` and ``cells/``.
+        result: what ``result.json`` holds.
+        scored: cells that this run scored; the others were there from an earlier one, or have no figures.
+        lm_eval: what lm-eval's tasks gave, a row an adapter; None where it was not asked.
+        seconds: wall time of this run.
+    """
+
+    folder: Path
+    result: Result
+    scored: int
+    lm_eval: list[dict[str, object]] | None
+    seconds: float
+
+
+def default_folder(home: Home, generator_folder: Path | None, protocol: str) -> Path:
+    """Return where a result goes when nothing is said: ``results/<generator>-<protocol>`` in the registry."""
+    name = "no-generator" if generator_folder is None else generator_folder.name
+    return home.root / "results" / f"{name}-{protocol}"
+
+
+def run(
+    tasks: Sequence[Task],
+    base: Base,
+    recipe: EvalRecipe,
+    home: Home,
+    *,
+    generator_folder: Path | None,
+    out: Path | None = None,
+    lm_eval: HarnessRequest | None = None,
+    device: str | None = None,
+    on_progress: OnProgress = silent,
+) -> EvalResult:
+    """Score the rungs on the tasks' test examples and write the result folder.
+
+    Each cell is written as soon as it is scored; a run that was stopped goes on there, and writes the very
+    ``result.json`` that an uninterrupted one does (but for rungs that tune for a wall time, which no clock repeats).
+
+    Args:
+        tasks: what to score on.
+        base: the base model.
+        recipe: the rungs and how they are scored.
+        home: the registry.
+        generator_folder: the generator to score; None leaves its rungs out.
+        out: the result folder; None takes ``default_folder``.
+        lm_eval: tasks of lm-eval on which base, generated and harvested adapters are scored as well.
+        device: where the base runs.
+        on_progress: told of each task and rung.
+
+    Raises:
+        UsageFault: if there is no task.
+        AlreadyExists: if ``out`` holds something else.
+        BaseUnavailable: if the generator is of another base.
+        CorruptFile: if a generator or adapter is broken.
+        OutOfSpace: if the disk is full.
+    """
+    started = time.monotonic()
+    if not tasks:
+        raise UsageFault("there is no task to score", hint="icmlora task list")
+    folder = (out or default_folder(home, generator_folder, recipe.protocol)).absolute()
+    _check_out(folder)
+    if lm_eval is not None:
+        lm_eval_rows.check(lm_eval)
+    loaded = load_base(base, device=device)
+    shared = bench(tasks, loaded, home, recipe, generator_folder, on_progress)
+    if shared.generator is not None:
+        check_base(shared.generator, base)
+    rungs = ladder(shared)
+    if not rungs:
+        raise UsageFault("none of the rungs asked for can be there without a generator", hint="icmlora train")
+    scorer = Scorer(loaded, recipe.protocol == "described", recipe.limit, recipe.outputs)
+    contexts = [context_of(task, shared) for task in tasks]
+    cells: list[RawCell] = []
+    scored = 0
+    for index, context in enumerate(contexts):
+        record, wanted = shared.library.store.newest(base, context.task), oracle(shared, context.task)
+        compared_with = None if record is None else record.checkpoints[-1].sha256
+        for at, rung in enumerate(rungs):
+            on_progress(Progress("eval", context.task.name, at, len(rungs), rung.name, index, len(tasks)))
+            path = folder / CELLS / context.task.name / f"{rung.name}.json"
+            key = scorer.key(rung, context, compared_with)
+            cell = read_cell(path, key)
+            if cell is None:
+                cell = scorer.cell(rung, context, wanted, key)
+                write_cell(path, cell)
+                scored += cell.reason is None
+            cells.append(cell)
+        on_progress(Progress("eval", context.task.name, len(rungs), len(rungs), "", index + 1, len(tasks)))
+    result = compose(shared, contexts, rungs, cells)
+    _write(folder, result, cells)
+    harnessed = None if lm_eval is None else lm_eval_rows.run(shared, tasks, lm_eval, folder)
+    return EvalResult(folder, result, scored, harnessed, time.monotonic() - started)
+
+
+def context_of(task: Task, shared: Bench) -> TaskContext:
+    """Return what rungs are told of a task; its shots are drawn from its part ``train`` by the recipe's seed."""
+    examples = list(task.examples("train"))
+    digest = hashlib.sha256(f"{shared.recipe.seed}:shots:{task.name}".encode()).digest()
+    shots = random.Random(digest).sample(examples, min(shared.recipe.shots, len(examples)))
+    return TaskContext(task, tuple(shots))
+
+
+def _check_out(folder: Path) -> None:
+    if not folder.exists():
+        return
+    empty = folder.is_dir() and not any(folder.iterdir())
+    if not empty and not (folder / CELLS).is_dir() and not (folder / RESULT).is_file():
+        raise AlreadyExists(
+            f"{folder.name} is there and holds no evaluation", where=str(folder), hint="name another folder with -o"
+        )
+
+
+def _write(folder: Path, result: Result, cells: Sequence[RawCell]) -> None:
+    timings = [{"task": cell.task, "rung": cell.rung, **cell.seconds} for cell in cells]
+    files.write_json(folder / TIMINGS, {"schema": "icmlora.timings/1", "unit": "seconds", "cells": timings})
+    files.write_text(folder / TABLE, markdown(result))
+    write_result(folder, result)
+    write_report(folder, result)

@@ -1,0 +1,96 @@
+"""lm-eval-harness beside the ladder: base, generated and harvested adapters on lm-eval's own tasks, one by one."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from icmlora_cli.disk import files
+from icmlora_cli.registry.tasks import Task
+from icmlora_cli.weights.adapter import Adapter
+from icmlora_cli.workflows.evaluate import lm_eval
+from icmlora_cli.workflows.evaluate.methods import Bench, generator_key
+from icmlora_cli.workflows.evaluate.result import oracle
+
+VERSION = 1  # of how adapters are handed to lm-eval
+FOLDER = "lm-eval"
+SUMMARY = "lm-eval.json"
+
+
+@dataclass(frozen=True)
+class HarnessRequest:
+    """What to ask of lm-eval.
+
+    Args:
+        tasks: its own tasks' names.
+        include: a folder of task files beside its own.
+        limit: documents a task, at most.
+    """
+
+    tasks: tuple[str, ...]
+    include: Path | None = None
+    limit: int | None = None
+
+
+def check(request: HarnessRequest) -> None:
+    """Check that lm-eval can do what is asked for, before anything else is scored.
+
+    Raises:
+        NotFound: if it has no such task.
+        UsageFault: if it is not installed.
+    """
+    lm_eval.check(request.tasks, request.include)
+
+
+def run(bench: Bench, tasks: Sequence[Task], request: HarnessRequest, folder: Path) -> list[dict[str, object]]:
+    """Score base, generated and harvested adapters of each task; what is scored already is not scored again.
+
+    Args:
+        bench: base, generator and harvested adapters.
+        tasks: tasks of the registry, whose adapters are scored.
+        request: lm-eval's tasks.
+        folder: the result folder.
+
+    Returns:
+        A row an adapter: ``task`` (null for the base), ``rung``, and ``scores``: lm-eval's task to metric to value.
+
+    Raises:
+        IcmloraError: if lm-eval fails.
+        NotFound: if it has no such task.
+    """
+    rows: list[dict[str, object]] = []
+    for task, rung, adapter, key in _adapters(bench, tasks):
+        identity = files.sha256_json([VERSION, key, list(request.tasks), str(request.include), request.limit])
+        path = folder / FOLDER / f"{rung if task is None else f'{task}.{rung}'}.json"
+        there = files.read_json(path) if path.is_file() else {}
+        if there.get("key") != identity:
+            found = lm_eval.run(
+                {rung: adapter},
+                bench.loaded,
+                request.tasks,
+                include_path=request.include,
+                limit=request.limit,
+                on_progress=bench.on_progress,
+            )
+            scores = {
+                name: {metric: asdict(figure) for metric, figure in metrics.items()}
+                for name, metrics in found.figures[rung].items()
+            }
+            there = {"key": identity, "lm_eval": found.version, "task": task, "rung": rung, "scores": scores}
+            files.write_json(path, there)
+        rows.append({name: there[name] for name in ("task", "rung", "scores")})
+    files.write_json(folder / SUMMARY, {"schema": "icmlora.lm-eval/1", "scores": rows})
+    return rows
+
+
+def _adapters(bench: Bench, tasks: Sequence[Task]) -> Iterator[tuple[str | None, str, Adapter | None, list[str]]]:
+    """Yield task, rung, adapter, and what identifies the adapter."""
+    base = bench.loaded.base.weight_hash
+    yield None, "base", None, [base]
+    source = bench.source()
+    for task in tasks:
+        if source is not None and bench.generator is not None:
+            text = task.descriptions[0]
+            yield task.name, "generated", source.make(text), [base, generator_key(bench.generator), text]
+        record = bench.library.store.newest(bench.loaded.base, task)
+        if record is not None:
+            yield task.name, "harvested", oracle(bench, task), [base, record.checkpoints[-1].sha256]

@@ -1,0 +1,297 @@
+"""The rungs of an evaluation, wired to a registry, a base and a generator."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import torch
+
+from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe, TrainRecipe, VectorRecipe, resolve
+from icmlora_cli.disk.home import Home
+from icmlora_cli.generator.checkpoint import Generator, load_generator
+from icmlora_cli.lm.load import LoadedBase
+from icmlora_cli.lm.task_vector import VectorReader
+from icmlora_cli.methods.controls import NoiseRung, SwappedText
+from icmlora_cli.methods.generated import (
+    BestOfRung,
+    CompanionRung,
+    GeneratedRung,
+    Source,
+    random_text,
+)
+from icmlora_cli.methods.harvested import AverageRung, HarvestedRung, Library, NearestRung, Neighbours
+from icmlora_cli.methods.method import Rung, TaskContext, Unavailable, Uses
+from icmlora_cli.methods.prompting import BaseRung, DescribedRung, InContextRung
+from icmlora_cli.methods.tuned import MultiTaskRung, TunedRung
+from icmlora_cli.registry.adapters import AdapterStore
+from icmlora_cli.registry.generators import GeneratorStore
+from icmlora_cli.registry.tasks import Task, TaskStore
+from icmlora_cli.tasks.builtin import BuiltinTask, dense_tasks
+from icmlora_cli.workflows.evaluate.scores import nll_on_shots
+from icmlora_cli.workflows.gen.generate import vector_recipe
+from icmlora_cli.workflows.progress import OnProgress, Progress
+from icmlora_cli.workflows.train import train
+
+COMPANIONS = {"conv1d": "Conv1d CVAE of the ICM-LoRA paper", "p-diff": "COND P-DIFF (latent diffusion)"}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the rungs of one evaluation share.
+
+    Args:
+        loaded: the base.
+        home: the registry.
+        recipe: of the evaluation.
+        tasks: what is evaluated.
+        learned: the training tasks: the generator's, or all of split ``train`` without one; those still registered.
+        library: their newest harvested adapters.
+        generator: what is scored; None without one.
+        folder: the generator's.
+        on_progress: told of the training of baselines.
+    """
+
+    loaded: LoadedBase
+    home: Home
+    recipe: EvalRecipe
+    tasks: tuple[Task, ...]
+    learned: tuple[Task, ...]
+    library: Library
+    generator: Generator | None
+    folder: Path | None
+    on_progress: OnProgress
+
+    @property
+    def vectors(self) -> VectorRecipe:
+        """How task vectors are read: as the generator reads them, or by default."""
+        return VectorRecipe() if self.generator is None else vector_recipe(self.generator)
+
+    @cached_property
+    def builtin(self) -> tuple[BuiltinTask, ...]:
+        """The built-in tasks of the generator's episodes."""
+        drawn = _names(self.generator, "builtin_tasks")
+        return tuple(task for task in dense_tasks() if task.name in drawn) if drawn else ()
+
+    def reader(self) -> VectorReader:
+        """Return a reader of task vectors."""
+        return VectorReader(self.loaded, self.vectors, self.home)
+
+    def source(self) -> Source | None:
+        """Return the generator with its reader; None without a generator."""
+        if self.generator is None:
+            return None
+        return Source(self.generator, self.reader(), generator_key(self.generator))
+
+    def texts(self) -> tuple[dict[str, str], dict[str, str | None]]:
+        """Return the main description and the family of every task that is evaluated or was learned from."""
+        tasks = {task.name: task for task in (*self.learned, *self.tasks)}
+        return {name: task.descriptions[0] for name, task in tasks.items()}, {
+            name: task.family for name, task in tasks.items()
+        }
+
+
+def generator_key(generator: Generator) -> str:
+    """Return what makes a generator's weights what they are."""
+    return f"{generator.about.get('key')}:{generator.about.get('sha256')}"
+
+
+def bench(
+    tasks: Sequence[Task],
+    loaded: LoadedBase,
+    home: Home,
+    recipe: EvalRecipe,
+    folder: Path | None,
+    on_progress: OnProgress,
+) -> Bench:
+    """Gather what the rungs share.
+
+    Raises:
+        CorruptFile: if a generator or manifest is broken.
+    """
+    generator = None if folder is None else load_generator(folder)
+    learned = _learned(generator, TaskStore(home))
+    store = AdapterStore(home)
+    newest = (store.newest(loaded.base, task) for task in learned)
+    library = Library(store, tuple(record for record in newest if record is not None))
+    return Bench(loaded, home, recipe, tuple(tasks), learned, library, generator, folder, on_progress)
+
+
+def seen_tasks(generator: Generator | None) -> frozenset[str]:
+    """Return the names of the tasks that a generator learned from, registered and built-in."""
+    return _names(generator, "tasks") | _names(generator, "builtin_tasks")
+
+
+def harvested_tasks(generator: Generator | None) -> frozenset[str]:
+    """Return the names of the tasks whose harvested adapters a generator learned from."""
+    return _names(generator, "adapters")
+
+
+def _names(generator: Generator | None, key: str) -> frozenset[str]:
+    found = generator.about.get(key) if generator is not None else None
+    return frozenset(map(str, found)) if isinstance(found, dict | list) else frozenset()
+
+
+def _learned(generator: Generator | None, store: TaskStore) -> tuple[Task, ...]:
+    names = seen_tasks(generator)
+    tasks = [store.get(name) for name in store.names() if not names or name in names]
+    return tuple(task for task in tasks if task.split == "train")
+
+
+def ladder(bench: Bench) -> tuple[Rung, ...]:
+    """Return the rungs that the recipe asks for and that can be there: without a generator its rungs are left out."""
+    makers: dict[str, Callable[[], Rung | None]] = {
+        "base": BaseRung,
+        "described": lambda: DescribedRung() if bench.recipe.protocol == "bare" else None,
+        "in-context": InContextRung,
+        "average": lambda: AverageRung(bench.library),
+        "nearest": lambda: _nearest(bench, "nearest"),
+        "nearest-other": lambda: _nearest(bench, "nearest-other"),
+        "nearest-shots": lambda: _nearest(bench, "nearest-shots"),
+        "weighted": lambda: _nearest(bench, "weighted"),
+        "multi-task": lambda: _multi_task(bench),
+        "noise": lambda: NoiseRung(bench.library, bench.recipe.seed),
+        "conv1d": lambda: _companion(bench, "conv1d"),
+        "p-diff": lambda: _companion(bench, "p-diff"),
+        "tuned": lambda: _tuned(bench),
+        "harvested": lambda: HarvestedRung(bench.library.store, bench.loaded.base),
+    }
+    source = bench.source()
+    if source is not None:
+        makers |= _generated(bench, source)
+    made = (makers[name]() for name in bench.recipe.rungs if name in makers)
+    return tuple(rung for rung in made if rung is not None)
+
+
+def _generated(bench: Bench, source: Source) -> dict[str, Callable[[], Rung | None]]:
+    recipe = bench.recipe
+    return {
+        "random-text": lambda: GeneratedRung(
+            source, "random-text", "generated from random words", random_text, uses="nothing"
+        ),
+        "swapped-text": lambda: GeneratedRung(
+            source, "swapped-text", "generated from another task's description", swapped(bench), uses="nothing"
+        ),
+        "tuned-same-time": lambda: TunedRung(
+            bench.loaded,
+            HarvestRecipe(),
+            source.seconds,
+            "tuned-same-time",
+            "fine-tuned on the k examples as long as generation takes",
+            f"as generation by {source.key}",
+        ),
+        "generated": lambda: GeneratedRung(source),
+        "generated-shots": lambda: GeneratedRung(
+            source,
+            "generated-shots",
+            "generated from description and k examples",
+            with_shots=True,
+            uses="text and examples",
+        ),
+        "best-of": lambda: BestOfRung(
+            source, lambda context, adapter: nll_on_shots(bench.loaded, context, adapter), recipe.samples, recipe.seed
+        ),
+    }
+
+
+def swapped(bench: Bench) -> SwappedText:
+    """Return what chooses another task's description."""
+    return SwappedText(*bench.texts())
+
+
+def _tuned(bench: Bench) -> TunedRung:
+    seconds = bench.recipe.tune_seconds
+    title = f"fine-tuned on the k examples for {seconds:g} s"
+    return TunedRung(bench.loaded, HarvestRecipe(), lambda context: seconds, "tuned", title, f"{seconds:g} s")
+
+
+def _multi_task(bench: Bench) -> MultiTaskRung:
+    steps = bench.recipe.multi_task_steps
+    recipe = HarvestRecipe(steps=steps, seed=bench.recipe.seed)
+
+    def report(step: int) -> None:
+        bench.on_progress(Progress("eval", "multi-task LoRA", step, steps))
+
+    folder = bench.home.root / "baselines" / bench.loaded.base.slug
+    return MultiTaskRung(bench.loaded, bench.learned, recipe, folder, report)
+
+
+def _nearest(bench: Bench, name: str) -> NearestRung:
+    reader, shown, count = bench.reader(), name == "nearest-shots", 1
+    if name == "weighted":
+        count = bench.recipe.neighbours
+    title = {
+        "nearest": "nearest task's adapter, by the description's vector",
+        "nearest-other": "nearest other task's adapter, by the description's vector",
+        "nearest-shots": "nearest task's adapter, by the examples' vector",
+        "weighted": f"weighted average of the {count} nearest tasks' adapters",
+    }[name]
+    harvested = [
+        task for task in bench.learned if task.name in bench.library.tasks and (task.has_examples or not shown)
+    ]
+
+    @cache
+    def neighbours() -> Neighbours:
+        vectors = [
+            reader.draws(task.examples("train"), seed=bench.recipe.seed, kind=task.template.kind).mean(0)
+            if shown
+            else reader.text(task.descriptions[0])
+            for task in harvested
+        ]
+        if not vectors:
+            raise Unavailable("no training task with an adapter has examples")
+        return Neighbours(tuple(task.name for task in harvested), torch.stack(vectors))
+
+    def vector_of(context: TaskContext) -> torch.Tensor:
+        if not shown:
+            return reader.text(context.text)
+        if len(context.shots) < 2:
+            raise Unavailable("the task has fewer than two training examples to show")
+        return reader.examples_vector(context.shots, context.task.template.kind)
+
+    uses: Uses = "text and examples" if shown else "text"
+    others = name == "nearest-other"
+    reading = [reader.recipe.model_dump(mode="json"), [[task.name, task.descriptions[0]] for task in harvested]]
+    return NearestRung(bench.library, neighbours, vector_of, count, name, title, reading, uses, others=others)
+
+
+def _companion(bench: Bench, arch: str) -> CompanionRung | None:
+    """Return the rung of another architecture trained on the same harvest; None where the generator is of that one.
+
+    One that is there already under the companion's name is taken as it is, whatever its recipe, if it learned from the
+    same tasks; a missing one is trained by the shipped recipe of its architecture, with the generator's own seed and
+    vectors.
+    """
+    if bench.generator is None or bench.folder is None or bench.generator.model.config.arch == arch:
+        return None
+    own = TrainRecipe.model_validate(bench.generator.about["recipe"])
+    shipped = resolve(
+        TrainRecipe, Path(f"train/{arch}"), "train", {"seed": own.seed, "steps": bench.recipe.baseline_steps}
+    )
+    recipe = shipped.model_copy(update={"vectors": own.vectors.model_copy(update={"pooling": shipped.vectors.pooling})})
+    name = f"{bench.folder.name}.{arch}"
+    wanted = harvested_tasks(bench.generator)
+    tasks = [task for task in bench.learned if task.name in wanted and task.name in bench.library.tasks]
+    store, base = GeneratorStore(bench.home), bench.loaded.base
+    complete = bool(tasks) and len(tasks) == len(wanted)
+    if name in store.names():
+        key = store.about(name).get("key")
+    else:
+        key = train.key_of(tasks, base, recipe, bench.home) if complete else None
+
+    @cache
+    def load() -> Source:
+        if name not in store.names():
+            if not bench.recipe.train_baselines:
+                raise Unavailable(f"not trained: icmlora train --recipe train/{arch} --name {name}")
+            if not complete:
+                raise Unavailable("not all harvested adapters that the generator learned from are here")
+            device = str(bench.loaded.device)
+            train.run(tasks, base, recipe, bench.home, name=name, device=device, on_progress=bench.on_progress)
+        companion = load_generator(store.folder(name))
+        if harvested_tasks(companion) != wanted:
+            raise Unavailable(f"{name} learned from other tasks: icmlora train --recipe train/{arch} --name {name}")
+        reader = VectorReader(bench.loaded, vector_recipe(companion), bench.home)
+        return Source(companion, reader, generator_key(companion))
+
+    return CompanionRung(load, [key, sorted(wanted)], arch, COMPANIONS[arch])

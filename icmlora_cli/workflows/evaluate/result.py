@@ -1,0 +1,285 @@
+"""From scored cells to the result: parts, near-duplicates, memorisation, maps and storage."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from icmlora_cli.disk import files
+from icmlora_cli.methods.controls import words_in_common
+from icmlora_cli.methods.harvested import read_last
+from icmlora_cli.methods.method import Rung, TaskContext
+from icmlora_cli.provenance.versions import command_line, versions
+from icmlora_cli.registry.tasks import Task
+from icmlora_cli.report import result as schema
+from icmlora_cli.report.statistics import Resampler
+from icmlora_cli.report.summary import Summary
+from icmlora_cli.tasks.builtin import BuiltinTask
+from icmlora_cli.tasks.examples import Example
+from icmlora_cli.tasks.splits import Part
+from icmlora_cli.weights.adapter import Adapter
+from icmlora_cli.weights.compare import closeness, gram, principal_map
+from icmlora_cli.workflows.evaluate.methods import Bench, seen_tasks, swapped
+from icmlora_cli.workflows.evaluate.scores import RawCell
+from icmlora_cli.workflows.registry.storage import break_even
+
+SAME_DESCRIPTION = 0.9  # of the words of two descriptions
+SAME_EXAMPLES = 0.5  # of the unseen task's test examples
+
+
+def compose(
+    bench: Bench, contexts: Sequence[TaskContext], rungs: Sequence[Rung], cells: Sequence[RawCell]
+) -> schema.Result:
+    """Return the result of an evaluation, all of it decided by the inputs.
+
+    Args:
+        bench: what was evaluated.
+        contexts: the tasks, in order.
+        rungs: the ladder, in order.
+        cells: one a task and rung.
+    """
+    recipe = bench.recipe
+    parts = {context.task.name: part_of(context.task, bench) for context in contexts}
+    resampler = Resampler(recipe.resamples, recipe.seed)
+    scores = {(cell.task, cell.rung): cell.scores for cell in cells if cell.reason is None}
+    names = tuple(rung.name for rung in rungs)
+    summary = Summary(scores, parts, names, resampler)
+    adapters = _Adapters.of(bench, contexts)
+    counts = {cell.task: len(item.numerators) for cell in cells for item in cell.scores.values()}
+    neighbours = _neighbours(bench, adapters)
+    builtin: tuple[BuiltinTask, ...] = ()
+    known: dict[str, frozenset[Example]] = {}
+    if set(parts.values()) != {"seen"}:
+        registered = {task.name for task in bench.learned}
+        builtin = tuple(task for task in bench.builtin if task.name not in registered)
+        known = _examples(bench.learned) | {item.name: frozenset(item.examples()) for item in builtin}
+    others = swapped(bench)
+    return schema.Result(
+        schema_=schema.SCHEMA,
+        protocol=recipe.protocol,
+        base=schema.BaseInfo(
+            name=bench.loaded.base.name,
+            model_id=bench.loaded.base.model_id,
+            revision=bench.loaded.base.revision,
+            weight_hash=bench.loaded.base.weight_hash,
+        ),
+        generator=_generator_info(bench),
+        recipe=recipe.model_dump(mode="json"),
+        rungs=tuple(schema.RungInfo(name=rung.name, title=rung.title, uses=rung.uses) for rung in rungs),
+        tasks=tuple(
+            schema.TaskInfo(
+                name=context.task.name,
+                description=context.text,
+                part=parts[context.task.name],
+                metric=context.task.metric,
+                family=context.task.family,
+                examples=counts.get(context.task.name, 0),
+                similar=None
+                if parts[context.task.name] == "seen"
+                else similar(context.task, (*bench.learned, *builtin), known),
+                neighbour=neighbours.get(context.task.name),
+                swapped_with=others.other(context) if "swapped-text" in names else None,
+            )
+            for context in contexts
+        ),
+        cells=tuple(_cell(cell, resampler) for cell in cells),
+        means=summary.means(),
+        comparisons=summary.comparisons(),
+        text_specific=summary.text_specific(),
+        vectors=_vector_map(bench, contexts, parts),
+        adapters=_points(adapters.rows, parts, adapters.products),
+        storage=_storage(bench),
+        made=schema.Made(
+            versions=versions(),
+            command=command_line(),
+            device=str(bench.loaded.device),
+            dtype=str(bench.loaded.dtype).removeprefix("torch."),
+        ),
+    )
+
+
+def part_of(task: Task, bench: Bench) -> schema.Part:
+    """Return whether a task was seen, and if not, how far it is from what was: by its family, where it names one.
+
+    Without a generator the tasks of split ``train`` are the seen ones.
+    """
+    learned = seen_tasks(bench.generator) or {item.name for item in bench.learned}
+    if task.name in learned:
+        return "seen"
+    if task.family is None:
+        return "unseen"
+    families = {item.family for item in bench.learned} | {item.family for item in bench.builtin}
+    return "unseen combination" if task.family in families else "unseen family"
+
+
+def _examples(tasks: Sequence[Task]) -> dict[str, frozenset[Example]]:
+    """Return all examples of each task, by its name."""
+    parts: tuple[Part, ...] = ("train", "validation", "test")
+    return {task.name: frozenset(item for part in parts for item in task.examples(part)) for task in tasks}
+
+
+def similar(
+    task: Task, learned: Sequence[Task | BuiltinTask], known: Mapping[str, frozenset[Example]]
+) -> schema.Similar | None:
+    """Return the training task that an unseen task is most like, by its examples first, then by descriptions.
+
+    Args:
+        task: the unseen one.
+        learned: the training tasks.
+        known: their examples, by name.
+    """
+    tests = set(task.examples("test"))
+    best: schema.Similar | None = None
+    for other in learned:
+        shared = len(tests & known[other.name]) / len(tests) if tests else 0.0
+        words = max(words_in_common(one, two) for one in task.descriptions for two in other.descriptions)
+        duplicate = shared >= SAME_EXAMPLES or words >= SAME_DESCRIPTION
+        found = schema.Similar(task=other.name, descriptions=words, examples=shared, duplicate=duplicate)
+        if best is None or (found.duplicate, shared, words) > (best.duplicate, best.examples, best.descriptions):
+            best = found
+    return best
+
+
+def _cell(cell: RawCell, resampler: Resampler) -> schema.Cell:
+    return schema.Cell(
+        task=cell.task,
+        rung=cell.rung,
+        reason=cell.reason,
+        figures={metric: resampler.figure(cell.task, item) for metric, item in cell.scores.items()},
+        reconstruction=cell.reconstruction,
+        about=dict(cell.about),
+        outputs=cell.outputs,
+    )
+
+
+@dataclass(frozen=True)
+class _Adapters:
+    """Harvested adapters (of the training tasks, then of further evaluated ones) and generated ones.
+
+    Args:
+        rows: task and kind of each.
+        products: inner products of their delta-W, fp64 [n, n].
+    """
+
+    rows: tuple[tuple[str, str], ...]
+    products: torch.Tensor
+
+    @classmethod
+    def of(cls, bench: Bench, contexts: Sequence[TaskContext]) -> "_Adapters":
+        harvested = {name: bench.library.adapter(name) for name in bench.library.tasks}
+        for context in contexts:
+            if context.task.name not in harvested:
+                adapter = oracle(bench, context.task)
+                if adapter is not None:
+                    harvested[context.task.name] = adapter
+        source = bench.source()
+        generated = {} if source is None else {item.task.name: source.make(item.text) for item in contexts}
+        rows = [(task, "harvested") for task in harvested] + [(task, "generated") for task in generated]
+        return cls(tuple(rows), gram([*harvested.values(), *generated.values()]))
+
+
+def _neighbours(bench: Bench, adapters: _Adapters) -> dict[str, schema.Neighbour]:
+    """Return, for each generated adapter, the training adapter nearest to it by ||difference|| / ||harvested||."""
+    products = adapters.products.tolist()
+    found = {}
+    for at, (task, kind) in enumerate(adapters.rows):
+        if kind != "generated" or not bench.library.records:
+            continue
+        near = [
+            (closeness(products[at][at], products[at][other], products[other][other]), name)
+            for other, name in enumerate(bench.library.tasks)  # they come first among the rows
+        ]
+        best, name = min(near, key=lambda item: (item[0].error, item[1]))
+        found[task] = schema.Neighbour(task=name, distance=best.error, cosine=best.cosine)
+    return found
+
+
+def _points(
+    rows: Sequence[tuple[str, str]], parts: Mapping[str, schema.Part], products: torch.Tensor
+) -> schema.Map | None:
+    if len(rows) < 3:
+        return None
+    coordinates, explained = principal_map(products)
+    points = tuple(
+        schema.Point.model_validate(
+            {"task": task, "kind": kind, "part": parts.get(task, "seen"), "x": float(x), "y": float(y)}
+        )
+        for (task, kind), (x, y) in zip(rows, coordinates.tolist(), strict=True)
+    )
+    return schema.Map(points=points, explained=explained)
+
+
+def _vector_map(bench: Bench, contexts: Sequence[TaskContext], parts: Mapping[str, schema.Part]) -> schema.Map | None:
+    """Map the task vectors of descriptions and of the shots, each kind standardised on its own."""
+    reader = bench.reader()
+    rows: list[tuple[str, str]] = []
+    blocks: list[torch.Tensor] = []
+    texts = [reader.text(context.text) for context in contexts]
+    shown = [
+        (context, reader.examples_vector(context.shots, context.task.template.kind))
+        for context in contexts
+        if len(context.shots) > 1
+    ]
+    for kind, pairs in (("text", list(zip(contexts, texts, strict=True))), ("demonstrations", shown)):
+        if len(pairs) < 2:
+            continue
+        stacked = torch.stack([vector for _, vector in pairs]).double()
+        blocks.append((stacked - stacked.mean(0)) / stacked.std(0).clamp(min=1e-6))
+        rows += [(context.task.name, kind) for context, _ in pairs]
+    if not blocks:
+        return None
+    vectors = torch.cat(blocks)
+    return _points(rows, parts, vectors @ vectors.T)
+
+
+def oracle(bench: Bench, task: Task) -> Adapter | None:
+    """Return the harvested adapter of a task, or None.
+
+    Raises:
+        CorruptFile: if it is broken.
+    """
+    if task.name in bench.library.tasks:
+        return bench.library.adapter(task.name)
+    store = bench.library.store
+    record = store.newest(bench.loaded.base, task)
+    return None if record is None else read_last(store, record)
+
+
+def _generator_info(bench: Bench) -> schema.GeneratorInfo | None:
+    if bench.generator is None or bench.folder is None:
+        return None
+    about = bench.generator.about
+    figures, curve = about.get("figures"), about.get("curve")
+    return schema.GeneratorInfo(
+        name=bench.folder.name,
+        key=str(about.get("key")),
+        arch=bench.generator.model.config.arch,
+        tasks=tuple(sorted(seen_tasks(bench.generator))),
+        figures={
+            name: value
+            for name, value in (figures.items() if isinstance(figures, dict) else ())
+            if isinstance(value, float | int) and name != "seconds"
+        },
+        curve=tuple(_curve_row(row) for row in (curve if isinstance(curve, list) else [])),
+    )
+
+
+def _curve_row(row: object) -> tuple[int, dict[str, float]]:
+    assert isinstance(row, list | tuple)
+    if len(row) == 3:  # written before losses had names
+        return int(row[0]), {"reconstruction": float(row[1]), "kl": float(row[2])}
+    return int(row[0]), {str(name): float(value) for name, value in dict(row[1]).items()}
+
+
+def _storage(bench: Bench) -> schema.StorageInfo | None:
+    if bench.folder is None or not bench.library.records:
+        return None
+    records = bench.library.records
+    own, one = files.folder_bytes(bench.folder), sum(record.checkpoints[-1].bytes for record in records)
+    return schema.StorageInfo(
+        generator=own,
+        tasks=len(records),
+        all_checkpoints=sum(record.bytes for record in records),
+        one_each=one,
+        break_even=break_even(own, one, len(records)),
+    )

@@ -1,0 +1,272 @@
+"""One rung on one task: scored example by example, kept in a file of its own, so that an evaluation resumes."""
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from icmlora_cli.disk import files
+from icmlora_cli.lm.answer_metrics import apply_metric, token_f1
+from icmlora_cli.lm.decode import greedy
+from icmlora_cli.lm.in_context import encode_with_shots
+from icmlora_cli.lm.load import LoadedBase
+from icmlora_cli.lm.perplexity import TextScore, score_texts
+from icmlora_cli.lm.prompts import Encoded, encode_task
+from icmlora_cli.lm.scoring import score
+from icmlora_cli.methods.method import Rung, Served, TaskContext, Unavailable
+from icmlora_cli.registry.task_record import PromptTemplate, Task
+from icmlora_cli.report.result import Fidelity, Output, Reconstruction
+from icmlora_cli.report.statistics import Scored
+from icmlora_cli.tasks.examples import Example
+from icmlora_cli.weights.adapter import Adapter
+from icmlora_cli.weights.compare import Closeness, compare
+from icmlora_cli.weights.merge import merged
+
+SCHEMA = "icmlora.cell/1"
+VERSION = 2  # of the scoring; part of every cell's key
+SHOWN_CHARACTERS = 600  # of an input or output in a result; a passage can be long
+
+
+@dataclass(frozen=True)
+class RawCell:
+    """A scored cell, with everything that the result is computed from.
+
+    Args:
+        key: hash of all that decides it.
+        task: the task's name.
+        rung: the rung's name.
+        reason: why there is nothing; None where there is something.
+        scores: metric to its values, example by example.
+        reconstruction: against the task's harvested adapter.
+        about: what the rung says of itself.
+        outputs: of the first test examples.
+        seconds: wall time of getting the adapter and of scoring.
+    """
+
+    key: str
+    task: str
+    rung: str
+    reason: str | None = None
+    scores: Mapping[str, Scored] = field(default_factory=dict)
+    reconstruction: Reconstruction | None = None
+    about: Mapping[str, object] = field(default_factory=dict)
+    outputs: tuple[Output, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the JSON form."""
+        return {
+            "schema": SCHEMA,
+            "key": self.key,
+            "task": self.task,
+            "rung": self.rung,
+            "reason": self.reason,
+            "scores": {name: asdict(item) for name, item in self.scores.items()},
+            "reconstruction": None if self.reconstruction is None else self.reconstruction.model_dump(mode="json"),
+            "about": dict(self.about),
+            "outputs": [item.model_dump(mode="json") for item in self.outputs],
+            "seconds": dict(self.seconds),
+        }
+
+
+def write_cell(path: Path, cell: RawCell) -> None:
+    """Write a cell, whole or not at all."""
+    files.write_text(path, json.dumps(cell.as_dict(), ensure_ascii=False) + "\n")
+
+
+def read_cell(path: Path, key: str) -> RawCell | None:
+    """Return the cell of a file if it is there, whole, and of this key; else None: it is scored again.
+
+    So is one without figures: what was missing then, such as another generator, may be there now.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if value["schema"] != SCHEMA or value["key"] != key or value["reason"] is not None:
+            return None
+        scores = {
+            name: Scored(item["metric"], tuple(item["numerators"]), tuple(item["denominators"]))
+            for name, item in value["scores"].items()
+        }
+        made = value["reconstruction"]
+        return RawCell(
+            key=key,
+            task=str(value["task"]),
+            rung=str(value["rung"]),
+            reason=value["reason"],
+            scores=scores,
+            reconstruction=None if made is None else Reconstruction.model_validate(made),
+            about=dict(value["about"]),
+            outputs=tuple(Output.model_validate(item) for item in value["outputs"]),
+            seconds=dict(value["seconds"]),
+        )
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores rungs on tasks.
+
+    Args:
+        loaded: the base.
+        described: the description is in every prompt (protocol ``described``).
+        limit: test examples a task, at most.
+        outputs: how many outputs a cell shows.
+    """
+
+    loaded: LoadedBase
+    described: bool
+    limit: int | None
+    outputs: int
+
+    def key(self, rung: Rung, context: TaskContext, oracle: str | None) -> str:
+        """Return the hash of all that decides a cell; ``oracle`` names the adapter that it is compared with."""
+        task = context.task
+        try:
+            identity = rung.identity(context)
+        except Unavailable as reason:
+            identity = str(reason)
+        told = list(task.descriptions[:1])
+        shots = [[item.input, item.output] for item in context.shots]
+        settings = [self.described, self.limit, self.outputs, task.metric]
+        others = [[file.name, file.sha256] for file in self.loaded.base.files if not file.name.endswith(".safetensors")]
+        base = [
+            self.loaded.base.weight_hash,
+            others,
+            str(self.loaded.dtype),
+        ]  # a tokenizer, or its template, may change
+        wholly = [VERSION, base, task.data_hash, told, shots, settings, rung.name, identity, oracle]
+        return files.sha256_json(wholly)[:24]
+
+    def cell(self, rung: Rung, context: TaskContext, oracle: Adapter | None, key: str) -> RawCell:
+        """Score a rung on a task.
+
+        Args:
+            rung: what serves the task.
+            context: the task.
+            oracle: its harvested adapter, if any.
+            key: of the cell.
+        """
+        started = time.monotonic()
+        try:
+            served = rung.serve(context)
+        except Unavailable as reason:
+            return RawCell(key, context.task.name, rung.name, reason=str(reason))
+        ready = time.monotonic()
+        examples = context.task.examples("test")[: self.limit]
+        if not examples:
+            return RawCell(key, context.task.name, rung.name, reason="the task has no test examples")
+        with merged(self.loaded.model, served.adapter):
+            scores, outputs = self._scores(served, context, examples)
+        return RawCell(
+            key=key,
+            task=context.task.name,
+            rung=rung.name,
+            scores=scores,
+            reconstruction=reconstruction(served.adapter, oracle),
+            about=served.about,
+            outputs=outputs,
+            seconds={"serve": ready - started, "score": time.monotonic() - ready},
+        )
+
+    def _scores(
+        self, served: Served, context: TaskContext, examples: Sequence[Example]
+    ) -> tuple[dict[str, Scored], tuple[Output, ...]]:
+        if context.task.template.kind == "text":
+            return self._text_scores(served, context, examples), ()
+        return self._answer_scores(served, context, examples)
+
+    def _text_scores(self, served: Served, context: TaskContext, examples: Sequence[Example]) -> dict[str, Scored]:
+        told = [context.text] if served.described or self.described else []
+        prefix = "".join(f"{text}\n\n" for text in [*told, *(shot.output for shot in served.shots)])
+        found = score_texts(self.loaded, [example.output for example in examples], prefix=prefix)
+        return text_metrics(found)
+
+    def _answer_scores(
+        self, served: Served, context: TaskContext, examples: Sequence[Example]
+    ) -> tuple[dict[str, Scored], tuple[Output, ...]]:
+        task, described = context.task, served.described or self.described
+        rows = encode_with_shots(self.loaded.tokenizer, task, examples, served.shots, described=described)
+        scored = score(self.loaded, rows)
+        written = written_answers(self.loaded, task, examples, rows, scored.exact)
+        ones = (1.0,) * len(rows)
+        f1 = tuple(token_f1(text, example.output) for text, example in zip(written, examples, strict=True))
+        values = {"exact_match": tuple(map(float, scored.exact)), "f1": f1, "nll": scored.nll}
+        if task.metric not in values:
+            values[task.metric] = apply_metric(task.metric, written, [example.output for example in examples])
+        outputs = tuple(
+            Output(input=cut(example.input), expected=cut(example.output), output=cut(text), exact=exact)
+            for example, text, exact in list(zip(examples, written, scored.exact, strict=True))[: self.outputs]
+        )
+        return {name: Scored(name, tuple(numbers), ones) for name, numbers in values.items()}, outputs
+
+
+def written_answers(
+    loaded: LoadedBase, task: Task, examples: Sequence[Example], rows: Sequence[Encoded], exact: Sequence[bool]
+) -> list[str]:
+    """Return what greedy decoding writes for each example; only what is not exact has to be decoded.
+
+    Args:
+        loaded: the base, with whatever is merged into it.
+        task: whose template ends an answer.
+        examples: what is answered.
+        rows: the examples as tokens.
+        exact: which of them ``lm.scoring.score`` found to be written exactly.
+    """
+    wrong = [index for index, right in enumerate(exact) if not right]
+    written = [example.output for example in examples]
+    decoded = greedy(loaded, [rows[index] for index in wrong], stop=stop_text(task.template))
+    for index, text in zip(wrong, decoded, strict=True):
+        written[index] = text.strip()
+    return written
+
+
+def text_metrics(scores: Sequence[TextScore]) -> dict[str, Scored]:
+    """Return perplexity (a token) and bits per character of texts."""
+    nats, tokens = tuple(item.nll for item in scores), tuple(float(item.tokens) for item in scores)
+    bits = tuple(value / math.log(2) for value in nats)
+    characters = tuple(float(item.characters) for item in scores)
+    return {
+        "bits_per_character": Scored("bits_per_character", bits, characters),
+        "perplexity": Scored("perplexity", nats, tokens),
+    }
+
+
+def cut(text: str) -> str:
+    """Return a text short enough to be shown."""
+    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
+
+
+def stop_text(template: PromptTemplate) -> str | None:
+    """Return the text that ends an answer of the template: a line's end where one follows the answer; None for chat."""
+    after = template.answer.split("{output}")[-1]
+    return "\n" if template.kind == "plain" and after.startswith("\n") else None
+
+
+def reconstruction(adapter: Adapter | None, oracle: Adapter | None) -> Reconstruction | None:
+    """Return how near an adapter is to the harvested one, or None where one is missing."""
+    if adapter is None or oracle is None:
+        return None
+    found = compare(adapter, oracle)
+    if not math.isfinite(found.all.error):  # an oracle of zeros: nothing to be near to
+        return None
+    return Reconstruction(
+        all=_fidelity(found.all),
+        by_type={name: _fidelity(item) for name, item in found.by_type.items() if math.isfinite(item.error)},
+        by_layer={index: _fidelity(item) for index, item in found.by_layer.items() if math.isfinite(item.error)},
+    )
+
+
+def _fidelity(item: Closeness) -> Fidelity:
+    return Fidelity(error=item.error, cosine=item.cosine)
+
+
+def nll_on_shots(loaded: LoadedBase, context: TaskContext, adapter: Adapter) -> float:
+    """Return the mean NLL of the shots' answers under an adapter, nats per token."""
+    with merged(loaded.model, adapter):
+        if context.task.template.kind == "text":
+            found = score_texts(loaded, [shot.output for shot in context.shots])
+            return sum(item.nll for item in found) / sum(item.tokens for item in found)
+        return score(loaded, encode_task(loaded.tokenizer, context.task, context.shots)).mean_nll

@@ -1,0 +1,40 @@
+"""A task's own metric alone, of the base with whatever is merged into it: no more is decoded than it needs."""
+
+from collections.abc import Sequence
+
+from icmlora_cli.lm.answer_metrics import apply_metric, token_f1
+from icmlora_cli.lm.load import LoadedBase
+from icmlora_cli.lm.perplexity import score_texts
+from icmlora_cli.lm.prompts import encode_task
+from icmlora_cli.lm.scoring import score
+from icmlora_cli.registry.tasks import Task
+from icmlora_cli.tasks.examples import Example
+from icmlora_cli.workflows.evaluate.scores import text_metrics, written_answers
+
+
+def task_metric(loaded: LoadedBase, task: Task, examples: Sequence[Example]) -> float:
+    """Return the metric that a task names, over examples, as ``icmlora eval`` counts it with the ``bare`` protocol.
+
+    Args:
+        loaded: the base, with whatever is merged into it.
+        task: whose metric and template count.
+        examples: at least one.
+
+    Raises:
+        NotFound: if no installed package has the metric.
+        IcmloraError: if a metric of a package fails.
+    """
+    if task.template.kind == "text":
+        return text_metrics(score_texts(loaded, [item.output for item in examples]))[task.metric].value
+    rows = encode_task(loaded.tokenizer, task, examples)
+    scores = score(loaded, rows)
+    if task.metric == "exact_match":
+        return scores.exact_match
+    if task.metric == "nll":
+        return scores.mean_nll
+    written, expected = written_answers(loaded, task, examples, rows, scores.exact), [item.output for item in examples]
+    if task.metric == "f1":
+        values = tuple(token_f1(one, other) for one, other in zip(written, expected, strict=True))
+    else:
+        values = apply_metric(task.metric, written, expected)
+    return sum(values) / len(values)

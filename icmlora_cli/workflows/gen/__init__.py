@@ -1,0 +1,1 @@
+"""Generate adapters from a task text and, optionally, examples."""

@@ -1,0 +1,165 @@
+"""Gen of many texts: generator and base are loaded once, each text gets a folder of its own; resumable."""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from icmlora_cli.disk import files
+from icmlora_cli.disk.home import Home
+from icmlora_cli.errors import AlreadyExists, CorruptFile, GateRefused
+from icmlora_cli.generator.checkpoint import Generator
+from icmlora_cli.provenance.versions import ABOUT
+from icmlora_cli.registry.bases import Base
+from icmlora_cli.workflows.gen.batch_file import BatchItem, read_batch
+from icmlora_cli.workflows.gen.generate import check, load_maker
+from icmlora_cli.workflows.gen.generator import GenResult, Maker
+from icmlora_cli.workflows.gen.options import PLAIN, GenOptions, Given, Order
+from icmlora_cli.workflows.gen.write import Origin, check_out, identity, is_free, is_whole
+from icmlora_cli.workflows.progress import OnProgress, Progress, silent
+
+State = Literal["written", "unchanged", "refused"]
+
+
+@dataclass(frozen=True)
+class BatchEntry:
+    """What became of one text.
+
+    Args:
+        name: of its folder.
+        task_text: the text.
+        folder: where its adapter is, or would be.
+        state: ``written``; ``unchanged``: it was there; ``refused``: by the gate, and nothing was written.
+        result: what was written, in this run.
+        reason: why it was refused.
+    """
+
+    name: str
+    task_text: str
+    folder: Path
+    state: State
+    result: GenResult | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """A batch.
+
+    Args:
+        folder: that holds a folder for each text.
+        entries: the texts, in the file's order.
+        seconds: wall time.
+    """
+
+    folder: Path
+    entries: tuple[BatchEntry, ...]
+    seconds: float
+
+    @property
+    def refused(self) -> int:
+        """How many texts the gate refused."""
+        return sum(entry.state == "refused" for entry in self.entries)
+
+
+def run(
+    batch: Path,
+    out: Path,
+    generator_folder: Path,
+    base: Base,
+    home: Home,
+    *,
+    merged: bool = False,
+    seed: int | None = None,
+    options: GenOptions = PLAIN,
+    force: bool = False,
+    device: str | None = None,
+    on_progress: OnProgress = silent,
+) -> BatchResult:
+    """Generate an adapter for each text of a file, each in a folder of its own below ``out``.
+
+    A folder that holds what would be made (same text, generator, base, seed and options) is left, so that a batch that
+    was stopped goes on.
+
+    Args:
+        batch: see ``read_batch``.
+        out: the folder of the folders; others in it are left alone.
+        generator_folder: see ``gen.run``, as all that follows.
+        base: the base model.
+        home: the registry.
+        merged: write whole merged models.
+        seed: of z, the same for each text.
+        options: the same for each text; examples to show and to choose by too.
+        force: replace folders that hold something else that gen made.
+        device: where the base runs.
+        on_progress: told of each text.
+
+    Raises:
+        SpecFault: if the file has faults.
+        AlreadyExists: if a folder holds something else, and ``force`` is not set. Nothing is made then.
+        IcmloraError: what ``gen.run`` raises, but for the gate; texts before stay made.
+    """
+    started = time.monotonic()
+    items = read_batch(batch)
+    if out.exists() and not out.is_dir():
+        raise AlreadyExists(f"{out} is a file", where=str(out.absolute()), hint="name a folder with -o")
+    order = Order(generator_folder, merged, seed, options)
+    generator, given = check(order, base)
+    there = [_is_made(out / item.name, _wanted(item, generator, base, order, given), order) for item in items]
+    _check_free([out / item.name for item, made in zip(items, there, strict=True) if not made], force)
+    place = [0]
+
+    def report(progress: Progress) -> None:
+        at = place[0]
+        label = f"{items[at].name}: {progress.label}" if at < len(items) else progress.label
+        on_progress(replace(progress, label=label, items_done=at, items_total=len(items)))
+
+    maker: Maker | None = None
+    entries = []
+    for index, (item, made) in enumerate(zip(items, there, strict=True)):
+        place[0] = index
+        if made:
+            entries.append(BatchEntry(item.name, item.text, out / item.name, "unchanged"))
+            continue
+        maker = maker or load_maker(order, generator, given, base, home, device, report)
+        report(Progress("gen", "make", 0, 1))
+        entries.append(_entry(maker, item, out))
+    on_progress(Progress("gen", "all", 1, 1, items_done=len(items), items_total=len(items)))
+    return BatchResult(out, tuple(entries), time.monotonic() - started)
+
+
+def _entry(maker: Maker, item: BatchItem, out: Path) -> BatchEntry:
+    started, folder = time.monotonic(), out / item.name
+    try:
+        result = maker.write(folder, item.text, maker.make(item.text), started)
+    except GateRefused as error:
+        return BatchEntry(item.name, item.text, folder, "refused", reason=error.message)
+    return BatchEntry(item.name, item.text, folder, "written", result)
+
+
+def _wanted(item: BatchItem, generator: Generator, base: Base, order: Order, given: Given) -> list[object]:
+    origin = Origin(generator, order.folder, base, item.text, order.seed, order.merged)
+    return identity(origin.about() | {"options": order.asked(given)})
+
+
+def _is_made(folder: Path, wanted: list[object], order: Order) -> bool:
+    """Tell whether a folder holds what would be made."""
+    try:
+        return is_whole(folder, order) and identity(files.read_json(folder / ABOUT)) == wanted
+    except (FileNotFoundError, CorruptFile):
+        return False
+
+
+def _check_free(folders: list[Path], force: bool) -> None:
+    if force:
+        for folder in folders:
+            check_out(folder, force)
+        return
+    taken = [folder for folder in folders if not is_free(folder)]
+    if taken:
+        names = ", ".join(folder.name for folder in taken[:5]) + (", ..." if len(taken) > 5 else "")
+        raise AlreadyExists(
+            f"{len(taken)} of the folders are there, and hold something else than would be made: {names}",
+            where=str(taken[0].parent.absolute()),
+            hint="--force replaces them, or name another -o",
+        )

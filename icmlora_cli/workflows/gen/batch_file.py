@@ -1,0 +1,168 @@
+"""A file of task texts for gen: which texts, and the name of the folder that each gets."""
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, RootModel, ValidationError, model_validator
+
+from icmlora_cli.config.spec_yaml import KeyPath, YamlDocument, faults_of, load_yaml
+from icmlora_cli.disk.home import NAME, NAME_RULE
+from icmlora_cli.errors import SpecFault, UsageFault
+from icmlora_cli.lm.task_vector import checked_text
+
+LONGEST = 80  # characters of a name that is made from a text
+YAML, JSON = (".yaml", ".yml"), ".json"
+
+
+@dataclass(frozen=True)
+class BatchItem:
+    """A text of a batch.
+
+    Args:
+        name: of its folder.
+        text: the task in words, trimmed.
+        place: where in the file it is, for messages.
+    """
+
+    name: str
+    text: str
+    place: str
+
+
+def _text(value: str) -> str:
+    try:
+        return checked_text(value)
+    except UsageFault as error:
+        raise ValueError(error.message) from error
+
+
+def _name(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise ValueError(f"{value[:120]!r} cannot be a folder's name here: {NAME_RULE}")
+    return value
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    text: Annotated[str, AfterValidator(_text)]
+    name: Annotated[str, AfterValidator(_name)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_text(cls, value: object) -> object:
+        return {"text": value} if isinstance(value, str) else value
+
+
+class _Entries(RootModel[tuple[_Entry, ...]]):
+    """A list of entries."""
+
+
+def folder_name(text: str) -> str:
+    """Return a folder's name for a text: its letters and digits, in ASCII and lower case, with ``-`` between words.
+
+    Where that leaves something out (letters of other scripts, what is beyond 80 characters), 8 digits of the text's
+    SHA-256 follow.
+    """
+    plain = unicodedata.normalize("NFKD", text)
+    words = "-".join(re.findall(r"[a-z0-9]+", plain.encode("ascii", "ignore").decode().lower()))
+    whole = all(char.isascii() for char in plain if char.isalnum())
+    if words and whole and len(words) <= LONGEST:
+        return words
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{words[: LONGEST - 9].strip('-') or 'task'}-{digest}"
+
+
+def read_batch(path: Path) -> tuple[BatchItem, ...]:
+    """Read the texts of a batch.
+
+    Args:
+        path: a YAML or JSON list of ``text`` and, if wanted, ``name``; or any other text file, one text a line, where
+            empty lines are passed over. A text without a name gets one by ``folder_name``.
+
+    Raises:
+        SpecFault: lists every fault of the file, also names that would be the same folder.
+        UsageFault: if there is no such file, or it cannot be read.
+    """
+    suffix = path.suffix.lower()
+    items, faults = _listed(path) if suffix in YAML or suffix == JSON else _lines(path)
+    if not items and not faults:
+        faults = [f"{path}:1: there is not one text"]
+    faults += _same_names(items, path)
+    if faults:
+        raise SpecFault.counted(f"{path} has", faults)
+    return items
+
+
+def _listed(path: Path) -> tuple[tuple[BatchItem, ...], list[str]]:
+    document = _json(path) if path.suffix.lower() == JSON else load_yaml(path, verbatim=("text", "name"))
+    try:
+        entries = _Entries.model_validate([] if document.value is None else document.value).root
+    except ValidationError as error:
+        return (), faults_of(error, document, path, _Entry)
+    lines = [document.line((index,)) for index in range(len(entries))]
+    pairs = zip(entries, lines, strict=True)
+    return tuple(BatchItem(item.name or folder_name(item.text), item.text, str(line)) for item, line in pairs), []
+
+
+def _json(path: Path) -> YamlDocument:
+    """Read JSON by itself: YAML does not know its tabs and its pairs of surrogates."""
+    try:
+        value = json.loads(_read(path))
+    except json.JSONDecodeError as error:
+        raise SpecFault(f"{path} has one fault", [f"{path}:{error.lineno}: not valid JSON: {error.msg}"]) from error
+    except RecursionError as error:
+        raise SpecFault(f"{path} has one fault", [f"{path}:1: not valid JSON: nested too deeply"]) from error
+    places: dict[KeyPath, int] = {(): 1}
+    for index, row in enumerate(value if isinstance(value, list) else ()):
+        places[(index,)] = 1
+        places.update({(index, key): 1 for key in (row if isinstance(row, dict) else ())})
+    return YamlDocument(value, places)
+
+
+def _lines(path: Path) -> tuple[tuple[BatchItem, ...], list[str]]:
+    items, faults = [], []
+    for number, line in enumerate(_read(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            text = _text(line)
+        except ValueError as error:
+            faults.append(f"{path}:{number}: {error}")
+            continue
+        items.append(BatchItem(folder_name(text), text, str(number)))
+    return tuple(items), faults
+
+
+def _read(path: Path) -> str:
+    where = str(path.absolute())
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageFault(f"there is no file {str(path)!r}", where=where, hint="check the path") from error
+    except IsADirectoryError as error:
+        raise UsageFault(f"{str(path)!r} is a folder", where=where, hint="give a file of task texts") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        fault = f"{path}:{line}: byte {error.object[error.start]:#04x} is not UTF-8"
+        raise SpecFault(f"{path} has one fault", [fault], hint="save the file as UTF-8 text") from error
+
+
+def _same_names(items: Sequence[BatchItem], path: Path) -> list[str]:
+    """Return a fault for each text whose folder another one has already; some disks know no case."""
+    first: dict[str, BatchItem] = {}
+    faults = []
+    for item in items:
+        other = first.setdefault(item.name.casefold(), item)
+        if other is not item:
+            same = other.text == item.text
+            what = "the same text twice" if same else "give both a name, in a YAML list of name and text"
+            faults.append(
+                f"{path}:{item.place}: its folder would be {item.name}, as that of line {other.place}: {what}"
+            )
+    return faults

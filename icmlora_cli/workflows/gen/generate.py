@@ -1,0 +1,161 @@
+"""Gen: a task in words goes in, an adapter folder or a merged model comes out."""
+
+import time
+from pathlib import Path
+
+from icmlora_cli.config.recipes import VectorRecipe
+from icmlora_cli.disk import files
+from icmlora_cli.disk.home import Home
+from icmlora_cli.errors import BaseUnavailable, CorruptFile, UsageFault
+from icmlora_cli.generator.checkpoint import Generator, load_generator
+from icmlora_cli.lm.load import LoadedBase, load_base
+from icmlora_cli.lm.task_vector import VectorReader, checked_text
+from icmlora_cli.registry.adapters import AdapterStore
+from icmlora_cli.registry.bases import Base
+from icmlora_cli.workflows.gen.generator import GenResult, Maker
+from icmlora_cli.workflows.gen.options import PLAIN, GenOptions, Given, Order, read_given
+from icmlora_cli.workflows.gen.write import check_format, check_out
+from icmlora_cli.workflows.progress import OnProgress, Progress, silent
+
+__all__ = ["GenResult", "base_name", "check", "check_base", "load_maker", "maker_on", "run", "vector_recipe"]
+
+
+def vector_recipe(generator: Generator) -> VectorRecipe:
+    """Return how the generator's task vectors are read.
+
+    Raises:
+        CorruptFile: if ``generator.json`` does not say.
+    """
+    recipe = generator.about.get("recipe")
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("vectors"), dict):
+        raise CorruptFile("generator.json does not say how task vectors are read")
+    return VectorRecipe.model_validate(recipe["vectors"])
+
+
+def check_base(generator: Generator, base: Base) -> None:
+    """Check that the generator was trained on this very base.
+
+    Raises:
+        BaseUnavailable: if the weights differ.
+    """
+    about = generator.about.get("base")
+    wanted = about.get("weight_hash") if isinstance(about, dict) else None
+    if wanted != base.weight_hash:
+        name = about.get("name") if isinstance(about, dict) else "another base"
+        raise BaseUnavailable(
+            f"the generator was trained on {name}, and the weights of {base.name} are not those",
+            where=str(base.path),
+            hint=f"--base {name}, or train a generator on {base.name}: icmlora train --base {base.name}",
+        )
+
+
+def base_name(folder: Path) -> str | None:
+    """Return the name of the base that a generator's folder names, or None."""
+    about = files.read_json(folder / "generator.json").get("base")
+    return str(about["name"]) if isinstance(about, dict) and "name" in about else None
+
+
+def check(order: Order, base: Base) -> tuple[Generator, Given]:
+    """Check what is asked for, and read generator and example files; the base is not loaded.
+
+    Raises:
+        UsageFault: if the options do not go together or with the generator.
+        SpecFault: if a file with examples has faults.
+        BaseUnavailable: if the base is not the generator's.
+        CorruptFile: if the generator is broken.
+        UnsupportedAdapter: if what is asked for cannot be said in the format.
+    """
+    options = order.options
+    order.check()
+    given = read_given(options)
+    generator = load_generator(order.folder)
+    check_base(generator, base)
+    check_format(order, base)
+    if options.rank is not None and options.rank > generator.rank:
+        raise UsageFault(
+            f"--rank {options.rank} is more than the rank of this generator's adapters, {generator.rank}",
+            where=str(order.folder),
+            hint=f"--rank {generator.rank} or less",
+        )
+    return generator, given
+
+
+def load_maker(
+    order: Order,
+    generator: Generator,
+    given: Given,
+    base: Base,
+    home: Home,
+    device: str | None,
+    on_progress: OnProgress,
+) -> Maker:
+    """Load the base, and return what makes adapters.
+
+    Raises:
+        CorruptFile: if the base is damaged.
+        UsageFault: if the device is not there.
+    """
+    on_progress(Progress("gen", "load the base", 0, 3))
+    return maker_on(load_base(base, device=device), order, generator, given, home, on_progress)
+
+
+def maker_on(
+    loaded: LoadedBase, order: Order, generator: Generator, given: Given, home: Home, on_progress: OnProgress
+) -> Maker:
+    """Return what makes adapters with a base that is loaded already."""
+    reader = VectorReader(loaded, vector_recipe(generator), home)
+    return Maker(generator, loaded.base, reader, AdapterStore(home), order, given, on_progress)
+
+
+def run(
+    text: str,
+    out: Path,
+    generator_folder: Path,
+    base: Base,
+    home: Home,
+    *,
+    merged: bool = False,
+    seed: int | None = None,
+    options: GenOptions = PLAIN,
+    force: bool = False,
+    device: str | None = None,
+    on_progress: OnProgress = silent,
+) -> GenResult:
+    """Generate an adapter and write it as PEFT or GGUF, alone or merged into its base.
+
+    Args:
+        text: the task in words.
+        out: the folder to write.
+        generator_folder: a trained generator's.
+        base: the base model that it was trained on.
+        home: the registry, for cached task vectors and harvested adapters.
+        merged: write the whole merged model instead of the adapter.
+        seed: draw z from the prior with this seed; None takes its mean. Either is repeatable bit for bit. Of several
+            samples, the seed of the first draw, 0 for None.
+        options: examples to show and to choose by, the gate, the form of what is written.
+        force: replace ``out`` if it exists.
+        device: where the base reads the text.
+        on_progress: told of the three steps.
+
+    Raises:
+        UsageFault: if the text is empty or too long, or the options do not go together or with the generator.
+        SpecFault: if a file with examples has faults.
+        AlreadyExists: if ``out`` exists and ``force`` is not set.
+        BaseUnavailable: if the base is not the generator's.
+        CorruptFile: if the generator is broken.
+        GateRefused: if the adapter is no better than the base or the average; nothing is written then.
+        OutOfSpace: if the disk is full.
+        UnsupportedAdapter: if the base is not one that the format is written for.
+    """
+    started = time.monotonic()
+    text = checked_text(text)
+    check_out(out, force)
+    order = Order(generator_folder, merged, seed, options)
+    generator, given = check(order, base)
+    maker = load_maker(order, generator, given, base, home, device, on_progress)
+    on_progress(Progress("gen", "read the task", 1, 3))
+    made = maker.make(text)
+    on_progress(Progress("gen", "write", 2, 3))
+    result = maker.write(out, text, made, started)
+    on_progress(Progress("gen", "write", 3, 3))
+    return result

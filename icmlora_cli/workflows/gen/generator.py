@@ -1,0 +1,262 @@
+"""Making adapters of texts with a generator and its base, both loaded once, as the options ask for."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+from icmlora_cli.disk import files
+from icmlora_cli.generator.checkpoint import Generator
+from icmlora_cli.lm.load import LoadedBase
+from icmlora_cli.lm.task_vector import VectorReader
+from icmlora_cli.methods.generated import readings
+from icmlora_cli.registry.adapters import AdapterStore
+from icmlora_cli.registry.bases import Base
+from icmlora_cli.weights.adapter import Adapter, average
+from icmlora_cli.weights.adapter_form import cast, dtype_name, leading, scaled
+from icmlora_cli.weights.compare import compare
+from icmlora_cli.workflows.gen.explain import Explanation, Seen, explain, read_seen
+from icmlora_cli.workflows.gen.learned import Learned, learned_adapters
+from icmlora_cli.workflows.gen.options import GenOptions, Given, Order
+from icmlora_cli.workflows.gen.select import Judge, Score, Selection, best_of, check_gate, seeds_of
+from icmlora_cli.workflows.gen.write import Origin, write
+from icmlora_cli.workflows.merge.write import WrittenModel
+from icmlora_cli.workflows.progress import OnProgress
+
+
+@dataclass(frozen=True)
+class GenResult:
+    """A generated adapter or merged model.
+
+    Args:
+        folder: where it is.
+        task_text: what it was asked for.
+        merged: whether it is a whole model.
+        format: ``peft`` or ``gguf``.
+        rank: of the adapter.
+        bytes: of the folder.
+        seconds: wall time.
+        seed: of z; None for the prior's mean.
+        dtype: of the written tensors.
+        scale: what delta-W was multiplied by.
+        error: relative error of delta-W that a lower rank and number format cost; 0 without.
+        shown: how many examples the generator was shown beside the text.
+        selection: how samples and base scored on examples; None without examples to score on.
+        explanation: what it is near to; None if that was not asked for.
+        no_derivatives: licences of what the generator (and, merged, the base) learned from that forbid derivatives.
+    """
+
+    folder: Path
+    task_text: str
+    merged: bool
+    format: str
+    rank: int
+    bytes: int
+    seconds: float
+    seed: int | None
+    dtype: str
+    scale: float
+    error: float
+    shown: int
+    selection: Selection | None
+    explanation: Explanation | None
+    no_derivatives: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Made:
+    """An adapter as it is written, and what is told of it."""
+
+    adapter: Adapter
+    seed: int | None
+    error: float
+    selection: Selection | None
+    explanation: Explanation | None
+
+
+@dataclass(frozen=True)
+class Maker:
+    """A generator with its base, loaded once for any number of texts.
+
+    Args:
+        generator: the networks.
+        base: its base model.
+        reader: reads task vectors as the generator was trained with, from the loaded base.
+        store: where harvested adapters are.
+        order: what is asked for.
+        given: the example files that it names.
+        on_progress: told of what takes time.
+    """
+
+    generator: Generator
+    base: Base
+    reader: VectorReader
+    store: AdapterStore
+    order: Order
+    given: Given
+    on_progress: OnProgress
+
+    @property
+    def options(self) -> GenOptions:
+        """The options."""
+        return self.order.options
+
+    @property
+    def loaded(self) -> LoadedBase:
+        """The base."""
+        return self.reader.loaded
+
+    @cached_property
+    def learned(self) -> Learned:
+        """The harvested adapters that the generator learned from, where they are here."""
+        return learned_adapters(self.generator, self.store, self.base)
+
+    @cached_property
+    def seen(self) -> Seen:
+        """The training tasks as the generator reads them."""
+        return read_seen(self.generator, self.reader, self.on_progress)
+
+    @cached_property
+    def judge(self) -> Judge | None:
+        """What scores on the examples; None without any."""
+        return None if self.given.judged is None else Judge.of(self.loaded, self.given.judged)
+
+    @cached_property
+    def controls(self) -> tuple[Score, Score | None]:
+        """The scores of the base and, for the gate, of the average adapter, where any of its adapters is here."""
+        assert self.judge is not None
+        known = tuple(self.learned.adapters.values()) if self.options.gate else ()
+        return self.judge(None), self.judge(average(known)) if known else None
+
+    def make(self, text: str) -> Made:
+        """Return the adapter of a text, the best one where there are examples to choose by.
+
+        Raises:
+            GateRefused: if the gate is set, and the adapter is no better than the base or the average.
+            UsageFault: if examples are too long for the base.
+        """
+        shown = self.given.shown
+        kind = "plain" if shown is None else shown.template.kind
+        if shown is not None:
+            self.reader.check_examples(shown.examples, kind)
+        words, demonstrations = readings(self.reader, text, self.given.demonstrations, kind)
+        assert words is not None
+
+        def whole(seed: int | None) -> Adapter:
+            return self.generator.generate(words, demonstrations, seed=seed)
+
+        selection = None
+        if self.judge is None:
+            seed, adapter = self.order.seed, self._shaped(whole(self.order.seed))
+        else:
+            adapter, selection = self._chosen(self.judge, lambda seed: self._shaped(whole(seed)))
+            seed = selection.candidates[selection.kept].seed
+        costs = self.options.rank is not None or self.order.dtype is not None
+        error = self._error(adapter, whole(seed)) if costs else 0.0
+        told = explain(self.generator, words, adapter, self.seen, self.learned) if self.options.explain else None
+        return Made(adapter, seed, error, selection, told)
+
+    def _chosen(self, judge: Judge, make: Callable[[int | None], Adapter]) -> tuple[Adapter, Selection]:
+        seeds = seeds_of(self.options.count, self.order.seed)
+        adapter, kept, candidates = best_of(make, seeds, judge, self.on_progress)
+        base, mean = self.controls
+        selection = Selection(
+            file=judge.file.path.name,
+            examples=len(judge.file.examples),
+            shown=self.given.overlap,
+            candidates=candidates,
+            kept=kept,
+            base=base,
+            average=mean,
+            averaged=len(self.learned.adapters) if mean is not None else 0,
+            learned=self.learned.count if self.options.gate else 0,
+        )
+        if self.options.gate:
+            check_gate(selection, str(judge.file.path.absolute()))
+        return adapter, selection
+
+    def _error(self, adapter: Adapter, whole: Adapter) -> float:
+        return compare(adapter, scaled(whole, self.options.scale)).all.error
+
+    def _shaped(self, adapter: Adapter) -> Adapter:
+        """Return an adapter in the form that is written."""
+        options = self.options
+        if options.rank is not None:
+            adapter = leading(adapter, options.rank)
+        if options.scale != 1.0:
+            adapter = scaled(adapter, options.scale)
+        return adapter if self.order.dtype is None else cast(adapter, self.order.dtype)
+
+    def write(self, out: Path, text: str, made: Made, started: float) -> GenResult:
+        """Write what was made of a text.
+
+        Args:
+            out: the folder.
+            text: the task in words.
+            made: its adapter.
+            started: when its making began, by ``time.monotonic``.
+
+        Raises:
+            OutOfSpace: if the disk is full; the folder is then what it was before.
+        """
+        added = {} if self.order.plain else {"options": self.order.asked(self.given)} | _added(made)
+        origin = Origin(
+            self.generator, self.order.folder, self.base, text, made.seed, self.order.merged, self.options.format
+        )
+        model = write(
+            out, made.adapter, origin, self.loaded,
+            dtype=self.options.dtype, added=added, remarks=self._remarks(made), on_progress=self.on_progress,
+        )  # fmt: skip
+        return GenResult(
+            folder=out,
+            task_text=text,
+            merged=self.order.merged,
+            format=self.options.format,
+            rank=made.adapter.rank,
+            bytes=files.folder_bytes(out),
+            seconds=time.monotonic() - started,
+            seed=made.seed,
+            dtype=self._dtype(model),
+            scale=self.options.scale,
+            error=made.error,
+            shown=len(self.given.demonstrations),
+            selection=made.selection,
+            explanation=made.explanation,
+            no_derivatives=origin.no_derivatives,
+        )
+
+    def _dtype(self, model: WrittenModel | None) -> str:
+        """Return the number format of what was written."""
+        if model is not None:
+            return model.dtype
+        return self.options.dtype or (dtype_name(self.loaded.dtype) if self.order.merged else "fp32")
+
+    def _remarks(self, made: Made) -> Sequence[str]:
+        """Return what the card says of the options."""
+        options, remarks = self.options, list[str]()
+        if self.given.shown is not None:
+            remarks.append(f"Beside the text the generator was shown {len(self.given.demonstrations)} examples.")
+        if made.selection is not None:
+            found, kept = made.selection, made.selection.candidates[made.selection.kept]
+            count = len(found.candidates)
+            which = f", the best of {count} samples" if count > 1 else ""
+            remarks.append(
+                f"NLL on {found.examples} examples{which}: {kept.nll:.4f} nats a token; the base alone: "
+                f"{found.base.nll:.4f}."
+            )
+        if options.rank is not None:
+            remarks.append(f"Kept: {options.rank} of {self.generator.rank} singular directions of each module.")
+        if options.scale != 1.0:
+            remarks.append(f"delta-W is multiplied by {options.scale:g}.")
+        if made.error:
+            remarks.append(f"Relative error of delta-W against the generator's own adapter: {made.error:.4f}.")
+        return remarks
+
+
+def _added(made: Made) -> dict[str, object]:
+    return {
+        "error": made.error,
+        "selection": None if made.selection is None else asdict(made.selection),
+        "explanation": None if made.explanation is None else asdict(made.explanation),
+    }

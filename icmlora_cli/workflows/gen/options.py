@@ -1,0 +1,224 @@
+"""What gen is asked for beside the text: examples to show and to choose by, the gate, the form of what is written."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from icmlora_cli.disk import files
+from icmlora_cli.errors import UsageFault
+from icmlora_cli.registry.task_record import PromptTemplate
+from icmlora_cli.tasks.examples import Example
+from icmlora_cli.tasks.sources import read_examples
+
+if TYPE_CHECKING:  # torch, which takes seconds, is not needed to tell that options do not go together
+    from icmlora_cli.weights.adapter_form import Dtype, Format
+    from icmlora_cli.weights.gguf.model import Stored
+
+SAMPLES = 16  # of --select without --samples
+MAX_SHOWN = 64  # demonstrations: each is read with all the others before it
+
+Template = Literal["qa", "chat", "text"]
+
+
+@dataclass(frozen=True)
+class GenOptions:
+    """Options of gen; the defaults are a plain adapter from the text alone.
+
+    Args:
+        examples: a file with two or more examples that the generator is shown beside the text.
+        select: a file with examples by which the best of several samples is chosen.
+        samples: how many; 16 with ``select``, else 1.
+        template: how the examples are written, as in a task file.
+        gate: write nothing that is no better than the base and the average adapter on the examples.
+        rank: singular directions of each module to keep; the generator's rank by default.
+        dtype: of the written tensors; by default fp32, and of a merged model what its base is loaded in. ``q8_0`` is
+            only for merged models as GGUF.
+        scale: what delta-W is multiplied by.
+        explain: say what the adapter is near to, and how far the text lies from what the generator saw.
+        format: ``peft``, what PEFT and transformers load; ``gguf``, what llama.cpp loads.
+    """
+
+    examples: Path | None = None
+    select: Path | None = None
+    samples: int | None = None
+    template: Template = "qa"
+    gate: bool = False
+    rank: int | None = None
+    dtype: "Stored | None" = None
+    scale: float = 1.0
+    explain: bool = False
+    format: "Format" = "peft"
+
+    @property
+    def count(self) -> int:
+        """How many samples are drawn."""
+        return self.samples or (1 if self.select is None else SAMPLES)
+
+    def check(self) -> None:
+        """Check that the options go together.
+
+        Raises:
+            UsageFault: if they do not.
+        """
+        if self.select is None and self.count > 1:
+            raise UsageFault(
+                f"--samples {self.samples} needs examples to choose by",
+                hint=f"--samples {self.samples} --select FILE, a file with examples of the task",
+            )
+        if self.gate and self.select is None and self.examples is None:
+            raise UsageFault(
+                "--gate needs examples to compare on", hint="--gate --select FILE, a file with examples of the task"
+            )
+        if not math.isfinite(self.scale) or self.scale == 0:
+            raise UsageFault(
+                f"--scale {self.scale} leaves no adapter", hint="--scale with a number such as 0.5; 1 changes nothing"
+            )
+
+
+PLAIN = GenOptions()
+
+
+@dataclass(frozen=True)
+class ExampleFile:
+    """Examples of a task, read from a file.
+
+    Args:
+        path: as it was given.
+        examples: in the file's order, each once.
+        template: how they are written.
+    """
+
+    path: Path
+    examples: tuple[Example, ...]
+    template: PromptTemplate
+
+    def identity(self) -> dict[str, object]:
+        """Return what the file says, whatever its name: how many examples, and their hash."""
+        rows = [[item.input, item.output] for item in self.examples]
+        return {"examples": len(self.examples), "sha256": files.sha256_json(rows)}
+
+
+@dataclass(frozen=True)
+class Given:
+    """The example files of a run, read once.
+
+    Args:
+        shown: the demonstrations, if any.
+        judged: what samples are chosen by and the gate compares on: of ``--select``, else with ``--gate`` those shown.
+    """
+
+    shown: ExampleFile | None = None
+    judged: ExampleFile | None = None
+
+    @property
+    def demonstrations(self) -> tuple[Example, ...]:
+        """The examples that the generator is shown."""
+        return () if self.shown is None else self.shown.examples
+
+    @property
+    def overlap(self) -> int:
+        """How many of the examples that are judged on were shown too."""
+        return len(set(self.demonstrations) & set(() if self.judged is None else self.judged.examples))
+
+
+def read_given(options: GenOptions) -> Given:
+    """Read the example files that the options name.
+
+    Raises:
+        SpecFault: if rows are bad, or there is no example.
+        UsageFault: if there is no such file, it is of another format, or it has too few or too many to show.
+    """
+    shown = None if options.examples is None else read_file(options.examples, options.template)
+    if shown is not None and not 2 <= len(shown.examples) <= MAX_SHOWN:
+        few = len(shown.examples) < 2
+        raise UsageFault(
+            f"{shown.path} has {'one example' if few else f'{len(shown.examples):,} examples'}; "
+            f"from 2 to {MAX_SHOWN} are shown",
+            where=str(shown.path.absolute()),
+            hint="add another example" if few else f"put up to {MAX_SHOWN} in a file of their own; 5 are usual",
+        )
+    judged = None if options.select is None else read_file(options.select, options.template)
+    return Given(shown, judged or (shown if options.gate else None))
+
+
+def read_file(path: Path, template: Template) -> ExampleFile:
+    """Read a file of examples.
+
+    Raises:
+        SpecFault: if rows are bad, or there is no example.
+        UsageFault: if there is no such file, or it is of another format.
+    """
+    return ExampleFile(path, read_examples(path, text=template == "text"), PromptTemplate.from_spec(template))
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked of a generator, whatever the text.
+
+    Args:
+        folder: the generator's.
+        merged: whole models are written.
+        seed: of z, or of the first of several draws; None takes the prior's mean.
+        options: the rest.
+    """
+
+    folder: Path
+    merged: bool
+    seed: int | None
+    options: GenOptions
+
+    @property
+    def dtype(self) -> "Dtype | None":
+        """The number format of an adapter's factors, where one is asked for; that of a merged model is the model's."""
+        return None if self.merged or self.options.dtype == "q8_0" else self.options.dtype
+
+    def check(self) -> None:
+        """Check that the options go together with what is written.
+
+        Raises:
+            UsageFault: if they do not.
+        """
+        self.options.check()
+        gguf = self.options.format == "gguf"
+        if self.options.dtype == "q8_0" and not (gguf and self.merged):
+            raise UsageFault(
+                "--dtype q8_0 is only for a whole model as GGUF",
+                hint="--merge --format gguf --dtype q8_0; or --dtype fp16",
+            )
+        if self.options.dtype == "bf16" and gguf and not self.merged:
+            raise UsageFault("a LoRA in GGUF is fp32 or fp16", hint="--dtype fp16, or leave it out")
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing is asked for that ``icmlora.json`` did not always say."""
+        return self.options == PLAIN
+
+    def asked(self, given: Given) -> dict[str, object]:
+        """Return, in JSON's types, all that decides what is written beside text, generator and base."""
+        options = self.options
+        return {
+            "merged": self.merged,
+            "seed": self.seed,
+            "examples": None if given.shown is None else given.shown.identity(),
+            "select": None if options.select is None or given.judged is None else given.judged.identity(),
+            "samples": options.count,
+            "template": options.template if given.shown or given.judged else "qa",
+            "gate": options.gate,
+            "rank": options.rank,
+            "dtype": options.dtype,
+            "scale": options.scale,
+            "explain": options.explain,
+            "format": options.format,
+        }
+
+
+def recorded(about: Mapping[str, object]) -> dict[str, object]:
+    """Return what ``Order.asked`` gave for something that gen wrote, by its ``icmlora.json``."""
+    options = about.get("options")
+    if isinstance(options, dict):
+        before: dict[str, object] = {"format": "peft"}  # all that gen wrote when it did not say which
+        return before | options
+    plain = Order(Path(), bool(about.get("merged")), None, PLAIN).asked(Given())
+    return plain | {"seed": about.get("seed")}

@@ -1,0 +1,282 @@
+"""Writing what gen made, as PEFT or GGUF, alone or merged into its base, with its card and ``icmlora.json``."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from icmlora_cli.disk import files
+from icmlora_cli.errors import AlreadyExists, UsageFault
+from icmlora_cli.generator.checkpoint import Generator
+from icmlora_cli.lm.load import LoadedBase
+from icmlora_cli.lm.meta_model import checkpoint_of
+from icmlora_cli.provenance.licences import no_derivatives
+from icmlora_cli.provenance.versions import ABOUT, command_line, versions
+from icmlora_cli.registry.bases import Base
+from icmlora_cli.report.cards import CARD, Data, adapter_card, merged_card
+from icmlora_cli.weights.adapter import CONFIG, WEIGHTS, Adapter, write_adapter
+from icmlora_cli.weights.adapter_form import Format, dtype_name
+from icmlora_cli.weights.gguf.lora import Numbers, write_lora
+from icmlora_cli.weights.gguf.model import Stored, check_model
+from icmlora_cli.weights.gguf.model import write_model as write_gguf
+from icmlora_cli.weights.gguf.target import Target
+from icmlora_cli.weights.gguf.tokenizer import check_tokenizer
+from icmlora_cli.weights.merge import merge
+from icmlora_cli.weights.stored.changes import combined, steps_of
+from icmlora_cli.workflows.gen.options import Order, recorded
+from icmlora_cli.workflows.merge.write import WrittenModel, write_model
+from icmlora_cli.workflows.progress import OnProgress
+
+GGUF_LORA, GGUF_MODEL = "adapter.gguf", "model.gguf"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What an adapter was made by, and from.
+
+    Args:
+        generator: the networks.
+        folder: the generator's.
+        base: its base model.
+        text: the task in words.
+        seed: of z; None for the prior's mean.
+        merged: a whole model is written.
+        format: in which it is written.
+    """
+
+    generator: Generator
+    folder: Path
+    base: Base
+    text: str
+    seed: int | None
+    merged: bool
+    format: Format = "peft"
+
+    def about(self) -> dict[str, object]:
+        """Return what ``icmlora.json`` holds, but for what options add."""
+        about, data = self.generator.about, Data.of_manifest(self.generator.about)
+        return {
+            "schema": "icmlora.generated/1",
+            "task_text": self.text,
+            "merged": self.merged,
+            "seed": self.seed,
+            "generator": {"name": self.folder.name, "key": about.get("key"), "sha256": about.get("sha256")},
+            "base": self.base.about(),
+            "tasks": about.get("tasks"),
+            "licences": about.get("licences"),
+            "unlicensed": data.unlicensed,
+            "datasets": list(data.datasets),
+            "no_derivatives": list(self.no_derivatives),
+            "sources": about.get("sources"),
+            "cost": about.get("cost"),
+            "versions": versions(),
+            "command": command_line(),
+        }
+
+    @property
+    def data(self) -> Data:
+        """What it learned from; of a merged model, the base's licence is among the licences."""
+        data = Data.of_manifest(self.generator.about)
+        if not self.merged or self.base.licence is None:
+            return data
+        return replace(data, licences=sorted({*data.licences, self.base.licence}))
+
+    @property
+    def no_derivatives(self) -> tuple[str, ...]:
+        """The licences of what it learned from that forbid derivatives."""
+        return no_derivatives(self.data.licences)
+
+    def card(self, remarks: Sequence[str]) -> str:
+        """Return the README.md."""
+        name, model, data = self.folder.name, self.base.model_id, self.data
+        if self.merged:
+            return merged_card(
+                base_model=model,
+                task_text=self.text,
+                generator=name,
+                data=data,
+                remarks=remarks,
+                gguf=GGUF_MODEL if self.format == "gguf" else None,
+            )
+        tasks = self.generator.about.get("tasks")
+        return adapter_card(
+            base_model=model,
+            task_text=self.text,
+            generator=name,
+            tasks=len(tasks) if isinstance(tasks, dict) else 0,
+            seed=self.seed,
+            data=data,
+            remarks=remarks,
+            gguf=GGUF_LORA if self.format == "gguf" else None,
+        )
+
+
+def identity(about: Mapping[str, object]) -> list[object]:
+    """Return, of an ``icmlora.json``, what decides the bytes beside it: text, generator, base and options."""
+    generator, base = about.get("generator"), about.get("base")
+    made_by = [generator.get("key"), generator.get("sha256")] if isinstance(generator, dict) else []
+    weights = base.get("weight_hash") if isinstance(base, dict) else None
+    return [about.get("task_text"), made_by, weights, recorded(about)]
+
+
+def is_free(out: Path) -> bool:
+    """Tell whether nothing is there, or an empty folder."""
+    return not out.exists() or (out.is_dir() and not any(out.iterdir()))
+
+
+def check_out(out: Path, force: bool) -> None:
+    """Check that a folder may be written.
+
+    Raises:
+        AlreadyExists: if it is there and ``force`` is not set, or it is nothing that icmlora wrote.
+    """
+    if is_free(out):
+        return
+    if not force:
+        raise AlreadyExists(f"{out} exists", where=str(out.absolute()), hint="--force replaces it, or name another -o")
+    ours = out.is_dir() and (out / ABOUT).is_file()
+    if not ours:
+        raise AlreadyExists(
+            f"{out} is not something that icmlora wrote, so --force does not replace it",
+            where=str(out.absolute()),
+            hint="name another folder with -o",
+        )
+
+
+def check_format(order: Order, base: Base) -> None:
+    """Check that what is asked for can be written in the format, by the base's configuration and tokenizer.
+
+    Raises:
+        CorruptFile: if one of them is damaged.
+        UnsupportedAdapter: if it cannot.
+    """
+    if order.options.format != "gguf":
+        return
+    path = base.path / "config.json"
+    if order.merged:
+        check_model(files.read_json(path), where=str(path))
+        check_tokenizer(base.path)
+    else:
+        Target.of(files.read_json(path), where=str(path))
+
+
+def is_whole(folder: Path, order: Order) -> bool:
+    """Tell whether a folder has the files that gen writes for an order."""
+    if order.options.format == "gguf":
+        return (folder / (GGUF_MODEL if order.merged else GGUF_LORA)).is_file()
+    if order.merged:
+        return (folder / "config.json").is_file() and any(folder.glob("model*.safetensors"))
+    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+
+
+def check_apart(out: Path, inputs: Sequence[Path]) -> None:
+    """Check that writing a folder does not do away with what it is made of.
+
+    Raises:
+        UsageFault: if it is one of the inputs, or one lies in it.
+    """
+    for path in inputs:
+        if path.resolve().is_relative_to(out.resolve()):
+            raise UsageFault(
+                f"{out} {'is' if path.resolve() == out.resolve() else 'holds'} what it would be made of",
+                where=str(path),
+                hint="name another folder with -o",
+            )
+
+
+def write(
+    out: Path,
+    adapter: Adapter,
+    origin: Origin,
+    loaded: LoadedBase,
+    *,
+    dtype: Stored | None,
+    added: Mapping[str, object],
+    remarks: Sequence[str],
+    on_progress: OnProgress,
+) -> WrittenModel | None:
+    """Write the folder, whole or not at all; one that is there is replaced.
+
+    Args:
+        out: the folder.
+        adapter: what was made.
+        origin: by what, from what.
+        loaded: the base; it is the same afterwards.
+        dtype: of a merged model's weights, where None leaves them as the base has them; of a LoRA in GGUF.
+        added: what options add to ``icmlora.json``.
+        remarks: what they add to the card.
+        on_progress: told of a merged model's files.
+
+    Returns:
+        What a merged model is; None of an adapter.
+
+    Raises:
+        CorruptFile: if the adapter does not fit the base's files, or a merged number is not finite.
+        OutOfSpace: if the disk is full.
+        UnsupportedAdapter: if the base's files cannot be changed.
+        UsageFault: if the folder is, or holds, the base.
+    """
+    check_apart(out, [origin.base.path])
+    model = None
+    with files.new_folder(out.absolute()) as folder:
+        if origin.merged:
+            model = _write_merged(folder, loaded, adapter, origin, dtype, on_progress)
+        elif origin.format == "gguf":
+            target = Target.of(loaded.model.config.to_dict())
+            numbers: Numbers = "fp16" if dtype == "fp16" else "fp32"
+            name, text = _title(origin.text), origin.text
+            write_lora(folder / GGUF_LORA, adapter, target, name=name, description=text, dtype=numbers)
+        else:
+            write_adapter(folder, adapter, revision=origin.base.revision)
+        files.write_text(folder / CARD, origin.card(remarks))
+        files.write_json(
+            folder / ABOUT, origin.about() | dict(added) | {"files": listed(folder, model.sha256 if model else None)}
+        )
+    return model
+
+
+def listed(folder: Path, known: Mapping[str, str] | None = None) -> dict[str, dict[str, object]]:
+    """Return bytes and SHA-256 of each file but the card, which may be edited.
+
+    Args:
+        folder: what is to be listed.
+        known: hashes of its files, by name, that need not be made again.
+    """
+    known = known or {}
+    return {
+        path.name: {"bytes": path.stat().st_size, "sha256": known.get(path.name) or files.sha256_file(path)}
+        for path in sorted(folder.iterdir())
+        if path.name != CARD
+    }
+
+
+def _title(text: str) -> str:
+    """Return a text as one line of at most 100 characters."""
+    return " ".join(text.split())[:100]
+
+
+def _write_merged(
+    folder: Path,
+    loaded: LoadedBase,
+    adapter: Adapter,
+    origin: Origin,
+    dtype: Stored | None,
+    on_progress: OnProgress,
+) -> WrittenModel | None:
+    """Write the base with the adapter in it: file by file, or as GGUF from a copy in fp32, rounded only once."""
+    if origin.format == "gguf":
+        model = copy.deepcopy(loaded.model).float()
+        merge(model, adapter)
+        write_gguf(
+            folder / GGUF_MODEL,
+            dict(model.named_parameters()),
+            model.config.to_dict(),
+            loaded.base.path,
+            name=_title(origin.text),
+            dtype=dtype or dtype_name(loaded.dtype),
+        )
+        return None
+    assert dtype != "q8_0"  # Order.check: of GGUF alone
+    checkpoint = checkpoint_of(origin.base)
+    changes = combined([(steps_of(adapter, checkpoint.shapes), 1.0)])
+    return write_model(folder, checkpoint, changes, dtype=dtype, on_progress=on_progress)

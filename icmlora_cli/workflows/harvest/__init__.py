@@ -1,0 +1,1 @@
+"""Train one LoRA for each task, by one process or several."""

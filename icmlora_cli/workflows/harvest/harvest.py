@@ -1,0 +1,280 @@
+"""Harvest: one LoRA a task on the frozen base, resumable between and within tasks.
+
+Any number of harvests may work on one registry, on one machine or on several that share its file system: each task is
+the work of whoever holds its lease (``registry.leases``). When all tasks left are at work elsewhere, a harvest waits,
+to take over what a dead worker leaves.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from icmlora_cli.config.recipes import HarvestRecipe
+from icmlora_cli.disk import files
+from icmlora_cli.disk.home import Home
+from icmlora_cli.disk.leases import Lease
+from icmlora_cli.lm.finetune import finetune
+from icmlora_cli.lm.load import LoadedBase, load_base
+from icmlora_cli.lm.perplexity import aggregate, score_texts
+from icmlora_cli.lm.prompts import encode_task
+from icmlora_cli.lm.scoring import score
+from icmlora_cli.lm.trainers import AdapterTrainer, make_trainer
+from icmlora_cli.provenance.energy import CostMeter
+from icmlora_cli.provenance.versions import command_line, now, versions
+from icmlora_cli.registry.adapters import MANIFEST, STATE, AdapterRecord, AdapterStore, Checkpoint
+from icmlora_cli.registry.bases import Base
+from icmlora_cli.registry.tasks import Task
+from icmlora_cli.weights.adapter import Adapter, write_adapter
+from icmlora_cli.workflows.progress import OnProgress, Progress, silent
+
+VERSION = 1  # of the training procedure; part of every key
+POLL = 0.5  # seconds between looks at what is at work elsewhere
+
+
+@dataclass(frozen=True)
+class HarvestResult:
+    """What a harvest did.
+
+    Args:
+        records: the adapters of all tasks asked for, in order.
+        trained: the tasks that this run trained (or finished).
+        seconds: wall time.
+    """
+
+    records: tuple[AdapterRecord, ...]
+    trained: tuple[str, ...]
+    seconds: float
+
+
+def harvest_key(base: Base, task: Task, recipe: HarvestRecipe) -> str:
+    """Return the hash that makes a harvest what it is: base weights, task data, recipe."""
+    values = recipe.model_dump(mode="json")
+    values.pop("save_every")
+    values.pop("validate_on")
+    if recipe.parametrization == "lora":
+        values.pop("parametrization")  # what there was before it had a name has the same key
+    return files.sha256_json([VERSION, base.weight_hash, task.data_hash, values])[:12]
+
+
+def records_of(
+    tasks: Sequence[Task], base: Base, recipe: HarvestRecipe, store: AdapterStore
+) -> dict[str, AdapterRecord]:
+    """Return the finished adapters of this very harvest, by task, in the tasks' order.
+
+    Raises:
+        CorruptFile: if a manifest is broken.
+    """
+    found = {task.name: store.find(base.slug, task.name, harvest_key(base, task, recipe)) for task in tasks}
+    return {name: record for name, record in found.items() if record is not None}
+
+
+def run(
+    tasks: Sequence[Task],
+    base: Base,
+    recipe: HarvestRecipe,
+    home: Home,
+    *,
+    device: str | None = None,
+    on_progress: OnProgress = silent,
+) -> HarvestResult:
+    """Train the adapters that are not there yet.
+
+    Args:
+        tasks: what to harvest, in order.
+        base: the frozen base model.
+        recipe: how to train.
+        home: the registry.
+        device: where to train; the best device by default.
+        on_progress: told of each step.
+
+    Raises:
+        OutOfSpace: if the disk is full.
+        TrainingDiverged: if a loss is not finite.
+    """
+    started = time.monotonic()
+    store = AdapterStore(home)
+    done = records_of(tasks, base, recipe, store)
+    missing = [task for task in tasks if task.name not in done]
+    trained: tuple[str, ...] = ()
+    if missing:
+        with _Worker(base, recipe, store, device, len(tasks), on_progress) as worker:
+            trained = worker.run(missing)
+        done = records_of(tasks, base, recipe, store)
+    return HarvestResult(tuple(done.values()), trained, time.monotonic() - started)
+
+
+class LostLease(Exception):
+    """Another worker has taken this task over."""
+
+
+@dataclass
+class _Worker:
+    """One of the processes that share a harvest; it loads the base once there is something to train."""
+
+    base: Base
+    recipe: HarvestRecipe
+    store: AdapterStore
+    device: str | None
+    total: int
+    on_progress: OnProgress
+
+    def __enter__(self) -> "_Worker":
+        self._trainer: AdapterTrainer | None = None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._trainer is not None:
+            self._trainer.close()
+
+    def run(self, missing: Sequence[Task]) -> tuple[str, ...]:
+        """Train what no other worker trains, until all is there; return the names of what this one trained."""
+        waiting = {task.name: (task, Lease(self._folder(task))) for task in missing}
+        trained: list[str] = []
+        while waiting:
+            before = len(waiting)
+            for task, lease in list(waiting.values()):
+                if self._train(task, lease, self.total - len(waiting)):
+                    trained.append(task.name)
+                if self._finished(task):
+                    del waiting[task.name]
+            if len(waiting) == before:
+                self._wait(waiting)
+        return tuple(trained)
+
+    def _train(self, task: Task, lease: Lease, done: int) -> bool:
+        """Train the task if it is nobody else's; return whether this worker finished it."""
+        if self._finished(task):
+            return False
+        with lease.tried() as mine:
+            if not mine or self._finished(task):  # looked at again: it may just have been finished
+                return False
+            try:
+                _TaskHarvest(task, self._ready(), self.store, self.on_progress, done, self.total, lease).run()
+            except LostLease:
+                return False
+            return True
+
+    def _ready(self) -> AdapterTrainer:
+        if self._trainer is None:
+            self._trainer = make_trainer(load_base(self.base, device=self.device), self.recipe)
+        return self._trainer
+
+    def _folder(self, task: Task) -> Path:
+        return self.store.folder(self.base.slug, task.name, harvest_key(self.base, task, self.recipe))
+
+    def _finished(self, task: Task) -> bool:
+        return bool(records_of([task], self.base, self.recipe, self.store))
+
+    def _wait(self, waiting: Mapping[str, object]) -> None:
+        done = self.total - len(waiting)
+        told = f"{len(waiting)} at work elsewhere"
+        self.on_progress(Progress("harvest", "waiting", 0, 0, told, done, self.total))
+        time.sleep(POLL)
+
+
+@dataclass
+class _TaskHarvest:
+    """The harvest of one task."""
+
+    task: Task
+    trainer: AdapterTrainer
+    store: AdapterStore
+    on_progress: OnProgress
+    done: int
+    total: int
+    lease: Lease
+
+    def __post_init__(self) -> None:
+        self._meter = CostMeter()
+
+    def run(self) -> None:
+        recipe, loaded = self.trainer.recipe, self.trainer.loaded
+        key = harvest_key(loaded.base, self.task, recipe)
+        folder = self.store.folder(loaded.base.slug, self.task.name, key)
+        rows = encode_task(loaded.tokenizer, self.task, self.task.examples("train"))
+        with files.disk_errors(folder / MANIFEST):
+            loss = finetune(
+                self.trainer,
+                rows,
+                state=folder / STATE,
+                identity=key,
+                on_step=self._report,
+                on_checkpoint=lambda step, adapter: self._keep(folder, step, adapter),
+                meter=self._meter,
+            )
+        figures = {"loss": loss} | self._meter.figures()
+        figures |= self._validate(loaded)
+        self._check_lease()
+        self.store.record(self._record(folder, key, figures))
+        (folder / STATE).unlink(missing_ok=True)
+        last = self._note(figures)
+        steps = recipe.steps
+        self.on_progress(Progress("harvest", self.task.name, steps, steps, last, self.done + 1, self.total))
+
+    def _check_lease(self) -> None:
+        """Stop if the task is another worker's by now, before anything is written over what that one writes.
+
+        Raises:
+            LostLease: if so.
+        """
+        if self.lease.lost:
+            raise LostLease(self.task.name)
+
+    def _report(self, step: int, loss: float) -> None:
+        self._check_lease()
+        self._meter.sample()
+        steps = self.trainer.recipe.steps
+        if step < steps:
+            detail = f"loss {loss:.3f}"
+            self.on_progress(Progress("harvest", self.task.name, step, steps, detail, self.done, self.total))
+
+    def _note(self, figures: dict[str, float]) -> str:
+        told = f"loss {figures['loss']:.3f}"
+        if "exact_match" in figures:
+            told += f", validation exact match {figures['exact_match']:.2f}"
+        if "bits_per_character" in figures:
+            told += f", validation bits per character {figures['bits_per_character']:.3f}"
+        return told
+
+    def _keep(self, folder: Path, step: int, adapter: Adapter) -> None:
+        revision = self.trainer.loaded.base.revision
+        write_adapter(folder / f"checkpoint-{step:05d}", adapter, revision=revision)
+
+    def _validate(self, loaded: LoadedBase) -> dict[str, float]:
+        examples = self.task.examples("validation")[: self.trainer.recipe.validate_on]
+        if not examples:
+            return {}
+        if self.task.template.kind == "text":
+            whole = aggregate(score_texts(loaded, [example.output for example in examples]))
+            return {"bits_per_character": whole.bits_per_character, "perplexity": whole.perplexity}
+        scores = score(loaded, encode_task(loaded.tokenizer, self.task, examples))
+        return {"exact_match": scores.exact_match, "nll": scores.mean_nll}
+
+    def _record(self, folder: Path, key: str, figures: dict[str, float]) -> AdapterRecord:
+        loaded, recipe = self.trainer.loaded, self.trainer.recipe
+        checkpoints = tuple(Checkpoint.of(path) for path in sorted(folder.glob("checkpoint-*")))
+        about = {
+            "model_id": loaded.base.model_id,
+            "revision": loaded.base.revision,
+            "base_licence": loaded.base.licence,
+            "licence": self.task.licence,
+            "source": self.task.source,
+            "recipe": recipe.model_dump(mode="json"),
+            "versions": versions(),
+            "command": command_line(),
+            "device": str(loaded.device),
+            "dtype": str(loaded.dtype),
+        }
+        return AdapterRecord(
+            task=self.task.name,
+            key=key,
+            base=loaded.base.slug,
+            weight_hash=loaded.base.weight_hash,
+            data_hash=self.task.data_hash,
+            created=now(),
+            checkpoints=checkpoints,
+            figures=figures,
+            about=about,
+            folder=folder,
+        )

@@ -1,0 +1,162 @@
+"""Several harvests side by side on one machine; what each of them trains, the leases on the tasks decide."""
+
+import multiprocessing
+import os
+import queue
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from icmlora_cli.config.recipes import HarvestRecipe
+from icmlora_cli.disk.home import Home
+from icmlora_cli.errors import IcmloraError
+from icmlora_cli.registry.adapters import AdapterStore
+from icmlora_cli.registry.bases import Base
+from icmlora_cli.registry.tasks import Task
+from icmlora_cli.workflows.harvest import harvest
+from icmlora_cli.workflows.harvest.worker_progress import Counted
+from icmlora_cli.workflows.progress import OnProgress, Progress, silent
+
+LOOK = 0.2  # seconds between looks at whether the workers live
+GRACE = 30.0  # seconds that a worker may take to end once it was told to
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """What a worker says last.
+
+    Args:
+        trained: names of the tasks that it trained.
+        error: what stopped it, if anything did.
+    """
+
+    trained: tuple[str, ...]
+    error: IcmloraError | None
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a worker is told."""
+
+    tasks: tuple[Task, ...]
+    base: Base
+    recipe: HarvestRecipe
+    home: Home
+    device: str | None
+    threads: int
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as the one that started it is gone, however that ended."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _worker(work: _Work, said: "multiprocessing.Queue[Progress | _Ended]") -> None:
+    """Harvest, and say what came of it. This is a process of its own."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    import torch
+
+    torch.set_num_threads(work.threads)
+    try:
+        done = harvest.run(work.tasks, work.base, work.recipe, work.home, device=work.device, on_progress=said.put)
+    except IcmloraError as error:
+        said.put(_Ended((), error))
+    except KeyboardInterrupt:
+        said.cancel_join_thread()  # nobody listens any more
+    else:
+        said.put(_Ended(done.trained, None))
+
+
+def run(
+    tasks: Sequence[Task],
+    base: Base,
+    recipe: HarvestRecipe,
+    home: Home,
+    *,
+    workers: int,
+    device: str | None = None,
+    on_progress: OnProgress = silent,
+) -> harvest.HarvestResult:
+    """Train the adapters that are not there yet, with several processes.
+
+    CUDA devices are dealt out in turn; on the CPU each process gets its share of the cores.
+
+    Args:
+        tasks: what to harvest, in order.
+        base: the frozen base model, which each process loads.
+        recipe: how to train.
+        home: the registry.
+        workers: processes.
+        device: where to train; the best device by default.
+        on_progress: told of each step of each process.
+
+    Raises:
+        IcmloraError: what stopped a worker, once the others have done all that they could. What a dead one left is
+            trained here.
+    """
+    started = time.monotonic()
+    context = multiprocessing.get_context("spawn")
+    said: multiprocessing.Queue[Progress | _Ended] = context.Queue()
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    processes = [
+        context.Process(
+            target=_worker,
+            args=(_Work(tuple(tasks), base, recipe, home, _dealt(device, index), threads), said),
+            name=f"harvest-{index}",
+        )
+        for index in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        ended = _listen(said, processes, Counted(tasks, base, recipe, AdapterStore(home), on_progress))
+    finally:
+        _end(processes)
+    errors = [item.error for item in ended if item.error is not None]
+    if errors:
+        raise errors[0]
+    result = harvest.run(tasks, base, recipe, home, device=device, on_progress=on_progress)  # what a dead one left
+    trained = (*(name for item in ended for name in item.trained), *result.trained)
+    return replace(result, trained=trained, seconds=time.monotonic() - started)
+
+
+def _dealt(device: str | None, index: int) -> str | None:
+    import torch
+
+    several = device in (None, "cuda") and torch.cuda.is_available() and torch.cuda.device_count() > 1
+    return f"cuda:{index % torch.cuda.device_count()}" if several else device
+
+
+def _listen(
+    said: "multiprocessing.Queue[Progress | _Ended]",
+    processes: Sequence[multiprocessing.process.BaseProcess],
+    on_progress: OnProgress,
+) -> list[_Ended]:
+    """Pass progress on until every worker has ended, and return what they said last."""
+    ended: list[_Ended] = []
+    alive = True
+    while alive or not said.empty():
+        alive = any(process.is_alive() for process in processes)
+        with suppress(queue.Empty):
+            item = said.get(timeout=LOOK)
+            if isinstance(item, _Ended):
+                ended.append(item)
+            else:
+                on_progress(item)
+    return ended
+
+
+def _end(processes: Sequence[multiprocessing.process.BaseProcess]) -> None:
+    for process in processes:
+        if process.is_alive():
+            process.terminate()
+    for process in processes:
+        process.join(GRACE)
+        if process.is_alive():
+            process.kill()
+            process.join()

@@ -1,0 +1,135 @@
+"""Harvest on a Ray cluster: each task is a Ray task with its resources, run again when its node dies.
+
+The registry and the base's folder must be on a file system that all nodes share. A harvest that a dead node left goes
+on from its saved state elsewhere, once its lease has run out.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from icmlora_cli.config.recipes import HarvestRecipe
+from icmlora_cli.disk.home import Home
+from icmlora_cli.errors import IcmloraError, UsageFault
+from icmlora_cli.registry.adapters import AdapterStore
+from icmlora_cli.registry.bases import Base
+from icmlora_cli.registry.tasks import Task
+from icmlora_cli.workflows.harvest import harvest
+from icmlora_cli.workflows.harvest.worker_progress import Counted
+from icmlora_cli.workflows.progress import OnProgress, Progress, silent
+
+RETRIES = 20  # of a task whose node or process died
+LOOK = 0.5  # seconds between looks at what is finished
+
+
+def run(
+    tasks: Sequence[Task],
+    base: Base,
+    recipe: HarvestRecipe,
+    home: Home,
+    *,
+    address: str | None = None,
+    gpus_per_task: float = 0.0,
+    cpus_per_task: float = 1.0,
+    on_progress: OnProgress = silent,
+) -> harvest.HarvestResult:
+    """Train the adapters that are not there yet, each as a Ray task.
+
+    Args:
+        tasks: what to harvest.
+        base: the frozen base model, which each Ray task loads.
+        recipe: how to train.
+        home: the registry, on a file system that all nodes share.
+        address: of the cluster, ``auto`` for the one that this machine belongs to; None starts one on this machine.
+        gpus_per_task: share of a GPU that a task takes; 0.25 packs four on one.
+        cpus_per_task: the same of cores.
+        on_progress: told of each step of each task.
+
+    Raises:
+        UsageFault: if Ray is not installed, or there is no cluster at the address.
+        IcmloraError: what stopped a task, once the others are done.
+    """
+    started = time.monotonic()
+    ray = _ray(address)
+    store = AdapterStore(home)
+    counted = Counted(tasks, base, recipe, store, on_progress)
+    there = harvest.records_of(tasks, base, recipe, store)
+    missing = [task for task in tasks if task.name not in there]
+    said = _queue(ray)
+    remote = ray.remote(_train).options(
+        num_cpus=cpus_per_task, num_gpus=gpus_per_task, max_retries=RETRIES, name="icmlora harvest"
+    )
+    pending = [remote.remote(task, base, recipe, home, said) for task in missing]
+    trained: list[str] = []
+    errors: list[IcmloraError] = []
+    stop = threading.Event()
+    listener = threading.Thread(target=_listen, args=(said, counted, stop), daemon=True)
+    listener.start()
+    try:
+        while pending:
+            done, pending = ray.wait(pending, timeout=LOOK)
+            for reference in done:
+                outcome = ray.get(reference)
+                if isinstance(outcome, IcmloraError):
+                    errors.append(outcome)
+                else:
+                    trained += outcome
+    finally:
+        for reference in pending:
+            ray.cancel(reference, force=True)
+        stop.set()
+        listener.join()
+        said.shutdown(force=True)
+    if errors:
+        raise errors[0]
+    there = harvest.records_of(tasks, base, recipe, store)
+    return harvest.HarvestResult(tuple(there.values()), tuple(trained), time.monotonic() - started)
+
+
+def _train(
+    task: Task, base: Base, recipe: HarvestRecipe, home: Home, said: Any
+) -> tuple[str, ...] | IcmloraError:  # Ray's queue has no types
+    """Harvest one task on whichever node this runs; what stops it is returned, so that Ray does not run it again."""
+
+    def tell(progress: Progress) -> None:
+        with suppress(Exception):  # the display may be gone; the work is not
+            said.put_nowait(progress)
+
+    try:
+        return harvest.run([task], base, recipe, home, on_progress=tell).trained
+    except IcmloraError as error:
+        return error
+
+
+def _listen(said: Any, on_progress: OnProgress, stop: threading.Event) -> None:
+    from ray.util.queue import Empty
+
+    while not stop.is_set():
+        with suppress(Empty):
+            on_progress(said.get(timeout=LOOK))
+
+
+def _ray(address: str | None) -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageFault("--executor ray needs Ray", hint='pip install "icmlora[ray]"') from error
+    if not ray.is_initialized():
+        try:
+            ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+        except (ConnectionError, ValueError) as error:
+            raise UsageFault(
+                f"there is no Ray cluster at {address!r}: {error}", hint="ray start --head, or leave --address out"
+            ) from error
+    return ray
+
+
+def _queue(ray: Any) -> Any:
+    """Return a queue that lives on this node, which outlives the others as far as this command is concerned."""
+    from ray.util.queue import Queue
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = ray.get_runtime_context().get_node_id()
+    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False)})

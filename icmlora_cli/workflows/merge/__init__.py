@@ -1,0 +1,1 @@
+"""Merge adapters into their base, file by file."""

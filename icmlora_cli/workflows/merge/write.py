@@ -1,0 +1,80 @@
+"""Writing a model that is its base with some parameters changed, file by file, into a folder that is being made."""
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from icmlora_cli.disk import files
+from icmlora_cli.registry.base_files import beside_weights
+from icmlora_cli.weights.adapter_form import Dtype
+from icmlora_cli.weights.stored.checkpoint import Checkpoint, changed_config, plan, write_files
+from icmlora_cli.weights.stored.shards import Change
+from icmlora_cli.workflows.progress import OnProgress, Progress
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class WrittenModel:
+    """A model that was written.
+
+    Args:
+        files: how many weight files it has.
+        tensors: how many tensors.
+        changed: how many of them are not the base's.
+        dtype: of its floats, such as ``bf16``; ``bf16+fp32`` where they differ.
+        untied: input and output embedding are one in the base, and two in it.
+        sha256: of each weight file, by its name.
+    """
+
+    files: int
+    tensors: int
+    changed: int
+    dtype: str
+    untied: bool
+    sha256: Mapping[str, str]
+
+    def about(self) -> dict[str, object]:
+        """Return the JSON form, without the files' hashes."""
+        return {name: value for name, value in vars(self).items() if name != "sha256"}
+
+
+def write_model(
+    folder: Path,
+    checkpoint: Checkpoint,
+    changes: Mapping[str, Change],
+    *,
+    dtype: Dtype | None,
+    on_progress: OnProgress,
+) -> WrittenModel:
+    """Write the weights, the configuration and what else goes along, and bring all of it to the disk.
+
+    Args:
+        folder: an empty one.
+        checkpoint: the base's.
+        changes: of its parameters.
+        dtype: of all floats; by default each keeps its own.
+        on_progress: told of each file's tensors.
+
+    Raises:
+        CorruptFile: if the base's files are damaged, or a changed number is not finite.
+        OutOfSpace: if the disk is full.
+        UnsupportedAdapter: if a tensor cannot be changed.
+    """
+    planned = plan(checkpoint, changes, dtype)
+    count = len(planned.files)
+
+    def report(name: str, done: int, total: int) -> None:
+        at = list(planned.files).index(name)
+        on_progress(Progress("merge", name, done, total, items_done=at, items_total=count if count > 1 else 0))
+
+    for path in beside_weights(checkpoint.folder):
+        shutil.copyfile(path, folder / path.name)
+    if planned.untied or dtype is not None:
+        config = files.read_json(checkpoint.folder / CONFIG)
+        files.write_json(folder / CONFIG, changed_config(config, planned, dtype))
+    with files.disk_errors(folder):
+        digests = write_files(folder, checkpoint, planned, report)
+        files.sync_tree(folder)
+    return WrittenModel(count, len(planned.tensors), planned.changed, planned.dtype, planned.untied, digests)

@@ -1,0 +1,1 @@
+"""Send an output to the hub, once it has been checked."""

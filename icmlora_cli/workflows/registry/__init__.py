@@ -1,0 +1,1 @@
+"""Verify, repair, free, export and import the registry, and count its bytes."""

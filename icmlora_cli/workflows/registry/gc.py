@@ -1,0 +1,71 @@
+"""Gc: say what can be freed, and free it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from icmlora_cli.disk.home import Home
+from icmlora_cli.errors import UsageFault
+from icmlora_cli.registry.upkeep.duplicates import Duplicates, Linker
+from icmlora_cli.registry.upkeep.garbage import WHATS, Garbage, Item, What, collect, free
+from icmlora_cli.workflows.progress import OnProgress, Progress, silent
+
+
+@dataclass(frozen=True)
+class GcResult:
+    """What was freed.
+
+    Args:
+        freed: each thing that was deleted, or is a link now.
+        bytes: that this gave back.
+        kept: copies that turned out not to be equal, or that no link can be made of.
+    """
+
+    freed: tuple[Item, ...]
+    bytes: int
+    kept: tuple[Item, ...] = ()
+
+
+def plan(home: Home, only: Sequence[str] | None = None, *, equal: Duplicates | None = None) -> Garbage:
+    """Return what can be freed; deletes nothing.
+
+    Args:
+        home: the registry.
+        only: some of ``temporary``, ``states``, ``quarantine``, ``vectors``, ``duplicates``; all of them for None.
+        equal: its equal checkpoints, where they have been looked for already.
+
+    Raises:
+        UsageFault: if there is no such kind.
+    """
+    known: dict[str, What] = {what: what for what in WHATS}
+    for what in only or ():
+        if what not in known:
+            raise UsageFault(f"there is no kind {what!r} of what can be freed", hint=f"--only with: {', '.join(WHATS)}")
+    return collect(home, tuple(known[what] for what in only) if only else WHATS, equal)
+
+
+def run(home: Home, planned: Garbage, *, on_progress: OnProgress = silent) -> GcResult:
+    """Free what was planned and can be freed still: a training may have begun while somebody was asked.
+
+    A copy becomes a link only once it and the file that it equals have been read and compared with their manifests.
+
+    Args:
+        home: the registry.
+        planned: what ``plan`` returned.
+        on_progress: told of each thing.
+    """
+    whats = list(dict.fromkeys(item.what for item in planned.free))
+    still = {(item.what, item.path): item for item in plan(home, whats).free} if whats else {}
+    items = [still[item.what, item.path] for item in planned.free if (item.what, item.path) in still]
+    freed, kept, total, linker = [], dict[Path, Item](), 0, Linker()
+    for index, item in enumerate(items):
+        on_progress(Progress("gc", item.what, index, len(items), item.path.name))
+        if item.copy is None:
+            total += free(item)
+            freed.append(item)
+            continue
+        linked = linker.link(item.copy)
+        total += linked.bytes
+        freed += [item] if linked.done else []
+        kept |= {left.path: Item("duplicates", left.path, left.bytes, left.said) for left in linked.left}
+    return GcResult(tuple(freed), total, tuple(kept.values()))

@@ -1,0 +1,288 @@
+"""One training of a generator: what it learns from, in which basis, from readings to weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from icmlora_cli.config.recipes import TrainRecipe
+from icmlora_cli.disk.home import Home
+from icmlora_cli.errors import NotFound, UsageFault
+from icmlora_cli.generator.checkpoint import Generator, module_scales
+from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics
+from icmlora_cli.generator.fit import StepLosses, TaskData, Validation, fit
+from icmlora_cli.generator.interface import Network, NetworkConfig
+from icmlora_cli.generator.networks import build
+from icmlora_cli.lm.load import LoadedBase
+from icmlora_cli.lm.row_cores import RowCores
+from icmlora_cli.lm.targets import target_layout
+from icmlora_cli.lm.task_vector import VectorReader
+from icmlora_cli.provenance.energy import CostMeter
+from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
+from icmlora_cli.registry.bases import Base
+from icmlora_cli.registry.generators import STATE
+from icmlora_cli.registry.tasks import Task, TaskStore
+from icmlora_cli.weights.adapter import Adapter, read_adapter
+from icmlora_cli.weights.codec import Codec, fit_codec, relative_error
+from icmlora_cli.weights.compare import compare, norm
+from icmlora_cli.weights.frame import FrameSpec, extended_frame, seeded_frame
+from icmlora_cli.weights.layout import Layout, layout_of
+from icmlora_cli.workflows.progress import OnProgress, Progress
+from icmlora_cli.workflows.train.distributed import Fleet
+from icmlora_cli.workflows.train.episode_tasks import EpisodeTask, builtin_pool, read_tasks
+from icmlora_cli.workflows.train.episodes import EpisodeTerm, TaskValidation
+
+
+@dataclass(frozen=True)
+class Harvested:
+    """A task with its record and the adapters of its kept checkpoints."""
+
+    task: Task
+    record: AdapterRecord
+    adapters: tuple[Adapter, ...]
+
+
+@dataclass(frozen=True)
+class Basis:
+    """The codec, and what its basis is made from where it is a seeded frame."""
+
+    codec: Codec
+    frame: FrameSpec | None
+
+
+def find_harvested(tasks: Sequence[Task], base: Base, store: AdapterStore, recipe: TrainRecipe) -> list[Harvested]:
+    found = []
+    for task in tasks:
+        try:
+            record = store.latest(base, task)
+        except NotFound:
+            if recipe.episodes is None:
+                raise
+            continue  # episodes need none
+        adapters = tuple(read_adapter(store.checked(record, item)) for item in record.checkpoints)
+        found.append(Harvested(task, record, adapters))
+    return found
+
+
+def known_names(tasks: Sequence[Task], home: Home) -> set[str]:
+    """Return the names of the tasks learned from and of all registered ones: a built-in of such a name is not drawn."""
+    return {task.name for task in tasks} | set(TaskStore(home).names())
+
+
+def chosen_frame(harvested: Sequence[Harvested], recipe: TrainRecipe) -> FrameSpec | None:
+    """Return the frame that a recipe takes for these adapters, or None where it learns a basis from them.
+
+    An imported adapter is in nobody's frame: ``auto`` keeps the frame of the harvested ones where the recipe's
+    ``directions`` make room for it beside them, and else learns a basis for all.
+
+    Args:
+        harvested: what is learned from; it may be nothing.
+        recipe: its ``basis``, ``directions``, ``frame_seed`` and ``frame_width`` count.
+    """
+    specs = {_frame_of(item.record) for item in harvested if item.record.imported is None}
+    own = next(iter(specs)) if len(specs) == 1 else None
+    homeless = not recipe.directions and any(item.record.imported for item in harvested)
+    if recipe.basis == "learned" or (recipe.basis == "auto" and harvested and (own is None or homeless)):
+        return None
+    return own or FrameSpec(recipe.frame_seed, recipe.frame_width)
+
+
+def frame_codec(
+    harvested: Sequence[Harvested], layout: Layout, spec: FrameSpec, base_model: str, directions: int
+) -> Codec:
+    """Return a frame, extended by learned directions for the adapters that were not harvested in it.
+
+    Args:
+        harvested: what is learned from.
+        layout: the modules.
+        spec: the frame.
+        base_model: written into decoded adapters.
+        directions: how many to add on each side, at most.
+    """
+    frame = seeded_frame(layout, spec, base_model)
+    foreign = [adapter for item in harvested if _frame_of(item.record) != spec for adapter in item.adapters]
+    return extended_frame(frame, foreign, directions) if foreign and directions else frame
+
+
+def make_basis(harvested: Sequence[Harvested], loaded: LoadedBase, recipe: TrainRecipe) -> Basis:
+    """Return the frame that the adapters were harvested in, extended for those that were not, or a learned basis.
+
+    Raises:
+        UsageFault: if there are neither adapters nor episodes' modules to make one for.
+    """
+    everything = [adapter for item in harvested for adapter in item.adapters]
+    spec = chosen_frame(harvested, recipe)
+    if spec is None:
+        if not everything:
+            raise UsageFault("basis: learned needs harvested adapters", hint="icmlora harvest, or basis: frame")
+        return Basis(fit_codec(everything, energy=recipe.energy, max_width=recipe.max_width), None)
+    layout = layout_of(everything) if everything else target_layout(loaded.model, recipe.target_modules)
+    return Basis(frame_codec(harvested, layout, spec, loaded.base.model_id, recipe.directions), spec)
+
+
+def _frame_of(record: AdapterRecord) -> FrameSpec | None:
+    recipe = record.about.get("recipe")
+    if not isinstance(recipe, dict) or recipe.get("parametrization") != "frame":
+        return None
+    return FrameSpec(int(recipe["seed"]), int(recipe["rank"]))
+
+
+@dataclass
+class Training:
+    """One training, from readings to weights."""
+
+    tasks: Sequence[Task]
+    harvested: Sequence[Harvested]
+    basis: Basis
+    loaded: LoadedBase
+    recipe: TrainRecipe
+    home: Home
+    name: str
+    key: str
+    fleet: Fleet
+    meter: CostMeter
+    on_progress: OnProgress
+
+    def __post_init__(self) -> None:
+        self.reader = VectorReader(self.loaded, self.recipe.vectors, self.home)
+        self.state = self.home.generators / f"{self.name}{STATE}"
+        self.builtin: list[EpisodeTask] = []
+        self.validation: dict[str, float] = {}
+        self._read()
+
+    def _read(self) -> None:
+        """Read the supports of all tasks: of the harvested ones, and of those that episodes draw from."""
+        recipe = self.recipe
+        self.pool: list[EpisodeTask] = []
+        self.held: list[EpisodeTask] = []
+        if recipe.episodes is not None:
+            train, held = builtin_pool(recipe.episodes, recipe.seed, known_names(self.tasks, self.home))
+            queried = [task for task in self.tasks if task.template.kind != "text" and task.has_examples]
+            read = read_tasks(queried, [*train, *held], self.reader, recipe, on_progress=self.on_progress)
+            count = len(read) - len(held)
+            self.pool, self.held = read[:count], read[count:]
+            self.builtin = [item for item in self.pool if not item.registered]
+        own = {item.name: item for item in self.pool if item.registered}
+        self.texts: list[list[torch.Tensor]] = []
+        self.shown: list[list[torch.Tensor]] = []
+        for index, item in enumerate(self.harvested):
+            if item.task.name in own:
+                self.texts.append(list(own[item.task.name].texts))
+                self.shown.append(list(own[item.task.name].demonstrations))
+                continue
+            self.texts.append([self.reader.read_text(text) for text in item.task.descriptions])
+            examples, kind = item.task.examples("train"), item.task.template.kind
+            draws = self.reader.reading_draws(examples, seed=recipe.seed, kind=kind) if examples else []
+            self.shown.append(draws)
+            self.on_progress(Progress("vectors", "of tasks", index + 1, len(self.harvested)))
+
+    def _space(self) -> ConditionSpace:
+        pooled = [item for item in self.pool if not item.registered or item.name not in self._names()]
+        texts = [row for own in self.texts for row in own] + [row for item in pooled for row in item.texts]
+        shown = [row for own in self.shown for row in own] + [row for item in pooled for row in item.demonstrations]
+        nothing = torch.zeros(0, self.reader.size)
+        return ConditionSpace(
+            text=SlotStatistics.of(torch.cat([nothing, *(row.float() for row in texts)])),
+            demonstrations=SlotStatistics.of(torch.cat([nothing, *(row.float() for row in shown)])),
+        )
+
+    def _names(self) -> set[str]:
+        return {item.task.name for item in self.harvested}
+
+    def fit(self) -> tuple[Generator, tuple[StepLosses, ...]]:
+        """Train, and return the generator with its losses."""
+        recipe, codec = self.recipe, self.basis.codec
+        mask, space = codec.mask(), self._space()
+        tokens = [torch.stack([codec.encode(adapter) for adapter in item.adapters]) for item in self.harvested]
+        if tokens:
+            scale = module_scales(torch.cat(tokens), mask)
+        else:
+            scale = torch.full((len(codec.layout.modules),), recipe.core_scale)
+        data = [
+            TaskData(own / scale[:, None, None], texts, shown)
+            for own, texts, shown in zip(tokens, self.texts, self.shown, strict=True)
+        ]
+        model = self._network(space)
+        terms: list[EpisodeTerm] = []
+        validation: Validation | None = None
+        if recipe.episodes is not None:
+            model = model.to(self.loaded.device)
+            names = [item.name for item in codec.layout.modules]
+            rows = RowCores(self.loaded.model, names, codec.left, codec.right)
+            on_device = scale.to(self.loaded.device)
+            process = (self.fleet.process, self.fleet.processes)
+            terms = [EpisodeTerm(self.loaded, rows, on_device, self.pool, space, recipe, process)]
+            if self.held and recipe.episodes.weight:
+                score = TaskValidation(terms[0], self.held, recipe.episodes.validation_examples)
+                last = len(model.stages(recipe)) - 1
+                validation = Validation(recipe.episodes.validate_every, score, last)
+        curve = fit(
+            model, data, space, mask, recipe,
+            state=self.state, key=self.key, on_step=self._report, terms=terms, validation=validation,
+            reduce=self.fleet.reduce, keeps_state=self.fleet.main, meter=self.meter,
+        )  # fmt: skip
+        adapters = [adapter for item in self.harvested for adapter in item.adapters]
+        rank = codec.width
+        if self.basis.frame is None and not recipe.queries_base:  # what queries shaped has no lower rank to be cut to
+            rank = min(rank, max(adapter.rank for adapter in adapters))
+        if validation is not None:
+            with torch.no_grad():
+                self.validation["validation"] = validation.score(model.eval())
+        return Generator(model.cpu().eval(), codec, space, scale, rank, {}, self.basis.frame), curve
+
+    def _network(self, space: ConditionSpace) -> Network:
+        recipe, codec = self.recipe, self.basis.codec
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            return build(
+                NetworkConfig(
+                    arch=recipe.arch,
+                    places=codec.layout.places(),
+                    width=codec.width,
+                    hidden=space.hidden,
+                    latent_dim=recipe.latent_dim,
+                    hidden_dim=recipe.hidden_dim,
+                    code_dim=recipe.code_dim,
+                    shared_heads=recipe.heads == "shared" or (recipe.heads == "auto" and self.basis.frame is not None),
+                    learned_prior=recipe.prior != "standard",
+                    remembered=len(self.harvested) if (recipe.arch, recipe.prior) == ("token", "neighbours") else 0,
+                    reader=recipe.reader,
+                    reader_dim=recipe.reader_dim,
+                    reader_layers=recipe.reader_layers,
+                    queries=recipe.queries,
+                    condition_dim=recipe.condition_dim,
+                )
+            )
+
+    def _report(self, losses: StepLosses) -> None:
+        self.fleet.log(losses.values, losses.step)
+        detail = ", ".join(f"{loss} {value:.4f}" for loss, value in losses.values.items())
+        self.on_progress(Progress("train", self.name, losses.step, self.recipe.steps, detail))
+
+    def figures(self, generator: Generator, kept: Generator) -> dict[str, float]:
+        """Return what is told of the trained generator.
+
+        Args:
+            generator: as it was trained.
+            kept: as it is once it has been stored.
+        """
+        everything = [adapter for item in self.harvested for adapter in item.adapters]
+        pairs = list(zip(self.harvested, self.texts, strict=True))
+        codec_errors = [relative_error(self.basis.codec, adapter) for adapter in everything]
+        samples = [texts[0] for _, texts in pairs] or [item.texts[0] for item in self.pool[:16]]
+        changes = [_relative(kept.generate(text, None), generator.generate(text, None)) for text in samples]
+        errors = [_relative(kept.generate(texts[0], None), item.adapters[-1]) for item, texts in pairs]
+        return {
+            "error": _mean(errors),
+            "codec_error": _mean(codec_errors),
+            "storage_error": _mean(changes),
+        } | self.validation
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def _relative(made: Adapter, wanted: Adapter) -> float:
+    """Return ||made - wanted|| / ||wanted|| of delta-W over all modules; 0 where nothing was wanted."""
+    return compare(made, wanted).all.error if norm(wanted) else 0.0

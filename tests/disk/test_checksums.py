@@ -1,0 +1,47 @@
+"""A flipped bit in a manifest is found, whatever it makes of the manifest."""
+
+from pathlib import Path
+
+import pytest
+
+from icmlora_cli.disk import checksums, files
+from icmlora_cli.errors import CorruptFile
+
+VALUE = {"schema": "x/1", "numbers": [1e-05, 3, True, None], "name": "café ’", "deep": {"a": {"b": [0.1]}}}
+KNOWN = frozenset(VALUE)
+
+
+def test_a_sealed_manifest_reads_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    checksums.write_manifest(path, VALUE | {"seal": "of an earlier one"})
+    assert checksums.read_sealed(path, KNOWN) == VALUE
+    assert list(files.read_json(path))[-1] == "seal"
+
+
+def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    checksums.write_manifest(path, VALUE)
+    data = path.read_bytes()
+    for at in range(len(data)):
+        for bit in range(8):
+            damaged = bytearray(data)
+            damaged[at] ^= 1 << bit
+            path.write_bytes(bytes(damaged))
+            with pytest.raises(CorruptFile):
+                checksums.read_sealed(path, KNOWN)
+
+
+def test_a_manifest_without_a_seal_may_hold_known_keys_only(tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    files.write_json(path, VALUE)
+    assert checksums.read_sealed(path, KNOWN) == VALUE
+    files.write_json(path, VALUE | {"sdal": "0"})
+    with pytest.raises(checksums.BrokenSeal, match="sdal"):
+        checksums.read_sealed(path, KNOWN)
+
+
+def test_half_a_character_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"name": "\\ud800", "seal": "x"}', encoding="utf-8")
+    with pytest.raises(CorruptFile, match="half of a character"):
+        checksums.read_sealed(path, KNOWN)

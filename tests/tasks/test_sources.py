@@ -1,0 +1,232 @@
+"""Examples from real files of every kind."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from icmlora_cli.errors import IcmloraError, SpecFault, UsageFault
+from icmlora_cli.tasks.builtin import builtin_names
+from icmlora_cli.tasks.examples import Example
+from icmlora_cli.tasks.sources import load_examples, read_examples
+from icmlora_cli.tasks.task_file import (
+    BuiltinSource,
+    DatasetSource,
+    FileSource,
+    Source,
+    TaskSpec,
+    TextDatasetSource,
+    TextFileSource,
+    TextSpec,
+)
+
+FILE = Path("task.yaml")
+PAIRS = (Example("a, b", "a"), Example('say "hi"\u2028', "ünï"), Example("c", "d"))
+
+
+def load(tmp_path: Path, source: Source) -> tuple[Example, ...]:
+    spec = TaskSpec(name="t", description="D", examples=source)
+    return load_examples(spec, tmp_path, tmp_path / FILE)
+
+
+def faults(tmp_path: Path, source: Source) -> tuple[str, ...]:
+    with pytest.raises(SpecFault) as caught:
+        load(tmp_path, source)
+    return caught.value.faults
+
+
+def write_jsonl(path: Path) -> None:
+    lines = [json.dumps({"q": item.input, "r": item.output, "x": 1}, ensure_ascii=False) for item in PAIRS]
+    path.write_bytes(("\ufeff" + "\r\n".join(lines) + "\n\n").encode())
+
+
+def write_csv(path: Path) -> None:
+    import csv
+
+    with path.open("w", encoding="utf-8", newline="") as handle:
+        csv.writer(handle).writerows([("x", "r", "q"), *((1, item.output, item.input) for item in PAIRS)])
+
+
+def write_parquet(path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pyarrow = pytest.importorskip("pyarrow")
+    columns = {"q": [item.input for item in PAIRS], "r": [item.output for item in PAIRS], "x": [1, 2, 3]}
+    parquet.write_table(pyarrow.table(columns), path)
+
+
+WRITERS = {".jsonl": write_jsonl, ".csv": write_csv, ".parquet": write_parquet}
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_files_give_the_same_examples(tmp_path: Path, suffix: str) -> None:
+    WRITERS[suffix](tmp_path / f"x{suffix}")
+    assert load(tmp_path, FileSource(path=f"x{suffix}", input="q", output="r")) == PAIRS
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_a_column_that_is_not_there(tmp_path: Path, suffix: str) -> None:
+    WRITERS[suffix](tmp_path / f"x{suffix}")
+    found = faults(tmp_path, FileSource(path=f"x{suffix}", input="q", output="answer"))
+    assert found[0].startswith(str(tmp_path / f"x{suffix}") + ":1: ")
+    assert "'answer'" in found[0] and "q" in found[0]
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_bytes_of_another_format(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"x{suffix}").write_bytes(b"input,output\n\xff\xfe\x00garbage")
+    assert faults(tmp_path, f"x{suffix}")[0].startswith(str(tmp_path / f"x{suffix}") + ":")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_an_empty_file(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"x{suffix}").touch()
+    assert len(faults(tmp_path, f"x{suffix}")) >= 1
+
+
+def test_every_bad_row_of_a_jsonl_file_has_its_line(tmp_path: Path) -> None:
+    rows = [
+        '{"input": "a", "output": "b"}',
+        '{"input": "a"}',
+        "not json",
+        '["a", "b"]',
+        '{"input": " ", "output": "b"}',
+        '{"input": null, "output": "b"}',
+        '{"input": ["a"], "output": "b"}',
+        '{"input": "\\ud800", "output": "b"}',
+    ]
+    (tmp_path / "x.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    found = faults(tmp_path, "x.jsonl")
+    assert [fault.split(":")[1] for fault in found] == ["2", "3", "4", "5", "6", "7", "8"]
+    assert "has no 'output'; it has: 'input'" in found[0]
+
+
+def test_only_the_first_twenty_bad_rows_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text("{}\n" * 50, encoding="utf-8")
+    found = faults(tmp_path, "x.jsonl")
+    assert len(found) == 21
+    assert found[-1] == "... and 30 more"
+
+
+def test_bad_rows_of_a_csv_file(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text('input,output\na,b\n"c\nc",d,e\nf\n,g\n', encoding="utf-8")
+    found = faults(tmp_path, "x.csv")
+    assert [fault.split(":")[1] for fault in found] == ["4", "5", "6"]
+
+
+def test_scalars_become_text_and_repeated_examples_are_dropped(tmp_path: Path) -> None:
+    rows = [{"input": 1, "output": 2.5}, {"input": "1", "output": "2.5"}, {"input": True, "output": 0}]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert load(tmp_path, "x.jsonl") == (Example("1", "2.5"), Example("True", "0"))
+
+
+def test_a_folder_with_the_suffix_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").mkdir()
+    assert "cannot read it" in faults(tmp_path, "x.jsonl")[0]
+
+
+def test_a_built_in_task(tmp_path: Path) -> None:
+    name = builtin_names()[0]
+    first = load(tmp_path, BuiltinSource(builtin=name, count=20, seed=1))
+    assert 0 < len(first) <= 20
+    assert first == load(tmp_path, BuiltinSource(builtin=name, count=20, seed=1))
+
+
+def test_a_missing_optional_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    (tmp_path / "x.parquet").touch()
+    for source, extra in ((DatasetSource(dataset="d"), "datasets"), ("x.parquet", "parquet")):
+        with pytest.raises(IcmloraError) as caught:
+            load(tmp_path, source)
+        assert caught.value.hint == f"pip install 'icmlora[{extra}]'"
+
+
+def load_text(tmp_path: Path, source: Source) -> list[str]:
+    spec = TaskSpec(name="t", description="D", template="text", examples=source)
+    examples = load_examples(spec, tmp_path, tmp_path / FILE)
+    assert all(example.input == "" for example in examples)
+    return [example.output for example in examples]
+
+
+def test_plain_text_of_the_task_file(tmp_path: Path) -> None:
+    texts = (TextSpec(text="one\n\ntwo"), TextSpec(text="three"), TextSpec(text="three"))
+    assert load_text(tmp_path, texts) == ["one\n\ntwo", "three"]
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_a_column_of_plain_text(tmp_path: Path, suffix: str) -> None:
+    WRITERS[suffix](tmp_path / f"x{suffix}")
+    assert load_text(tmp_path, TextFileSource(path=(f"x{suffix}",), text="q")) == [item.input for item in PAIRS]
+    with pytest.raises(SpecFault, match=r"have (one fault|3 faults)"):
+        load_text(tmp_path, (f"x{suffix}",))  # there is no column "text"
+
+
+def test_text_files_are_cut_into_passages(tmp_path: Path) -> None:
+    (tmp_path / "books" / "deep").mkdir(parents=True)
+    for name in ("books/b.txt", "books/deep/a.txt", "c.txt"):
+        paragraphs = [f"{name} {number} " + "word " * 50 for number in range(20)]
+        (tmp_path / name).write_bytes("\r\n\r\n".join(paragraphs).encode())
+    (tmp_path / "books" / "notes.bin").write_bytes(b"\xff")
+    whole = load_text(tmp_path, ("books", "c.txt", "*.txt"))
+    assert [text.split(" 0 ")[0] for text in whole if " 0 word" in text] == ["books/b.txt", "books/deep/a.txt", "c.txt"]
+    assert all(800 < len(text) < 1600 for text in whole)
+    short = load_text(tmp_path, TextFileSource(path=("c.txt",), passage=300))
+    assert len(short) >= 2 * len(load_text(tmp_path, ("c.txt",)))
+
+
+def test_rows_of_a_column_are_cut_where_that_is_asked_for(tmp_path: Path) -> None:
+    row = json.dumps({"text": "\n\n".join(["word " * 30] * 10)})
+    (tmp_path / "x.jsonl").write_text(row, encoding="utf-8")
+    assert len(load_text(tmp_path, ("x.jsonl",))) == 1
+    assert len(load_text(tmp_path, TextFileSource(path=("x.jsonl",), passage=200))) == 1  # five times the same one
+
+
+def test_a_text_file_that_is_not_utf_8(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_bytes(b"one\n\xff\n")
+    spec = TaskSpec(name="t", description="D", template="text", examples=("x.txt",))
+    with pytest.raises(SpecFault) as caught:
+        load_examples(spec, tmp_path, tmp_path / FILE)
+    assert caught.value.faults == (f"{tmp_path / 'x.txt'}:2: byte 0xff is not UTF-8",)
+
+
+def test_plain_text_of_a_local_dataset(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "train.jsonl").write_text('{"text": "a"}\n{"text": " "}\n{"text": "b"}\n', encoding="utf-8")
+    assert load_text(tmp_path, TextDatasetSource(dataset="plain")) == ["a", "b"]
+
+
+def test_a_local_dataset_folder(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "train.csv").write_text("text,label\na,1\nb,0\nc,1\n", encoding="utf-8")
+    source = DatasetSource(dataset="plain", input="text", output="label", limit=2)
+    assert load(tmp_path, source) == (Example("a", "1"), Example("b", "0"))
+    with pytest.raises(IcmloraError):
+        load(tmp_path, DatasetSource(dataset="plain", split="none"))
+    names = datasets.ClassLabel(names=["no", "yes"])
+    table = datasets.load_dataset(str(tmp_path / "plain"), split="train").cast_column("label", names)
+    table.save_to_disk(tmp_path / "single")
+    datasets.DatasetDict({"train": table}).save_to_disk(tmp_path / "several")
+    for name in ("single", "several"):
+        source = DatasetSource(dataset=name, input="text", output="label", limit=2)
+        assert load(tmp_path, source) == (Example("a", "yes"), Example("b", "no"))
+
+
+def test_a_file_that_no_task_file_names(tmp_path: Path) -> None:
+    path = tmp_path / "some.jsonl"
+    path.write_text('{"input": "a", "output": "b"}\n{"input": "a", "output": "b"}\n{"input": 1, "output": 2}\n')
+    assert read_examples(path) == (Example("a", "b"), Example("1", "2"))
+    path.write_text('{"text": "One."}\n{"text": "Two."}\n')
+    assert read_examples(path, text=True) == (Example("", "One."), Example("", "Two."))
+    with pytest.raises(SpecFault, match="2 faults") as caught:
+        read_examples(path)
+    assert caught.value.faults[0].startswith(f"{path}:1: has no 'input'")
+    path.write_text("\n")
+    with pytest.raises(SpecFault, match="one fault"):
+        read_examples(path)
+    for name, said in (("nowhere.jsonl", "no file"), ("some.txt", "none of"), (".", "no file")):
+        (tmp_path / "some.txt").write_text("Once.")
+        with pytest.raises(UsageFault, match=said):
+            read_examples(tmp_path / name)
+    assert read_examples(tmp_path / "some.txt", text=True) == (Example("", "Once."),)

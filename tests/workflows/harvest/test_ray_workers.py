@@ -1,0 +1,78 @@
+"""Harvest on a Ray cluster of two nodes on this machine, one of which dies at work."""
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from icmlora_cli.config.recipes import HarvestRecipe
+from icmlora_cli.disk.home import Home
+from icmlora_cli.errors import TrainingDiverged
+from icmlora_cli.registry.adapters import AdapterStore
+from icmlora_cli.registry.bases import Base
+from icmlora_cli.registry.tasks import Task
+from icmlora_cli.workflows.harvest import harvest
+from icmlora_cli.workflows.progress import Progress
+
+ray = pytest.importorskip("ray", reason="the extra icmlora[ray] is not installed")
+pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
+RECIPE = HarvestRecipe(steps=400, batch_size=4, learning_rate=1e-2, keep=1, rank=2, save_every=10)
+
+
+@pytest.fixture
+def cluster() -> Iterator[object]:
+    """Two nodes of a core each; this process is on the first."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    made.second = made.add_node(num_cpus=1)
+    ray.init(address=made.address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": ":".join(sys.path)}})
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+def test_a_node_dies_at_work_and_all_is_done(
+    cluster: object, llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
+) -> None:
+    from icmlora_cli.workflows.harvest import ray_workers
+
+    said: list[Progress] = []
+    killed: list[float] = []
+
+    def end_the_second() -> None:
+        while len(list(home.adapters.rglob("state.safetensors"))) < 2:  # one on each node
+            time.sleep(0.01)
+        cluster.remove_node(cluster.second, allow_graceful=False)  # type: ignore[attr-defined]
+        killed.append(time.monotonic())
+
+    thread = threading.Thread(target=end_the_second)
+    thread.start()
+    result = ray_workers.run(say_tasks, llama_base, RECIPE, home, on_progress=said.append)
+    thread.join()
+    assert killed, "the node was to die while both were at work"
+    assert sorted(result.trained) == sorted(task.name for task in say_tasks)
+    assert said[-1].items_total == 3 and any(item.stage == "harvest" for item in said)
+    shared = hashes(home)
+    for task in say_tasks:
+        AdapterStore(home).remove(task.name)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as each Ray task of one core had: sums depend on it
+    harvest.run(say_tasks, llama_base, RECIPE, home, device="cpu")
+    torch.set_num_threads(threads)
+    assert hashes(home) == shared
+
+
+def test_what_stops_a_task_is_told(cluster: object, llama_base: Base, home: Home, say_tasks: tuple[Task, ...]) -> None:
+    from icmlora_cli.workflows.harvest import ray_workers
+
+    recipe = RECIPE.model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(TrainingDiverged, match="the loss is"):
+        ray_workers.run(say_tasks, llama_base, recipe, home)
+
+
+def hashes(home: Home) -> dict[str, list[str]]:
+    return {record.task: [item.sha256 for item in record.checkpoints] for record in AdapterStore(home).all()}

@@ -1,0 +1,450 @@
+"""Train, with episodes, on a tiny Llama: with and without adapters, in every basis, repeatable and resumable."""
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from icmlora_cli.config.recipes import EpisodeRecipe, HarvestRecipe, TrainRecipe, VectorRecipe
+from icmlora_cli.disk import files
+from icmlora_cli.disk.home import Home
+from icmlora_cli.errors import NotFound, TrainingDiverged, UsageFault
+from icmlora_cli.generator.checkpoint import WEIGHTS, Generator, load_generator
+from icmlora_cli.lm.load import load_base
+from icmlora_cli.lm.prompts import encode_task
+from icmlora_cli.lm.scoring import score
+from icmlora_cli.lm.task_vector import VectorReader
+from icmlora_cli.methods.generated import generate_adapter
+from icmlora_cli.registry.adapters import AdapterStore
+from icmlora_cli.registry.bases import Base
+from icmlora_cli.registry.tasks import Task, TaskStore
+from icmlora_cli.tasks.examples import Example
+from icmlora_cli.tasks.task_file import TaskSpec
+from icmlora_cli.weights.adapter import Adapter, read_adapter
+from icmlora_cli.weights.frame import FrameSpec
+from icmlora_cli.weights.merge import merged
+from icmlora_cli.workflows.base.pull import pull
+from icmlora_cli.workflows.gen import generate
+from icmlora_cli.workflows.harvest import harvest
+from icmlora_cli.workflows.progress import Progress
+from icmlora_cli.workflows.train import train, training
+from icmlora_cli.workflows.train.episode_tasks import builtin_pool
+
+EPISODES = EpisodeRecipe(
+    rows=4, builtin="catalog", per_family=1, builtin_examples=6, phrasings=0, contrast_tasks=4, max_tokens=120,
+    validation_tasks=2, validation_examples=3, validate_every=3,
+    builtin_exclude=("*words*", "*digits*", "*sentence*", "*roman*", "*date*", "*minutes*", "*meters*"),
+)  # fmt: skip
+RECIPE = TrainRecipe(
+    latent_dim=4, hidden_dim=24, code_dim=12, reader="attention", reader_dim=16, condition_dim=16, frame_width=4,
+    token_dropout=0.1, steps=17, batch_size=4, save_every=4, learning_rate=1e-2,
+    vectors=VectorRecipe(layer=0.5, pooling="tokens", shots=2, draws=2), episodes=EPISODES,
+)  # fmt: skip
+FRAME = HarvestRecipe(
+    parametrization="frame", rank=4, steps=20, batch_size=6, learning_rate=3e-2, keep=2, keep_every=2, seed=5
+)
+LORA = FRAME.model_copy(update={"parametrization": "lora", "rank": 2})
+
+
+def changed(recipe: TrainRecipe, **values: object) -> TrainRecipe:
+    """Return a recipe with other values for its episodes."""
+    assert recipe.episodes is not None
+    return recipe.model_copy(update={"episodes": recipe.episodes.model_copy(update=values)})
+
+
+ALONE = changed(RECIPE, builtin="none", validation_tasks=0)  # the user's tasks and nothing else
+
+
+def weights(home: Home, name: str = "default") -> bytes:
+    return (home.generators / name / WEIGHTS).read_bytes()
+
+
+def curve(generator: Generator) -> list[tuple[int, dict[str, float]]]:
+    points = generator.about["curve"]
+    assert isinstance(points, list)
+    return [(step, values) for step, values in points]
+
+
+def difference(one: Adapter, two: Adapter) -> float:
+    return max(float((one.delta(name) - two.delta(name)).abs().max()) for name in one.factors)
+
+
+def test_without_any_adapter(llama_base: Base, home: Home, say_tasks: tuple[Task, ...], tmp_path: Path) -> None:
+    result = train.run(say_tasks, llama_base, RECIPE, home, device="cpu")
+    builtin, _ = builtin_pool(EPISODES, RECIPE.seed)
+    assert result.trained and result.harvested == 0 and result.builtin == len(builtin) > 5
+    assert result.tasks == tuple(task.name for task in say_tasks)
+    assert result.width == RECIPE.frame_width and result.validation is not None and result.validation > 0
+    assert not any(name.startswith("codec.") for name in load_file(result.folder / WEIGHTS))
+    assert not list(home.generators.glob("*.safetensors"))  # the state is gone
+    generator = load_generator(result.folder)
+    assert generator.frame == FrameSpec(RECIPE.frame_seed, RECIPE.frame_width)
+    assert all({"nll", "exact", "prior", "contrast"} <= set(values) for _, values in curve(generator))
+    again = train.run(say_tasks, llama_base, RECIPE, home, device="cpu")
+    assert not again.trained and again.validation == result.validation and again.bytes == result.bytes
+    made = generate.run("Always answer with cat.", tmp_path / "out", result.folder, llama_base, home, device="cpu")
+    adapter = read_adapter(made.folder)
+    assert adapter.rank == RECIPE.frame_width
+    assert all(torch.isfinite(adapter.delta(name)).all() and adapter.delta(name).any() for name in adapter.factors)
+
+
+def test_it_generates_from_text_from_examples_and_from_both(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
+) -> None:
+    result = train.run(say_tasks, llama_base, ALONE, home, device="cpu")
+    generator = load_generator(result.folder)
+    reader = VectorReader(load_base(llama_base, device="cpu"), generate.vector_recipe(generator), home)
+    shots = say_tasks[0].examples("train")[:3]
+    text = "Always answer with cat."
+    made = [
+        generate_adapter(generator, reader, text),
+        generate_adapter(generator, reader, text, shots),
+        generate_adapter(generator, reader, None, shots),
+        generate_adapter(generator, reader, "Write owl."),
+        generate_adapter(generator, reader, text, seed=3),
+    ]
+    assert all(torch.isfinite(item.delta(name)).all() for item in made for name in item.factors)
+    assert all(difference(one, two) > 0 for at, one in enumerate(made) for two in made[:at])
+    assert difference(made[1], generate_adapter(generator, reader, text, shots)) == 0
+
+
+def test_it_learns_to_serve_its_tasks_on_examples_that_it_has_not_seen(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
+) -> None:
+    modules = ("q_proj", "v_proj", "o_proj", "down_proj")
+    more = {"steps": 120, "frame_width": 16, "core_scale": 1.0, "hidden_dim": 48, "target_modules": modules}
+    recipe = changed(ALONE, rows=9, contrast_weight=0.3).model_copy(update=more)
+    generator = load_generator(train.run(say_tasks, llama_base, recipe, home, device="cpu").folder)
+    loaded = load_base(llama_base, device="cpu")
+    reader = VectorReader(loaded, recipe.vectors, home)
+    for task in say_tasks:
+        rows = encode_task(loaded.tokenizer, task, task.examples("test"))
+        base = score(loaded, rows).mean_nll
+        with merged(loaded.model, generate_adapter(generator, reader, task.descriptions[0])):
+            assert score(loaded, rows).mean_nll < base - 0.2
+
+
+def test_built_in_tasks_alone_suffice(llama_base: Base, home: Home, tmp_path: Path) -> None:
+    result = train.run((), llama_base, RECIPE, home, device="cpu")
+    assert result.tasks == () and result.harvested == 0 and result.builtin > 5
+    generate.run("Write it in capitals.", tmp_path / "out", result.folder, llama_base, home, device="cpu")
+    with pytest.raises(UsageFault, match="no task"):
+        train.run((), llama_base, ALONE, home, device="cpu")
+
+
+def test_episodes_beside_adapters_that_were_harvested_in_a_frame(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
+) -> None:
+    harvest.run(say_tasks[:2], llama_base, FRAME, home, device="cpu")
+    recipe = RECIPE.model_copy(update={"pretrain_steps": 10, "steps": 30})
+    result = train.run(say_tasks, llama_base, recipe, home, device="cpu")
+    assert result.harvested == 2 and len(result.tasks) == 3
+    assert result.codec_error < 1e-3 and result.error < 1.5
+    generator = load_generator(result.folder)
+    assert generator.frame == FrameSpec(FRAME.seed, FRAME.rank) and generator.rank == FRAME.rank
+    assert not any(name.startswith("codec.") for name in load_file(result.folder / WEIGHTS))
+    losses = curve(generator)
+    assert all({"reconstruction", "kl", "contrast"} <= set(values) for _, values in losses)
+    assert {step > 10 for step, values in losses if "nll" in values} == {True}
+    assert {step > 10 for step, values in losses if "validation" in values} == {True}
+    assert "nll" not in dict(losses)[10]
+
+
+def test_without_weight_adapters_are_not_learned_beside_episodes(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
+) -> None:
+    harvest.run(say_tasks[:1], llama_base, FRAME, home, device="cpu")
+    recipe = RECIPE.model_copy(update={"pretrain_steps": 10, "steps": 20, "elbo_weight": 0.0})
+    losses = curve(load_generator(train.run(say_tasks, llama_base, recipe, home, device="cpu").folder))
+    assert "reconstruction" in dict(losses)[10] and "reconstruction" not in dict(losses)[20]
+
+
+def test_without_queries_adapters_alone_are_learned_beside_the_contrast_of_readings(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
+) -> None:
+    recipe = changed(RECIPE, weight=0.0)
+    with pytest.raises(UsageFault, match="nothing to learn"):
+        train.run(say_tasks, llama_base, recipe, home, device="cpu")
+    harvest.run(say_tasks[:2], llama_base, FRAME, home, device="cpu")
+    result = train.run(say_tasks, llama_base, recipe, home, device="cpu")
+    assert result.validation is None
+    for _, values in curve(load_generator(result.folder)):
+        assert set(values) == {"reconstruction", "kl", "contrast"}
+
+
+def test_of_plain_loras_the_basis_is_learned_and_kept(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
+) -> None:
+    harvest.run(say_tasks[:2], llama_base, LORA, home, device="cpu")
+    result = train.run(say_tasks, llama_base, RECIPE, home, device="cpu")
+    generator = load_generator(result.folder)
+    assert generator.frame is None
+    assert generator.rank == result.width > LORA.rank  # what went through the base is written whole
+    stored = {name for name in load_file(result.folder / WEIGHTS) if name.startswith("codec.")}
+    assert len(stored) == 2 * len(generator.codec.layout.modules)
+    assert result.codec_error < 0.1
+
+
+def test_of_a_mixture_the_basis_is_learned_or_the_frame_with_directions(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
+) -> None:
+    harvest.run(say_tasks[:1], llama_base, FRAME, home, device="cpu")
+    harvest.run(say_tasks[1:2], llama_base, LORA, home, device="cpu")
+    auto = load_generator(train.run(say_tasks, llama_base, RECIPE, home, name="auto", device="cpu").folder)
+    assert auto.frame is None
+    framed = RECIPE.model_copy(update={"basis": "frame", "frame_seed": FRAME.seed, "frame_width": FRAME.rank})
+    errors = {}
+    for directions in (0, 4):
+        recipe = framed.model_copy(update={"directions": directions})
+        result = train.run(say_tasks, llama_base, recipe, home, name=f"d{directions}", device="cpu")
+        generator = load_generator(result.folder)
+        assert generator.frame == FrameSpec(FRAME.seed, FRAME.rank)
+        assert result.width == generator.codec.width == FRAME.rank + directions
+        stored = {name for name in load_file(result.folder / WEIGHTS) if name.startswith("codec.")}
+        assert bool(stored) == bool(directions)
+        errors[directions] = result.codec_error
+    assert errors[4] < 0.05 < 0.3 < errors[0]
+
+
+def test_a_frame_covers_the_modules_of_the_adapters(llama_base: Base, home: Home, say_tasks: tuple[Task, ...]) -> None:
+    """Adapters say which modules there are; the recipe's target_modules is for where there are none."""
+    wanted = FRAME.model_copy(update={"target_modules": ("k_proj", "o_proj")})
+    harvest.run(say_tasks[:2], llama_base, wanted, home, device="cpu")
+    generator = load_generator(train.run(say_tasks, llama_base, RECIPE, home, device="cpu").folder)
+    assert {item.kind for item in generator.codec.layout.modules} == {"k_proj", "o_proj"}
+    alone = RECIPE.model_copy(update={"target_modules": ("up_proj",)})
+    other = load_generator(train.run((), llama_base, alone, home, name="other", device="cpu").folder)
+    assert {item.kind for item in other.codec.layout.modules} == {"up_proj"}
+
+
+@pytest.mark.parametrize("storage", ["bf16", "int8"])
+def test_the_storage_and_its_cost_are_told(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...], storage: str
+) -> None:
+    plain = train.run(say_tasks, llama_base, ALONE, home, name="fp32", device="cpu")
+    recipe = ALONE.model_copy(update={"storage": storage})
+    result = train.run(say_tasks, llama_base, recipe, home, name=storage, device="cpu")
+    assert plain.storage_error == 0.0 < result.storage_error < 0.1
+    assert result.bytes < 0.75 * plain.bytes
+
+
+@pytest.mark.parametrize("reader", ["mean", "attention"])
+def test_the_same_seed_gives_the_same_bytes(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...], reader: str
+) -> None:
+    vectors = RECIPE.vectors.model_copy(update={"pooling": "mean"}) if reader == "mean" else RECIPE.vectors
+    recipe = RECIPE.model_copy(update={"reader": reader, "vectors": vectors})
+    train.run(say_tasks, llama_base, recipe, home, name="one", device="cpu")
+    train.run(say_tasks, llama_base, recipe, home, name="two", device="cpu")
+    other = recipe.model_copy(update={"seed": 1})
+    train.run(say_tasks, llama_base, other, home, name="three", device="cpu")
+    assert weights(home, "one") == weights(home, "two") != weights(home, "three")
+
+
+def test_the_best_weights_by_validation_are_kept(llama_base: Base, home: Home, say_tasks: tuple[Task, ...]) -> None:
+    recipe = changed(RECIPE, validate_every=2).model_copy(update={"learning_rate": 0.1})
+    result = train.run(say_tasks, llama_base, recipe, home, device="cpu")
+    scores = [values["validation"] for _, values in curve(load_generator(result.folder)) if "validation" in values]
+    assert len(scores) == recipe.steps // 2 + 1  # every second step, and the last
+    assert result.validation == pytest.approx(max(scores), rel=1e-3)
+    assert max(scores) > scores[-1]  # or the last weights would do as well
+
+
+def stopper(at: int, seen: list[int]) -> Callable[[Progress], None]:
+    def stop(progress: Progress) -> None:
+        if progress.stage == "train":
+            seen.append(progress.done)
+            if progress.done == at:
+                raise KeyboardInterrupt
+
+    return stop
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_stopped_at_random_steps_it_ends_with_the_same_bytes(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...], seed: int
+) -> None:
+    harvest.run(say_tasks[:1], llama_base, FRAME, home, device="cpu")
+    recipe = RECIPE.model_copy(update={"pretrain_steps": 5, "steps": 25})
+    train.run(say_tasks, llama_base, recipe, home, name="whole", device="cpu")
+    moments = random.Random(seed)
+    first, state = 1, home.generators / f"broken{training.STATE}"
+    for at in (moments.randint(1, 12), moments.randint(12, 25)):
+        seen: list[int] = []
+        with pytest.raises(KeyboardInterrupt):
+            train.run(say_tasks, llama_base, recipe, home, name="broken", device="cpu", on_progress=stopper(at, seen))
+        assert seen[0] == first and seen[-1] == at  # it goes on where it was saved last
+        first = (at - 1) // recipe.save_every * recipe.save_every + 1
+        assert state.is_file() == (first > 1) and not (home.generators / "broken").exists()
+    with safe_open(state, framework="pt") as saved:
+        kept = list(saved.keys())
+        assert "extra.source" in kept and "extra.best_score" in kept
+        if first > 9:  # validated at step 9, within the stage of episodes
+            assert any(name.startswith("extra.best.heads") for name in kept)
+    seen = []
+    train.run(say_tasks, llama_base, recipe, home, name="broken", device="cpu", on_progress=stopper(0, seen))
+    assert seen == list(range(first, 26))
+    assert weights(home, "broken") == weights(home, "whole") and not state.exists()
+
+
+def test_a_diverged_training_keeps_its_last_state_and_says_what_to_do(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
+) -> None:
+    absurd = ALONE.model_copy(update={"learning_rate": 1e25, "save_every": 1})
+    with pytest.raises(TrainingDiverged, match="not finite at step") as caught:
+        train.run(say_tasks, llama_base, absurd, home, device="cpu")
+    assert caught.value.hint is not None and "learning_rate" in caught.value.hint
+    assert not (home.generators / "default").exists()
+    with safe_open(home.generators / f"default{training.STATE}", framework="pt") as saved:
+        assert int(saved.metadata()["step"]) >= 1
+        for name in saved.keys():  # noqa: SIM118
+            assert torch.isfinite(saved.get_tensor(name).float()).all() or name == "extra.best_score", name
+    assert train.run(say_tasks, llama_base, ALONE, home, device="cpu").trained  # another recipe starts afresh
+
+
+FAULTS = (
+    ({"arch": "p-diff"}, "p-diff has no episodes"),
+    ({"pretrain_steps": 17}, "leaves none for episodes"),
+    ({"reader": "mean"}, "reader: mean"),
+    ({"basis": "learned"}, "needs harvested adapters"),
+)
+
+
+@pytest.mark.parametrize(("values", "message"), FAULTS)
+def test_recipes_that_do_not_fit_together_are_refused(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...], values: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UsageFault, match=message) as caught:
+        train.run(say_tasks, llama_base, RECIPE.model_copy(update=values), home, device="cpu")
+    assert caught.value.hint
+    assert not (home.generators / "default").exists()
+
+
+def test_an_unseen_task_is_not_drawn_from(llama_base: Base, home: Home, say_tasks: tuple[Task, ...]) -> None:
+    rows = [{"input": f"item {index}", "output": "elk"} for index in range(20)]
+    spec = TaskSpec.model_validate({"name": "say_elk", "description": "Say elk.", "examples": rows, "split": "unseen"})
+    task, _ = TaskStore(home).add(spec, [Example(**row) for row in rows])
+    with pytest.raises(UsageFault, match="say_elk"):
+        train.run((*say_tasks, task), llama_base, RECIPE, home, device="cpu")
+
+
+def builtin_copy(home: Home, split: str) -> Task:
+    """Register a copy of a built-in task that episodes draw from, as ``task add builtin:NAME`` does."""
+    builtin = builtin_pool(EPISODES, RECIPE.seed)[0][0]
+    spec = {
+        "name": builtin.name, "descriptions": list(builtin.descriptions), "split": split,
+        "examples": [{"input": item.input, "output": item.output} for item in builtin.examples(40, 0)],
+    }  # fmt: skip
+    return TaskStore(home).add(TaskSpec.model_validate(spec), builtin.examples(40, 0))[0]
+
+
+@pytest.mark.parametrize("split", ["train", "unseen"])
+def test_a_built_in_task_that_is_registered_is_not_drawn_as_a_built_in_one(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...], split: str
+) -> None:
+    """Else the built-in one would teach what the registered one keeps for its tests, or all of an unseen task."""
+    task = builtin_copy(home, split)
+    tasks = (*say_tasks, task) if split == "train" else say_tasks
+    result = train.run(tasks, llama_base, RECIPE, home, device="cpu")
+    drawn = load_generator(result.folder).about["builtin_tasks"]
+    assert isinstance(drawn, list) and len(drawn) == result.builtin > 5
+    assert task.name not in drawn and (task.name in result.tasks) == (split == "train")
+
+
+def test_a_built_in_task_that_is_registered_later_is_learned_no_longer(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
+) -> None:
+    drawn = []
+    for _ in range(2):
+        result = train.run(say_tasks, llama_base, RECIPE, home, device="cpu")
+        assert result.trained
+        drawn.append(load_generator(result.folder).about["builtin_tasks"])
+        task = builtin_copy(home, "unseen")
+    assert task.name in drawn[0] and task.name not in drawn[1]  # type: ignore[operator]
+
+
+def test_another_base_is_another_training(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...], tiny_bases: dict[str, Path]
+) -> None:
+    """Without adapters, nothing but the base itself tells them apart."""
+    assert train.run(say_tasks, llama_base, ALONE, home, device="cpu").trained
+    qwen = pull(str(tiny_bases["qwen3"]), home, offline=True)
+    result = train.run(say_tasks, qwen, ALONE, home, device="cpu")
+    assert result.trained
+    about = files.read_json(result.folder / "generator.json")["base"]
+    assert isinstance(about, dict) and about["weight_hash"] == qwen.weight_hash
+
+
+def test_other_examples_are_another_training_of_adapters_too(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
+) -> None:
+    """Demonstrations are read from them, and an imported adapter stays the newest whatever they are."""
+    recipe = RECIPE.model_copy(update={"episodes": None})
+    harvest.run(say_tasks, llama_base, FRAME.model_copy(update={"steps": 2}), home, device="cpu")
+    keys = [train.key_of(say_tasks, llama_base, recipe, home) for _ in range(2)]
+    record = AdapterStore(home).latest(llama_base, say_tasks[0])
+    other = replace(say_tasks[0], data_hash="0" * 64)
+    same = [(task, AdapterStore(home).latest(llama_base, task)) for task in say_tasks[1:]]
+    keys += [
+        train._key((task, *say_tasks[1:]), [(task, record), *same], llama_base, recipe, home)
+        for task in (say_tasks[0], other)
+    ]
+    assert keys[0] == keys[1] == keys[2] != keys[3]
+
+
+def test_other_examples_are_another_training(llama_base: Base, home: Home, say_tasks: tuple[Task, ...]) -> None:
+    train.run(say_tasks, llama_base, ALONE, home, device="cpu")
+    rows = [{"input": f"thing {index}", "output": "cat"} for index in range(40)]
+    spec = TaskSpec.model_validate(
+        {"name": say_tasks[0].name, "descriptions": list(say_tasks[0].descriptions), "examples": rows}
+    )
+    changed_task, _ = TaskStore(home).add(spec, [Example(**row) for row in rows], replace=True)
+    assert train.run((changed_task, *say_tasks[1:]), llama_base, ALONE, home, device="cpu").trained
+
+
+def test_a_task_with_a_single_training_example(llama_base: Base, home: Home) -> None:
+    rows = [{"input": f"w4 {index}", "output": "cat"} for index in range(2)]  # one to train on, one to test on
+    spec = TaskSpec.model_validate({"name": "few", "description": "Say cat.", "examples": rows})
+    task, _ = TaskStore(home).add(spec, [Example(**row) for row in rows])
+    assert len(task.examples("train")) == 1
+    assert train.run((task,), llama_base, ALONE, home, device="cpu").trained
+
+
+def passages(home: Home) -> Task:
+    rows = [{"text": f"passage {index} of plain text, " * 5} for index in range(12)]
+    spec = TaskSpec.model_validate(
+        {"name": "prose", "description": "Write plain text.", "examples": rows, "template": "text"}
+    )
+    return TaskStore(home).add(spec, [Example("", row["text"]) for row in rows])[0]
+
+
+def test_a_task_of_plain_text_is_learned_from_its_adapter_alone(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
+) -> None:
+    task = passages(home)
+    with pytest.raises(UsageFault, match="prose"):
+        train.run((*say_tasks, task), llama_base, RECIPE, home, device="cpu")
+    harvest.run((task,), llama_base, FRAME.model_copy(update={"steps": 4}), home, device="cpu")
+    result = train.run((*say_tasks, task), llama_base, RECIPE, home, device="cpu")
+    assert result.harvested == 1 and "prose" in result.tasks
+
+
+def test_without_episodes_each_task_needs_an_adapter(llama_base: Base, home: Home, say_tasks: tuple[Task, ...]) -> None:
+    harvest.run(say_tasks[:1], llama_base, FRAME, home, device="cpu")
+    with pytest.raises(NotFound):
+        train.run(say_tasks, llama_base, RECIPE.model_copy(update={"episodes": None}), home, device="cpu")
+
+
+def test_tasks_with_adapters_can_be_read_by_attention_without_episodes(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...], tmp_path: Path
+) -> None:
+    harvest.run(say_tasks[:2], llama_base, FRAME, home, device="cpu")
+    recipe = RECIPE.model_copy(update={"episodes": None, "steps": 200, "learning_rate": 3e-3, "elbo_weight": 0.5})
+    result = train.run(say_tasks[:2], llama_base, recipe, home, device="cpu")
+    assert result.validation is None and result.builtin == 0 and result.error < 0.5
+    generate.run("Write dog.", tmp_path / "out", result.folder, llama_base, home, device="cpu")
