@@ -23,7 +23,7 @@ from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.prompts import encode_task
 from icmlora_cli.lm.scoring import score
 from icmlora_cli.methods.controls import SwappedText
-from icmlora_cli.methods.generated import Source, random_text
+from icmlora_cli.methods.generated import GeneratorSource, random_text
 from icmlora_cli.methods.harvested import read_last
 from icmlora_cli.methods.method import TaskContext
 from icmlora_cli.registry.adapters import AdapterStore
@@ -172,7 +172,7 @@ class Table:
             return score(self.loaded, encode_task(self.loaded.tokenizer, task, examples)).exact_match
 
 
-def makers_of(source: Source, context: TaskContext, swapped: SwappedText) -> dict[str, Callable[[], Adapter]]:
+def makers_of(source: GeneratorSource, context: TaskContext, swapped: SwappedText) -> dict[str, Callable[[], Adapter]]:
     """Return what makes the adapter of each condition."""
     return {
         "text": lambda: source.make(context.text),

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.registry.adapters import CONFIG, WEIGHTS, AdapterRecord, AdapterStore, Checkpoint
+from icmlora_cli.registry.adapters import CONFIG, WEIGHTS, AdapterCheckpoint, AdapterRecord, AdapterStore
 from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.task_file import TaskSpec
@@ -46,7 +46,7 @@ def add_adapter(home: Home, task: Task, index: int) -> None:
     factors = {"lora_A": numbers.standard_normal((4, 32)), "lora_B": numbers.standard_normal((32, 4))}
     save_file({f"{name}.{key}.weight": item.astype(np.float32) for key, item in factors.items()}, inner / WEIGHTS)
     files.write_json(inner / CONFIG, {"peft_type": "LORA", "r": 4, "lora_alpha": 4})
-    kept = Checkpoint.of(inner)
+    kept = AdapterCheckpoint.of(inner)
     AdapterStore(home).record(
         AdapterRecord(
             task=task.name,

@@ -34,7 +34,7 @@ class IcmloraError(Exception):
         }
 
 
-class UsageFault(IcmloraError):
+class UsageError(IcmloraError):
     """The command line or a value on it is wrong."""
 
     exit_code = 2
@@ -43,7 +43,7 @@ class UsageFault(IcmloraError):
 LISTED = 20  # faults of many that are told
 
 
-class SpecFault(IcmloraError):
+class SpecError(IcmloraError):
     """A task file or recipe has faults; all of them are listed, one a line.
 
     Args:
@@ -60,7 +60,7 @@ class SpecFault(IcmloraError):
         self.faults = tuple(faults)
 
     @classmethod
-    def counted(cls, what: str, faults: Sequence[str], *, where: str | None = None) -> "SpecFault":
+    def counted(cls, what: str, faults: Sequence[str], *, where: str | None = None) -> "SpecError":
         """Return the error whose message is ``what`` and how many faults there are; the first 20 are listed."""
         count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
         rest = [f"... and {len(faults) - LISTED} more"] if len(faults) > LISTED else []
@@ -71,43 +71,43 @@ class SpecFault(IcmloraError):
         return super().as_dict() | {"faults": "\n".join(self.faults)}
 
 
-class NotFound(IcmloraError):
+class NotFoundError(IcmloraError):
     """A task, adapter, generator or base that the registry does not have."""
 
 
-class BaseUnavailable(IcmloraError):
+class BaseUnavailableError(IcmloraError):
     """A base model that neither is at hand nor can be fetched."""
 
 
-class CorruptFile(IcmloraError):
+class CorruptFileError(IcmloraError):
     """A file whose bytes are not what its format or its manifest says."""
 
 
-class UnsupportedAdapter(IcmloraError):
+class UnsupportedAdapterError(IcmloraError):
     """An adapter that is whole, but of another format, or more than a LoRA can hold."""
 
 
-class WrongBase(IcmloraError):
+class WrongBaseError(IcmloraError):
     """An adapter that was made for another base model than the one it was given with."""
 
 
-class AlreadyExists(IcmloraError):
+class AlreadyExistsError(IcmloraError):
     """An output that would be overwritten."""
 
 
-class OutOfSpace(IcmloraError):
+class OutOfSpaceError(IcmloraError):
     """The disk, or the limit on a file's size, is full."""
 
 
-class PushRefused(IcmloraError):
+class PushRefusedError(IcmloraError):
     """An output that is not fit to be sent, or that the hub does not take."""
 
 
-class TrainingDiverged(IcmloraError):
+class TrainingDivergedError(IcmloraError):
     """A loss became NaN or infinite."""
 
 
-class GateRefused(IcmloraError):
+class GateRefusedError(IcmloraError):
     """A generated adapter that is no better than the base or the average, so that nothing was written.
 
     Args:
@@ -128,7 +128,7 @@ class GateRefused(IcmloraError):
         return super().as_dict() | {"nll": self.nll}
 
 
-class RequestFault(UsageFault):
+class RequestError(UsageError):
     """A request to the server that cannot be answered as it stands.
 
     Args:
@@ -143,7 +143,7 @@ class RequestFault(UsageFault):
         self.code = code
 
 
-class Busy(IcmloraError):
+class BusyError(IcmloraError):
     """A server whose queue is full.
 
     Args:
@@ -156,5 +156,5 @@ class Busy(IcmloraError):
         self.retry_after = retry_after
 
 
-class Stopped(IcmloraError):
+class StoppedError(IcmloraError):
     """Work that was given up: its client is gone, or the server ends."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from icmlora_cli.disk import checksums, files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.registry.adapters import CONFIG, WEIGHTS, AdapterRecord, AdapterStore, Checkpoint
+from icmlora_cli.registry.adapters import CONFIG, WEIGHTS, AdapterCheckpoint, AdapterRecord, AdapterStore
 from icmlora_cli.registry.bases import Base, BaseFile, BaseStore
 from icmlora_cli.registry.generators import SCHEMA
 from icmlora_cli.registry.tasks import Task, TaskStore
@@ -97,7 +97,9 @@ class SmallRegistry:
             files.write_bytes(inner / WEIGHTS, weights[index] if weights else safetensors(300, seed + step))
             files.write_json(inner / CONFIG, {"peft_type": "LORA", "r": 2, "lora_alpha": 4})
             sha256, config = files.sha256_file(inner / WEIGHTS), files.sha256_file(inner / CONFIG)
-            kept.append(Checkpoint(step, inner.name, sha256, files.folder_bytes(inner), config if sealed else None))
+            kept.append(
+                AdapterCheckpoint(step, inner.name, sha256, files.folder_bytes(inner), config if sealed else None)
+            )
         record = AdapterRecord(
             task=task,
             key=key,

@@ -54,13 +54,13 @@ def show(
     """Show a task's adapters: figures, norms by layer, effective rank, the nearest others, how they were made."""
     with session("adapter show", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
-        from icmlora_cli.errors import NotFound
+        from icmlora_cli.errors import NotFoundError
         from icmlora_cli.registry.adapters import AdapterStore
 
         store = AdapterStore(Home.from_environment())
         records = [record for record in store.all() if record.task == task]
         if not records:
-            raise NotFound(
+            raise NotFoundError(
                 f"task {task!r} has no adapters", where=str(store.home.adapters), hint=f"icmlora harvest --tasks {task}"
             )
         for record in records:
@@ -170,7 +170,7 @@ def remove(
     """Delete the adapters of a task, or one of them."""
     with session("adapter remove", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home, checked_name
-        from icmlora_cli.errors import UsageFault
+        from icmlora_cli.errors import UsageError
         from icmlora_cli.registry.adapters import AdapterStore
 
         checked_name(task, "task")  # it is looked for as a folder: '..' would be the whole registry
@@ -178,7 +178,7 @@ def remove(
             checked_name(key, "key")
         if not yes:
             if as_json or not sys.stdin.isatty():
-                raise UsageFault("not removed: nobody can be asked here", hint=f"icmlora adapter remove {task} --yes")
+                raise UsageError("not removed: nobody can be asked here", hint=f"icmlora adapter remove {task} --yes")
             what = f"all adapters of {task!r}" if key is None else f"adapter {key} of {task!r}"
             typer.confirm(f"delete {what}?", abort=True, err=True)
         freed = AdapterStore(Home.from_environment()).remove(task, key=key)

@@ -9,7 +9,7 @@ from icmlora_cli.cli.options import DEFAULT_BASE, Base, Json, Offline, Quiet
 from icmlora_cli.cli.out import Out, session
 
 if TYPE_CHECKING:
-    from icmlora_cli.workflows.adapters.import_adapters import Imported, ImportResult
+    from icmlora_cli.workflows.adapters.import_adapters import AdapterImportResult, ImportedAdapter
 
 EPILOG = 'Example: icmlora adapter import ./my-lora --describe "Answers in pirate speech."'
 
@@ -63,12 +63,12 @@ def import_adapter(
         _print(out, done)
 
 
-def _dict(item: "Imported") -> dict[str, object]:
+def _dict(item: "ImportedAdapter") -> dict[str, object]:
     parts = [vars(part) | {"checkpoint": name} for name, own in item.parts.items() for part in own]
     return adapter_dict(item.record) | {"state": item.state, "parts": parts, "notes": list(item.notes)}
 
 
-def _print(out: Out, done: "ImportResult") -> None:
+def _print(out: Out, done: "AdapterImportResult") -> None:
     for item in done.items:
         out.line(str(item.record.last) if out.quiet else f"{item.state}: task {item.record.task}, {item.record.last}")
         lost = [

@@ -69,14 +69,14 @@ def show(
     """Show one base model; with --verify, check every byte of it."""
     with session("base show", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
-        from icmlora_cli.errors import CorruptFile
+        from icmlora_cli.errors import CorruptFileError
         from icmlora_cli.registry.bases import BaseStore
 
         store = BaseStore(Home.from_environment())
         base = store.get(name)
         faults = store.verify(base) if verify else ()
         if faults:
-            raise CorruptFile(
+            raise CorruptFileError(
                 f"base model {base.name} is not what was recorded: {'; '.join(faults)}",
                 where=str(base.path),
                 hint=f"icmlora base remove {base.name} --yes && icmlora base pull {base.name}",
@@ -99,14 +99,14 @@ def remove(
     """
     with session("base remove", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
-        from icmlora_cli.errors import UsageFault
+        from icmlora_cli.errors import UsageError
         from icmlora_cli.registry.bases import BaseStore
 
         store = BaseStore(Home.from_environment())
         base = store.get(name)
         if not yes:
             if as_json or not sys.stdin.isatty():
-                raise UsageFault("not removed: nobody can be asked here", hint=f"icmlora base remove {name} --yes")
+                raise UsageError("not removed: nobody can be asked here", hint=f"icmlora base remove {name} --yes")
             typer.confirm(f"Remove {base.name} ({base.bytes / 1e6:.1f} MB)?", abort=True, err=True)
         kept = None if store.owns_weights(base) else str(base.path)
         freed = store.remove(name)

@@ -67,14 +67,14 @@ def _numbers(text: str) -> list[int]:
     """Return the widths of ``4,8,16``.
 
     Raises:
-        UsageFault: if one of them is no whole number from 1 on.
+        UsageError: if one of them is no whole number from 1 on.
     """
-    from icmlora_cli.errors import UsageFault
+    from icmlora_cli.errors import UsageError
 
     pieces = [piece.strip() for piece in text.split(",")]
     wrong = [piece for piece in pieces if re.fullmatch("[1-9][0-9]{0,8}", piece) is None]
     if wrong:
-        raise UsageFault(
+        raise UsageError(
             f"--widths: {wrong[0][:80]!r} is no width: it should be a whole number from 1 on",
             hint="--widths 4,8,16,24,32,48",
         )

@@ -46,10 +46,10 @@ def finetune(
     with session("finetune", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.config.recipes import HarvestRecipe, resolve
         from icmlora_cli.disk.home import Home
-        from icmlora_cli.errors import UsageFault
+        from icmlora_cli.errors import UsageError
 
         if start != ZERO and rank is not None:
-            raise UsageFault("--rank is for --from zero: an adapter keeps its own", hint="leave out --rank")
+            raise UsageError("--rank is for --from zero: an adapter keeps its own", hint="leave out --rank")
         from icmlora_cli.workflows.base.pull import resolve as resolve_base
         from icmlora_cli.workflows.finetune import DEFAULTS, read_parent, run
 

@@ -7,7 +7,7 @@ import typer
 
 from icmlora_cli.cli.options import Device, Force, Json, Offline, Quiet
 from icmlora_cli.cli.out import Out, session
-from icmlora_cli.errors import GateRefused
+from icmlora_cli.errors import GateRefusedError
 
 if TYPE_CHECKING:
     from icmlora_cli.workflows.gen.batch import BatchEntry, BatchResult
@@ -82,11 +82,11 @@ def gen(
     """
     with session("gen" if batch is None else "gen batch", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
-        from icmlora_cli.errors import UsageFault
+        from icmlora_cli.errors import UsageError
         from icmlora_cli.registry.generators import BUNDLED, DEFAULT, GeneratorStore
 
         if (task_text is None) == (batch is None):
-            raise UsageFault(
+            raise UsageError(
                 "there is no task text" if task_text is None else "--batch brings its own task texts",
                 hint='icmlora gen "Give the antonym." -o out/   or: icmlora gen --batch texts.txt -o out/',
             )
@@ -97,10 +97,10 @@ def gen(
             names = ", ".join(f"-g {name}" for name in store.names())
             why = f"no generator is named {DEFAULT!r} here (but {names})" if names else "no generator is trained here"
             out.note(f"note: {why}, so the one that comes with icmlora is taken: docs/generating.md")
-        from icmlora_cli.workflows.gen.options import GenOptions, Order
+        from icmlora_cli.workflows.gen.options import GenOptions, GenRequest
 
         options = GenOptions(examples, select, samples, template, gate, rank, dtype, scale, explain, output_format)
-        Order(folder, merge, seed, options).check()
+        GenRequest(folder, merge, seed, options).check()
         from icmlora_cli.workflows.base.pull import resolve as resolve_base
         from icmlora_cli.workflows.gen import batch as gen_batch
         from icmlora_cli.workflows.gen.generate import base_name, run
@@ -235,7 +235,7 @@ def _print_batch(out: Out, done: "BatchResult", options: "GenOptions") -> None:
     counted = [(state, states.count(state)) for state in ("written", "unchanged", "refused")]
     out.note(", ".join(f"{count} {state}" for state, count in counted if count) + f", in {done.folder}")
     if done.refused:
-        raise typer.Exit(GateRefused.exit_code)
+        raise typer.Exit(GateRefusedError.exit_code)
 
 
 def _entry_dict(entry: "BatchEntry") -> dict[str, object]:

@@ -34,28 +34,28 @@ def _check_alone(context: typer.Context) -> None:
     """Check that no option stands before a further command, which would not see it.
 
     Raises:
-        UsageFault: if one does.
+        UsageError: if one does.
     """
-    from icmlora_cli.errors import UsageFault
+    from icmlora_cli.errors import UsageError
 
     if typed := _given(context):
         after = f"icmlora harvest {context.invoked_subcommand} {next(iter(typed.values()))} ..."
-        raise UsageFault(f"options of {context.invoked_subcommand} stand after it", hint=after)
+        raise UsageError(f"options of {context.invoked_subcommand} stand after it", hint=after)
 
 
 def _check_together(context: typer.Context, executor: str) -> None:
     """Check that no option of the other executor is given.
 
     Raises:
-        UsageFault: if one is.
+        UsageError: if one is.
     """
-    from icmlora_cli.errors import UsageFault
+    from icmlora_cli.errors import UsageError
 
     typed = _given(context)
     for other, names in OF_EXECUTOR.items():
         wrong = [typed[name] for name in names if name in typed]
         if other != executor and wrong:
-            raise UsageFault(
+            raise UsageError(
                 f"{wrong[0]} goes with --executor {other}", hint=f"--executor {other}, or without {wrong[0]}"
             )
 

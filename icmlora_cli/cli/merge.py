@@ -75,12 +75,12 @@ def shares(adapter: str | None, weighted: Sequence[str]) -> list[tuple[str, floa
     A name that itself ends in a colon and a number needs its weight said: ``v:2:1``.
 
     Raises:
-        UsageFault: if nothing is named, or both ways are used.
+        UsageError: if nothing is named, or both ways are used.
     """
-    from icmlora_cli.errors import UsageFault
+    from icmlora_cli.errors import UsageError
 
     if (adapter is None) == (not weighted):
-        raise UsageFault(
+        raise UsageError(
             "no adapter is named" if adapter is None else "an adapter is named beside -a",
             hint="icmlora merge ADAPTER -o out/   or: icmlora merge -a ADAPTER:0.7 -a OTHER:0.3 -o out/",
         )

@@ -9,7 +9,7 @@ from icmlora_cli.cli.options import Json, Quiet
 from icmlora_cli.cli.out import Out, session
 
 if TYPE_CHECKING:
-    from icmlora_cli.workflows.push.push import PushPlan, Target
+    from icmlora_cli.workflows.push.push import PushPlan, PushTarget
 
 
 def push(
@@ -34,10 +34,10 @@ def push(
     """
     with session("push", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
-        from icmlora_cli.errors import UsageFault
-        from icmlora_cli.workflows.push.push import Target, plan, ready, run
+        from icmlora_cli.errors import UsageError
+        from icmlora_cli.workflows.push.push import PushTarget, plan, ready, run
 
-        target = Target(repo_id, private, revision, message)
+        target = PushTarget(repo_id, private, revision, message)
         target.check()
         planned = plan(output, Home.from_environment())
         if not dry_run:
@@ -49,7 +49,7 @@ def push(
         if not dry_run:
             if not yes:
                 if as_json or not sys.stdin.isatty():
-                    raise UsageFault("not sent: nobody can be asked here", hint="the same command with --yes")
+                    raise UsageError("not sent: nobody can be asked here", hint="the same command with --yes")
                 typer.confirm(f"Send {planned.bytes / 1e6:.2f} MB to {repo_id}?", abort=True, err=True)
             with out.progress() as on_progress:
                 result = run(planned, target, on_progress=on_progress)
@@ -76,7 +76,7 @@ def push(
             out.table((), [(item.name, str(item.size)) for item in planned.files])
 
 
-def _print_plan(out: Out, planned: "PushPlan", target: "Target") -> None:
+def _print_plan(out: Out, planned: "PushPlan", target: "PushTarget") -> None:
     what = "merged model" if planned.kind == "merged" else planned.kind
     seen = "private" if target.private else "public"
     out.line(f"{what} in {planned.folder}, to {target.repo_id} ({seen}), branch {target.revision}:")

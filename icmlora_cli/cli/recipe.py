@@ -30,13 +30,13 @@ def show(name: Name, as_json: Json = False, quiet: Quiet = False) -> None:
     """Print a recipe."""
     with session("recipe show", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.config.recipes import recipe_path
-        from icmlora_cli.errors import CorruptFile
+        from icmlora_cli.errors import CorruptFileError
 
         path = recipe_path(name, "")
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
-            raise CorruptFile(f"{name} is not UTF-8 text", where=str(path), hint="icmlora recipe list") from error
+            raise CorruptFileError(f"{name} is not UTF-8 text", where=str(path), hint="icmlora recipe list") from error
         out.result({"name": str(name), "path": str(path), "text": text})
         out.line(text.rstrip("\n"))
 
@@ -72,7 +72,7 @@ def validate(
     """Check a recipe; all its faults are reported at once (exit code 2)."""
     with session("recipe validate", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.config.recipes import KINDS, resolve
-        from icmlora_cli.errors import UsageFault
+        from icmlora_cli.errors import UsageError
 
         if kind == "tasks":
             from icmlora_cli.config.recipes import recipe_path
@@ -83,7 +83,7 @@ def validate(
             out.line(str(name) if quiet else f"{name}: a good task file with {len(names)} tasks")
             return
         if kind not in KINDS:
-            raise UsageFault(f"there is no kind of recipe {kind!r}", hint=f"--kind {', '.join(KINDS)} or tasks")
+            raise UsageError(f"there is no kind of recipe {kind!r}", hint=f"--kind {', '.join(KINDS)} or tasks")
         recipe = resolve(KINDS[kind], name, kind, {})
         out.result({"name": str(name), "kind": kind, "values": recipe.model_dump(mode="json")})
         out.line(str(name) if quiet else f"{name}: a good {kind} recipe")

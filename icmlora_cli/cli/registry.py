@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from icmlora_cli.registry.upkeep.archive import Thing
-    from icmlora_cli.registry.upkeep.garbage import Item
+    from icmlora_cli.registry.upkeep.garbage import GarbageItem
     from icmlora_cli.workflows.registry.verify import VerifyResult
 
 app = typer.Typer(help="The registry on disk: verify, gc, export, import.", no_args_is_help=True, rich_markup_mode=None)
@@ -97,7 +97,7 @@ def gc(
     """
     with session("registry gc", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
-        from icmlora_cli.errors import UsageFault
+        from icmlora_cli.errors import UsageError
         from icmlora_cli.workflows.registry.gc import GcResult, plan, run
 
         home = Home.from_environment()
@@ -108,7 +108,7 @@ def gc(
         if planned.free and not dry_run:
             if not yes:
                 if as_json or not sys.stdin.isatty():
-                    raise UsageFault("not freed: nobody can be asked here", hint="icmlora registry gc --yes")
+                    raise UsageError("not freed: nobody can be asked here", hint="icmlora registry gc --yes")
                 typer.confirm(f"Free {planned.bytes / 1e6:.1f} MB?", abort=True, err=True)
             with out.progress() as on_progress:
                 done = run(home, planned, on_progress=on_progress)
@@ -126,12 +126,12 @@ def gc(
             out.line(f"{planned.bytes / 1e6:.1f} MB would be freed" if dry_run and planned.free else said)
 
 
-def _note_kept(out: Out, items: "Sequence[Item]") -> None:
+def _note_kept(out: Out, items: "Sequence[GarbageItem]") -> None:
     for item in items:
         out.note(f"kept: {item.path}: {item.said}")
 
 
-def _print_items(out: Out, items: "Sequence[Item]") -> None:
+def _print_items(out: Out, items: "Sequence[GarbageItem]") -> None:
     if items or out.quiet:
         out.table(
             ("what", "MB", "of", "where"),

@@ -83,15 +83,15 @@ def _check_ours(page: Path, *, hint: str) -> None:
     """Refuse to take a file for a report that is none.
 
     Raises:
-        AlreadyExists: if there is something else.
+        AlreadyExistsError: if there is something else.
     """
-    from icmlora_cli.errors import AlreadyExists, UsageFault
+    from icmlora_cli.errors import AlreadyExistsError, UsageError
     from icmlora_cli.report.html import is_report
 
     if page.is_dir():
-        raise UsageFault(f"{page.name} is a folder", where=str(page), hint="name a file, such as report.html")
+        raise UsageError(f"{page.name} is a folder", where=str(page), hint="name a file, such as report.html")
     if page.exists() and not is_report(page):
-        raise AlreadyExists(f"{page.name} exists and is not a report of icmlora's", where=str(page), hint=hint)
+        raise AlreadyExistsError(f"{page.name} exists and is not a report of icmlora's", where=str(page), hint=hint)
 
 
 def _is_stale(page: Path, result: Path) -> bool:

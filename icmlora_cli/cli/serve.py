@@ -69,7 +69,7 @@ def serve(
         home = Home.from_environment()
         folder = None if generator is None else GeneratorStore(home).find(generator)
         with _bound(host, port) as listening:
-            from icmlora_cli.serving.engine import Settings, load_engine
+            from icmlora_cli.serving.engine import EngineSettings, load_engine
             from icmlora_cli.workflows.base.pull import resolve as resolve_base
             from icmlora_cli.workflows.gen.generate import base_name
 
@@ -77,7 +77,8 @@ def serve(
                 name = base or (base_name(folder) if folder else None) or "smollm2-135m"
                 found = resolve_base(name, home, offline=offline, on_progress=on_progress)
                 engine = load_engine(
-                    found, home, generator=folder, adapters=folders, settings=Settings(queue, max_adapters, max_tokens),
+                    found, home, generator=folder, adapters=folders,
+                    settings=EngineSettings(queue, max_adapters, max_tokens),
                     device=device, on_progress=on_progress,
                 )  # fmt: skip
             if host not in LOCAL and not keys:
@@ -91,36 +92,36 @@ def serve(
 def _need_the_extra() -> None:
     from importlib.util import find_spec
 
-    from icmlora_cli.errors import UsageFault
+    from icmlora_cli.errors import UsageError
 
     if not (find_spec("starlette") and find_spec("uvicorn")):
-        raise UsageFault("the server needs starlette and uvicorn", hint="pip install 'icmlora[serve]'")
+        raise UsageError("the server needs starlette and uvicorn", hint="pip install 'icmlora[serve]'")
 
 
 def _folders(given: list[str]) -> dict[str, Path]:
     """Return the folders of ``--adapter`` by name."""
     from icmlora_cli.disk.home import checked_name
-    from icmlora_cli.errors import UsageFault
+    from icmlora_cli.errors import UsageError
 
     found: dict[str, Path] = {}
     for item in given:
         name, sign, path = item.partition("=")
         if not sign or not path:
-            raise UsageFault(f"--adapter {item} is not NAME=FOLDER", hint="--adapter pirate=./my-lora")
+            raise UsageError(f"--adapter {item} is not NAME=FOLDER", hint="--adapter pirate=./my-lora")
         if checked_name(name, "model") in found:
-            raise UsageFault(f"--adapter {name} is given twice", hint="give each a name of its own")
+            raise UsageError(f"--adapter {name} is given twice", hint="give each a name of its own")
         found[name] = Path(path).expanduser()
     return found
 
 
 def _keys(path: Path) -> list[str]:
-    from icmlora_cli.errors import NotFound, UsageFault
+    from icmlora_cli.errors import NotFoundError, UsageError
 
     if not path.is_file():
-        raise NotFound(f"there is no file {path.name}", where=str(path.absolute()), hint="--api-key-file FILE")
+        raise NotFoundError(f"there is no file {path.name}", where=str(path.absolute()), hint="--api-key-file FILE")
     keys = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not keys or not all(key.isascii() for key in keys):
-        raise UsageFault(
+        raise UsageError(
             f"{path.name} holds no key" if not keys else f"a key in {path.name} is not ASCII",
             where=str(path.absolute()),
             hint="write a long random text into it, a key a line",
@@ -132,13 +133,13 @@ def _bound(host: str, port: int) -> "socket.socket":
     """Return a socket that listens; nothing heavy is loaded before it is known that the address is free."""
     import socket
 
-    from icmlora_cli.errors import UsageFault
+    from icmlora_cli.errors import UsageError
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
-        raise UsageFault(
+        raise UsageError(
             f"cannot listen on {host}:{port}: {error.strerror or error}", hint="--port with a free one, or 0 for any"
         ) from error
 

@@ -57,7 +57,7 @@ def list_tasks(tasks: Tasks = None, as_json: Json = False, quiet: Quiet = False)
     """List the registered tasks."""
     with session("task list", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
-        from icmlora_cli.errors import CorruptFile
+        from icmlora_cli.errors import CorruptFileError
         from icmlora_cli.registry.tasks import TaskStore
 
         store = TaskStore(Home.from_environment())
@@ -65,7 +65,7 @@ def list_tasks(tasks: Tasks = None, as_json: Json = False, quiet: Quiet = False)
         for name in store.matching(tasks) if tasks else store.names():
             try:
                 found.append(store.get(name))
-            except CorruptFile as error:
+            except CorruptFileError as error:
                 out.note(f"warning: {error.message}; {error.hint}")
         out.result({"tasks": [_as_dict(task) for task in found]})
         if not found and not quiet:
@@ -189,14 +189,14 @@ def remove(
     """Remove tasks from the registry. Adapters harvested for them stay."""
     with session("task remove", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
-        from icmlora_cli.errors import UsageFault
+        from icmlora_cli.errors import UsageError
         from icmlora_cli.registry.tasks import TaskStore
 
         store = TaskStore(Home.from_environment())
         found = store.matching(names)
         if not yes:
             if as_json or not sys.stdin.isatty():
-                raise UsageFault(
+                raise UsageError(
                     "not removed: nobody can be asked here",
                     hint=f"icmlora task remove {shlex.join(names)} --yes",
                 )

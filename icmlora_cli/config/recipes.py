@@ -7,7 +7,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from icmlora_cli.config.spec_yaml import load_spec
-from icmlora_cli.errors import SpecFault, UsageFault
+from icmlora_cli.errors import SpecError, UsageError
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -326,14 +326,14 @@ def recipe_path(reference: Path, kind: str) -> Path:
     """Find a recipe by file name, by its shipped name, or by its shipped name within its kind.
 
     Raises:
-        UsageFault: if there is none.
+        UsageError: if there is none.
     """
     if reference.is_file():
         return reference
     for name in (reference.as_posix(), f"{kind}/{reference.as_posix()}"):
         if name in shipped_recipes():
             return recipes_folder() / f"{name}.yaml"
-    raise UsageFault(
+    raise UsageError(
         f"there is no recipe {str(reference)!r}",
         where=f"{reference.absolute()}, and the recipes that ship with icmlora",
         hint=f"give a YAML file or one of: {', '.join(shipped_recipes())}",
@@ -350,8 +350,8 @@ def resolve(model: type[R], reference: Path | None, kind: str, overrides: Mappin
         overrides: values of the command line; None means unset.
 
     Raises:
-        SpecFault: if the file or a value is wrong; lists all faults.
-        UsageFault: if there is no such recipe.
+        SpecError: if the file or a value is wrong; lists all faults.
+        UsageError: if there is no such recipe.
     """
     recipe = model() if reference is None else load_spec(recipe_path(reference, kind), model)
     given = {key: value for key, value in overrides.items() if value is not None}
@@ -361,4 +361,4 @@ def resolve(model: type[R], reference: Path | None, kind: str, overrides: Mappin
         return model.model_validate(recipe.model_dump() | given)
     except ValidationError as error:
         faults = [f"--{'.'.join(map(str, item['loc'])).replace('_', '-')}: {item['msg']}" for item in error.errors()]
-        raise SpecFault("a value on the command line is wrong", faults) from error
+        raise SpecError("a value on the command line is wrong", faults) from error

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from icmlora_cli.errors import SpecFault, UsageFault
+from icmlora_cli.errors import SpecError, UsageError
 
 M = TypeVar("M", bound=BaseModel)
 KeyPath = tuple[str | int, ...]
@@ -92,13 +92,13 @@ def _read(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageFault(
+        raise UsageError(
             f"there is no file {str(path)!r}",
             where=str(path.absolute()),
             hint="check the path, or give another YAML file",
         ) from error
     except IsADirectoryError as error:
-        raise UsageFault(
+        raise UsageError(
             f"{str(path)!r} is a folder", where=str(path.absolute()), hint="give the YAML file in it"
         ) from error
     except UnicodeDecodeError as error:
@@ -106,12 +106,12 @@ def _read(path: Path) -> str:
         fault = f"{path}:{line}: byte {error.object[error.start]:#04x} is not UTF-8"
         raise _spec_fault(path, [fault], hint="save the file as UTF-8 text") from error
     except OSError as error:
-        raise UsageFault(f"cannot read {str(path)!r}: {error.strerror}", where=str(path.absolute())) from error
+        raise UsageError(f"cannot read {str(path)!r}: {error.strerror}", where=str(path.absolute())) from error
 
 
-def _spec_fault(path: Path, faults: list[str], hint: str | None = None) -> SpecFault:
+def _spec_fault(path: Path, faults: list[str], hint: str | None = None) -> SpecError:
     count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
-    return SpecFault(f"{path} has {count}", faults, hint=hint)
+    return SpecError(f"{path} has {count}", faults, hint=hint)
 
 
 def load_yaml(path: Path, *, verbatim: Collection[str] = ()) -> YamlDocument:
@@ -123,8 +123,8 @@ def load_yaml(path: Path, *, verbatim: Collection[str] = ()) -> YamlDocument:
             not true, 7 and 1.1.
 
     Raises:
-        SpecFault: if it is not UTF-8, not YAML, or gives a key twice.
-        UsageFault: if there is no such file, or it cannot be read.
+        SpecError: if it is not UTF-8, not YAML, or gives a key twice.
+        UsageError: if there is no such file, or it cannot be read.
     """
     text = _read(path)
     walk = _Walk(str(path), verbatim)
@@ -158,8 +158,8 @@ def load_spec(path: Path, model: type[M]) -> M:
         model: what it should hold.
 
     Raises:
-        SpecFault: lists every fault of the file, ``file:line: key: what is wrong``.
-        UsageFault: if there is no such file, or it cannot be read.
+        SpecError: lists every fault of the file, ``file:line: key: what is wrong``.
+        UsageError: if there is no such file, or it cannot be read.
     """
     document = load_yaml(path)
     try:

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from icmlora_cli.disk import files
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 
 SEAL = "seal"
 
 
-class BrokenSeal(CorruptFile):
+class ChecksumError(CorruptFileError):
     """A manifest that is readable, and yet not what was written."""
 
 
@@ -18,7 +18,7 @@ def write_manifest(path: Path, value: Mapping[str, object]) -> None:
     """Write a manifest with its seal, whole or not at all.
 
     Raises:
-        OutOfSpace: if the disk is full.
+        OutOfSpaceError: if the disk is full.
     """
     files.write_json(path, sealed(value))
 
@@ -41,21 +41,21 @@ def read_sealed(path: Path, known: frozenset[str]) -> dict[str, object]:
 
     Raises:
         FileNotFoundError: if there is none.
-        BrokenSeal: if it is not what was written.
-        CorruptFile: if it is not JSON.
+        ChecksumError: if it is not what was written.
+        CorruptFileError: if it is not JSON.
     """
     value = files.read_json(path)
     try:
         written = files.json_bytes(value)
     except UnicodeEncodeError as error:
-        raise CorruptFile(f"{path.name} holds half of a character", where=str(path)) from error
+        raise CorruptFileError(f"{path.name} holds half of a character", where=str(path)) from error
     if SEAL not in value:
         strange = sorted(set(value) - known)
         if strange:
-            raise BrokenSeal(f"{path.name} holds {strange[0]!r}, which is no key of it", where=str(path))
+            raise ChecksumError(f"{path.name} holds {strange[0]!r}, which is no key of it", where=str(path))
         return value
     content = {key: item for key, item in value.items() if key != SEAL}
     # the bytes too: 1e-5 and 1E-5 are one number, and yet a bit apart
     if value[SEAL] != files.sha256_json(content) or path.read_bytes() != written:
-        raise BrokenSeal(f"{path.name} is not what was written: its seal differs", where=str(path))
+        raise ChecksumError(f"{path.name} is not what was written: its seal differs", where=str(path))
     return content

@@ -12,7 +12,7 @@ from pathlib import Path
 from stat import S_ISDIR
 
 from icmlora_cli.disk import temporary as temporaries
-from icmlora_cli.errors import CorruptFile, OutOfSpace
+from icmlora_cli.errors import CorruptFileError, OutOfSpaceError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TEMPORARY = temporaries.PREFIX
@@ -23,7 +23,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Turn "no space" in the body into one clear error.
 
     Raises:
-        OutOfSpace: if the disk, quota or file size limit is exhausted.
+        OutOfSpaceError: if the disk, quota or file size limit is exhausted.
     """
     try:
         yield
@@ -31,7 +31,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         code = _code(error)
         if code not in FULL:
             raise
-        raise OutOfSpace(
+        raise OutOfSpaceError(
             f"cannot write {path.name}: {os.strerror(code)}",
             where=str(path.parent),
             hint="free some space, or set ICMLORA_HOME to a folder on another disk, then run the command again",
@@ -71,7 +71,7 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
     safetensors does; those of a killed process are found, and go, with the folder.
 
     Raises:
-        OutOfSpace: if the disk is full; ``path`` is then what it was before.
+        OutOfSpaceError: if the disk is full; ``path`` is then what it was before.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = temporaries.beside(path)
@@ -124,14 +124,14 @@ def read_json(path: Path) -> dict[str, object]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        CorruptFile: if it is not a JSON object.
+        CorruptFileError: if it is not a JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise CorruptFile(f"{path.name} is not valid JSON: {error}", where=str(path)) from error
+        raise CorruptFileError(f"{path.name} is not valid JSON: {error}", where=str(path)) from error
     if not isinstance(value, dict):
-        raise CorruptFile(f"{path.name} does not hold a JSON object", where=str(path))
+        raise CorruptFileError(f"{path.name} does not hold a JSON object", where=str(path))
     return value
 
 
@@ -241,7 +241,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     An existing ``path`` is replaced then, and only then.
 
     Raises:
-        OutOfSpace: if the disk is full.
+        OutOfSpaceError: if the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporaries.beside(path)

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from icmlora_cli.errors import UsageFault
+from icmlora_cli.errors import UsageError
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 NAME_RULE = "use 1 to 100 letters, digits, '.', '_' or '-', the first a letter or digit"
@@ -67,10 +67,10 @@ def checked_name(name: str, what: str) -> str:
     """Return ``name`` if it can be a folder name everywhere.
 
     Raises:
-        UsageFault: if it holds anything but letters, digits, ``.``, ``_``, ``-``, or is empty or over 100 long.
+        UsageError: if it holds anything but letters, digits, ``.``, ``_``, ``-``, or is empty or over 100 long.
     """
     if not NAME.fullmatch(name):
-        raise UsageFault(
+        raise UsageError(
             f"{name[:120]!r} cannot be the name of a {what}",
             hint=NAME_RULE,
         )

@@ -59,7 +59,7 @@ class Lease:
         """Hold the lease within the body, which is told whether it is held, or another worker has it.
 
         Raises:
-            OutOfSpace: if the disk is full.
+            OutOfSpaceError: if the disk is full.
         """
         try:
             with files.disk_errors(self.folder / MARKER):

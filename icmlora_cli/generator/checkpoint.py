@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from icmlora_cli.disk import checksums, files
-from icmlora_cli.errors import CorruptFile, NotFound
+from icmlora_cli.errors import CorruptFileError, NotFoundError
 from icmlora_cli.generator.conditions import ConditionSpace
 from icmlora_cli.generator.interface import Network, NetworkConfig
 from icmlora_cli.generator.networks import build
@@ -102,7 +102,7 @@ def save_generator(folder: Path, generator: Generator, storage: Storage = "fp32"
         storage: form of its numbers.
 
     Raises:
-        OutOfSpace: if the disk is full.
+        OutOfSpaceError: if the disk is full.
     """
     tensors = packed(generator.tensors(), storage)
     files.write_with(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
@@ -122,14 +122,14 @@ def read_config(folder: Path) -> dict[str, object]:
     """Read ``generator.json``.
 
     Raises:
-        NotFound: if the folder holds no generator.
-        CorruptFile: if it is not one that this version reads.
+        NotFoundError: if the folder holds no generator.
+        CorruptFileError: if it is not one that this version reads.
     """
     if not (folder / CONFIG).is_file():
-        raise NotFound("there is no generator", where=str(folder), hint="train one: icmlora train")
+        raise NotFoundError("there is no generator", where=str(folder), hint="train one: icmlora train")
     config = files.read_json(folder / CONFIG)
     if config.get("schema") != SCHEMA:
-        raise CorruptFile(f"{CONFIG} is not of the schema {SCHEMA}", where=str(folder))
+        raise CorruptFileError(f"{CONFIG} is not of the schema {SCHEMA}", where=str(folder))
     return config
 
 
@@ -137,18 +137,18 @@ def load_generator(folder: Path) -> Generator:
     """Load a generator.
 
     Raises:
-        NotFound: if the folder holds none.
-        CorruptFile: if a file is broken or not what the JSON says.
+        NotFoundError: if the folder holds none.
+        CorruptFileError: if a file is broken or not what the JSON says.
     """
     config = read_config(folder)
     tensors = read_safetensors(folder / WEIGHTS)
     if files.sha256_file(folder / WEIGHTS) != config.get("sha256"):
-        raise CorruptFile(
+        raise CorruptFileError(
             f"{WEIGHTS} is not the file that {CONFIG} describes", where=str(folder), hint=f"{REPAIR} && icmlora train"
         )
     network, layout, rank = config.get("network"), config.get("layout"), config.get("rank")
     if not isinstance(network, dict) or not isinstance(layout, dict) or not isinstance(rank, int):
-        raise CorruptFile(f"{CONFIG} lacks its network, layout or rank", where=str(folder))
+        raise CorruptFileError(f"{CONFIG} lacks its network, layout or rank", where=str(folder))
     frame, base_model = config.get("frame"), str(config.get("base_model") or "")
     try:
         found = unpacked(tensors)
@@ -164,23 +164,23 @@ def load_generator(folder: Path) -> Generator:
         made = _assembled(Generator(model, codec, space, found["module_scale"], rank, config, spec), found)
         return replace(made, rank=min(rank, made.codec.width))  # a manifest may say more, and there is no more
     except (TypeError, KeyError, RuntimeError) as error:
-        raise CorruptFile(f"the generator's files do not fit together: {error}", where=str(folder)) from error
-    except CorruptFile as error:
-        raise CorruptFile(error.message, where=str(folder), hint=error.hint) from error
+        raise CorruptFileError(f"the generator's files do not fit together: {error}", where=str(folder)) from error
+    except CorruptFileError as error:
+        raise CorruptFileError(error.message, where=str(folder), hint=error.hint) from error
 
 
 def _assembled(like: Generator, tensors: dict[str, torch.Tensor]) -> Generator:
     """Return a generator with the tensors' values.
 
     Raises:
-        CorruptFile: if a tensor is missing.
+        CorruptFileError: if a tensor is missing.
     """
     weights = {name[6:]: item for name, item in tensors.items() if name.startswith("model.")}
     model = build(like.model.config)
     missing, unexpected = model.load_state_dict(weights, strict=False)
     lost = [name for name in missing if name.split(".")[0] not in model.ENCODER]
     if lost or unexpected:
-        raise CorruptFile(f"the generator's weights lack {(lost or unexpected)[0]}")
+        raise CorruptFileError(f"the generator's weights lack {(lost or unexpected)[0]}")
     if like.frame is None:
         codec = Codec.from_tensors(tensors, like.codec.layout, like.codec.width, like.codec.base_model)
     else:

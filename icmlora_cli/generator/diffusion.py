@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from icmlora_cli.config.recipes import TrainRecipe
-from icmlora_cli.generator.interface import Batch, Losses, Moment, Network, NetworkConfig, Objective
+from icmlora_cli.generator.interface import Batch, Losses, Network, NetworkConfig, Objective, TrainStep
 
 TIMES = 1000  # T; beta rises from BETAS[0] to BETAS[1] over them, linearly
 BETAS = (1e-4, 2e-2)
@@ -161,7 +161,7 @@ class PDiff(Network):
         self.latent_std.copy_(raw.std(0, correction=0).clamp(min=1e-4))
         self.latents = (raw - self.latent_mean) / self.latent_std
 
-    def losses(self, batch: Batch, objective: Objective, moment: Moment, source: torch.Generator) -> Losses:
+    def losses(self, batch: Batch, objective: Objective, moment: TrainStep, source: torch.Generator) -> Losses:
         """Return ``reconstruction``, relative to predicting zero, in the first stage; ``diffusion`` in the second."""
         if moment.stage == 0:
             return self._autoencoder_loss(batch, objective, source)

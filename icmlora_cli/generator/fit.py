@@ -14,9 +14,9 @@ from typing import Protocol
 import torch
 
 from icmlora_cli.config.recipes import TrainRecipe
-from icmlora_cli.errors import TrainingDiverged
+from icmlora_cli.errors import TrainingDivergedError
 from icmlora_cli.generator.conditions import ConditionSpace, Support
-from icmlora_cli.generator.interface import Batch, Moment, Network, Objective
+from icmlora_cli.generator.interface import Batch, Network, Objective, TrainStep
 from icmlora_cli.provenance.energy import CostMeter
 from icmlora_cli.weights.training_state import load_state, save_state
 
@@ -57,7 +57,7 @@ class StepLosses:
 class Term(Protocol):
     """Something to minimise beside what the architecture makes of harvested adapters."""
 
-    def backward(self, model: Network, moment: Moment, source: torch.Generator) -> dict[str, float]:
+    def backward(self, model: Network, moment: TrainStep, source: torch.Generator) -> dict[str, float]:
         """Add a step's gradients to the model's, and return the losses behind them by name.
 
         Args:
@@ -102,7 +102,7 @@ class ElboTerm:
     owners: torch.Tensor
     weights: tuple[float, ...]
 
-    def backward(self, model: Network, moment: Moment, source: torch.Generator) -> dict[str, float]:
+    def backward(self, model: Network, moment: TrainStep, source: torch.Generator) -> dict[str, float]:
         """Add the gradients of one batch."""
         weight = self.weights[min(moment.stage, len(self.weights) - 1)]
         if not weight:
@@ -152,7 +152,7 @@ def pick(count: int, source: torch.Generator) -> int:
     return int(torch.randint(count, (1,), generator=source))
 
 
-def _rate(moment: Moment, peak: float) -> float:
+def _rate(moment: TrainStep, peak: float) -> float:
     """Return the learning rate: within each stage a short rise, then a cosine to zero."""
     rising = max(1, moment.steps // 20)
     if moment.step < rising:
@@ -161,19 +161,19 @@ def _rate(moment: Moment, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def _peak(recipe: TrainRecipe, moment: Moment) -> float:
+def _peak(recipe: TrainRecipe, moment: TrainStep) -> float:
     """Return the highest learning rate of a stage."""
     before = recipe.pretrain_steps and moment.stage == 0
     return recipe.pretrain_rate if before and recipe.pretrain_rate is not None else recipe.learning_rate
 
 
-def _moment(step: int, stages: Sequence[int]) -> Moment:
+def _moment(step: int, stages: Sequence[int]) -> TrainStep:
     """Return where a step (steps done before it) falls."""
     stage, first = 0, 0
     while step >= first + stages[stage]:
         first += stages[stage]
         stage += 1
-    return Moment(stage, step - first, stages[stage])
+    return TrainStep(stage, step - first, stages[stage])
 
 
 @dataclass
@@ -236,7 +236,7 @@ def fit(
         The losses of every tenth step of this run, and of those that validated.
 
     Raises:
-        TrainingDiverged: if a loss is not finite; the state of the last good save is kept.
+        TrainingDivergedError: if a loss is not finite; the state of the last good save is kept.
     """
     device = next(model.parameters()).device
     source = torch.Generator().manual_seed(recipe.seed)
@@ -314,7 +314,7 @@ def _learn(
     model: Network,
     terms: Sequence[Term],
     recipe: TrainRecipe,
-    moment: Moment,
+    moment: TrainStep,
     source: torch.Generator,
     optimizer: torch.optim.Optimizer,
     step: int,
@@ -329,7 +329,7 @@ def _learn(
         reduce(parameters)  # what is not finite in one process is then so in all
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, 1.0))
     if not all(math.isfinite(value) for value in (*values.values(), norm)):
-        raise TrainingDiverged(
+        raise TrainingDivergedError(
             f"the loss or its gradient is not finite at step {step + 1}",
             hint="lower learning_rate in the train recipe",
         )

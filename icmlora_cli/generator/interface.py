@@ -114,7 +114,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Moment:
+class TrainStep:
     """Where in its training a step is.
 
     Args:
@@ -205,7 +205,7 @@ class Network(nn.Module):
             tokens: the normalised cores of all training adapters, fp32 [adapters, modules, R, R].
         """
 
-    def losses(self, batch: Batch, objective: Objective, moment: Moment, source: torch.Generator) -> Losses:
+    def losses(self, batch: Batch, objective: Objective, moment: TrainStep, source: torch.Generator) -> Losses:
         """Return the losses of a batch.
 
         Args:

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.generator.conditions import Support, pooled
 from icmlora_cli.generator.diffusion import PDiff
-from icmlora_cli.generator.interface import Batch, Losses, Moment, Network, NetworkConfig, Objective
+from icmlora_cli.generator.interface import Batch, Losses, Network, NetworkConfig, Objective, TrainStep
 from icmlora_cli.generator.neighbours import Gaussian, NeighbourPrior
 
 Further = tuple[str, float, torch.Tensor]
@@ -79,7 +79,7 @@ class CVAE(Network):
         """
         return kl_divergence(posterior, self.prior(c)), []
 
-    def losses(self, batch: Batch, objective: Objective, moment: Moment, source: torch.Generator) -> Losses:
+    def losses(self, batch: Batch, objective: Objective, moment: TrainStep, source: torch.Generator) -> Losses:
         """Return ``reconstruction``, relative to predicting zero, and ``kl``, in nats a latent number.
 
         With ``prior_share`` also ``from_prior``, the reconstruction with z drawn from p(z | c) as in generation: the
@@ -303,9 +303,9 @@ def build(config: NetworkConfig) -> Network:
     """Return an untrained network of the given sizes.
 
     Raises:
-        CorruptFile: if the architecture is not known.
+        CorruptFileError: if the architecture is not known.
     """
     architectures: dict[str, type[Network]] = {"token": TokenCVAE, "conv1d": Conv1dCVAE, "p-diff": PDiff}
     if config.arch not in architectures:
-        raise CorruptFile(f"the generator's architecture {config.arch!r} is not known")
+        raise CorruptFileError(f"the generator's architecture {config.arch!r} is not known")
     return architectures[config.arch](config)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.metadata import entry_points
 
-from icmlora_cli.errors import IcmloraError, NotFound
+from icmlora_cli.errors import IcmloraError, NotFoundError
 from icmlora_cli.tasks.metrics import GROUP, installed_metrics
 
 Metric = Callable[[list[str], list[str]], Sequence[float]]
@@ -28,7 +28,7 @@ def load_metric(name: str) -> Metric:
     """Load a metric of an entry point.
 
     Raises:
-        NotFound: if no installed package has it.
+        NotFoundError: if no installed package has it.
         IcmloraError: if it cannot be loaded.
     """
     for point in entry_points(group=GROUP):
@@ -39,7 +39,7 @@ def load_metric(name: str) -> Metric:
                 raise IcmloraError(f"the metric {name!r} cannot be loaded: {error}", where=point.value) from error
             return metric
     known = ", ".join(installed_metrics()) or "none"
-    raise NotFound(
+    raise NotFoundError(
         f"there is no metric {name!r}",
         where=f"entry points of the group {GROUP} (installed: {known})",
         hint="install the package that has it, or change the task's metric",
@@ -50,7 +50,7 @@ def apply_metric(name: str, written: Sequence[str], expected: Sequence[str]) -> 
     """Return a metric's value for each example.
 
     Raises:
-        NotFound: if there is no such metric.
+        NotFoundError: if there is no such metric.
         IcmloraError: if it fails, or does not give one finite number an example.
     """
     metric = load_metric(name)

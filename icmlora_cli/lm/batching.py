@@ -12,7 +12,7 @@ IGNORED = -100
 
 
 @dataclass(frozen=True)
-class Batch:
+class TokenBatch:
     """Padded token ids.
 
     Args:
@@ -28,7 +28,7 @@ class Batch:
     labels: torch.Tensor
 
 
-def collate(rows: Sequence[Encoded], pad_id: int, device: torch.device) -> Batch:
+def collate(rows: Sequence[Encoded], pad_id: int, device: torch.device) -> TokenBatch:
     """Pad a few examples into one batch."""
     longest = max(row.length for row in rows)
     answer = max(len(row.answer_ids) for row in rows)
@@ -40,10 +40,10 @@ def collate(rows: Sequence[Encoded], pad_id: int, device: torch.device) -> Batch
         mask[index, longest - row.length :] = 1
         labels[index, answer - len(row.answer_ids) :] = torch.tensor(row.answer_ids)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    return Batch(ids.to(device), mask.to(device), positions.to(device), labels.to(device))
+    return TokenBatch(ids.to(device), mask.to(device), positions.to(device), labels.to(device))
 
 
-def answer_log_probs(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def answer_log_probs(model: torch.nn.Module, batch: TokenBatch) -> tuple[torch.Tensor, torch.Tensor]:
     """Run the model and read its prediction of each answer token; logits are computed at those positions only.
 
     Returns:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.lm.load import quiet_transformers
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ def gguf_to_folder(gguf: Path, folder: Path) -> None:
         folder: an existing folder that gets config, safetensors, tokenizer and chat template.
 
     Raises:
-        CorruptFile: if the file does not hold a model that transformers can read.
+        CorruptFileError: if the file does not hold a model that transformers can read.
     """
     with quiet_transformers(), _without_bar():
         try:
             model = _dequantized(gguf)
             tokenizer = _tokenizer(gguf)
         except (ValueError, LookupError, RuntimeError, OSError, struct.error) as error:
-            raise CorruptFile(f"{gguf.name} cannot be converted: {error}", where=str(gguf)) from error
+            raise CorruptFileError(f"{gguf.name} cannot be converted: {error}", where=str(gguf)) from error
         _check(model, gguf)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -90,7 +90,7 @@ def _tokenizer(gguf: Path) -> PreTrainedTokenizerBase:
 def _check(model: PreTrainedModel, gguf: Path) -> None:
     for name, parameter in model.named_parameters():
         if parameter.dtype != torch.float32 or not torch.isfinite(parameter).all():
-            raise CorruptFile(
+            raise CorruptFileError(
                 f"{gguf.name} was not dequantized well: {name} is {parameter.dtype} or not finite",
                 where=str(gguf),
             )

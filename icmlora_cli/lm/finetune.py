@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from icmlora_cli.config.recipes import HarvestRecipe
-from icmlora_cli.errors import TrainingDiverged
+from icmlora_cli.errors import TrainingDivergedError
 from icmlora_cli.lm.batching import IGNORED, answer_log_probs, collate, training_batches
 from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.trainers import AdapterTrainer
@@ -57,7 +57,7 @@ def finetune(
         The last step's loss.
 
     Raises:
-        TrainingDiverged: if the loss is not finite.
+        TrainingDivergedError: if the loss is not finite.
     """
     recipe, loaded = trainer.recipe, trainer.loaded
     trainer.reset()
@@ -77,7 +77,7 @@ def finetune(
         loss = -log_probs.sum() / (batch.labels != IGNORED).sum()
         loss_value = float(loss.detach())
         if not math.isfinite(loss_value):
-            raise TrainingDiverged(
+            raise TrainingDivergedError(
                 f"the loss is {loss_value} at step {step + 1}", hint="lower learning_rate in the harvest recipe"
             )
         optimizer.zero_grad(set_to_none=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from icmlora_cli.errors import CorruptFile, UsageFault
+from icmlora_cli.errors import CorruptFileError, UsageError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -54,7 +54,7 @@ def pick_device(name: str | None) -> torch.device:
         name: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` ...; None takes the best one found.
 
     Raises:
-        UsageFault: if there is no such device.
+        UsageError: if there is no such device.
     """
     found = devices()
     if name is None:
@@ -63,7 +63,7 @@ def pick_device(name: str | None) -> torch.device:
     counts = {"cuda": torch.cuda.device_count, "xpu": torch.xpu.device_count}
     count = counts[kind]() if kind in counts else 1
     if kind not in found or (":" in name and (not index.isdecimal() or int(index) >= count)):
-        raise UsageFault(
+        raise UsageError(
             f"there is no device {name!r} on this machine",
             hint=f"--device {' or '.join(found)}, or leave it out for the best one (see: icmlora doctor)",
         )
@@ -82,12 +82,12 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """Return the dtype of a name; ``auto`` is bfloat16 where the device supports it, float32 elsewhere.
 
     Raises:
-        UsageFault: if the name is not known.
+        UsageError: if the name is not known.
     """
     if name == "auto":
         return torch.bfloat16 if bf16_supported(device) else torch.float32
     if name not in DTYPES:
-        raise UsageFault(f"unknown dtype {name!r}", hint=f"use auto, {', '.join(DTYPES)}")
+        raise UsageError(f"unknown dtype {name!r}", hint=f"use auto, {', '.join(DTYPES)}")
     return DTYPES[name]
 
 
@@ -117,8 +117,8 @@ def load_base(base: Base, *, device: str | None = None, dtype: str = "auto") -> 
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
-        CorruptFile: if a file is damaged, missing, or lacks weights of the architecture.
-        UsageFault: if the device or dtype is not there.
+        CorruptFileError: if a file is damaged, missing, or lacks weights of the architecture.
+        UsageError: if the device or dtype is not there.
     """
     where = pick_device(device)
     kind = pick_dtype(dtype, where)
@@ -157,9 +157,9 @@ def _tokenizer(base: Base) -> PreTrainedTokenizerBase:
         raise _corrupt(base, f"its tokenizer cannot be read: {error}") from error
 
 
-def _corrupt(base: Base, reason: str) -> CorruptFile:
+def _corrupt(base: Base, reason: str) -> CorruptFileError:
     first = reason.strip().splitlines()[0] if reason.strip() else "unreadable"
-    return CorruptFile(
+    return CorruptFileError(
         f"base model {base.name} cannot be loaded: {first}",
         where=str(base.path),
         hint=f"icmlora base show {base.name} --verify, then: icmlora base remove {base.name} && "

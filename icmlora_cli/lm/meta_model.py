@@ -7,11 +7,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.lm.load import quiet_transformers
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.weights.foreign.check import BaseModule, BaseShapes
-from icmlora_cli.weights.stored.checkpoint import Checkpoint, model_files
+from icmlora_cli.weights.stored.checkpoint import ModelCheckpoint, model_files
 from icmlora_cli.weights.stored.shards import read_shard
 
 
@@ -22,24 +22,24 @@ def base_shapes(base: Base) -> BaseShapes:
         base: a recorded base.
 
     Raises:
-        CorruptFile: if its configuration cannot be read.
+        CorruptFileError: if its configuration cannot be read.
     """
     return shapes_of(_skeleton(base))
 
 
-def checkpoint_of(base: Base) -> Checkpoint:
+def checkpoint_of(base: Base) -> ModelCheckpoint:
     """Return what a base's files hold of its parameters, by their headers.
 
     Args:
         base: a recorded base.
 
     Raises:
-        CorruptFile: if its configuration or a header cannot be read, or a file is missing.
+        CorruptFileError: if its configuration or a header cannot be read, or a file is missing.
     """
     shards = tuple(read_shard(path) for path in model_files(base.path))
     model = _skeleton(base)
     keys = [item.name for shard in shards for item in shard.tensors]
-    return Checkpoint(base.path, shards, _stored(model, keys), shapes_of(model), _tied(model))
+    return ModelCheckpoint(base.path, shards, _stored(model, keys), shapes_of(model), _tied(model))
 
 
 def _skeleton(base: Base) -> PreTrainedModel:
@@ -48,7 +48,7 @@ def _skeleton(base: Base) -> PreTrainedModel:
             config = AutoConfig.from_pretrained(base.path, local_files_only=True)
             model = AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError, KeyError) as error:
-        raise CorruptFile(
+        raise CorruptFileError(
             f"the configuration of base model {base.name} cannot be read: {str(error).strip().splitlines()[0]}",
             where=str(base.path),
             hint=f"icmlora base show {base.name} --verify",

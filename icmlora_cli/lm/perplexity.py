@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from icmlora_cli.errors import UsageFault
+from icmlora_cli.errors import UsageError
 from icmlora_cli.lm.batching import IGNORED, scoring_batches
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.prompts import prefix_token, text_ids
@@ -159,13 +159,13 @@ def score_texts(
         A score for each text, in order.
 
     Raises:
-        UsageFault: if a text is empty, or the prefix leaves no room for a text.
+        UsageError: if a text is empty, or the prefix leaves no room for a text.
     """
     limit = max_length or max_tokens(loaded)
     told = tuple(text_ids(loaded.tokenizer, prefix)) if prefix else ()
     size = limit - len(told)
     if size < 2:
-        raise UsageFault(
+        raise UsageError(
             f"what stands before each text has {len(told):,} tokens; the model reads {limit:,} at once",
             hint="show fewer or shorter passages",
         )
@@ -174,7 +174,7 @@ def score_texts(
     windows: list[_Window] = []
     for index, ids in enumerate(encoded):
         if not ids:
-            raise UsageFault(f"text {index + 1} of {len(texts)} is empty, so that there is nothing to score")
+            raise UsageError(f"text {index + 1} of {len(texts)} is empty, so that there is nothing to score")
         for context, piece in rolling_windows(ids, size):
             windows.append(_Window(index, (*told, *context) if context else first, piece))
     nll = [0.0] * len(texts)

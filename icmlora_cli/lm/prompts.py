@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from icmlora_cli.errors import UsageFault
+from icmlora_cli.errors import UsageError
 from icmlora_cli.registry.task_record import PromptTemplate, Task
 from icmlora_cli.tasks.examples import Example
 
@@ -79,12 +79,12 @@ def prefix_token(tokenizer: PreTrainedTokenizerBase) -> int:
     It is lm-evaluation-harness' ``HFLM.prefix_token_id``.
 
     Raises:
-        UsageFault: if the tokenizer has neither.
+        UsageError: if the tokenizer has neither.
     """
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
             return int(token)
-    raise UsageFault(
+    raise UsageError(
         "the base's tokenizer has neither a BOS nor an EOS token, so that plain text cannot be scored",
         hint="use another base model for tasks with template: text",
     )

@@ -17,7 +17,7 @@ ENOUGH = 1e-3  # nats per token: what is learned by heart this well gains nothin
 
 
 @dataclass(frozen=True)
-class Tuned:
+class QuickTuned:
     """A LoRA tuned within a time.
 
     Args:
@@ -39,7 +39,7 @@ def tune_for(
     *,
     seconds: float,
     clock: Callable[[], float] = time.monotonic,
-) -> Tuned:
+) -> QuickTuned:
     """Train the LoRA from its start, all rows in each step, until the time is up or nothing is left to learn.
 
     The rate follows the recipe's one-cycle schedule over the time instead of over steps. At least one step is taken.
@@ -69,4 +69,4 @@ def tune_for(
             group["lr"] = learning_rate(round(share * recipe.steps), recipe)
         optimizer.step()
         steps, elapsed = steps + 1, clock() - started
-    return Tuned(trainer.adapter(), steps, loss_value, elapsed)
+    return QuickTuned(trainer.adapter(), steps, loss_value, elapsed)

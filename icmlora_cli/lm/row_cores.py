@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import torch
 
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 
 
 class RowCores:
@@ -23,7 +23,7 @@ class RowCores:
         right: per module, V [R, in].
 
     Raises:
-        CorruptFile: if the model has no such module, or another shape there.
+        CorruptFileError: if the model has no such module, or another shape there.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class RowCores:
             try:
                 module = model.get_submodule(name)
             except AttributeError as error:
-                raise CorruptFile(f"the base model has no module {name}: the frame is of another base") from error
+                raise CorruptFileError(f"the base model has no module {name}: the frame is of another base") from error
             assert isinstance(module.weight, torch.nn.Parameter)
             if sorted(module.weight.shape) != sorted((u.shape[0], v.shape[1])):
-                raise CorruptFile(f"{name} has another shape in the base: the frame is of another base")
+                raise CorruptFileError(f"{name} has another shape in the base: the frame is of another base")
             self.modules.append(module)
 
     @contextmanager

@@ -35,7 +35,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Written:
+class StreamedText:
     """An answer.
 
     Args:
@@ -126,7 +126,7 @@ def write(
     sampling: Sampling,
     on_text: Callable[[str], None],
     cancelled: Callable[[], bool],
-) -> Written:
+) -> StreamedText:
     """Return what the model writes after a prompt.
 
     What the request does not say, such as a repetition penalty, is as the model's ``generation_config.json`` has it.
@@ -157,8 +157,8 @@ def write(
     if piece := pieces.more(text, final=True):
         on_text(piece)
     if stopped or (made and made[-1] in ends):
-        return Written(text, len(made), "stop")
-    return Written(text, len(made), "length" if len(made) >= sampling.max_tokens else "cancelled")
+        return StreamedText(text, len(made), "stop")
+    return StreamedText(text, len(made), "length" if len(made) >= sampling.max_tokens else "cancelled")
 
 
 def _config(loaded: LoadedBase, sampling: Sampling, ends: Sequence[int]) -> GenerationConfig:

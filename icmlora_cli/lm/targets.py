@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from transformers import PreTrainedModel
 
-from icmlora_cli.errors import UsageFault
+from icmlora_cli.errors import UsageError
 from icmlora_cli.weights.layout import Layout, ModuleShape
 
 
@@ -17,13 +17,13 @@ def target_modules(model: PreTrainedModel, wanted: str | Sequence[str]) -> tuple
         wanted: ``auto`` for PEFT's own choice for the architecture, else the endings.
 
     Raises:
-        UsageFault: if PEFT knows no default for the architecture, or an ending matches nothing.
+        UsageError: if PEFT knows no default for the architecture, or an ending matches nothing.
     """
     if wanted == "auto":
         kind = str(model.config.model_type)
         known = dict(TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING) | {"gemma3_text": ["q_proj", "v_proj"]}
         if kind not in known:
-            raise UsageFault(
+            raise UsageError(
                 f"no default target modules for the architecture {kind!r}",
                 hint="name them in the recipe, for example target_modules: [q_proj, v_proj]",
             )
@@ -35,7 +35,7 @@ def target_modules(model: PreTrainedModel, wanted: str | Sequence[str]) -> tuple
             leaves = sorted(
                 {name.rsplit(".", 1)[-1] for name in names if name.endswith(("proj", "attn", "fc1", "fc2"))}
             )
-            raise UsageFault(
+            raise UsageError(
                 f"the base model has no module that ends in {ending!r}",
                 hint=f"choose among {', '.join(leaves)}" if leaves else None,
             )
@@ -50,7 +50,7 @@ def target_layout(model: PreTrainedModel, wanted: str | Sequence[str]) -> Layout
         wanted: ``auto`` or module name endings.
 
     Raises:
-        UsageFault: if PEFT knows no default for the architecture, or an ending matches nothing.
+        UsageError: if PEFT knows no default for the architecture, or an ending matches nothing.
     """
     endings = target_modules(model, wanted)
     shapes: list[ModuleShape] = []

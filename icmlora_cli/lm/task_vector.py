@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from icmlora_cli.config.recipes import VectorRecipe
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import UsageFault
-from icmlora_cli.lm.batching import Batch, collate, scoring_batches
+from icmlora_cli.errors import UsageError
+from icmlora_cli.lm.batching import TokenBatch, collate, scoring_batches
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.perplexity import max_tokens
 from icmlora_cli.lm.prompts import Encoded, text_ids
@@ -34,19 +34,19 @@ def checked_text(text: str) -> str:
     """Return a task's text, trimmed.
 
     Raises:
-        UsageFault: if it is empty, longer than 2,000 characters, or not valid Unicode.
+        UsageError: if it is empty, longer than 2,000 characters, or not valid Unicode.
     """
     stripped = " ".join(text.split())
     if any("\ud800" <= char <= "\udfff" for char in stripped):
-        raise UsageFault(
+        raise UsageError(
             "the task text is not valid Unicode: it holds half of a surrogate pair", hint="type it in UTF-8"
         )
     if not stripped:
-        raise UsageFault(
+        raise UsageError(
             "the task text is empty", hint='say what the adapter should do: icmlora gen "Give the antonym."'
         )
     if len(stripped) > MAX_TEXT:
-        raise UsageFault(
+        raise UsageError(
             f"the task text has {len(stripped):,} characters; at most {MAX_TEXT:,} are read",
             hint="say the task in a sentence or two",
         )
@@ -57,7 +57,7 @@ def _shown(examples: Sequence[Example]) -> str:
     return "".join(f"Q: {item.input}\nA: {item.output}\n" for item in examples)
 
 
-class _Caught(Exception):
+class _CaughtError(Exception):
     """Ends a forward pass whose wanted state has been seen."""
 
 
@@ -103,7 +103,7 @@ class VectorReader:
         """Return the vector of a description: mean over its prompt's tokens, fp32 [hidden].
 
         Raises:
-            UsageFault: if the text is empty or too long.
+            UsageError: if the text is empty or too long.
         """
         return self._read(self.text_prompt(description), pooling="mean")
 
@@ -132,7 +132,7 @@ class VectorReader:
             fresh: compute it anew: for timing it.
 
         Raises:
-            UsageFault: if the text is empty or too long.
+            UsageError: if the text is empty or too long.
         """
         if self.recipe.pooling == "mean":
             return (self.fresh_text(description) if fresh else self.text(description))[None]
@@ -159,13 +159,13 @@ class VectorReader:
         """Check that ``read_examples`` can show all examples at once; passages, and what is read by tokens, are cut.
 
         Raises:
-            UsageFault: if they are too long for the base.
+            UsageError: if they are too long for the base.
         """
         if kind == "text" or self.recipe.pooling == "tokens":
             return
         count, limit = len(text_ids(self.loaded.tokenizer, _shown(examples))), max_tokens(self.loaded)
         if count + 1 > limit:
-            raise UsageFault(
+            raise UsageError(
                 f"the {len(examples)} examples have {count:,} tokens; the base reads {limit:,} at once",
                 hint="show fewer or shorter examples",
             )
@@ -206,7 +206,7 @@ class VectorReader:
         """Return the prompt in which a description is read.
 
         Raises:
-            UsageFault: if the text is empty or too long.
+            UsageError: if the text is empty or too long.
         """
         return f"Task: {checked_text(description)}\nQ:"
 
@@ -214,7 +214,7 @@ class VectorReader:
         """Return what to read of a description, token by token: the states of all its prompt's tokens.
 
         Raises:
-            UsageFault: if the text is empty or too long.
+            UsageError: if the text is empty or too long.
         """
         ids = self.loaded.tokenizer(self.text_prompt(description)).input_ids
         return TokenPrompt(tuple(ids), tuple(range(len(ids))))
@@ -281,7 +281,7 @@ class VectorReader:
             states = self._hidden(batch)
         return [states[index, states.shape[1] - len(row) :] for index, row in enumerate(rows)]
 
-    def _hidden(self, batch: Batch) -> torch.Tensor:
+    def _hidden(self, batch: TokenBatch) -> torch.Tensor:
         """Return the layer's states [B, T, hidden]; where the blocks are found, those above it are not run."""
         model, depth = self.loaded.model, int(self.loaded.model.config.get_text_config().num_hidden_layers)
         lists = (item for item in model.modules() if isinstance(item, torch.nn.ModuleList) and len(item) == depth)
@@ -299,12 +299,12 @@ class VectorReader:
 
         def catch(_: torch.nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor]) -> None:
             caught.append(args[0] if args else kwargs["hidden_states"])
-            raise _Caught
+            raise _CaughtError
 
         handle = blocks[self.layer].register_forward_pre_hook(catch, with_kwargs=True)
         try:
             model(**arguments)
-        except _Caught:
+        except _CaughtError:
             pass
         finally:
             handle.remove()
@@ -357,7 +357,7 @@ class VectorReader:
 
     def _check_length(self, count: int) -> None:
         if count > (limit := max_tokens(self.loaded)):
-            raise UsageFault(
+            raise UsageError(
                 f"what is to be read of a task has {count:,} tokens; the base reads {limit:,} at once",
                 hint="give a shorter description, or fewer or shorter examples",
             )

@@ -58,7 +58,7 @@ def make_trainer(loaded: LoadedBase, recipe: HarvestRecipe) -> AdapterTrainer:
     """Return the trainer of the recipe's parametrization.
 
     Raises:
-        UsageFault: if the recipe's target modules are not in the base.
+        UsageError: if the recipe's target modules are not in the base.
     """
     return FrameTrainer(loaded, recipe) if recipe.parametrization == "frame" else LoraTrainer(loaded, recipe)
 
@@ -167,7 +167,7 @@ class ContinuedTrainer:
         start: where it starts.
 
     Raises:
-        CorruptFile: if the LoRA does not fit the base.
+        CorruptFileError: if the LoRA does not fit the base.
     """
 
     loaded: LoadedBase

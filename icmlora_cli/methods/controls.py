@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from icmlora_cli.methods.harvested import Library
-from icmlora_cli.methods.method import Served, TaskContext, Unavailable, Uses
+from icmlora_cli.methods.method import Served, TaskContext, UnavailableError, Uses
 from icmlora_cli.weights.adapter import Adapter, Factors
 from icmlora_cli.weights.compare import inner
 from icmlora_cli.weights.seeds import named_source
@@ -18,7 +18,7 @@ TOO_ALIKE = 0.5  # of the words of two descriptions: such a text would not be a 
 
 
 @dataclass(frozen=True)
-class NoiseRung:
+class NoiseMethod:
     """Gaussian factors, scaled so that each module's delta-W has the mean Frobenius norm of the harvested ones.
 
     Args:
@@ -40,7 +40,7 @@ class NoiseRung:
         """Return the task's noise.
 
         Raises:
-            Unavailable: if nothing was harvested.
+            UnavailableError: if nothing was harvested.
         """
         adapters = self.library.adapters()
         source = named_source(self.seed, context.task.name)
@@ -93,9 +93,9 @@ class SwappedText:
         """Return the other task's description.
 
         Raises:
-            Unavailable: if there is no other task.
+            UnavailableError: if there is no other task.
         """
         other = self.other(context)
         if other is None:
-            raise Unavailable("there is no other task whose description could be swapped in")
+            raise UnavailableError("there is no other task whose description could be swapped in")
         return self.texts[other]

@@ -10,7 +10,7 @@ import torch
 
 from icmlora_cli.generator.checkpoint import Generator
 from icmlora_cli.lm.task_vector import VectorReader
-from icmlora_cli.methods.method import Served, TaskContext, Unavailable, Uses
+from icmlora_cli.methods.method import Served, TaskContext, UnavailableError, Uses
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.compare import spread
@@ -63,7 +63,7 @@ def generate_adapter(
 
 
 @dataclass(frozen=True)
-class Source:
+class GeneratorSource:
     """A generator with its reader.
 
     Args:
@@ -103,7 +103,7 @@ def random_text(context: TaskContext) -> str:
 
 
 @dataclass(frozen=True)
-class GeneratedRung:
+class GeneratedMethod:
     """The adapter that a generator makes, z at the prior's mean.
 
     Args:
@@ -115,7 +115,7 @@ class GeneratedRung:
         uses: what it knows of the task.
     """
 
-    source: Source
+    source: GeneratorSource
     name: str = "generated"
     title: str = "generated from the description"
     text_of: TextOf = right_text
@@ -130,27 +130,27 @@ class GeneratedRung:
         """Return the generated adapter, and the text where it is not the task's own.
 
         Raises:
-            Unavailable: if it should see examples and there are fewer than two.
+            UnavailableError: if it should see examples and there are fewer than two.
         """
         if self.with_shots and len(context.shots) < 2:
-            raise Unavailable("the task has fewer than two training examples to show")
+            raise UnavailableError("the task has fewer than two training examples to show")
         text, shots = self.text_of(context), context.shots if self.with_shots else ()
         adapter = self.source.make(text, shots, kind=context.task.template.kind)
         return Served(adapter, about={} if text == context.text else {"text": text})
 
 
 @dataclass(frozen=True)
-class CompanionRung:
+class CompanionMethod:
     """The adapter of another generator that learned from the same harvest: the paper's Conv1d CVAE, COND P-DIFF.
 
     Args:
-        load: returns that generator, once it is trained; raises Unavailable where there is none.
+        load: returns that generator, once it is trained; raises UnavailableError where there is none.
         key: what makes it what it is, the harvest and its recipe, and whose harvest it should be.
         name: of the rung.
         title: of the rung.
     """
 
-    load: Callable[[], Source]
+    load: Callable[[], GeneratorSource]
     key: object
     name: str
     title: str
@@ -164,7 +164,7 @@ class CompanionRung:
         """Return the adapter that it generates from the description.
 
         Raises:
-            Unavailable: if that generator is not there.
+            UnavailableError: if that generator is not there.
         """
         return Served(self.load().make(context.text))
 
@@ -174,7 +174,7 @@ Judge = Callable[[TaskContext, Adapter], float]
 
 
 @dataclass(frozen=True)
-class BestOfRung:
+class BestOfMethod:
     """The best of K adapters on the k examples: the prior's mean and K - 1 draws of z, from text and examples.
 
     Args:
@@ -184,7 +184,7 @@ class BestOfRung:
         seed: of the first draw; the others follow.
     """
 
-    source: Source
+    source: GeneratorSource
     judge: Judge
     samples: int
     seed: int
@@ -204,10 +204,10 @@ class BestOfRung:
         """Return the candidate with the lowest NLL on the shots.
 
         Raises:
-            Unavailable: if the task has fewer than two examples.
+            UnavailableError: if the task has fewer than two examples.
         """
         if len(context.shots) < 2:
-            raise Unavailable("the task has fewer than two training examples to choose with")
+            raise UnavailableError("the task has fewer than two training examples to choose with")
         words, shown = readings(self.source.reader, context.text, context.shots, context.task.template.kind)
         seeds: list[int | None] = [None, *range(self.seed, self.seed + self.samples - 1)]
         candidates = [self.source.generator.generate(words, shown, seed=seed) for seed in seeds]

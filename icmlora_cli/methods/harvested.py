@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from icmlora_cli.methods.method import Served, TaskContext, Unavailable, Uses
+from icmlora_cli.methods.method import Served, TaskContext, UnavailableError, Uses
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.weights.adapter import Adapter, average, read_adapter, weighted_sum
@@ -15,13 +15,13 @@ def read_last(store: AdapterStore, record: AdapterRecord) -> Adapter:
     """Read the last checkpoint of a harvested adapter.
 
     Raises:
-        CorruptFile: if it is not what its manifest says.
+        CorruptFileError: if it is not what its manifest says.
     """
     return read_adapter(store.checked(record, record.checkpoints[-1]))
 
 
 @dataclass(frozen=True)
-class HarvestedRung:
+class HarvestedMethod:
     """The adapter that was trained on the task itself: the oracle.
 
     Args:
@@ -44,11 +44,11 @@ class HarvestedRung:
         """Return the last checkpoint of the task's newest adapter.
 
         Raises:
-            Unavailable: if the task was not harvested.
+            UnavailableError: if the task was not harvested.
         """
         record = self.store.newest(self.base, context.task)
         if record is None:
-            raise Unavailable("not harvested")
+            raise UnavailableError("not harvested")
         return Served(read_last(self.store, record))
 
 
@@ -85,15 +85,15 @@ class Library:
         """Return all adapters, in the order of ``tasks``.
 
         Raises:
-            Unavailable: if there are none.
+            UnavailableError: if there are none.
         """
         if not self.records:
-            raise Unavailable("no training task has a harvested adapter")
+            raise UnavailableError("no training task has a harvested adapter")
         return tuple(self.adapter(task) for task in self.tasks)
 
 
 @dataclass(frozen=True)
-class AverageRung:
+class AverageMethod:
     """The mean delta-W of the training tasks' adapters ("model soup", Wortsman et al., ICML 2022)."""
 
     library: Library
@@ -110,7 +110,7 @@ class AverageRung:
         """Return the average, the same for every task.
 
         Raises:
-            Unavailable: if nothing was harvested.
+            UnavailableError: if nothing was harvested.
         """
         if not self._made:
             self._made.append(average(self.library.adapters()))
@@ -151,7 +151,7 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
-class NearestRung:
+class NearestMethod:
     """The adapters of the training tasks whose task vectors are nearest, weighted by a softmax of the cosines.
 
     With ``count`` 1 it is plain retrieval. A seen task's nearest is itself, when vectors are read from the same text.
@@ -189,14 +189,15 @@ class NearestRung:
         """Return the nearest adapter, or the weighted sum of the nearest.
 
         Raises:
-            Unavailable: if nothing was harvested, or nothing else where only others count, or the task has no vector.
+            UnavailableError: if nothing was harvested, or nothing else where only others count, or the task has no
+                vector.
         """
         if not self.library.records:
-            raise Unavailable("no training task has a harvested adapter")
+            raise UnavailableError("no training task has a harvested adapter")
         without = context.task.name if self.others else None
         found = self.neighbours().nearest(self.vector_of(context), self.count, without=without)
         if not found:
-            raise Unavailable("no other training task has a harvested adapter")
+            raise UnavailableError("no other training task has a harvested adapter")
         weights = softmax([cosine / self.temperature for _, cosine in found])
         adapter = weighted_sum([self.library.adapter(task) for task, _ in found], weights)
         about = [

@@ -11,7 +11,7 @@ from icmlora_cli.weights.adapter import Adapter
 Uses = Literal["nothing", "text", "examples", "text and examples", "training data"]
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """A rung has nothing for this task; the reason is shown in its cell."""
 
 
@@ -50,7 +50,7 @@ class Served:
     about: Mapping[str, object] = field(default_factory=dict)
 
 
-class Rung(Protocol):
+class Method(Protocol):
     """One way to serve a task: task context in, adapter or prompt out."""
 
     @property
@@ -72,5 +72,5 @@ class Rung(Protocol):
         """Return how the task is served.
 
         Raises:
-            Unavailable: if the rung has nothing for the task.
+            UnavailableError: if the rung has nothing for the task.
         """

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from icmlora_cli.methods.method import Served, TaskContext, Unavailable, Uses
+from icmlora_cli.methods.method import Served, TaskContext, UnavailableError, Uses
 
 
 @dataclass(frozen=True)
-class BaseRung:
+class BaseMethod:
     """The base model as it is."""
 
     name: str = "base"
@@ -23,7 +23,7 @@ class BaseRung:
 
 
 @dataclass(frozen=True)
-class DescribedRung:
+class DescribedMethod:
     """The base with the task's description before each prompt."""
 
     name: str = "described"
@@ -40,7 +40,7 @@ class DescribedRung:
 
 
 @dataclass(frozen=True)
-class InContextRung:
+class InContextMethod:
     """The base with k examples before each prompt (in-context learning)."""
 
     name: str = "in-context"
@@ -55,8 +55,8 @@ class InContextRung:
         """Return the base with the shots in the prompt.
 
         Raises:
-            Unavailable: if the task has no example to show.
+            UnavailableError: if the task has no example to show.
         """
         if not context.shots:
-            raise Unavailable("the task has no training example to show")
+            raise UnavailableError("the task has no training example to show")
         return Served(shots=context.shots)

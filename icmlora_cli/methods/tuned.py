@@ -11,7 +11,7 @@ from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.prompts import Encoded, encode_task
 from icmlora_cli.lm.quick_tune import tune_for
 from icmlora_cli.lm.trainers import trainer_of
-from icmlora_cli.methods.method import Served, TaskContext, Unavailable, Uses
+from icmlora_cli.methods.method import Served, TaskContext, UnavailableError, Uses
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.weights.adapter import CONFIG, read_adapter, write_adapter
 
@@ -19,7 +19,7 @@ PER_TASK = 400  # examples of each task in the multi-task LoRA's data, so that l
 
 
 @dataclass(frozen=True)
-class TunedRung:
+class TunedMethod:
     """A LoRA fine-tuned from nothing on the k examples within a wall time.
 
     Args:
@@ -47,10 +47,10 @@ class TunedRung:
         """Return the tuned adapter, with the steps taken in that time.
 
         Raises:
-            Unavailable: if the task has no training example.
+            UnavailableError: if the task has no training example.
         """
         if not context.shots:
-            raise Unavailable("the task has no training example to tune on")
+            raise UnavailableError("the task has no training example to tune on")
         budget = self.seconds(context)
         rows = encode_task(self.loaded.tokenizer, context.task, context.shots)
         with trainer_of(self.loaded, self.recipe) as trainer:
@@ -59,7 +59,7 @@ class TunedRung:
 
 
 @dataclass(frozen=True)
-class MultiTaskRung:
+class MultiTaskMethod:
     """One LoRA trained on the training tasks' examples together; trained once, kept, and resumed where it stopped.
 
     Args:
@@ -93,10 +93,10 @@ class MultiTaskRung:
         """Return the multi-task adapter, the same for every task.
 
         Raises:
-            Unavailable: if there is no training task.
+            UnavailableError: if there is no training task.
         """
         if not self.tasks:
-            raise Unavailable("there is no training task to learn from")
+            raise UnavailableError("there is no training task to learn from")
         key = files.sha256_json(self.identity(context))[:12]
         target = self.folder / f"multi-task-{key}"
         if not (target / CONFIG).is_file():

@@ -39,7 +39,7 @@ _FORBIDDING = re.compile(
 
 
 @dataclass(frozen=True)
-class Stated:
+class StatedLicences:
     """The licence that a card states.
 
     Args:
@@ -82,7 +82,7 @@ def of_manifest(value: object) -> tuple[str, ...]:
     return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
 
 
-def stated(licences: Iterable[str], *, unlicensed: int = 0) -> Stated:
+def stated(licences: Iterable[str], *, unlicensed: int = 0) -> StatedLicences:
     """Return what a card states.
 
     Args:
@@ -91,14 +91,14 @@ def stated(licences: Iterable[str], *, unlicensed: int = 0) -> Stated:
     """
     names = {identifier(text) or _slug(text) for text in licences}
     if not names:
-        return Stated(UNKNOWN)
+        return StatedLicences(UNKNOWN)
     if unlicensed:
         names.add("unstated")
     (first, *rest) = sorted(names)
     if not rest and first in HUB:
-        return Stated(first)
+        return StatedLicences(first)
     joined = "-and-".join((first, *rest))
-    return Stated(OTHER, joined if len(joined) <= LONGEST else "several")
+    return StatedLicences(OTHER, joined if len(joined) <= LONGEST else "several")
 
 
 def _slug(text: str) -> str:

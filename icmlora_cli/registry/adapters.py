@@ -9,7 +9,7 @@ from pathlib import Path
 
 from icmlora_cli.disk import checksums, files, temporary
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import CorruptFile, NotFound
+from icmlora_cli.errors import CorruptFileError, NotFoundError
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.task_record import Task
 from icmlora_cli.registry.upkeep.findings import REPAIR
@@ -26,7 +26,7 @@ KEYS = frozenset(
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class AdapterCheckpoint:
     """One kept checkpoint of a harvested adapter.
 
     Args:
@@ -44,7 +44,7 @@ class Checkpoint:
     config_sha256: str | None = None
 
     @classmethod
-    def of(cls, folder: Path) -> "Checkpoint":
+    def of(cls, folder: Path) -> "AdapterCheckpoint":
         """Return what a manifest says of a PEFT folder that has just been written, named by its step.
 
         A left-over of a write that was killed within it does not count.
@@ -94,7 +94,7 @@ class AdapterRecord:
     weight_hash: str
     data_hash: str
     created: str
-    checkpoints: tuple[Checkpoint, ...]
+    checkpoints: tuple[AdapterCheckpoint, ...]
     figures: Mapping[str, float]
     about: Mapping[str, object]
     folder: Path
@@ -143,7 +143,7 @@ def read_record(path: Path) -> AdapterRecord:
 
     Raises:
         FileNotFoundError: if there is none.
-        CorruptFile: if it is broken.
+        CorruptFileError: if it is broken.
     """
     value = files.read_json(path)
     try:
@@ -152,10 +152,10 @@ def read_record(path: Path) -> AdapterRecord:
         checkpoints, figures, about = value["checkpoints"], value["figures"], value["about"]
         assert isinstance(checkpoints, list) and isinstance(figures, dict) and isinstance(about, dict) and checkpoints
         texts = {key: str(value[key]) for key in ("task", "key", "base", "weight_hash", "data_hash", "created")}
-        kept = tuple(Checkpoint(**item) for item in checkpoints)
+        kept = tuple(AdapterCheckpoint(**item) for item in checkpoints)
         return AdapterRecord(**texts, checkpoints=kept, figures=figures, about=about, folder=path.parent)
     except (KeyError, TypeError, ValueError, AssertionError) as error:
-        raise CorruptFile(
+        raise CorruptFileError(
             f"the adapter's manifest is broken: {error}",
             where=str(path),
             hint=REPAIR,
@@ -180,7 +180,7 @@ class AdapterStore:
         """Return a finished adapter, or None.
 
         Raises:
-            CorruptFile: if its manifest is broken.
+            CorruptFileError: if its manifest is broken.
         """
         path = self.folder(base, task, key) / MANIFEST
         return read_record(path) if path.is_file() else None
@@ -196,7 +196,7 @@ class AdapterStore:
             base: slug of a base; None for all.
 
         Raises:
-            CorruptFile: if a manifest is broken.
+            CorruptFileError: if a manifest is broken.
         """
         pattern = f"{base or '*'}/*/*/{MANIFEST}"
         found = [read_record(path) for path in self._manifests(pattern)]
@@ -206,7 +206,7 @@ class AdapterStore:
         """Return what ``all`` does, without those whose manifest is broken."""
         found = []
         for path in self._manifests(f"*/*/*/{MANIFEST}"):
-            with suppress(CorruptFile, FileNotFoundError):
+            with suppress(CorruptFileError, FileNotFoundError):
                 found.append(read_record(path))
         return tuple(sorted(found, key=lambda item: (item.base, item.task, item.created)))
 
@@ -220,13 +220,13 @@ class AdapterStore:
         An imported adapter was not trained on the registry's examples, and stays the task's when they change.
 
         Raises:
-            NotFound: if there is none, or only adapters of other data or other base weights.
+            NotFoundError: if there is none, or only adapters of other data or other base weights.
         """
         found = self.newest(base, task)
         if found is None:
             folder = self.home.adapters / base.slug / task.name
             stale = " for its present examples and base weights" if any(folder.glob(f"*/{MANIFEST}")) else ""
-            raise NotFound(
+            raise NotFoundError(
                 f"task {task.name!r} has no harvested adapter{stale}",
                 where=str(folder),
                 hint=f"icmlora harvest --tasks {task.name}",
@@ -237,7 +237,7 @@ class AdapterStore:
         """Return what ``latest`` does, or None where there is none.
 
         Raises:
-            CorruptFile: if a manifest is broken.
+            CorruptFileError: if a manifest is broken.
         """
         found = [read_record(path) for path in self._manifests(f"{base.slug}/{task.name}/*/{MANIFEST}")]
         same = [
@@ -247,16 +247,16 @@ class AdapterStore:
         ]
         return max(same, key=lambda item: item.created, default=None)
 
-    def checked(self, record: AdapterRecord, checkpoint: Checkpoint) -> Path:
+    def checked(self, record: AdapterRecord, checkpoint: AdapterCheckpoint) -> Path:
         """Return a checkpoint's PEFT folder, once its weights have been compared with the manifest.
 
         Raises:
-            CorruptFile: if the weights are missing or changed.
+            CorruptFileError: if the weights are missing or changed.
         """
         folder = record.folder / checkpoint.folder
         weights = folder / WEIGHTS
         if not weights.is_file() or files.sha256_file(weights) != checkpoint.sha256:
-            raise CorruptFile(
+            raise CorruptFileError(
                 f"the adapter of task {record.task!r} is missing or not what its manifest says",
                 where=str(weights),
                 hint=f"icmlora adapter remove {record.task} --yes && {again(record)}",
@@ -272,14 +272,14 @@ class AdapterStore:
             key: of the one to delete; None for all.
 
         Raises:
-            NotFound: if there are none.
+            NotFoundError: if there are none.
         """
         within = f"/{key}" if key else ""
         folders = [path for path in self.home.adapters.glob(f"{base or '*'}/{task}{within}") if path.is_dir()]
         folders = [path for path in folders if not temporary.within(path, self.home.adapters)]
         if not folders:
             what = f"task {task!r} has no adapter{f' {key!r}' if key else 's'}"
-            raise NotFound(what, where=str(self.home.adapters), hint="icmlora adapter list")
+            raise NotFoundError(what, where=str(self.home.adapters), hint="icmlora adapter list")
         freed = files.freed_bytes(*folders)
         for folder in folders:
             files.delete_folder(folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from icmlora_cli.disk.files import read_json, sha256_file, sha256_json
-from icmlora_cli.errors import BaseUnavailable, CorruptFile
+from icmlora_cli.errors import BaseUnavailableError, CorruptFileError
 from icmlora_cli.registry.bases import Base, BaseFile
 
 WEIGHTS = "*.safetensors"
@@ -49,13 +49,13 @@ def describe(
         licence: where None, the one that ``README.md``'s front matter names.
 
     Raises:
-        BaseUnavailable: if the folder is no causal language model with safetensors and a tokenizer.
-        CorruptFile: if a weight file is cut short or a shard is missing.
+        BaseUnavailableError: if the folder is no causal language model with safetensors and a tokenizer.
+        CorruptFileError: if a weight file is cut short or a shard is missing.
     """
     architecture = _architecture(path)
     _check_weights(path)
     if not any((path / file).is_file() for file in TOKENIZERS):
-        raise BaseUnavailable(
+        raise BaseUnavailableError(
             f"{path.name} has no tokenizer",
             where=str(path),
             hint=f"copy one of {', '.join(TOKENIZERS)} into it",
@@ -85,7 +85,7 @@ def beside_weights(path: Path) -> list[Path]:
 
 def _architecture(path: Path) -> str:
     if not (path / "config.json").is_file():
-        raise BaseUnavailable(
+        raise BaseUnavailableError(
             f"{path.name} is not a model folder: it has no config.json",
             where=str(path),
             hint="name a folder as save_pretrained writes it, or: icmlora base pull smollm2-135m",
@@ -94,7 +94,7 @@ def _architecture(path: Path) -> str:
     names = config.get("architectures")
     if isinstance(names, list) and names and isinstance(names[0], str):
         return names[0]
-    raise CorruptFile("config.json does not name an architecture", where=str(path / "config.json"))
+    raise CorruptFileError("config.json does not name an architecture", where=str(path / "config.json"))
 
 
 def _check_weights(path: Path) -> None:
@@ -102,13 +102,13 @@ def _check_weights(path: Path) -> None:
     if not weights:
         pickles = sorted(file.name for pattern in PICKLES for file in path.glob(pattern))
         if pickles:
-            raise BaseUnavailable(
+            raise BaseUnavailableError(
                 f"{path.name} has only pickled weights ({pickles[0]}), which can run code when they are read",
                 where=str(path),
                 hint="convert it once to safetensors: AutoModelForCausalLM.from_pretrained(folder)"
                 ".save_pretrained(new_folder), then copy the tokenizer files along",
             )
-        raise BaseUnavailable(
+        raise BaseUnavailableError(
             f"{path.name} has no *.safetensors", where=str(path), hint="icmlora base pull smollm2-135m"
         )
     for file in weights:
@@ -118,7 +118,7 @@ def _check_weights(path: Path) -> None:
         shards = set(mapped.values()) if isinstance(mapped, dict) else set()
         missing = sorted(str(shard) for shard in shards if not (path / str(shard)).is_file())
         if missing:
-            raise CorruptFile(f"{path.name} lacks {missing[0]}, which its index names", where=str(path))
+            raise CorruptFileError(f"{path.name} lacks {missing[0]}, which its index names", where=str(path))
 
 
 def check_safetensors(path: Path) -> None:
@@ -127,7 +127,7 @@ def check_safetensors(path: Path) -> None:
     The format: 8 bytes little-endian header length, JSON header, then the tensors' bytes without holes.
 
     Raises:
-        CorruptFile: if the file is cut short or its header is damaged.
+        CorruptFileError: if the file is cut short or its header is damaged.
     """
     size, length, header = _header(path)
     try:
@@ -136,7 +136,7 @@ def check_safetensors(path: Path) -> None:
     except (KeyError, TypeError, IndexError):
         whole = False
     if not whole:
-        raise CorruptFile(
+        raise CorruptFileError(
             f"{path.name} is damaged or cut short ({size} bytes)",
             where=str(path),
             hint="copy or pull the base model again: icmlora base pull NAME",

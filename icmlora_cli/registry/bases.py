@@ -9,7 +9,7 @@ from pathlib import Path
 from icmlora_cli.disk.checksums import SEAL, write_manifest
 from icmlora_cli.disk.files import folder_bytes, read_json, sha256_file
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import CorruptFile, NotFound
+from icmlora_cli.errors import CorruptFileError, NotFoundError
 
 SCHEMA = "icmlora.base/1"
 MANIFEST = "base.json"
@@ -180,7 +180,7 @@ class BaseStore:
         """Write the manifest, after which the base counts as at hand; return the base.
 
         Raises:
-            OutOfSpace: if the disk is full.
+            OutOfSpaceError: if the disk is full.
         """
         path = "." if self.owns_weights(base) else str(base.path)  # so that the cache can be moved
         write_manifest(self.folder(base.name) / MANIFEST, asdict(base) | {"schema": SCHEMA, "path": path})
@@ -190,7 +190,7 @@ class BaseStore:
         """Return the recorded base of an alias, hub id, or local folder; None where there is no manifest.
 
         Raises:
-            CorruptFile: if the manifest cannot be read.
+            CorruptFileError: if the manifest cannot be read.
         """
         manifest = self.folder(name) / MANIFEST
         return read_base(manifest) if manifest.is_file() else None
@@ -199,12 +199,12 @@ class BaseStore:
         """Return the recorded base.
 
         Raises:
-            NotFound: if there is none.
-            CorruptFile: if the manifest cannot be read.
+            NotFoundError: if there is none.
+            CorruptFileError: if the manifest cannot be read.
         """
         base = self.find(name)
         if base is None:
-            raise NotFound(
+            raise NotFoundError(
                 f"base model {name!r} is not on this machine",
                 where=str(self.home.bases),
                 hint=f"icmlora base pull {name}   (icmlora base list shows what is here)",
@@ -225,7 +225,7 @@ class BaseStore:
         for manifest in sorted(self.home.bases.glob(f"[!.]*/{MANIFEST}")):
             try:
                 good.append(read_base(manifest))
-            except CorruptFile:
+            except CorruptFileError:
                 bad.append(manifest)
         return good, bad
 
@@ -265,7 +265,7 @@ class BaseStore:
         A hub snapshot in the hub's own cache and a user's local folder are never deleted.
 
         Raises:
-            NotFound: if the base is not recorded.
+            NotFoundError: if the base is not recorded.
         """
         folder = self.folder(name)
         if not (folder / MANIFEST).is_file():
@@ -281,7 +281,7 @@ def read_base(manifest: Path) -> Base:
 
     Raises:
         FileNotFoundError: if there is none.
-        CorruptFile: if it is damaged.
+        CorruptFileError: if it is damaged.
     """
     value = read_json(manifest)
     value.pop(SEAL, None)
@@ -295,7 +295,7 @@ def read_base(manifest: Path) -> Base:
         entries = tuple(BaseFile(**entry) for entry in files)
         return Base(**value, path=path, files=entries)  # type: ignore[arg-type]
     except (KeyError, TypeError, ValueError) as error:
-        raise CorruptFile(
+        raise CorruptFileError(
             f"the manifest of a base model is damaged: {error}",
             where=str(manifest),
             hint=f"icmlora base pull {value.get('name') or manifest.parent.name}",

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from icmlora_cli.disk import files
-from icmlora_cli.errors import UsageFault
+from icmlora_cli.errors import UsageError
 from icmlora_cli.registry.task_record import QA, Task
 from icmlora_cli.registry.tasks import Draft
 from icmlora_cli.tasks.splits import DEFAULT_FRACTIONS, PARTS
@@ -18,13 +18,13 @@ def name_of(description: str) -> str:
     """Return a task name made of a description's words: ``Say it in French.`` is ``say_it_in_french``.
 
     Raises:
-        UsageFault: if the description has no letter or digit that a name can hold.
+        UsageError: if the description has no letter or digit that a name can hold.
     """
     name = re.sub(r"[^a-z0-9]+", "_", description.lower()).strip("_")
     if len(name) > NAME_LENGTH:
         name = name[: NAME_LENGTH + 1].rpartition("_")[0] or name[:NAME_LENGTH]
     if not name:
-        raise UsageFault(f"no name can be made of {description[:60]!r}", hint="name the task too: --task NAME")
+        raise UsageError(f"no name can be made of {description[:60]!r}", hint="name the task too: --task NAME")
     return name
 
 
@@ -38,11 +38,11 @@ def described(name: str, description: str, *, licence: str | None, source: str |
         source: where that came from.
 
     Raises:
-        UsageFault: if the description is empty or too long.
+        UsageError: if the description is empty or too long.
     """
     text = " ".join(description.split())
     if not text or len(text) > LONGEST:
-        raise UsageFault(
+        raise UsageError(
             f"a description has 1 to {LONGEST} characters, and this one {len(text):,}",
             hint='--describe "what the adapter does"',
         )

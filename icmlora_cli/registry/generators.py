@@ -6,7 +6,7 @@ from pathlib import Path
 
 from icmlora_cli.disk import files, temporary
 from icmlora_cli.disk.home import NAME, Home, checked_name
-from icmlora_cli.errors import NotFound
+from icmlora_cli.errors import NotFoundError
 from icmlora_cli.registry.bases import slug
 from icmlora_cli.registry.upkeep.findings import REPAIR
 
@@ -30,11 +30,11 @@ def bundled() -> Path:
     """Return the folder of the generator that comes with icmlora, for smollm2-135m.
 
     Raises:
-        NotFound: if this copy of icmlora is without one.
+        NotFoundError: if this copy of icmlora is without one.
     """
     folder = Path(__file__).resolve().parents[1] / BUNDLED / "smollm2-135m"
     if not (folder / CONFIG).is_file():
-        raise NotFound("this copy of icmlora has no bundled generator", where=str(folder), hint="icmlora train")
+        raise NotFoundError("this copy of icmlora has no bundled generator", where=str(folder), hint="icmlora train")
     return folder
 
 
@@ -57,7 +57,7 @@ class GeneratorStore:
         """Return where a generator is, or will be.
 
         Raises:
-            UsageFault: if the name cannot be a folder's.
+            UsageError: if the name cannot be a folder's.
         """
         return self.home.generators / checked_name(name, "generator")
 
@@ -66,7 +66,7 @@ class GeneratorStore:
 
         Raises:
             FileNotFoundError: if there is no such generator.
-            CorruptFile: if it is not JSON.
+            CorruptFileError: if it is not JSON.
         """
         return files.read_json(self.folder(name) / CONFIG)
 
@@ -84,7 +84,7 @@ class GeneratorStore:
         """Return the folder of a generator, given by name or by path; the bundled one where no default is trained.
 
         Raises:
-            NotFound: if there is none.
+            NotFoundError: if there is none.
         """
         path = Path(reference).expanduser()
         if (path / CONFIG).is_file():
@@ -93,10 +93,10 @@ class GeneratorStore:
             return self.folder(reference)
         aside = bool(NAME.fullmatch(reference)) and temporary.set_aside(self.home.generators / reference)
         if reference in (DEFAULT, BUNDLED) and not aside:
-            with suppress(NotFound):
+            with suppress(NotFoundError):
                 return bundled()
         known = ", ".join(self.names())
         hint = f"--generator with one of: {known}" if known else "train one: icmlora harvest && icmlora train"
         if aside:
             hint = REPAIR
-        raise NotFound(f"there is no generator {reference!r}", where=str(self.home.generators), hint=hint)
+        raise NotFoundError(f"there is no generator {reference!r}", where=str(self.home.generators), hint=hint)

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from icmlora_cli.disk import files
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.splits import Part
 from icmlora_cli.tasks.task_file import Template, TemplateSpec
@@ -158,7 +158,7 @@ class Task:
         """Return the examples of one part, in an order that only their content decides.
 
         Raises:
-            CorruptFile: if the examples are missing, or are not those that were registered.
+            CorruptFileError: if the examples are missing, or are not those that were registered.
         """
         path = self.folder / EXAMPLES
         try:
@@ -197,7 +197,7 @@ class Task:
             folder: where it is.
 
         Raises:
-            CorruptFile: if the manifest is not one of a task, or is another task's.
+            CorruptFileError: if the manifest is not one of a task, or is another task's.
         """
         path, name = folder / MANIFEST, folder.name
         if value.get("schema") != SCHEMA:
@@ -213,8 +213,8 @@ class Task:
         return cls(**(facts | {"template": PromptTemplate(**dict(held.template))}), folder=folder)
 
 
-def _corrupt(path: Path, name: str, what: str) -> CorruptFile:
-    return CorruptFile(
+def _corrupt(path: Path, name: str, what: str) -> CorruptFileError:
+    return CorruptFileError(
         f"task {name!r} is damaged: {what}",
         where=str(path),
         hint=f"add it again with --force, or remove it: icmlora task remove {name} --yes",

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from icmlora_cli.disk import checksums, files, temporary
 from icmlora_cli.disk.home import NAME, Home
-from icmlora_cli.errors import AlreadyExists, CorruptFile, IcmloraError, NotFound, SpecFault
+from icmlora_cli.errors import AlreadyExistsError, CorruptFileError, IcmloraError, NotFoundError, SpecError
 from icmlora_cli.provenance.versions import command_line, now, versions
 from icmlora_cli.registry.task_record import CHAT, EXAMPLES, MANIFEST, QA, TEXT, PromptTemplate, Task, data_hash
 from icmlora_cli.registry.upkeep.findings import REPAIR
@@ -51,7 +51,7 @@ def draft(spec: TaskSpec, examples: Sequence[Example]) -> Draft:
         examples: its examples; repeated ones count once.
 
     Raises:
-        SpecFault: if the train or the test part would be empty.
+        SpecError: if the train or the test part would be empty.
     """
     splits = {"validation": spec.splits.validation, "test": spec.splits.test}
     ordered = sorted(dict.fromkeys(examples), key=lambda example: example.key)
@@ -61,7 +61,7 @@ def draft(spec: TaskSpec, examples: Sequence[Example]) -> Draft:
     empty = [part for part in PARTS if part != "validation" and not counted[part]]
     if empty:
         faults = [f"task {spec.name}: {part}: none of {len(rows)} different examples is in it" for part in empty]
-        raise SpecFault(
+        raise SpecError(
             f"task {spec.name} has no {' and no '.join(empty)} examples",
             faults,
             hint=f"give more {'passages' if template.kind == 'text' else 'examples with different inputs'}, "
@@ -101,13 +101,13 @@ def builtin_spec(name: str) -> TaskSpec:
     """Return the spec of a built-in task.
 
     Raises:
-        NotFound: if there is none of that name.
+        NotFoundError: if there is none of that name.
     """
     from icmlora_cli.tasks.builtin import builtin_names, builtin_task
 
     if name not in builtin_names():
         close = get_close_matches(name, builtin_names(), n=3)
-        raise NotFound(
+        raise NotFoundError(
             f"there is no built-in task {name!r}" + (f"; close: {', '.join(close)}" if close else ""),
             hint="icmlora task builtins",
         )
@@ -156,8 +156,8 @@ class TaskStore:
         """Return what writing a draft would do: ``added``, ``unchanged`` or ``replaced``.
 
         Raises:
-            AlreadyExists: if the name is taken by something else, and ``replace`` is not set.
-            CorruptFile: if the name is taken by a damaged task, and ``replace`` is not set.
+            AlreadyExistsError: if the name is taken by something else, and ``replace`` is not set.
+            CorruptFileError: if the name is taken by a damaged task, and ``replace`` is not set.
         """
         name = wanted.task.name
         if not (self.home.tasks / name).exists():
@@ -165,11 +165,11 @@ class TaskStore:
         try:
             if self.get(name).to_manifest() == wanted.task.to_manifest():
                 return "unchanged"
-        except CorruptFile:
+        except CorruptFileError:
             if not replace:
                 raise
         if not replace:
-            raise AlreadyExists(
+            raise AlreadyExistsError(
                 f"there is a task {name!r} already, and it is not the same",
                 where=str(self.home.tasks / name),
                 hint="add it with --force to replace what is there, or give the new one another name",
@@ -200,9 +200,9 @@ class TaskStore:
             The task, and ``added``, ``unchanged`` (the same was there) or ``replaced``.
 
         Raises:
-            AlreadyExists: if the name is taken by something else, and ``replace`` is not set.
-            CorruptFile: if the name is taken by a damaged task, and ``replace`` is not set.
-            SpecFault: if the train or the test part would be empty.
+            AlreadyExistsError: if the name is taken by something else, and ``replace`` is not set.
+            CorruptFileError: if the name is taken by a damaged task, and ``replace`` is not set.
+            SpecError: if the train or the test part would be empty.
         """
         return self.write(draft(spec, examples), replace=replace)
 
@@ -210,8 +210,8 @@ class TaskStore:
         """Register a built-in task, if it is not registered yet.
 
         Raises:
-            AlreadyExists: if the name is taken by something else.
-            NotFound: if there is no such built-in task.
+            AlreadyExistsError: if the name is taken by something else.
+            NotFoundError: if there is no such built-in task.
         """
         from icmlora_cli.tasks.builtin import builtin_task
 
@@ -227,8 +227,8 @@ class TaskStore:
         """Return a task, once its examples have been compared with its manifest.
 
         Raises:
-            CorruptFile: if it is damaged.
-            NotFound: if there is none of that name.
+            CorruptFileError: if it is damaged.
+            NotFoundError: if there is none of that name.
         """
         folder = self.home.tasks / name
         if not NAME.fullmatch(name) or not folder.is_dir():
@@ -238,7 +238,7 @@ class TaskStore:
             whole = files.sha256_file(folder / EXAMPLES) == task.examples_sha256
         except FileNotFoundError as error:
             what = f"{Path(error.filename).name} is missing"
-        except CorruptFile as error:
+        except CorruptFileError as error:
             if error.hint:
                 raise
             what = error.message
@@ -246,13 +246,13 @@ class TaskStore:
             if whole:
                 return task
             what = "its examples are not those that were registered"
-        raise CorruptFile(
+        raise CorruptFileError(
             f"task {name!r} is damaged: {what}",
             where=str(folder),
             hint=f"add it again with --force, or remove it: icmlora task remove {name} --yes",
         )
 
-    def _missing(self, name: str) -> NotFound:
+    def _missing(self, name: str) -> NotFoundError:
         from icmlora_cli.tasks.builtin import builtin_names
 
         close = get_close_matches(name, self.names(), n=3)
@@ -263,13 +263,13 @@ class TaskStore:
             hint = f"icmlora task add builtin:{name}"
         elif not self.names():
             hint = "there is no task yet; add some: icmlora task add 'builtin:*'"
-        return NotFound(f"there is no task {name[:120]!r}", where=str(self.home.tasks), hint=hint)
+        return NotFoundError(f"there is no task {name[:120]!r}", where=str(self.home.tasks), hint=hint)
 
     def all(self) -> tuple[Task, ...]:
         """Return all tasks, by name.
 
         Raises:
-            CorruptFile: if one is damaged.
+            CorruptFileError: if one is damaged.
         """
         return tuple(self.get(name) for name in self.names())
 
@@ -277,8 +277,8 @@ class TaskStore:
         """Return the names that match a pattern such as ``choose_*`` or ``family:list``, sorted.
 
         Raises:
-            CorruptFile: if families are asked for and a task is damaged.
-            NotFound: if a pattern matches nothing.
+            CorruptFileError: if families are asked for and a task is damaged.
+            NotFoundError: if a pattern matches nothing.
         """
         names, found = self.names(), set[str]()
         for pattern in patterns:
@@ -296,8 +296,8 @@ class TaskStore:
         """Return the tasks that match any of the patterns, by name; all tasks for None.
 
         Raises:
-            CorruptFile: if one is damaged.
-            NotFound: if a pattern matches nothing.
+            CorruptFileError: if one is damaged.
+            NotFoundError: if a pattern matches nothing.
         """
         return self.all() if patterns is None else tuple(self.get(name) for name in self.matching(patterns))
 
@@ -305,7 +305,7 @@ class TaskStore:
         """Remove a task, damaged or not. Adapters harvested for it stay.
 
         Raises:
-            NotFound: if there is none of that name.
+            NotFoundError: if there is none of that name.
         """
         folder = self.home.tasks / name
         if not NAME.fullmatch(name) or not folder.is_dir():

@@ -6,7 +6,7 @@ import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import CardData
 
-from icmlora_cli.errors import PushRefused
+from icmlora_cli.errors import PushRefusedError
 from icmlora_cli.provenance.licences import HUB, OTHER, UNKNOWN
 from icmlora_cli.provenance.local_paths import names_path
 from icmlora_cli.report.cards import CARD, is_hub_id
@@ -21,19 +21,22 @@ def check_card(path: Path) -> str:
         path: the ``README.md``.
 
     Raises:
-        PushRefused: if it is missing, its metadata are not those of a model card, or it names a path of this machine.
+        PushRefusedError: if it is missing, its metadata are not those of a model card, or it names a path of this
+            machine.
     """
     try:
         text = path.read_bytes().decode("utf-8")
         card = ModelCard(text)
     except FileNotFoundError:
-        raise PushRefused(f"there is no {CARD}", where=str(path.parent), hint=AGAIN) from None
+        raise PushRefusedError(f"there is no {CARD}", where=str(path.parent), hint=AGAIN) from None
     except (ValueError, TypeError, yaml.YAMLError) as error:  # TypeError: metadata whose keys are no names
         first = (str(error).splitlines() or [""])[0]
-        raise PushRefused(f"the metadata of {CARD} cannot be read: {first}", where=str(path), hint=AGAIN) from error
+        raise PushRefusedError(
+            f"the metadata of {CARD} cannot be read: {first}", where=str(path), hint=AGAIN
+        ) from error
     fault = _fault(card.data) or _local(text)
     if fault is not None:
-        raise PushRefused(f"{CARD}: {fault}", where=str(path), hint=AGAIN)
+        raise PushRefusedError(f"{CARD}: {fault}", where=str(path), hint=AGAIN)
     return text
 
 

@@ -21,7 +21,7 @@ CARD = "README.md"
 
 
 @dataclass(frozen=True)
-class Data:
+class CardData:
     """What a card tells of the data that a generator learned from.
 
     Args:
@@ -37,7 +37,7 @@ class Data:
     cost: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     @classmethod
-    def of_manifest(cls, about: Mapping[str, object]) -> "Data":
+    def of_manifest(cls, about: Mapping[str, object]) -> "CardData":
         """Return what a ``generator.json`` says of it."""
         unlicensed, cost = about.get("unlicensed"), about.get("cost")
         return cls(
@@ -63,7 +63,7 @@ def _card(
     base_model: str,
     library: str,
     tags: Sequence[str],
-    data: Data,
+    data: CardData,
     relation: Literal["adapter", "merge"] | None = None,
 ) -> str:
     """Return a card: its metadata, checked by the hub's client, and the lines below."""
@@ -82,7 +82,7 @@ def _card(
     return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n" + "\n".join(body) + "\n"))
 
 
-def _licences(data: Data, *, generator: bool = True) -> list[str]:
+def _licences(data: CardData, *, generator: bool = True) -> list[str]:
     """Return what the data's licences are, and which of them forbid derivatives."""
     if not data.licences:
         return ["The training data states no licence."]
@@ -135,7 +135,7 @@ def adapter_card(
     generator: str,
     tasks: int,
     seed: int | None,
-    data: Data,
+    data: CardData,
     remarks: Sequence[str] = (),
     gguf: str | None = None,
 ) -> str:
@@ -189,7 +189,7 @@ def kept_card(
     figures: Mapping[str, float],
     imported_from: str | None,
     facts: Mapping[str, str],
-    data: Data,
+    data: CardData,
 ) -> str:
     """Return the card of an adapter of the registry that was exported.
 
@@ -225,7 +225,7 @@ def merged_card(
     base_model: str,
     task_text: str,
     generator: str,
-    data: Data,
+    data: CardData,
     remarks: Sequence[str] = (),
     gguf: str | None = None,
 ) -> str:
@@ -256,7 +256,7 @@ def merged_card(
     return _card(body, base_model=base_model, library=library, tags=("icmlora", "merged"), data=data, relation="merge")
 
 
-def tuned_card(*, base_model: str, parent: str | None, task_text: str | None, how: str, data: Data) -> str:
+def tuned_card(*, base_model: str, parent: str | None, task_text: str | None, how: str, data: CardData) -> str:
     """Return the card of an adapter that was trained on from another one, or from nothing.
 
     Args:
@@ -283,7 +283,7 @@ def tuned_card(*, base_model: str, parent: str | None, task_text: str | None, ho
     return _card(body, base_model=base_model, library="peft", tags=tags, data=unlicensed, relation="adapter")
 
 
-def merge_card(*, base_model: str, adapters: Sequence[tuple[str, float]], data: Data) -> str:
+def merge_card(*, base_model: str, adapters: Sequence[tuple[str, float]], data: CardData) -> str:
     """Return the card of a base model with adapters merged into it.
 
     Args:
@@ -314,7 +314,7 @@ def generator_card(
     tasks: Mapping[str, str],
     numbers: int,
     error: float,
-    data: Data,
+    data: CardData,
 ) -> str:
     """Return the card of a generator.
 

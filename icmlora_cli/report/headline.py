@@ -12,7 +12,7 @@ from icmlora_cli.report.figures import (
     plural,
     share,
 )
-from icmlora_cli.report.result import Comparison, Mean, Part, Result, RungInfo, TextSpecific
+from icmlora_cli.report.result import Mean, MethodComparison, MethodInfo, Part, Result, TextSpecific
 
 BASE, GENERATED, HARVESTED = "base", "generated", "harvested"
 FROM = {
@@ -49,11 +49,11 @@ class Glance:
     harvested: Mean | None
     rival: Mean | None
     rival_title: str
-    against_rival: Comparison | None
+    against_rival: MethodComparison | None
     text_specific: TextSpecific | None
 
 
-def generated_rung(result: Result) -> RungInfo | None:
+def generated_rung(result: Result) -> MethodInfo | None:
     """Return the rung that the result is about: ``generated``, else the first that others were tested against."""
     rungs = {rung.name: rung for rung in result.rungs}
     tested = (comparison.rung for comparison in result.comparisons)
@@ -66,7 +66,7 @@ def mean_of(result: Result, part: Part, rung: str, metric: str) -> Mean | None:
     return next((mean for mean in result.means if (mean.part, mean.rung, mean.metric) == wanted), None)
 
 
-def comparison_of(result: Result, part: Part, metric: str, rung: str, against: str) -> Comparison | None:
+def comparison_of(result: Result, part: Part, metric: str, rung: str, against: str) -> MethodComparison | None:
     """Return the paired test of a rung against another; None where there is none."""
     wanted = (part, metric, rung, against)
     found = ((item.part, item.metric, item.rung, item.against) == wanted for item in result.comparisons)

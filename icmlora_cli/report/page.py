@@ -28,7 +28,7 @@ from icmlora_cli.report.headline import (
     mean_of,
     text_specific_of,
 )
-from icmlora_cli.report.result import Comparison, Part, Result, RungInfo, TaskInfo, TextSpecific
+from icmlora_cli.report.result import MethodComparison, MethodInfo, Part, Result, TaskInfo, TextSpecific
 
 PROTOCOLS = {
     "bare": "Prompts do not name the task: what a model does, its weights alone make it do, unless a rung says that "
@@ -39,10 +39,10 @@ PROTOCOLS = {
 
 
 @dataclass(frozen=True)
-class LadderRow:
+class ComparisonRow:
     """A rung in the table of a part and a metric; ``reason`` says why there is no mean, and is empty where there is."""
 
-    rung: RungInfo
+    rung: MethodInfo
     tasks: str
     mean: str
     interval: str
@@ -62,9 +62,9 @@ class Panel:
     part_title: str
     metric: Metric
     tasks: int
-    rows: tuple[LadderRow, ...]
+    rows: tuple[ComparisonRow, ...]
     text_specific: TextSpecific | None
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[MethodComparison, ...]
 
 
 def _reason(result: Result, part: Part, rung: str) -> str:
@@ -73,11 +73,13 @@ def _reason(result: Result, part: Part, rung: str) -> str:
     return "; ".join(dict.fromkeys(reasons)) or "no figure"
 
 
-def _ladder_row(result: Result, part: Part, metric: Metric, rung: RungInfo, generated: RungInfo | None) -> LadderRow:
+def _ladder_row(
+    result: Result, part: Part, metric: Metric, rung: MethodInfo, generated: MethodInfo | None
+) -> ComparisonRow:
     mean = mean_of(result, part, rung.name, metric.name)
     tested = None if generated is None else comparison_of(result, part, metric.name, generated.name, rung.name)
     recovered = None if mean is None else mean.recovered
-    return LadderRow(
+    return ComparisonRow(
         rung=rung,
         tasks="0" if mean is None else str(mean.tasks),
         mean=ABSENT if mean is None else number(mean.figure.value),

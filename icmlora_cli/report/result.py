@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from icmlora_cli.disk import files
-from icmlora_cli.errors import CorruptFile, NotFound
+from icmlora_cli.errors import CorruptFileError, NotFoundError
 
 SCHEMA: Literal["icmlora.result/1"] = "icmlora.result/1"
 RESULT = "result.json"
@@ -19,11 +19,11 @@ PARTS: tuple[Part, ...] = ("seen", "unseen combination", "unseen family", "unsee
 HIGHER_IS_BETTER = {"exact_match": True, "f1": True, "nll": False, "perplexity": False, "bits_per_character": False}
 
 
-class _Model(BaseModel):
+class _ResultModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Figure(_Model):
+class Figure(_ResultModel):
     """A figure with its 95 % bootstrap interval.
 
     Args:
@@ -37,7 +37,7 @@ class Figure(_Model):
     high: float
 
 
-class Fidelity(_Model):
+class Fidelity(_ResultModel):
     """How near an adapter is to the harvested one of its task, over delta-W.
 
     Args:
@@ -49,7 +49,7 @@ class Fidelity(_Model):
     cosine: float
 
 
-class Reconstruction(_Model):
+class Reconstruction(_ResultModel):
     """Fidelity over all modules, by the modules' last name, and by layer (index in the base's stack)."""
 
     all: Fidelity
@@ -57,7 +57,7 @@ class Reconstruction(_Model):
     by_layer: dict[int, Fidelity]
 
 
-class Output(_Model):
+class Output(_ResultModel):
     """One test example with what the model wrote."""
 
     input: str
@@ -66,7 +66,7 @@ class Output(_Model):
     exact: bool
 
 
-class RungInfo(_Model):
+class MethodInfo(_ResultModel):
     """A rung of the ladder.
 
     Args:
@@ -81,7 +81,7 @@ class RungInfo(_Model):
     uses: Literal["nothing", "text", "examples", "text and examples", "training data"]
 
 
-class Similar(_Model):
+class Similar(_ResultModel):
     """The training task that is most like an unseen one.
 
     Args:
@@ -97,7 +97,7 @@ class Similar(_Model):
     duplicate: bool
 
 
-class Neighbour(_Model):
+class NeighbourInfo(_ResultModel):
     """The harvested training adapter nearest to a generated one: a memorisation figure.
 
     Args:
@@ -111,7 +111,7 @@ class Neighbour(_Model):
     cosine: float
 
 
-class TaskInfo(_Model):
+class TaskInfo(_ResultModel):
     """A task of the evaluation.
 
     Args:
@@ -133,11 +133,11 @@ class TaskInfo(_Model):
     family: str | None
     examples: int
     similar: Similar | None
-    neighbour: Neighbour | None
+    neighbour: NeighbourInfo | None
     swapped_with: str | None
 
 
-class Cell(_Model):
+class MethodScore(_ResultModel):
     """One rung on one task.
 
     Args:
@@ -160,7 +160,7 @@ class Cell(_Model):
     outputs: tuple[Output, ...]
 
 
-class Mean(_Model):
+class Mean(_ResultModel):
     """A rung's mean over the tasks of a part that it has an answer for, every task counting the same.
 
     Args:
@@ -181,7 +181,7 @@ class Mean(_Model):
     recovered: Figure | None
 
 
-class Comparison(_Model):
+class MethodComparison(_ResultModel):
     """A paired test of one rung against another on the same examples.
 
     Args:
@@ -203,7 +203,7 @@ class Comparison(_Model):
     p: float
 
 
-class TextSpecific(_Model):
+class TextSpecific(_ResultModel):
     """How much of the generated adapters' figure is due to the right text: generated - mean(swapped, random text)."""
 
     part: Part
@@ -212,7 +212,7 @@ class TextSpecific(_Model):
     lift: Figure
 
 
-class Point(_Model):
+class Point(_ResultModel):
     """A point of a two-dimensional PCA map.
 
     Args:
@@ -230,7 +230,7 @@ class Point(_Model):
     y: float
 
 
-class Map(_Model):
+class Map(_ResultModel):
     """A PCA map.
 
     Args:
@@ -242,7 +242,7 @@ class Map(_Model):
     explained: tuple[float, float]
 
 
-class StorageInfo(_Model):
+class StorageInfo(_ResultModel):
     """Bytes of the generator beside those of the adapters that it replaces.
 
     Args:
@@ -260,7 +260,7 @@ class StorageInfo(_Model):
     break_even: int | None
 
 
-class GeneratorInfo(_Model):
+class GeneratorInfo(_ResultModel):
     """The generator that was scored.
 
     Args:
@@ -280,7 +280,7 @@ class GeneratorInfo(_Model):
     curve: tuple[tuple[int, dict[str, float]], ...]
 
 
-class BaseInfo(_Model):
+class BaseInfo(_ResultModel):
     """The base model."""
 
     name: str
@@ -289,7 +289,7 @@ class BaseInfo(_Model):
     weight_hash: str
 
 
-class Made(_Model):
+class ResultProvenance(_ResultModel):
     """How the result was made: versions of the libraries, the command line, and where it ran."""
 
     versions: dict[str, str]
@@ -298,7 +298,7 @@ class Made(_Model):
     dtype: str
 
 
-class Result(_Model):
+class Result(_ResultModel):
     """An evaluation.
 
     Args:
@@ -326,18 +326,18 @@ class Result(_Model):
     base: BaseInfo
     generator: GeneratorInfo | None
     recipe: dict[str, object]
-    rungs: tuple[RungInfo, ...]
+    rungs: tuple[MethodInfo, ...]
     tasks: tuple[TaskInfo, ...]
-    cells: tuple[Cell, ...]
+    cells: tuple[MethodScore, ...]
     means: tuple[Mean, ...]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[MethodComparison, ...]
     text_specific: tuple[TextSpecific, ...]
     vectors: Map | None
     adapters: Map | None
     storage: StorageInfo | None
-    made: Made
+    made: ResultProvenance
 
-    def cell(self, task: str, rung: str) -> Cell:
+    def cell(self, task: str, rung: str) -> MethodScore:
         """Return the cell of a task and a rung.
 
         Raises:
@@ -363,18 +363,20 @@ def read_result(path: Path) -> Result:
     """Read a result folder's ``result.json``, or the file itself.
 
     Raises:
-        NotFound: if there is none.
-        CorruptFile: if it is not of this schema.
+        NotFoundError: if there is none.
+        CorruptFileError: if it is not of this schema.
     """
     path = path / RESULT if path.is_dir() else path
     if not path.is_file():
-        raise NotFound(f"there is no {RESULT}", where=str(path.absolute()), hint="make one: icmlora eval -o RESULT/")
+        raise NotFoundError(
+            f"there is no {RESULT}", where=str(path.absolute()), hint="make one: icmlora eval -o RESULT/"
+        )
     value = files.read_json(path)
     if value.get("schema") != SCHEMA:
-        raise CorruptFile(f"{path.name} says schema {value.get('schema')!r}, not {SCHEMA!r}", where=str(path))
+        raise CorruptFileError(f"{path.name} says schema {value.get('schema')!r}, not {SCHEMA!r}", where=str(path))
     try:
         return Result.model_validate({"schema_": value.pop("schema")} | value)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise CorruptFile(f"{path.name} is broken at {place}: {first['msg']}", where=str(path)) from error
+        raise CorruptFileError(f"{path.name} is broken at {place}: {first['msg']}", where=str(path)) from error

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from icmlora_cli.report.result import HIGHER_IS_BETTER, PARTS, Comparison, Mean, Part, TextSpecific
+from icmlora_cli.report.result import HIGHER_IS_BETTER, PARTS, Mean, MethodComparison, Part, TextSpecific
 from icmlora_cli.report.statistics import Array, Resampler, Scored, recovered
 
 CellScores = Mapping[tuple[str, str], Mapping[str, Scored]]
@@ -76,7 +76,7 @@ class Summary:
         figure = self.resampler.combined(part, [self._rows(tasks, rung, metric)], _identity)
         return Mean(part=part, rung=rung, metric=metric, tasks=len(tasks), figure=figure, recovered=lift)
 
-    def comparisons(self) -> tuple[Comparison, ...]:
+    def comparisons(self) -> tuple[MethodComparison, ...]:
         """Return the paired tests of the generated rungs against every other rung."""
         rows = []
         for part in PARTS:
@@ -88,13 +88,13 @@ class Summary:
                     rows += [self._comparison(part, metric, rung, other) for other in others]
         return tuple(row for row in rows if row is not None)
 
-    def _comparison(self, part: Part, metric: str, rung: str, against: str) -> Comparison | None:
+    def _comparison(self, part: Part, metric: str, rung: str, against: str) -> MethodComparison | None:
         tasks = self._tasks(part, metric, rung, against)
         if not tasks:
             return None
         groups = [self._rows(tasks, name, metric) for name in (rung, against)]
         pairs = [(task, self.scores[task, rung][metric], self.scores[task, against][metric]) for task in tasks]
-        return Comparison(
+        return MethodComparison(
             part=part,
             metric=metric,
             rung=rung,

@@ -4,11 +4,11 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-from icmlora_cli.serving.sources import Source
+from icmlora_cli.serving.sources import AdapterSource
 from icmlora_cli.weights.adapter import Adapter
 
 
-class Shelf:
+class AdapterCache:
     """The adapters used last.
 
     Args:
@@ -18,9 +18,9 @@ class Shelf:
     def __init__(self, most: int) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, tuple[Source, Adapter]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[AdapterSource, Adapter]] = OrderedDict()
 
-    def get(self, source: Source, make: Callable[[], Adapter]) -> Adapter:
+    def get(self, source: AdapterSource, make: Callable[[], Adapter]) -> Adapter:
         """Return the adapter of a source, made where it is not kept; called by one thread only."""
         with self._lock:
             if source.key in self._kept:
@@ -33,7 +33,7 @@ class Shelf:
                 self._kept.popitem(last=False)
         return adapter
 
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[AdapterSource, ...]:
         """Return what is kept, the one used last at the end."""
         with self._lock:
             return tuple(source for source, _ in self._kept.values())

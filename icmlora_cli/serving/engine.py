@@ -13,21 +13,21 @@ from pathlib import Path
 from jinja2 import TemplateError
 
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import NotFound, RequestFault, Stopped, UsageFault
+from icmlora_cli.errors import NotFoundError, RequestError, StoppedError, UsageError
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.perplexity import max_tokens
 from icmlora_cli.lm.prompts import open_ids
-from icmlora_cli.lm.stream import Sampling, Written, write
+from icmlora_cli.lm.stream import Sampling, StreamedText, write
 from icmlora_cli.registry.bases import Base
-from icmlora_cli.serving.adapter_cache import Shelf
+from icmlora_cli.serving.adapter_cache import AdapterCache
 from icmlora_cli.serving.names import PREFIX
-from icmlora_cli.serving.queue import Job, Line
-from icmlora_cli.serving.sources import Source, Sources
+from icmlora_cli.serving.queue import QueuedJob, RequestQueue
+from icmlora_cli.serving.sources import AdapterSource, AdapterSources
 from icmlora_cli.weights.adapter import Adapter, read_adapter
 from icmlora_cli.weights.apply import applied, placed
 from icmlora_cli.workflows.gen.generate import check, maker_on
-from icmlora_cli.workflows.gen.generator import Maker
-from icmlora_cli.workflows.gen.options import PLAIN, Order
+from icmlora_cli.workflows.gen.generator import AdapterGenerator
+from icmlora_cli.workflows.gen.options import PLAIN, GenRequest
 from icmlora_cli.workflows.progress import OnProgress, silent
 
 SHOWN = 120  # characters of a name in an error
@@ -45,11 +45,11 @@ class Question:
 
     prompt_ids: tuple[int, ...]
     sampling: Sampling
-    adapter: Adapter | Source | None = None
+    adapter: Adapter | AdapterSource | None = None
 
 
 @dataclass(frozen=True)
-class Model:
+class ServedModel:
     """A name that may be asked for.
 
     Args:
@@ -62,7 +62,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Settings:
+class EngineSettings:
     """How much an engine takes on.
 
     Args:
@@ -90,19 +90,19 @@ class Engine:
     def __init__(
         self,
         loaded: LoadedBase,
-        sources: Sources,
+        sources: AdapterSources,
         pinned: Mapping[str, Adapter],
-        maker: Maker | None,
-        settings: Settings,
+        maker: AdapterGenerator | None,
+        settings: EngineSettings,
     ) -> None:
         self.loaded, self.sources, self.pinned, self.settings = loaded, sources, dict(pinned), settings
         self._maker = maker
-        self._shelf = Shelf(settings.max_adapters)
+        self._shelf = AdapterCache(settings.max_adapters)
         self._encoding = threading.Lock()
         self._tokenizer = copy.deepcopy(loaded.tokenizer)  # the worker's own is not shared between threads
         self.context = max_tokens(loaded)
         self.started = int(time.time())
-        self.line: Line[Question] = Line(self._answer, settings.queue)
+        self.line: RequestQueue[Question] = RequestQueue(self._answer, settings.queue)
 
     @property
     def base_name(self) -> str:
@@ -110,32 +110,32 @@ class Engine:
         name = self.loaded.base.name
         return Path(name).name if Path(name).is_absolute() else name
 
-    def models(self) -> tuple[Model, ...]:
+    def models(self) -> tuple[ServedModel, ...]:
         """Return what may be asked for now, and the generated adapters that are in memory."""
         taken = {self.base_name, *self.pinned}
         generated = [source.name for source in self._shelf.sources() if source.text is not None]
         return (
-            Model(self.base_name, "base"),
-            *(Model(name, "adapter") for name in self.pinned),
-            *(Model(name, "task") for name in self.sources.tasks() if name not in taken),
-            *(Model(name, "generated") for name in generated),
+            ServedModel(self.base_name, "base"),
+            *(ServedModel(name, "adapter") for name in self.pinned),
+            *(ServedModel(name, "task") for name in self.sources.tasks() if name not in taken),
+            *(ServedModel(name, "generated") for name in generated),
         )
 
     def chat_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Return the tokens of a conversation, in the base's chat template.
 
         Raises:
-            RequestFault: if the base has none, or it does not take these messages.
+            RequestError: if the base has none, or it does not take these messages.
         """
         with self._encoding:
             if not self._tokenizer.chat_template:
-                raise RequestFault(
+                raise RequestError(
                     f"{self.base_name} has no chat template; ask /v1/completions with a prompt", param="messages"
                 )
             try:
                 text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
             except TemplateError as error:
-                raise RequestFault(
+                raise RequestError(
                     f"the chat template does not take these messages: {error}", param="messages"
                 ) from error
             return list(self._tokenizer.encode(str(text), add_special_tokens=False, verbose=False))
@@ -154,31 +154,31 @@ class Engine:
             param: the prompt's field, for errors.
 
         Raises:
-            RequestFault: if the prompt is empty or too long, or more is asked for than there is room.
+            RequestError: if the prompt is empty or too long, or more is asked for than there is room.
         """
         count, size = len(prompt_ids), self.loaded.model.get_input_embeddings().num_embeddings
         if not count or not all(0 <= item < size for item in prompt_ids):
-            raise RequestFault("the prompt is empty, or has tokens that the base does not know", param=param)
+            raise RequestError("the prompt is empty, or has tokens that the base does not know", param=param)
         left = self.context - count
         if left < max(1, asked or 1):
             wanted = f" and {asked:,} of the answer" if asked else ""
-            raise RequestFault(
+            raise RequestError(
                 f"the base reads {self.context:,} tokens at once; there are {count:,} of the prompt{wanted}",
                 param=param,
                 code="context_length_exceeded",
             )
         most = self.settings.max_tokens or left
         if asked is not None and asked > most:
-            raise RequestFault(f"this server writes at most {most:,} tokens an answer", param="max_tokens")
+            raise RequestError(f"this server writes at most {most:,} tokens an answer", param="max_tokens")
         return asked or min(left, most)
 
-    def find(self, model: str) -> Adapter | Source | None:
+    def find(self, model: str) -> Adapter | AdapterSource | None:
         """Return what a model's name stands for; see ``Question``.
 
         Raises:
-            NotFound: if there is no such model.
-            UsageFault: if the task text is empty or too long.
-            CorruptFile: if the task or a manifest is damaged.
+            NotFoundError: if there is no such model.
+            UsageError: if the task text is empty or too long.
+            CorruptFileError: if the task or a manifest is damaged.
         """
         own = self.loaded.base.model_id
         if model == self.base_name or (model == own and not Path(own).is_absolute()):
@@ -189,21 +189,22 @@ class Engine:
         if source is None:
             told = f"{model[:SHOWN]}..." if len(model) > SHOWN else model
             why = "" if self._maker or not model.startswith(PREFIX) else ": no generator is loaded (icmlora serve -g)"
-            raise NotFound(f"the model {told!r} does not exist{why}")
+            raise NotFoundError(f"the model {told!r} does not exist{why}")
         return source
 
-    def ask(self, question: Question, tell: Callable[[object], None]) -> Job[Question]:
+    def ask(self, question: Question, tell: Callable[[object], None]) -> QueuedJob[Question]:
         """Put a request into the queue.
 
         Args:
             question: the request.
-            tell: called in another thread, with each piece of the text, and at the end with a ``Written`` or the error.
+            tell: called in another thread, with each piece of the text, and at the end with a ``StreamedText`` or the
+                error.
 
         Raises:
             Busy: if the queue is full.
             Stopped: if the engine is closed.
         """
-        job = Job(question, tell)
+        job = QueuedJob(question, tell)
         self.line.put(job)
         return job
 
@@ -211,14 +212,14 @@ class Engine:
         """Cancel what is under way, and return once all has ended."""
         self.line.close()
 
-    def _answer(self, job: Job[Question]) -> None:
+    def _answer(self, job: QueuedJob[Question]) -> None:
         asked = job.work
-        adapter = self._adapter(asked.adapter) if isinstance(asked.adapter, Source) else asked.adapter
+        adapter = self._adapter(asked.adapter) if isinstance(asked.adapter, AdapterSource) else asked.adapter
         with applied(self.loaded.model, adapter):
-            done: Written = write(self.loaded, asked.prompt_ids, asked.sampling, job.tell, job.cancelled.is_set)
-        job.tell(Stopped("the answer was given up") if done.finish == "cancelled" else done)
+            done: StreamedText = write(self.loaded, asked.prompt_ids, asked.sampling, job.tell, job.cancelled.is_set)
+        job.tell(StoppedError("the answer was given up") if done.finish == "cancelled" else done)
 
-    def _adapter(self, source: Source) -> Adapter:
+    def _adapter(self, source: AdapterSource) -> Adapter:
         def make() -> Adapter:
             return placed(self.loaded.model, self.sources.get(source, self._made))
 
@@ -235,7 +236,7 @@ def load_engine(
     *,
     generator: Path | None = None,
     adapters: Mapping[str, Path] | None = None,
-    settings: Settings | None = None,
+    settings: EngineSettings | None = None,
     device: str | None = None,
     on_progress: OnProgress = silent,
 ) -> Engine:
@@ -251,12 +252,12 @@ def load_engine(
         on_progress: told of what the generator takes time for.
 
     Raises:
-        BaseUnavailable: if the generator is of another base.
-        NotFound: if an adapter's folder is not there.
-        CorruptFile: if a file is broken, or an adapter does not fit the base.
-        UsageFault: if the device is not there, or a name is the base's own.
+        BaseUnavailableError: if the generator is of another base.
+        NotFoundError: if an adapter's folder is not there.
+        CorruptFileError: if a file is broken, or an adapter does not fit the base.
+        UsageError: if the device is not there, or a name is the base's own.
     """
-    order = Order(generator or Path(), False, None, PLAIN)
+    order = GenRequest(generator or Path(), False, None, PLAIN)
     networks, given = (None, None) if generator is None else check(order, base)
     read = {name: read_adapter(path) for name, path in (adapters or {}).items()}
     loaded = load_base(base, device=device)
@@ -264,8 +265,8 @@ def load_engine(
     if networks is not None and given is not None:
         maker = maker_on(loaded, order, networks, given, home, on_progress)
     pinned = {name: placed(loaded.model, adapter) for name, adapter in read.items()}
-    engine = Engine(loaded, Sources(base, home, networks), pinned, maker, settings or Settings())
+    engine = Engine(loaded, AdapterSources(base, home, networks), pinned, maker, settings or EngineSettings())
     if engine.base_name in pinned:
         engine.close()
-        raise UsageFault(f"{engine.base_name} is the base itself", hint="--adapter with another name")
+        raise UsageError(f"{engine.base_name} is the base itself", hint="--adapter with another name")
     return engine

@@ -14,14 +14,14 @@ from icmlora_cli.provenance.versions import ABOUT, versions
 from icmlora_cli.registry.adapters import AdapterRecord
 from icmlora_cli.registry.bases import Base, canonical_name
 from icmlora_cli.registry.generators import GeneratorStore
-from icmlora_cli.serving.sources import Source, Sources
+from icmlora_cli.serving.sources import AdapterSource, AdapterSources
 from icmlora_cli.weights.adapter import CONFIG, Adapter, write_adapter
 from icmlora_cli.weights.adapter_form import servable
 from icmlora_cli.workflows.base.pull import resolve
 from icmlora_cli.workflows.gen.generate import base_name, check, load_maker
-from icmlora_cli.workflows.gen.generator import Maker
-from icmlora_cli.workflows.gen.options import PLAIN, Given, Order
-from icmlora_cli.workflows.gen.write import Origin, write
+from icmlora_cli.workflows.gen.generator import AdapterGenerator
+from icmlora_cli.workflows.gen.options import PLAIN, GenInputs, GenRequest
+from icmlora_cli.workflows.gen.write import Provenance, write
 from icmlora_cli.workflows.progress import silent
 
 VERSION = 1  # of the form in which they are written; part of the key
@@ -59,16 +59,16 @@ class Folders:
         return resolve(self.base or own or "smollm2-135m", self.home)
 
     @cached_property
-    def _checked(self) -> tuple[Generator, Given] | None:
+    def _checked(self) -> tuple[Generator, GenInputs] | None:
         return None if self._generator_folder is None else check(self._order, self._base)
 
     @cached_property
-    def _order(self) -> Order:
+    def _order(self) -> GenRequest:
         assert self._generator_folder is not None
-        return Order(self._generator_folder, False, None, PLAIN)
+        return GenRequest(self._generator_folder, False, None, PLAIN)
 
     @cached_property
-    def _maker(self) -> Maker:
+    def _maker(self) -> AdapterGenerator:
         assert self._checked is not None
         return load_maker(self._order, *self._checked, self._base, self.home, self.device, silent)
 
@@ -85,12 +85,12 @@ class Folders:
             name: ``icm:TASK TEXT``, or a registered task's.
 
         Raises:
-            UsageFault: if the text is empty or too long.
+            UsageError: if the text is empty or too long.
             IcmloraError: if there are too many folders already, or the adapter cannot be made or read.
         """
         if not self.serves(model):
             return None
-        sources = Sources(self._base, self.home, self._checked[0] if self._checked else None)
+        sources = AdapterSources(self._base, self.home, self._checked[0] if self._checked else None)
         source = sources.find(name)
         if source is None:
             return None
@@ -112,14 +112,14 @@ class Folders:
                 hint="stop the server and delete the folder, or allow more",
             )
 
-    def _write(self, folder: Path, source: Source, model: str, sources: Sources) -> None:
+    def _write(self, folder: Path, source: AdapterSource, model: str, sources: AdapterSources) -> None:
         adapter = sources.get(source, lambda text: self._maker.make(text).adapter)
         plain = servable(replace(adapter, base_model=model))
         if source.record is not None:
             _write_harvested(folder, plain, source.record, self._base)
             return
         assert source.text is not None and self._checked is not None
-        origin = Origin(self._checked[0], self._order.folder, self._base, source.text, None, False)
+        origin = Provenance(self._checked[0], self._order.folder, self._base, source.text, None, False)
         write(
             folder, plain, origin, self._maker.loaded,
             dtype=None, added={}, remarks=[REMARK.format(rank=plain.rank)], on_progress=silent,

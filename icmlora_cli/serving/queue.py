@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from icmlora_cli.errors import Busy, Stopped
+from icmlora_cli.errors import BusyError, StoppedError
 
 T = TypeVar("T")
 LONGEST_WAIT = 60  # seconds that a client is told to wait, at most
 
 
 @dataclass(eq=False)
-class Job(Generic[T]):
+class QueuedJob(Generic[T]):
     """A piece of work in the line.
 
     Args:
@@ -29,7 +29,7 @@ class Job(Generic[T]):
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
-class Line(Generic[T]):
+class RequestQueue(Generic[T]):
     """Jobs, done one after another in a thread of their own, in the order in which they came.
 
     Args:
@@ -37,11 +37,11 @@ class Line(Generic[T]):
         room: how many jobs may wait beside the one that is being done.
     """
 
-    def __init__(self, do: Callable[[Job[T]], None], room: int) -> None:
+    def __init__(self, do: Callable[[QueuedJob[T]], None], room: int) -> None:
         self._do, self._room = do, room
         self._changed = threading.Condition()
-        self._waiting: deque[Job[T]] = deque()
-        self._running: Job[T] | None = None
+        self._waiting: deque[QueuedJob[T]] = deque()
+        self._running: QueuedJob[T] | None = None
         self._closed = False
         self._seconds = 1.0  # that the last job took
         self._thread = threading.Thread(target=self._run, name="icmlora-serve", daemon=True)
@@ -57,7 +57,7 @@ class Line(Generic[T]):
         """Whether a job is being done."""
         return self._running is not None
 
-    def put(self, job: Job[T]) -> None:
+    def put(self, job: QueuedJob[T]) -> None:
         """Put a job at the end.
 
         Raises:
@@ -66,15 +66,15 @@ class Line(Generic[T]):
         """
         with self._changed:
             if self._closed:
-                raise Stopped("the server is going down")
+                raise StoppedError("the server is going down")
             ahead = len(self._waiting) + self.running
             if ahead > self._room:
                 seconds = min(LONGEST_WAIT, max(1, math.ceil(self._seconds * ahead)))
-                raise Busy(f"{ahead} requests are under way or waiting, and no more are taken in", seconds)
+                raise BusyError(f"{ahead} requests are under way or waiting, and no more are taken in", seconds)
             self._waiting.append(job)
             self._changed.notify_all()
 
-    def drop(self, job: Job[T]) -> None:
+    def drop(self, job: QueuedJob[T]) -> None:
         """Cancel a job: one that waits makes room at once, one that is being done ends at its next token."""
         job.cancelled.set()
         with self._changed:
@@ -92,7 +92,7 @@ class Line(Generic[T]):
                 job.cancelled.set()
             self._changed.notify_all()
         for job in gone:
-            job.tell(Stopped("the server is going down"))
+            job.tell(StoppedError("the server is going down"))
 
     def close(self) -> None:
         """Stop, and return once the worker has ended."""
@@ -109,7 +109,7 @@ class Line(Generic[T]):
             with self._changed:
                 self._running, self._seconds = None, time.monotonic() - started
 
-    def _next(self) -> Job[T] | None:
+    def _next(self) -> QueuedJob[T] | None:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             if self._closed:

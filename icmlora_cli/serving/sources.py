@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import CorruptFile, NotFound
+from icmlora_cli.errors import CorruptFileError, NotFoundError
 from icmlora_cli.generator.checkpoint import Generator
 from icmlora_cli.lm.task_vector import checked_text
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
@@ -19,7 +19,7 @@ from icmlora_cli.weights.adapter import Adapter, read_adapter
 
 
 @dataclass(frozen=True)
-class Source:
+class AdapterSource:
     """Where the adapter of a name comes from: a task's harvested one, or one to be generated.
 
     Args:
@@ -36,7 +36,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Sources:
+class AdapterSources:
     """Finds and gets the adapters of names, for one base.
 
     Args:
@@ -49,33 +49,33 @@ class Sources:
     home: Home
     generator: Generator | None
 
-    def find(self, name: str) -> Source | None:
+    def find(self, name: str) -> AdapterSource | None:
         """Return where the adapter of a name comes from, or None where it is neither a text nor a harvested task.
 
         Raises:
-            UsageFault: if the text is empty or too long.
-            CorruptFile: if the task or a manifest is damaged.
+            UsageError: if the text is empty or too long.
+            CorruptFileError: if the task or a manifest is damaged.
         """
         if name.startswith(PREFIX):
             return None if self.generator is None else self._of_text(checked_text(name.removeprefix(PREFIX)))
         return self._of_task(name) if may_be_ours(name) else None
 
-    def _of_text(self, text: str) -> Source:
+    def _of_text(self, text: str) -> AdapterSource:
         assert self.generator is not None
         about = self.generator.about
         made_by = [about.get("key"), about.get("sha256"), self.base.weight_hash]
-        return Source(PREFIX + text, files.sha256_json([*made_by, text]), text=text)
+        return AdapterSource(PREFIX + text, files.sha256_json([*made_by, text]), text=text)
 
-    def _of_task(self, name: str) -> Source | None:
+    def _of_task(self, name: str) -> AdapterSource | None:
         try:
             task = TaskStore(self.home).get(name)
-        except NotFound:
+        except NotFoundError:
             return None
         record = AdapterStore(self.home).newest(self.base, task)
         if record is None:
             return None
         key = files.sha256_json([record.key, record.checkpoints[-1].sha256, self.base.weight_hash])
-        return Source(name, key, record=record)
+        return AdapterSource(name, key, record=record)
 
     def tasks(self) -> tuple[str, ...]:
         """Return the names of the tasks that have an adapter for this base, sorted; damaged ones are left out."""
@@ -86,10 +86,10 @@ class Sources:
     def _whole(self, name: str) -> bool:
         try:
             return self._of_task(name) is not None
-        except CorruptFile:
+        except CorruptFileError:
             return False
 
-    def get(self, source: Source, make: Callable[[str], Adapter]) -> Adapter:
+    def get(self, source: AdapterSource, make: Callable[[str], Adapter]) -> Adapter:
         """Return the adapter of a source.
 
         Args:
@@ -97,7 +97,7 @@ class Sources:
             make: returns the adapter of a text.
 
         Raises:
-            CorruptFile: if a harvested adapter is not what its manifest says.
+            CorruptFileError: if a harvested adapter is not what its manifest says.
         """
         if source.record is None:
             assert source.text is not None

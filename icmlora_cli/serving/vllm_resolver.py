@@ -18,7 +18,7 @@ from vllm.lora.request import LoRARequest
 from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
 
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import IcmloraError, UsageFault
+from icmlora_cli.errors import IcmloraError, UsageError
 from icmlora_cli.serving.names import may_be_ours
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class IcmloraResolver(LoRAResolver):  # type: ignore[misc]  # vLLM is not always
         self._settings = dict(settings)
         most = self._settings.get(MOST, "1000")
         if not most.isdecimal():
-            raise UsageFault(f"{MOST}={most} is not a number", hint=f"{MOST}=1000")
+            raise UsageError(f"{MOST}={most} is not a number", hint=f"{MOST}=1000")
         self._most = int(most)
         # one thread: adapters are made one after another, so each name once, and the event loop goes on meanwhile
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="icmlora")

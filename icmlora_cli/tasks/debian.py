@@ -23,7 +23,7 @@ def package_file(package: str) -> Path:
 
     Raises:
         IcmloraError: if there is no apt, or it cannot fetch the package.
-        OutOfSpace: if the cache's disk is full.
+        OutOfSpaceError: if the cache's disk is full.
     """
     folder = Home.from_environment().cache / "domains"
     there = sorted(folder.glob(f"{package}_*.deb"))

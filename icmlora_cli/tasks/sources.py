@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
-from icmlora_cli.errors import IcmloraError, SpecFault, UsageFault
+from icmlora_cli.errors import IcmloraError, SpecError, UsageError
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.passages import cut
 from icmlora_cli.tasks.source_specs import (
@@ -27,7 +27,7 @@ from icmlora_cli.tasks.source_specs import (
 from icmlora_cli.tasks.task_file import TaskSpec
 
 
-class _BadRow(ValueError):
+class _BadRowError(ValueError):
     """A row that is no example; its text says why."""
 
 
@@ -44,17 +44,17 @@ class _Table(Protocol):
 
 def _text(row: Mapping[str, object], key: str) -> str:
     if key not in row:
-        raise _BadRow(f"has no {key!r}; it has: {', '.join(map(repr, row)) or 'nothing'}")
+        raise _BadRowError(f"has no {key!r}; it has: {', '.join(map(repr, row)) or 'nothing'}")
     value = row[key]
     if value is None or (isinstance(value, float) and value != value):
-        raise _BadRow(f"{key!r} is empty")
+        raise _BadRowError(f"{key!r} is empty")
     if not isinstance(value, str | int | float):
-        raise _BadRow(f"{key!r} is a {type(value).__name__}, not text")
+        raise _BadRowError(f"{key!r} is a {type(value).__name__}, not text")
     text = str(value)
     if not text.strip():
-        raise _BadRow(f"{key!r} is empty")
+        raise _BadRowError(f"{key!r} is empty")
     if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise _BadRow(f"{key!r} is not valid Unicode: it holds half of a surrogate pair")
+        raise _BadRowError(f"{key!r} is not valid Unicode: it holds half of a surrogate pair")
     return text
 
 
@@ -77,7 +77,7 @@ class _Collector:
     def row(self, place: str, row: Mapping[str, object]) -> None:
         try:
             values = [_text(row, key) for key in self.keys]
-        except _BadRow as error:
+        except _BadRowError as error:
             self.fault(place, str(error))
             return
         if len(values) == 2:
@@ -114,14 +114,14 @@ def load_examples(spec: TaskSpec, folder: Path, file: Path) -> tuple[Example, ..
         file: the task file, for messages.
 
     Raises:
-        SpecFault: if rows are bad (the first 20 are listed), a file cannot be read, or there is no example.
+        SpecError: if rows are bad (the first 20 are listed), a file cannot be read, or there is no example.
         IcmloraError: if an optional package is missing, or a dataset or a domain cannot be loaded.
     """
     examples, faults = _collected(spec, folder)
     if not faults and not examples:
         faults = [f"{file}: task {spec.name}: there is not one example"]
     if faults:
-        raise SpecFault.counted(f"the examples of task {spec.name} have", faults, where=str(file))
+        raise SpecError.counted(f"the examples of task {spec.name} have", faults, where=str(file))
     return tuple(dict.fromkeys(examples))
 
 
@@ -133,22 +133,22 @@ def read_examples(path: Path, *, text: bool = False) -> tuple[Example, ...]:
         text: they are passages of plain text: a .txt file, or JSONL, CSV or Parquet with ``text``.
 
     Raises:
-        UsageFault: if there is no such file, or it is of another format.
-        SpecFault: if rows are bad (the first 20 are listed), the file cannot be read, or there is no example.
+        UsageError: if there is no such file, or it is of another format.
+        SpecError: if rows are bad (the first 20 are listed), the file cannot be read, or there is no example.
         IcmloraError: if an optional package is missing.
     """
     where, known = str(path.absolute()), (TEXT_SUFFIX, *SUFFIXES) if text else SUFFIXES
     if not path.is_file():
-        raise UsageFault(f"there is no file {str(path)!r}", where=where, hint="check the path")
+        raise UsageError(f"there is no file {str(path)!r}", where=where, hint="check the path")
     if path.suffix.lower() not in known:
         plain = not text and path.suffix.lower() == TEXT_SUFFIX
         hint = "plain text needs --template text" if plain else f"write the examples as {' or '.join(known)}"
-        raise UsageFault(f"{path.name!r} is none of {', '.join(known)}", where=where, hint=hint)
+        raise UsageError(f"{path.name!r} is none of {', '.join(known)}", where=where, hint=hint)
     found = _from_file(path, ("text",) if text else ("input", "output"))
     if not found.faults and not found.examples:
         found.fault("1", "there is not one example")
     if found.faults:
-        raise SpecFault.counted(f"{path} has", found.faults, where=str(path))
+        raise SpecError.counted(f"{path} has", found.faults, where=str(path))
     return tuple(dict.fromkeys(found.examples))
 
 

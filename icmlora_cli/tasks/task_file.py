@@ -19,7 +19,7 @@ from pydantic import (
 
 from icmlora_cli.config.spec_yaml import YamlDocument, faults_of, load_yaml
 from icmlora_cli.disk.home import NAME, NAME_RULE
-from icmlora_cli.errors import SpecFault
+from icmlora_cli.errors import SpecError
 from icmlora_cli.tasks.metrics import TEXT_METRICS, checked_metric
 from icmlora_cli.tasks.source_specs import (
     BUILTIN_COUNT,
@@ -210,8 +210,8 @@ def read_task_file(path: Path) -> tuple[TaskSpec, ...]:
         path: the YAML file; the files that it names are looked for beside it.
 
     Raises:
-        SpecFault: lists every fault of the file with its line.
-        UsageFault: if there is no such file, or it cannot be read.
+        SpecError: lists every fault of the file with its line.
+        UsageError: if there is no such file, or it cannot be read.
     """
     document = load_yaml(path, verbatim=VERBATIM)
     value = {} if document.value is None else document.value
@@ -224,7 +224,7 @@ def read_task_file(path: Path) -> tuple[TaskSpec, ...]:
         faults += faults_of(error, document, path, model)
     if faults:
         count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise SpecFault(f"{path} has {count}", faults)
+        raise SpecError(f"{path} has {count}", faults)
     return spec.tasks if isinstance(spec, TaskFile) else (spec,)
 
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from icmlora_cli.disk import files
-from icmlora_cli.errors import CorruptFile, NotFound
+from icmlora_cli.errors import CorruptFileError, NotFoundError
 from icmlora_cli.weights.patterns import Patterns, exactly
 
 WEIGHTS = "adapter_model.safetensors"
@@ -123,7 +123,7 @@ def write_adapter(folder: Path, adapter: Adapter, *, revision: str | None = None
     """Write a PEFT folder: the weights first, the configuration last.
 
     Raises:
-        OutOfSpace: if the disk is full; neither file is then half written.
+        OutOfSpaceError: if the disk is full; neither file is then half written.
     """
     tensors = state_dict(adapter)
     files.write_with(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
@@ -134,15 +134,15 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     """Read all tensors of a safetensors file.
 
     Raises:
-        NotFound: if there is no such file.
-        CorruptFile: if it is truncated or not safetensors.
+        NotFoundError: if there is no such file.
+        CorruptFileError: if it is truncated or not safetensors.
     """
     if not path.is_file():
-        raise NotFound(f"there is no {path.name}", where=str(path.parent))
+        raise NotFoundError(f"there is no {path.name}", where=str(path.parent))
     try:
         return load_file(path)
     except (SafetensorError, ValueError) as error:
-        raise CorruptFile(
+        raise CorruptFileError(
             f"{path.name} is not a readable safetensors file: {error}",
             where=str(path),
             hint="restore the file, or make it again with the command in the folder's README.md",
@@ -154,15 +154,15 @@ def _pairs(tensors: Mapping[str, torch.Tensor], path: Path) -> dict[str, Factors
     for key, tensor in tensors.items():
         match = KEY.match(key)
         if match is None:
-            raise CorruptFile(f"{path.name} holds {key!r}, which is not a lora_A or lora_B", where=str(path))
+            raise CorruptFileError(f"{path.name} holds {key!r}, which is not a lora_A or lora_B", where=str(path))
         if tensor.ndim != 2 or not torch.isfinite(tensor).all():
-            raise CorruptFile(f"{key} is not a finite matrix", where=str(path))
+            raise CorruptFileError(f"{key} is not a finite matrix", where=str(path))
         sides.setdefault(match["module"], {})[match["side"]] = tensor
     for module, pair in sides.items():
         if set(pair) != {"A", "B"} or pair["A"].shape[0] != pair["B"].shape[1]:
-            raise CorruptFile(f"{module}: lora_A and lora_B do not fit together", where=str(path))
+            raise CorruptFileError(f"{module}: lora_A and lora_B do not fit together", where=str(path))
     if not sides:
-        raise CorruptFile(f"{path.name} holds no LoRA factors", where=str(path))
+        raise CorruptFileError(f"{path.name} holds no LoRA factors", where=str(path))
     return {module: Factors(lora_A=pair["A"], lora_B=pair["B"]) for module, pair in sides.items()}
 
 
@@ -170,17 +170,18 @@ def read_adapter(folder: Path) -> Adapter:
     """Read a PEFT LoRA folder.
 
     Raises:
-        NotFound: if a file is missing.
-        CorruptFile: if a file is broken, a factor is missing or not finite, or the kind of adapter is not plain LoRA.
+        NotFoundError: if a file is missing.
+        CorruptFileError: if a file is broken, a factor is missing or not finite, or the kind of adapter is not plain
+            LoRA.
     """
     if not (folder / CONFIG).is_file():
-        raise NotFound(f"there is no {CONFIG}", where=str(folder), hint="give the folder that PEFT saved")
+        raise NotFoundError(f"there is no {CONFIG}", where=str(folder), hint="give the folder that PEFT saved")
     config = files.read_json(folder / CONFIG)
     if config.get("peft_type") != "LORA" or config.get("use_dora"):
-        raise CorruptFile("the adapter is not a plain LoRA", where=str(folder / CONFIG))
+        raise CorruptFileError("the adapter is not a plain LoRA", where=str(folder / CONFIG))
     alpha = config.get("lora_alpha")
     if not isinstance(alpha, (int, float)):
-        raise CorruptFile("lora_alpha is missing or not a number", where=str(folder / CONFIG))
+        raise CorruptFileError("lora_alpha is missing or not a number", where=str(folder / CONFIG))
     factors = _pairs(read_safetensors(folder / WEIGHTS), folder / WEIGHTS)
     own = Patterns.of(config.get("alpha_pattern"), "alpha_pattern", str(folder / CONFIG))
     return Adapter(

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from icmlora_cli.errors import UsageFault
+from icmlora_cli.errors import UsageError
 from icmlora_cli.weights.adapter import Adapter, Factors, at_rank, weighted_sum
 
 Dtype = Literal["fp32", "bf16", "fp16"]
@@ -53,7 +53,7 @@ def cast(adapter: Adapter, dtype: Dtype) -> Adapter:
     """Return the adapter with its factors in another number format.
 
     Raises:
-        UsageFault: if a number is too large for it.
+        UsageError: if a number is too large for it.
     """
     kind = DTYPES[dtype]
     factors = {
@@ -62,7 +62,7 @@ def cast(adapter: Adapter, dtype: Dtype) -> Adapter:
     }
     for name, item in factors.items():
         if not (torch.isfinite(item.lora_A).all() and torch.isfinite(item.lora_B).all()):
-            raise UsageFault(f"the factors of {name} are too large for {dtype}", hint="--dtype bf16, or fp32")
+            raise UsageError(f"the factors of {name} are too large for {dtype}", hint="--dtype bf16, or fp32")
     return replace(adapter, factors=factors)
 
 
@@ -72,12 +72,12 @@ def servable(adapter: Adapter) -> Adapter:
     Ranks and alphas of single modules and rsLoRA are gone then; what is missing in rank is filled up with zeros.
 
     Raises:
-        UsageFault: if the rank is above all that servers know.
+        UsageError: if the rank is above all that servers know.
     """
     plain = weighted_sum([adapter], [1.0])
     rank = next((rank for rank in SERVED_RANKS if rank >= plain.rank), None)
     if rank is None:
-        raise UsageFault(
+        raise UsageError(
             f"an adapter of rank {plain.rank} cannot be served: at most {SERVED_RANKS[-1]}",
             hint=f"icmlora gen --rank {SERVED_RANKS[-1]} or less",
         )

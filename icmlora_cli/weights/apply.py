@@ -20,7 +20,7 @@ def placed(model: torch.nn.Module, adapter: Adapter) -> Adapter:
     """Return the adapter with its factors where the model's weights are, once it has been seen to fit.
 
     Raises:
-        CorruptFile: if the model lacks a module, or has another shape there.
+        CorruptFileError: if the model lacks a module, or has another shape there.
     """
     factors = {}
     for name, item in adapter.factors.items():

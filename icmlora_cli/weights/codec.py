@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.weights.adapter import Adapter, Factors
 from icmlora_cli.weights.compare import norm
 from icmlora_cli.weights.layout import Layout, layout_of
@@ -45,18 +45,18 @@ class Codec:
         """Return an adapter's cores, fp32 [modules, R, R]; modules that it lacks are zero.
 
         Raises:
-            CorruptFile: if the adapter has a module or shape that the codec does not know.
+            CorruptFileError: if the adapter has a module or shape that the codec does not know.
         """
         unknown = set(adapter.factors) - {item.name for item in self.layout.modules}
         if unknown:
-            raise CorruptFile(f"the adapter covers {min(unknown)}, which the generator does not know")
+            raise CorruptFileError(f"the adapter covers {min(unknown)}, which the generator does not know")
         tokens = torch.zeros(len(self.left), self.width, self.width)
         for index, module in enumerate(self.layout.modules):
             if module.name not in adapter.factors:
                 continue
             item, left, right = adapter.factors[module.name], self.left[index], self.right[index]
             if item.lora_B.shape[0] != left.shape[0] or item.lora_A.shape[1] != right.shape[1]:
-                raise CorruptFile(f"{module.name} of the adapter has another shape: it is of another base model")
+                raise CorruptFileError(f"{module.name} of the adapter has another shape: it is of another base model")
             core = (left.T @ item.lora_B.float()) @ (item.lora_A.float() @ right.T)
             tokens[index, : left.shape[1], : right.shape[0]] = adapter.scaling(module.name) * core
         return tokens
@@ -108,13 +108,13 @@ class Codec:
         """Rebuild a codec from its tensors and the generator's JSON.
 
         Raises:
-            CorruptFile: if a basis is missing.
+            CorruptFileError: if a basis is missing.
         """
         try:
             left = tuple(tensors[f"codec.left.{index}"].float() for index in range(len(layout.modules)))
             right = tuple(tensors[f"codec.right.{index}"].float() for index in range(len(layout.modules)))
         except KeyError as error:
-            raise CorruptFile(f"the generator lacks {error.args[0]}") from error
+            raise CorruptFileError(f"the generator lacks {error.args[0]}") from error
         return cls(layout, left, right, width, base_model)
 
 
@@ -162,7 +162,7 @@ def fit_codec(adapters: Sequence[Adapter], *, energy: float = 0.999, max_width: 
         max_width: the largest R.
 
     Raises:
-        CorruptFile: if the adapters disagree on shapes.
+        CorruptFileError: if the adapters disagree on shapes.
     """
     layout, weights = layout_of(adapters), balanced(adapters)
     bases: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -200,7 +200,7 @@ def energy_kept(codec: Codec, adapter: Adapter) -> float:
         adapter: of the codec's base.
 
     Raises:
-        CorruptFile: if the adapter has a module or shape that the codec does not know.
+        CorruptFileError: if the adapter has a module or shape that the codec does not know.
     """
     kept, total = float(codec.encode(adapter).double().square().sum()), norm(adapter) ** 2
     return min(1.0, kept / total) if total else 1.0

@@ -24,7 +24,7 @@ class Closeness:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class AdapterComparison:
     """Closeness over all modules, by the modules' last name (``q_proj``), and by layer."""
 
     all: Closeness
@@ -60,7 +60,7 @@ def _summed(products: Sequence[tuple[float, float, float]]) -> Closeness:
     return closeness(own, both, wanted)
 
 
-def compare(adapter: Adapter, wanted: Adapter) -> Comparison:
+def compare(adapter: Adapter, wanted: Adapter) -> AdapterComparison:
     """Compare an adapter with the one that was wanted; a module that one of them lacks is zero there.
 
     Args:
@@ -78,7 +78,7 @@ def compare(adapter: Adapter, wanted: Adapter) -> Comparison:
         layer = layer_of(module)
         if layer is not None:
             layers.setdefault(layer, []).append(values)
-    return Comparison(
+    return AdapterComparison(
         all=_summed(list(products.values())),
         by_type={name: _summed(values) for name, values in sorted(types.items())},
         by_layer={index: _summed(values) for index, values in sorted(layers.items())},

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.weights.adapter import Adapter, Factors
 from icmlora_cli.weights.codec import Codec, balanced, spans
 from icmlora_cli.weights.layout import Layout
@@ -37,11 +37,11 @@ class FrameSpec:
         """Rebuild a spec from its JSON form.
 
         Raises:
-            CorruptFile: if the value is not one.
+            CorruptFileError: if the value is not one.
         """
         seed, width = value.get("seed"), value.get("width")
         if not isinstance(seed, int) or not isinstance(width, int) or width < 1:
-            raise CorruptFile("the frame's seed or width is missing")
+            raise CorruptFileError("the frame's seed or width is missing")
         return cls(seed, width)
 
 
@@ -131,7 +131,7 @@ def extended_frame(frame: Codec, adapters: Sequence[Adapter], directions: int) -
         directions: how many to add on each side, at most.
 
     Raises:
-        CorruptFile: if an adapter is of another base.
+        CorruptFileError: if an adapter is of another base.
     """
     left, right, weights = list(frame.left), list(frame.right), balanced(adapters)
     for index, module in enumerate(frame.layout.modules):
@@ -139,7 +139,7 @@ def extended_frame(frame: Codec, adapters: Sequence[Adapter], directions: int) -
             continue
         rows, columns = spans(adapters, weights, module.name)
         if (rows.shape[1], columns.shape[1]) != (module.in_features, module.out_features):
-            raise CorruptFile(f"{module.name} of the adapter has another shape: it is of another base model")
+            raise CorruptFileError(f"{module.name} of the adapter has another shape: it is of another base model")
         right[index] = torch.cat([right[index], _further(rows, right[index], directions)])
         left[index] = torch.cat([left[index], _further(columns, left[index].T, directions).T], dim=1)
     width = max(max(u.shape[1], v.shape[0]) for u, v in zip(left, right, strict=True))

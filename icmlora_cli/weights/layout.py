@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.weights.adapter import Adapter
 
 LAYER = re.compile(r"\.(\d+)\.")
@@ -75,14 +75,14 @@ class Layout:
         """Rebuild a layout from its JSON form.
 
         Raises:
-            CorruptFile: if the value is not a layout.
+            CorruptFileError: if the value is not a layout.
         """
         try:
             rows = value["modules"]
             assert isinstance(rows, list)
             modules = tuple(ModuleShape(str(name), int(out), int(inn)) for name, out, inn in rows)
         except (KeyError, TypeError, ValueError, AssertionError) as error:
-            raise CorruptFile("the layout of the generator's modules is broken") from error
+            raise CorruptFileError("the layout of the generator's modules is broken") from error
         return cls(modules, bool(value.get("fan_in_fan_out")))
 
 
@@ -90,15 +90,15 @@ def layout_of(adapters: Sequence[Adapter]) -> Layout:
     """Return the layout that covers the modules of all adapters.
 
     Raises:
-        CorruptFile: if two adapters disagree on a module's shape or orientation.
+        CorruptFileError: if two adapters disagree on a module's shape or orientation.
     """
     shapes: dict[str, ModuleShape] = {}
     for adapter in adapters:
         if adapter.fan_in_fan_out != adapters[0].fan_in_fan_out:
-            raise CorruptFile("the adapters are of base models with different weight orientation")
+            raise CorruptFileError("the adapters are of base models with different weight orientation")
         for name, item in adapter.factors.items():
             shape = ModuleShape(name, int(item.lora_B.shape[0]), int(item.lora_A.shape[1]))
             if shapes.setdefault(name, shape) != shape:
-                raise CorruptFile(f"{name} has two shapes among the adapters: they are of different base models")
+                raise CorruptFileError(f"{name} has two shapes among the adapters: they are of different base models")
     ordered = sorted(shapes.values(), key=lambda item: (item.layer, item.kind, item.name))
     return Layout(tuple(ordered), adapters[0].fan_in_fan_out)

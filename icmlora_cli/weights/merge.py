@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.weights.adapter import Adapter
 
 
@@ -14,20 +14,20 @@ def fitting(model: torch.nn.Module, adapter: Adapter, name: str) -> tuple[torch.
     """Return a module's weight, and whether it is kept as [in, out], as GPT-2's are but for its output layer.
 
     Raises:
-        CorruptFile: if the module is missing, or has another shape than the adapter's factors.
+        CorruptFileError: if the module is missing, or has another shape than the adapter's factors.
     """
     try:
         module = model.get_submodule(name)
         weight = module.weight
     except AttributeError as error:
-        raise CorruptFile(f"the base model has no module {name}: the adapter is of another base") from error
+        raise CorruptFileError(f"the base model has no module {name}: the adapter is of another base") from error
     assert isinstance(weight, torch.nn.Parameter)
     turned = type(module).__name__ == "Conv1D"
     item = adapter.factors[name]
     shape = (int(item.lora_B.shape[0]), int(item.lora_A.shape[1]))
     oriented = shape[::-1] if turned else shape
     if tuple(weight.shape) != oriented:
-        raise CorruptFile(f"{name} is {tuple(weight.shape)} in the base and {oriented} in the adapter")
+        raise CorruptFileError(f"{name} is {tuple(weight.shape)} in the base and {oriented} in the adapter")
     return weight, turned
 
 
@@ -35,7 +35,7 @@ def check_fits(model: torch.nn.Module, adapter: Adapter) -> None:
     """Check that a model has an adapter's modules, in its shapes.
 
     Raises:
-        CorruptFile: if a module is missing or has another shape.
+        CorruptFileError: if a module is missing or has another shape.
     """
     for name in adapter.factors:
         fitting(model, adapter, name)
@@ -55,7 +55,7 @@ def merge(model: torch.nn.Module, adapter: Adapter) -> None:
     A module that shares its weight with another gets one of its own, since an adapter is on the one and not the other.
 
     Raises:
-        CorruptFile: if a module is missing or has another shape; the model is then unchanged.
+        CorruptFileError: if a module is missing or has another shape; the model is then unchanged.
     """
     check_fits(model, adapter)
     for module in _shared(model, adapter):
@@ -78,7 +78,7 @@ def merged(model: torch.nn.Module, adapter: Adapter | None) -> Iterator[None]:
         adapter: what to merge; None leaves the base as it is.
 
     Raises:
-        CorruptFile: if the adapter does not fit.
+        CorruptFileError: if the adapter does not fit.
     """
     if adapter is None:
         yield

@@ -8,7 +8,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 
 MOST = 5000  # expressions
 LONGEST = 300  # characters of one
@@ -38,19 +38,20 @@ class Patterns:
             where: the file.
 
         Raises:
-            CorruptFile: if it is not a mapping to finite numbers, or an expression is broken or could take for ever.
+            CorruptFileError: if it is not a mapping to finite numbers, or an expression is broken or could take for
+                ever.
         """
         if value is None:
             return cls()
         if not isinstance(value, dict) or len(value) > MOST:
-            raise CorruptFile(
+            raise CorruptFileError(
                 f"{name} is not a mapping of at most {MOST} expressions to numbers", where=where, hint=HINT
             )
         found = []
         for text, number in value.items():
             plain = isinstance(number, (int, float)) and not isinstance(number, bool)
             if not plain or not math.isfinite(number):
-                raise CorruptFile(
+                raise CorruptFileError(
                     f"{name}: the value of {text[:80]!r} is {str(number)[:40]}, not a number",
                     where=where,
                     hint=HINT,
@@ -66,7 +67,7 @@ class Patterns:
 def _compiled(text: str, name: str, where: str) -> re.Pattern[str]:
     repeats = sum(text.count(sign) for sign in "*+{")
     if len(text) > LONGEST or NESTED.search(text) or repeats > UNBOUNDED:
-        raise CorruptFile(
+        raise CorruptFileError(
             f"{name}: the expression {text[:80]!r} could take for ever to match",
             where=where,
             hint=HINT,
@@ -74,6 +75,6 @@ def _compiled(text: str, name: str, where: str) -> re.Pattern[str]:
     try:
         return re.compile(rf"(.*\.)?({text})$")
     except (re.error, OverflowError, RecursionError) as error:
-        raise CorruptFile(
+        raise CorruptFileError(
             f"{name}: {text[:80]!r} is not a regular expression: {error}", where=where, hint=HINT
         ) from error

@@ -51,7 +51,7 @@ def save_state(
         cost: what it took so far, such as seconds.
 
     Raises:
-        OutOfSpace: if the disk is full; the state that was there before is then still there.
+        OutOfSpaceError: if the disk is full; the state that was there before is then still there.
     """
     kept = {f"parameter.{name}": item.detach().contiguous() for name, item in tensors.items()}
     for name, item in tensors.items():

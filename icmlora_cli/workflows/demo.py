@@ -62,7 +62,7 @@ def run(
         on_progress: told of every stage.
 
     Raises:
-        BaseUnavailable: if the base cannot be fetched.
+        BaseUnavailableError: if the base cannot be fetched.
         IcmloraError: what the stages raise.
     """
     started = time.monotonic()

@@ -6,17 +6,17 @@ from pathlib import Path
 
 from icmlora_cli.config.recipes import HarvestRecipe
 from icmlora_cli.disk import files
-from icmlora_cli.errors import CorruptFile, NotFound, WrongBase
+from icmlora_cli.errors import CorruptFileError, NotFoundError, WrongBaseError
 from icmlora_cli.lm.finetune import finetune
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.trainers import AdapterTrainer, ContinuedTrainer, LoraTrainer
 from icmlora_cli.provenance.licences import no_derivatives
 from icmlora_cli.provenance.versions import ABOUT, command_line, versions
 from icmlora_cli.registry.bases import Base
-from icmlora_cli.report.cards import CARD, Data, tuned_card
+from icmlora_cli.report.cards import CARD, CardData, tuned_card
 from icmlora_cli.weights.adapter import CONFIG, WEIGHTS, Adapter, read_adapter, write_adapter
 from icmlora_cli.workflows.gen.options import ExampleFile, Template, read_file
-from icmlora_cli.workflows.gen.select import Judge, encoded
+from icmlora_cli.workflows.gen.select import CandidateScorer, encoded
 from icmlora_cli.workflows.gen.write import check_out, listed
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
@@ -96,21 +96,21 @@ def read_parent(folder: Path) -> Parent:
     """Read an adapter to train on: one that gen wrote, or any plain LoRA in PEFT's format.
 
     Raises:
-        NotFound: if a file is missing.
-        CorruptFile: if it is damaged, or no plain LoRA.
+        NotFoundError: if a file is missing.
+        CorruptFileError: if it is damaged, or no plain LoRA.
     """
     if not folder.is_dir():
-        raise NotFound(f"there is no folder {str(folder)!r}", where=str(folder.absolute()), hint="--from out/")
+        raise NotFoundError(f"there is no folder {str(folder)!r}", where=str(folder.absolute()), hint="--from out/")
     about = files.read_json(folder / ABOUT) if (folder / ABOUT).is_file() else {}
     if about.get("merged") is True:
-        raise NotFound(
+        raise NotFoundError(
             f"{folder} holds a merged model, no adapter", where=str(folder.absolute()), hint="without --merge"
         )
     adapter, digest = read_adapter(folder), files.sha256_file(folder / WEIGHTS)
     there = about.get("files")
     said = there.get(WEIGHTS) if isinstance(there, dict) else None
     if isinstance(said, dict) and said.get("sha256") != digest:
-        raise CorruptFile(f"{WEIGHTS} is not the file that {ABOUT} lists", where=str(folder / WEIGHTS))
+        raise CorruptFileError(f"{WEIGHTS} is not the file that {ABOUT} lists", where=str(folder / WEIGHTS))
     return Parent(folder, adapter, digest, about)
 
 
@@ -118,12 +118,12 @@ def check_base(parent: Parent, base: Base) -> None:
     """Check that an adapter is of this very base, as far as it says.
 
     Raises:
-        WrongBase: if it is not.
+        WrongBaseError: if it is not.
     """
     said = parent.about.get("base")
     wanted = said.get("weight_hash") if isinstance(said, dict) else None
     if wanted not in (None, base.weight_hash):
-        raise WrongBase(
+        raise WrongBaseError(
             f"the adapter is of {parent.adapter.base_model}, and the weights of {base.name} are not those",
             where=str(parent.folder.absolute()),
             hint=f"--base {parent.adapter.base_model}",
@@ -158,13 +158,13 @@ def run(
         on_progress: told of each step.
 
     Raises:
-        AlreadyExists: if ``out`` is there and ``force`` is not set.
-        CorruptFile: if the parent does not fit the base.
-        OutOfSpace: if the disk is full.
-        SpecFault: if the file has faults.
-        TrainingDiverged: if a loss is not finite.
-        UsageFault: if there is no such file, or an example is too long.
-        WrongBase: if the parent is of another base.
+        AlreadyExistsError: if ``out`` is there and ``force`` is not set.
+        CorruptFileError: if the parent does not fit the base.
+        OutOfSpaceError: if the disk is full.
+        SpecError: if the file has faults.
+        TrainingDivergedError: if a loss is not finite.
+        UsageError: if there is no such file, or an example is too long.
+        WrongBaseError: if the parent is of another base.
     """
     started = time.monotonic()
     check_out(out, force)
@@ -203,7 +203,7 @@ class _Finetune:
             adapter = trainer.adapter()
         finally:
             trainer.close()
-        judge = Judge.of(self.loaded, self.given)
+        judge = CandidateScorer.of(self.loaded, self.given)
         before, after = judge(start).nll, judge(adapter).nll
         self._write(adapter, before, after)
         state.unlink(missing_ok=True)
@@ -221,8 +221,8 @@ class _Finetune:
         return [VERSION, weights, str(self.loaded.dtype), start, self.given.identity(), template, recipe]
 
     @property
-    def _data(self) -> Data:
-        return Data() if self.parent is None else Data.of_manifest(self.parent.about)
+    def _data(self) -> CardData:
+        return CardData() if self.parent is None else CardData.of_manifest(self.parent.about)
 
     def _write(self, adapter: Adapter, before: float, after: float) -> None:
         base, recipe, parent = self.loaded.base, self.recipe, self.parent

@@ -2,20 +2,22 @@
 
 from pathlib import Path
 
-from icmlora_cli.errors import AlreadyExists, UsageFault
+from icmlora_cli.errors import AlreadyExistsError, UsageError
 
 
 def check_file(output: Path, force: bool) -> None:
     """Check that a file may be written.
 
     Raises:
-        AlreadyExists: if it is there and ``force`` is not set, or it is a folder.
-        UsageFault: if it is a device, a pipe or the like, which nothing replaces.
+        AlreadyExistsError: if it is there and ``force`` is not set, or it is a folder.
+        UsageError: if it is a device, a pipe or the like, which nothing replaces.
     """
     where = str(output.absolute())
     if output.is_dir():
-        raise AlreadyExists(f"{output} is a folder", where=where, hint="name a file to write")
+        raise AlreadyExistsError(f"{output} is a folder", where=where, hint="name a file to write")
     if output.exists() and not output.is_file():
-        raise UsageFault(f"{output} is no regular file", where=where, hint="name another file")
+        raise UsageError(f"{output} is no regular file", where=where, hint="name another file")
     if output.exists() and not force:
-        raise AlreadyExists(f"{output} is there already", where=where, hint="--force replaces it, or name another file")
+        raise AlreadyExistsError(
+            f"{output} is there already", where=where, hint="--force replaces it, or name another file"
+        )

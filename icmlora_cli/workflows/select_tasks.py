@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import UsageFault
+from icmlora_cli.errors import UsageError
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import canonical_name, slug
 from icmlora_cli.registry.tasks import Task, TaskStore
@@ -13,8 +13,8 @@ def tasks_to_learn(home: Home, patterns: Sequence[str] | None) -> tuple[Task, ..
     """Return the tasks to harvest: those that the patterns match, else all of split ``train``.
 
     Raises:
-        NotFound: if a pattern matches nothing.
-        UsageFault: if there is none.
+        NotFoundError: if a pattern matches nothing.
+        UsageError: if there is none.
     """
     store = TaskStore(home)
     tasks = store.select(patterns)
@@ -23,7 +23,7 @@ def tasks_to_learn(home: Home, patterns: Sequence[str] | None) -> tuple[Task, ..
         raise _no_examples(bare, "train on")
     chosen = tasks if patterns else tuple(task for task in tasks if task.split == "train" and task.has_examples)
     if not chosen:
-        raise UsageFault(
+        raise UsageError(
             "no task is registered",
             where=str(home.tasks),
             hint="icmlora task add builtin:pick_last_of_3, or a task file",
@@ -35,8 +35,8 @@ def tasks_to_score(home: Home, patterns: Sequence[str] | None) -> tuple[Task, ..
     """Return the tasks to evaluate: those named, else all that have examples.
 
     Raises:
-        NotFound: if a pattern matches nothing.
-        UsageFault: if one that is named has no examples.
+        NotFoundError: if a pattern matches nothing.
+        UsageError: if one that is named has no examples.
     """
     tasks = TaskStore(home).select(patterns)
     bare = [task.name for task in tasks if not task.has_examples]
@@ -45,8 +45,8 @@ def tasks_to_score(home: Home, patterns: Sequence[str] | None) -> tuple[Task, ..
     return tuple(task for task in tasks if task.has_examples)
 
 
-def _no_examples(names: Sequence[str], what: str) -> UsageFault:
-    return UsageFault(
+def _no_examples(names: Sequence[str], what: str) -> UsageError:
+    return UsageError(
         f"{', '.join(names)}: known by description alone, with no examples to {what}",
         hint="give it examples: icmlora task add FILE.yaml --force with a task of that name",
     )
@@ -64,8 +64,8 @@ def tasks_to_train(
         episodes: without patterns, take tasks without an adapter too, and be content with none.
 
     Raises:
-        NotFound: if a pattern matches nothing.
-        UsageFault: if nothing was harvested for the base.
+        NotFoundError: if a pattern matches nothing.
+        UsageError: if nothing was harvested for the base.
     """
     tasks = TaskStore(home).select(patterns)
     if patterns:
@@ -77,7 +77,7 @@ def tasks_to_train(
     harvested = {record.task for record in AdapterStore(home).all(slug(canonical_name(base)))}
     chosen = tuple(task for task in tasks if task.split == "train" and task.name in harvested)
     if not chosen:
-        raise UsageFault(
+        raise UsageError(
             f"there is no harvested adapter of a registered task for {base}",
             where=str(home.adapters),
             hint="icmlora harvest",

@@ -14,7 +14,7 @@ import yaml
 from icmlora_cli.config.recipes import recipes_folder
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import AlreadyExists, NotFound, SpecFault, UsageFault
+from icmlora_cli.errors import AlreadyExistsError, NotFoundError, SpecError, UsageError
 from icmlora_cli.registry.tasks import Draft, Task, TaskStore, builtin_spec, draft
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.sources import load_examples
@@ -51,7 +51,7 @@ class CheckedFile:
 
 
 @dataclass(frozen=True)
-class ExportResult:
+class TaskExportResult:
     """What was exported.
 
     Args:
@@ -65,7 +65,7 @@ class ExportResult:
     tasks: tuple[str, ...]
 
 
-class _Faults:
+class _FaultList:
     """Gathers the faults of several steps, to raise them at once."""
 
     def __init__(self) -> None:
@@ -75,10 +75,10 @@ class _Faults:
     def of(self, step: Callable[[], T]) -> T | None:
         try:
             return step()
-        except SpecFault as error:
+        except SpecError as error:
             self.faults += error.faults
             self.hints += [error.hint] if error.hint else []
-        except UsageFault as error:
+        except UsageError as error:
             self.faults.append(error.message + (f" (looked for at {error.where})" if error.where else ""))
             self.hints += [error.hint] if error.hint else []
         return None
@@ -86,7 +86,7 @@ class _Faults:
     def settle(self, what: str) -> None:
         if self.faults:
             count = "one fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
-            raise SpecFault(f"{what}: {count}", self.faults, hint=next(iter(self.hints), None))
+            raise SpecError(f"{what}: {count}", self.faults, hint=next(iter(self.hints), None))
 
 
 def add(home: Home, sources: Sequence[str], *, force: bool = False) -> AddResult:
@@ -99,13 +99,13 @@ def add(home: Home, sources: Sequence[str], *, force: bool = False) -> AddResult
         force: replace other tasks of the same names.
 
     Raises:
-        AlreadyExists: if names are taken by something else and ``force`` is not set; nothing is written then.
+        AlreadyExistsError: if names are taken by something else and ``force`` is not set; nothing is written then.
         IcmloraError: if a dataset or an optional package is missing.
-        NotFound: if a built-in task or family does not exist.
-        SpecFault: lists the faults of all sources; nothing is written then.
-        UsageFault: if the only source is a file that does not exist.
+        NotFoundError: if a built-in task or family does not exist.
+        SpecError: lists the faults of all sources; nothing is written then.
+        UsageError: if the only source is a file that does not exist.
     """
-    collected, drafts = _Faults(), list[Draft]()
+    collected, drafts = _FaultList(), list[Draft]()
     for source in sources:
         path = _task_file(Path(source))
         if source.startswith(BUILTIN):
@@ -133,15 +133,15 @@ def _task_file(path: Path) -> Path:
 def _read(path: Path) -> tuple[TaskSpec, ...]:
     try:
         return read_task_file(path)
-    except UsageFault as error:
+    except UsageError as error:
         from icmlora_cli.tasks.builtin import builtin_names
 
         if str(path) not in builtin_names():
             raise
-        raise UsageFault(error.message, where=error.where, hint=f"icmlora task add {BUILTIN}{path}") from error
+        raise UsageError(error.message, where=error.where, hint=f"icmlora task add {BUILTIN}{path}") from error
 
 
-def _drafts(specs: Sequence[TaskSpec], file: Path, collected: _Faults) -> list[Draft]:
+def _drafts(specs: Sequence[TaskSpec], file: Path, collected: _FaultList) -> list[Draft]:
     made = (collected.of(partial(_draft, spec, file)) for spec in specs)
     return [item for item in made if item is not None]
 
@@ -159,13 +159,13 @@ def _check_names(store: TaskStore, drafts: Sequence[Draft], force: bool) -> None
     for item in drafts:
         try:
             store.state(item, replace=force)
-        except AlreadyExists as error:
+        except AlreadyExistsError as error:
             taken.append(error)
             if len(drafts) == 1:
                 raise
     if taken:
         names = ", ".join(Path(str(error.where)).name for error in taken)
-        raise AlreadyExists(
+        raise AlreadyExistsError(
             f"{len(taken)} of {len(drafts)} tasks are registered already with other content: {names}",
             where=str(store.home.tasks),
             hint="nothing was added; add them with --force to replace what is there",
@@ -176,7 +176,7 @@ def builtins_matching(pattern: str) -> tuple[str, ...]:
     """Return the built-in tasks that match ``NAME``, a pattern such as ``*``, or ``family:NAME``.
 
     Raises:
-        NotFound: if there is none.
+        NotFoundError: if there is none.
     """
     from icmlora_cli.tasks.builtin import builtin_names, builtin_task
 
@@ -189,7 +189,7 @@ def builtins_matching(pattern: str) -> tuple[str, ...]:
     if not found:
         what = "family of built-in tasks" if family != pattern else "built-in task"
         close = get_close_matches(family, known, n=3)
-        raise NotFound(
+        raise NotFoundError(
             f"there is no {what} {family!r}" + (f"; close: {', '.join(close)}" if close else ""),
             hint="icmlora task builtins",
         )
@@ -201,9 +201,9 @@ def validate(paths: Sequence[Path]) -> tuple[CheckedFile, ...]:
 
     Raises:
         IcmloraError: if a dataset or an optional package is missing.
-        SpecFault: lists the faults of all files.
+        SpecError: lists the faults of all files.
     """
-    collected, checked = _Faults(), []
+    collected, checked = _FaultList(), []
     for path in paths:
         path = _task_file(path)
         specs = collected.of(partial(read_task_file, path)) or ()
@@ -213,7 +213,7 @@ def validate(paths: Sequence[Path]) -> tuple[CheckedFile, ...]:
     return tuple(checked)
 
 
-def export(store: TaskStore, patterns: Sequence[str], file: Path, *, force: bool = False) -> ExportResult:
+def export(store: TaskStore, patterns: Sequence[str], file: Path, *, force: bool = False) -> TaskExportResult:
     """Write tasks as a task file, with their examples as JSONL in the folder ``<stem>-examples`` beside it.
 
     Adding that file again gives tasks of the same ``data_hash``.
@@ -225,15 +225,15 @@ def export(store: TaskStore, patterns: Sequence[str], file: Path, *, force: bool
         force: overwrite files that are there.
 
     Raises:
-        AlreadyExists: if a file is there and ``force`` is not set; nothing is written then.
-        CorruptFile: if a task is damaged.
-        NotFound: if a pattern matches nothing.
-        UsageFault: if a task has no examples.
+        AlreadyExistsError: if a file is there and ``force`` is not set; nothing is written then.
+        CorruptFileError: if a task is damaged.
+        NotFoundError: if a pattern matches nothing.
+        UsageError: if a task has no examples.
     """
     tasks = store.select(patterns)
     bare = [task.name for task in tasks if not task.has_examples]
     if bare:
-        raise UsageFault(
+        raise UsageError(
             f"{', '.join(bare)}: known by description alone, with no examples for a task file",
             hint="name the tasks to export, without these",
         )
@@ -249,7 +249,7 @@ def export(store: TaskStore, patterns: Sequence[str], file: Path, *, force: bool
     specs = [_spec(task, f"{folder.name}/{task.name}.jsonl") for task in tasks]
     text: str = yaml.safe_dump({"tasks": specs}, sort_keys=False, allow_unicode=True, width=1000)
     files.write_text(file, text)
-    return ExportResult(file, tuple(targets.values()), tuple(task.name for task in tasks))
+    return TaskExportResult(file, tuple(targets.values()), tuple(task.name for task in tasks))
 
 
 def _row(task: Task, example: Example) -> dict[str, str]:

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from icmlora_cli.cli.merge import shares
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import UsageFault
+from icmlora_cli.errors import UsageError
 from icmlora_cli.registry.adapters import AdapterStore
 from tests.cli.test_disk import fails
 
@@ -53,9 +53,9 @@ def test_the_weight_is_behind_the_last_colon(text: str, wanted: tuple[str, float
 
 
 def test_one_way_of_naming_them() -> None:
-    with pytest.raises(UsageFault, match="no adapter is named"):
+    with pytest.raises(UsageError, match="no adapter is named"):
         shares(None, [])
-    with pytest.raises(UsageFault, match="beside -a"):
+    with pytest.raises(UsageError, match="beside -a"):
         shares("cat", ["dog:1"])
 
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from icmlora_cli.config.spec_yaml import faults_of, load_spec, load_yaml
-from icmlora_cli.errors import SpecFault, UsageFault
+from icmlora_cli.errors import SpecError, UsageError
 
 
 class Inner(BaseModel):
@@ -42,7 +42,7 @@ def test_all_faults_are_listed_in_the_order_of_the_file(tmp_path: Path) -> None:
     text = "stepz: 3\ntargets:\n  - shots: many\n  - layer: 1\n    shot: 2\n"
     text += "vectors:\n  layer: 0.1\n  color: red\n"
     path = written(tmp_path, text)
-    with pytest.raises(SpecFault) as caught:
+    with pytest.raises(SpecError) as caught:
         load_spec(path, Outer)
     assert caught.value.exit_code == 2
     starts = [fault.removeprefix(f"{path}:").split(": ", 2)[:2] for fault in caught.value.faults]
@@ -80,7 +80,7 @@ def test_lines_of_keys_and_list_items(tmp_path: Path) -> None:
 )
 def test_a_file_that_is_no_good_yaml(tmp_path: Path, text: str, line: int, what: str) -> None:
     path = written(tmp_path, text)
-    with pytest.raises(SpecFault) as caught:
+    with pytest.raises(SpecError) as caught:
         load_yaml(path)
     (fault,) = caught.value.faults
     assert fault.startswith(f"{path}:{line}: ")
@@ -88,7 +88,7 @@ def test_a_file_that_is_no_good_yaml(tmp_path: Path, text: str, line: int, what:
 
 
 def test_every_duplicate_key_is_listed(tmp_path: Path) -> None:
-    with pytest.raises(SpecFault) as caught:
+    with pytest.raises(SpecError) as caught:
         load_yaml(written(tmp_path, "a: 1\na: 2\nb:\n  c: 1\n  c: 2\n"))
     assert ["b.c" in fault for fault in caught.value.faults] == [False, True]
 
@@ -96,17 +96,17 @@ def test_every_duplicate_key_is_listed(tmp_path: Path) -> None:
 def test_bytes_that_are_not_utf8(tmp_path: Path) -> None:
     path = tmp_path / "latin.yaml"
     path.write_bytes(b"a: 1\nb: caf\xe9\n")
-    with pytest.raises(SpecFault) as caught:
+    with pytest.raises(SpecError) as caught:
         load_yaml(path)
     assert caught.value.faults[0].startswith(f"{path}:2: byte 0xe9")
 
 
 def test_a_missing_file_says_where_and_what_next(tmp_path: Path) -> None:
-    with pytest.raises(UsageFault) as caught:
+    with pytest.raises(UsageError) as caught:
         load_yaml(tmp_path / "none.yaml")
     assert caught.value.where == str(tmp_path / "none.yaml")
     assert caught.value.hint
-    with pytest.raises(UsageFault, match="is a folder"):
+    with pytest.raises(UsageError, match="is a folder"):
         load_yaml(tmp_path)
 
 
@@ -118,7 +118,7 @@ def test_aliases_neither_loop_nor_explode(tmp_path: Path) -> None:
 
 
 def test_deep_nesting_is_a_fault(tmp_path: Path) -> None:
-    with pytest.raises(SpecFault):
+    with pytest.raises(SpecError):
         load_yaml(written(tmp_path, "[" * 5000 + "]" * 5000))
 
 

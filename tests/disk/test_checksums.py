@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from icmlora_cli.disk import checksums, files
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 
 VALUE = {"schema": "x/1", "numbers": [1e-05, 3, True, None], "name": "café ’", "deep": {"a": {"b": [0.1]}}}
 KNOWN = frozenset(VALUE)
@@ -27,7 +27,7 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
             damaged = bytearray(data)
             damaged[at] ^= 1 << bit
             path.write_bytes(bytes(damaged))
-            with pytest.raises(CorruptFile):
+            with pytest.raises(CorruptFileError):
                 checksums.read_sealed(path, KNOWN)
 
 
@@ -36,12 +36,12 @@ def test_a_manifest_without_a_seal_may_hold_known_keys_only(tmp_path: Path) -> N
     files.write_json(path, VALUE)
     assert checksums.read_sealed(path, KNOWN) == VALUE
     files.write_json(path, VALUE | {"sdal": "0"})
-    with pytest.raises(checksums.BrokenSeal, match="sdal"):
+    with pytest.raises(checksums.ChecksumError, match="sdal"):
         checksums.read_sealed(path, KNOWN)
 
 
 def test_half_a_character_is_damage(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('{"name": "\\ud800", "seal": "x"}', encoding="utf-8")
-    with pytest.raises(CorruptFile, match="half of a character"):
+    with pytest.raises(CorruptFileError, match="half of a character"):
         checksums.read_sealed(path, KNOWN)

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import CorruptFile, OutOfSpace
+from icmlora_cli.errors import CorruptFileError, OutOfSpaceError
 from icmlora_cli.registry.generators import GeneratorStore
 
 
@@ -25,7 +25,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
         path.write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OutOfSpace, match=r"a\.txt"):
+    with pytest.raises(OutOfSpaceError, match=r"a\.txt"):
         files.write_with(target, fail)
     assert target.read_text() == "old"
     assert leftovers(tmp_path) == []
@@ -49,7 +49,7 @@ def test_safetensors_says_full_in_its_own_way(tmp_path: Path) -> None:
     def rust(path: Path) -> None:
         raise SafetensorError(f"I/O error: No space left on device (os error {errno.ENOSPC})")
 
-    with pytest.raises(OutOfSpace, match=r"a\.safetensors"):
+    with pytest.raises(OutOfSpaceError, match=r"a\.safetensors"):
         files.write_with(tmp_path / "a.safetensors", rust)
     assert leftovers(tmp_path) == []
 
@@ -69,7 +69,7 @@ def test_hashes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["{", "[1]", "\ufffd"])
 def test_json_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)
-    with pytest.raises(CorruptFile, match=r"a\.json"):
+    with pytest.raises(CorruptFileError, match=r"a\.json"):
         files.read_json(tmp_path / "a.json")
 
 

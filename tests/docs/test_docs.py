@@ -23,14 +23,14 @@ from icmlora_cli.config.recipes import (
     shipped_recipes,
 )
 from icmlora_cli.registry.tasks import draft
-from icmlora_cli.report.result import Cell, Mean, Result, TaskInfo
+from icmlora_cli.report.result import Mean, MethodScore, Result, TaskInfo
 from icmlora_cli.tasks.sources import load_examples
 from icmlora_cli.tasks.task_file import read_task_file
 from icmlora_cli.workflows.adapters.codec_report import CodecReport, Kept, Measured, MetricCost, WidthReport
 from icmlora_cli.workflows.doctor import Check, Device
 from icmlora_cli.workflows.finetune import FinetuneResult
 from icmlora_cli.workflows.gen.batch import BatchEntry
-from icmlora_cli.workflows.gen.explain import Explanation, Range
+from icmlora_cli.workflows.gen.explain import DistanceRange, Explanation
 from icmlora_cli.workflows.gen.generate import GenResult
 from icmlora_cli.workflows.gen.options import GenOptions
 from icmlora_cli.workflows.gen.select import Candidate, Selection
@@ -122,7 +122,7 @@ def test_every_commands_json_is_in_the_docs() -> None:
 @pytest.mark.parametrize(
     "result",
     [
-        *(TrainResult, GenResult, FinetuneResult, Selection, Candidate, Explanation, Range, BatchEntry),
+        *(TrainResult, GenResult, FinetuneResult, Selection, Candidate, Explanation, DistanceRange, BatchEntry),
         *(AdapterStorage, GeneratorStorage, Check, Device),
         *(MergedAdapter, WrittenModel),
         *(CodecReport, WidthReport, MetricCost, Measured, Kept),
@@ -138,7 +138,9 @@ def test_every_option_of_gen_is_in_the_docs(name: str) -> None:
     assert f"--{name}" in (ROOT / "docs" / "generating.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", [*Result.model_fields, *Cell.model_fields, *TaskInfo.model_fields, *Mean.model_fields])
+@pytest.mark.parametrize(
+    "name", [*Result.model_fields, *MethodScore.model_fields, *TaskInfo.model_fields, *Mean.model_fields]
+)
 def test_every_key_of_a_result_file_is_in_the_docs(name: str) -> None:
     text = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
     assert f"`{name.rstrip('_')}`" in text

@@ -19,7 +19,7 @@ from icmlora_cli.weights.adapter import Adapter, read_adapter
 from icmlora_cli.weights.adapter_form import cast
 from icmlora_cli.weights.gguf.lora import finish, write_lora
 from icmlora_cli.weights.gguf.model import Stored, write_model
-from icmlora_cli.weights.gguf.target import Target
+from icmlora_cli.weights.gguf.target import GgufTarget
 from icmlora_cli.weights.gguf.tokenizer import add_tokenizer
 from icmlora_cli.weights.merge import merged
 from icmlora_cli.workflows.base.pull import pull
@@ -80,7 +80,7 @@ def write_base(path: Path, model: PreTrainedModel, folder: Path, dtype: Stored =
 
 def write_gemma(path: Path, model: PreTrainedModel, folder: Path) -> None:
     """Write a tiny Gemma 3, whose own tokenizers icmlora does not write, with the tests' tokenizer."""
-    config, target = model.config, Target.of(model.config.to_dict())
+    config, target = model.config, GgufTarget.of(model.config.to_dict())
     writer = gguf.GGUFWriter(path, target.architecture)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -141,7 +141,7 @@ def test_tiny_models(architecture: str, kind: str, tiny_bases: dict[str, Path], 
     (write_gemma if architecture == "gemma3" else write_base)(tmp_path / "base.gguf", model, folder)
     adapter = random_lora(folder, ranks=(3, 4, 1) if kind == "mixed" else (3,), size=0.2)
     tolerance = 1e-3 if architecture in ("llama", "qwen3") else 2e-2  # llama.cpp looks GELU up in a table of fp16
-    target = Target.of(config_of(folder))
+    target = GgufTarget.of(config_of(folder))
     if kind == "mixed":
         first, second, *_ = adapter.factors
         adapter = replace(adapter, alpha=3.0, use_rslora=True, alphas={first: 9.0, second: 1.0})
@@ -173,5 +173,5 @@ def test_smollm2(dtype: Stored, tolerance: float, tmp_path: Path, monkeypatch: p
     model, _ = load(folder)
     write_base(tmp_path / "base.gguf", model, folder, dtype)
     adapter = random_lora(folder, ranks=(8,), alpha=16.0, size=0.07)
-    write_lora(tmp_path / "lora.gguf", adapter, Target.of(config_of(folder)), name="lora")
+    write_lora(tmp_path / "lora.gguf", adapter, GgufTarget.of(config_of(folder)), name="lora")
     check(tmp_path / "base.gguf", tmp_path / "lora.gguf", folder, adapter, tolerance)

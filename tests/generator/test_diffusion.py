@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from icmlora_cli.config.recipes import TrainRecipe
-from icmlora_cli.errors import TrainingDiverged
+from icmlora_cli.errors import TrainingDivergedError
 from icmlora_cli.generator.checkpoint import WEIGHTS, Generator, load_generator, module_scales, save_generator
 from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics
 from icmlora_cli.generator.diffusion import SAMPLING_STEPS, TIMES, PDiff
@@ -196,5 +196,5 @@ def test_a_loss_that_is_not_finite_stops_it(problem: Problem, tmp_path: Path, st
     with torch.no_grad():
         next(broken.parameters()).fill_(float("nan"))
     first = SHORT.steps // 2 * stage + 1
-    with pytest.raises(TrainingDiverged, match=f"not finite at step {first}$"):
+    with pytest.raises(TrainingDivergedError, match=f"not finite at step {first}$"):
         problem.train(model, tmp_path / "s", SHORT)

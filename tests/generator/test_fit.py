@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from icmlora_cli.config.recipes import TrainRecipe
-from icmlora_cli.errors import TrainingDiverged
+from icmlora_cli.errors import TrainingDivergedError
 from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics, Support, pooled
 from icmlora_cli.generator.fit import StepLosses, TaskData, fit
-from icmlora_cli.generator.interface import Batch, Moment, Network, NetworkConfig, Objective
+from icmlora_cli.generator.interface import Batch, Network, NetworkConfig, Objective, TrainStep
 from icmlora_cli.generator.networks import CVAE, build, sample
 
 HIDDEN = 8
@@ -76,7 +76,7 @@ def test_prior_share_takes_z_as_generation_does(share: float) -> None:
     support = Support.stack([space.support(text, None) for text in data[0].texts[:2]])
     objective = Objective(recipe, mask, tokens.square().mean())
     batch = Batch(tokens, torch.tensor([0, 0]), torch.tensor([0, 1]), support)
-    found = model.losses(batch, objective, Moment(0, 99, 100), seeded())
+    found = model.losses(batch, objective, TrainStep(0, 99, 100), seeded())
     parts = {name: float(item) for name, item in found.parts.items()}
     total = parts["reconstruction"] + recipe.kl_weight * parts["kl"]
     if not share:
@@ -116,7 +116,7 @@ def test_a_stage_starts_with_fresh_moments_and_its_own_rate(tmp_path: Path) -> N
     class Louder:
         """After the first stage, a gradient that is as large as clipping lets it be."""
 
-        def backward(self, model: Network, moment: Moment, source: torch.Generator) -> dict[str, float]:
+        def backward(self, model: Network, moment: TrainStep, source: torch.Generator) -> dict[str, float]:
             if moment.stage:
                 sum(1e3 * item.sum() for item in model.parameters()).backward()  # type: ignore[union-attr]
             return {}
@@ -154,7 +154,7 @@ def test_anothers_state_is_not_used(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_it(tmp_path: Path) -> None:
     data, space, mask = problem()
     data[0].tokens[0, 0, 0, 0] = float("inf")
-    with pytest.raises(TrainingDiverged, match="step"):
+    with pytest.raises(TrainingDivergedError, match="step"):
         fit(network(), data, space, mask, RECIPE, state=tmp_path / "s", key="k", on_step=lambda losses: None)
 
 

@@ -9,7 +9,7 @@ import torch
 from icmlora_cli.config.recipes import TrainRecipe
 from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics, Support
 from icmlora_cli.generator.fit import StepLosses, TaskData, fit
-from icmlora_cli.generator.interface import Batch, Moment, NetworkConfig, Objective
+from icmlora_cli.generator.interface import Batch, NetworkConfig, Objective, TrainStep
 from icmlora_cli.generator.neighbours import NeighbourPrior
 from icmlora_cli.generator.networks import TokenCVAE, build, kl_divergence
 
@@ -130,7 +130,7 @@ def test_losses_are_those_of_the_own_part_and_of_choosing_it() -> None:
     support = Support.stack([SPACE.support(problem()[own].texts[0], None) for own in tasks.tolist()])
     objective = Objective(RECIPE, MASK, tokens.square().mean())
     found = model.losses(
-        Batch(tokens, torch.arange(TASKS), tasks, support), objective, Moment(0, 299, 300), torch.Generator()
+        Batch(tokens, torch.arange(TASKS), tasks, support), objective, TrainStep(0, 299, 300), torch.Generator()
     )
     c = model.read(support)
     own = (prior.means[tasks], prior.log_variances[tasks])

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.generator.interface import NetworkConfig
 from icmlora_cli.generator.networks import CVAE, Conv1dCVAE, build, kl_divergence
 
@@ -88,5 +88,5 @@ def test_kl_is_zero_only_between_equals_and_matches_torch() -> None:
 
 
 def test_an_unknown_architecture_is_refused() -> None:
-    with pytest.raises(CorruptFile, match="not known"):
+    with pytest.raises(CorruptFileError, match="not known"):
         build(config("magic"))

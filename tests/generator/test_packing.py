@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from icmlora_cli.disk import files
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.generator.checkpoint import CONFIG, WEIGHTS, Generator, load_generator, save_generator, stored
 from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics
 from icmlora_cli.generator.interface import NetworkConfig
@@ -207,7 +207,7 @@ def test_a_file_that_lacks_a_tensor_is_told(tmp_path: Path, lost: str) -> None:
     save_file(tensors, tmp_path / WEIGHTS)
     config = files.read_json(tmp_path / CONFIG)
     files.write_json(tmp_path / CONFIG, config | {"sha256": files.sha256_file(tmp_path / WEIGHTS)})
-    with pytest.raises(CorruptFile):
+    with pytest.raises(CorruptFileError):
         load_generator(tmp_path)
 
 
@@ -219,5 +219,5 @@ def test_a_file_that_lacks_a_scale_is_told(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / WEIGHTS)
     config = files.read_json(tmp_path / CONFIG)
     files.write_json(tmp_path / CONFIG, config | {"sha256": files.sha256_file(tmp_path / WEIGHTS)})
-    with pytest.raises(CorruptFile, match="scale"):
+    with pytest.raises(CorruptFileError, match="scale"):
         load_generator(tmp_path)

@@ -4,7 +4,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from icmlora_cli.errors import IcmloraError, NotFound
+from icmlora_cli.errors import IcmloraError, NotFoundError
 from icmlora_cli.lm import answer_metrics
 from icmlora_cli.lm.answer_metrics import apply_metric, token_f1
 from icmlora_cli.tasks import metrics
@@ -44,7 +44,7 @@ def test_a_metric_of_a_package(installed: None) -> None:
 
 
 def test_bad_metrics_are_told(installed: None) -> None:
-    with pytest.raises(NotFound, match="no metric 'gone'") as caught:
+    with pytest.raises(NotFoundError, match="no metric 'gone'") as caught:
         apply_metric("gone", [], [])
     assert caught.value.where is not None and "lengths" in caught.value.where
     with pytest.raises(IcmloraError, match="gave 1 values for 2"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from icmlora_cli.config.recipes import HarvestRecipe
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.lm.finetune import finetune
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.lm.prompts import Encoded
@@ -73,9 +73,9 @@ def test_before_the_first_step_it_is_the_adapter(llama_base: Base) -> None:
 def test_an_adapter_that_does_not_fit(llama_base: Base) -> None:
     loaded, start = load_base(llama_base, device="cpu"), some_adapter(llama_base)
     strange = Adapter(llama_base.model_id, 4.0, {"model.layers.9.mlp": next(iter(start.factors.values()))})
-    with pytest.raises(CorruptFile, match="no module"):
+    with pytest.raises(CorruptFileError, match="no module"):
         ContinuedTrainer(loaded, RECIPE, strange)
     name = next(iter(start.factors))
     turned = Adapter(llama_base.model_id, 4.0, {name: Factors(torch.ones(2, 7), torch.ones(5, 2))})
-    with pytest.raises(CorruptFile, match=r"in the base and .* in the adapter"):
+    with pytest.raises(CorruptFileError, match=r"in the base and .* in the adapter"):
         ContinuedTrainer(loaded, RECIPE, turned)

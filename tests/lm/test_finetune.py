@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from icmlora_cli.config.recipes import HarvestRecipe
-from icmlora_cli.errors import TrainingDiverged, UsageFault
+from icmlora_cli.errors import TrainingDivergedError, UsageError
 from icmlora_cli.lm.finetune import finetune, kept_steps, learning_rate
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.prompts import Encoded
@@ -106,12 +106,12 @@ def test_a_loss_that_is_not_finite_is_told(llama_base: Base, tmp_path: Path) -> 
     loaded = load_base(llama_base, device="cpu")
     with torch.no_grad():
         loaded.model.get_input_embeddings().weight[20] = torch.nan
-    with pytest.raises(TrainingDiverged, match="step 1"):
+    with pytest.raises(TrainingDivergedError, match="step 1"):
         harvest(loaded, tmp_path / "state")
 
 
 def test_wrong_target_modules_are_told(llama_base: Base) -> None:
-    with pytest.raises(UsageFault, match="nothing_proj"):
+    with pytest.raises(UsageError, match="nothing_proj"):
         LoraTrainer(load_base(llama_base, device="cpu"), HarvestRecipe(target_modules=("nothing_proj",)))
 
 

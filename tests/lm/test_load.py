@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import CorruptFile, UsageFault
+from icmlora_cli.errors import CorruptFileError, UsageError
 from icmlora_cli.lm.load import load_base, pick_device, pick_dtype
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.workflows.base.pull import pull
@@ -75,7 +75,7 @@ def test_bfloat16_on_request(llama_base: Base) -> None:
 def test_truncated_safetensors(copied: Base, keep: int) -> None:
     weights = copied.path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:keep])
-    with pytest.raises(CorruptFile) as caught:
+    with pytest.raises(CorruptFileError) as caught:
         load_base(copied, device="cpu")
     assert "icmlora base pull" in str(caught.value.hint)
 
@@ -85,7 +85,7 @@ def test_missing_tensor_is_not_left_random(copied: Base) -> None:
     tensors = load_file(weights)
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, weights, metadata={"format": "pt"})
-    with pytest.raises(CorruptFile, match=r"layers\.1\.mlp\.up_proj"):
+    with pytest.raises(CorruptFileError, match=r"layers\.1\.mlp\.up_proj"):
         load_base(copied, device="cpu")
 
 
@@ -93,13 +93,13 @@ def test_missing_tensor_is_not_left_random(copied: Base) -> None:
 def test_damaged_json(copied: Base, file: str) -> None:
     path = copied.path / file
     path.write_text(path.read_text()[:50])
-    with pytest.raises(CorruptFile):
+    with pytest.raises(CorruptFileError):
         load_base(copied, device="cpu")
 
 
 def test_missing_folder(copied: Base) -> None:
     shutil.rmtree(copied.path)
-    with pytest.raises(CorruptFile):
+    with pytest.raises(CorruptFileError):
         load_base(copied, device="cpu")
 
 
@@ -107,14 +107,14 @@ def test_devices() -> None:
     assert pick_device("cpu") == torch.device("cpu")
     assert pick_device(None).type in {"cuda", "xpu", "mps", "cpu"}
     for absent in ("tpu", "cuda:99", "cpu:x", ""):
-        with pytest.raises(UsageFault, match="no device") as caught:
+        with pytest.raises(UsageError, match="no device") as caught:
             pick_device(absent)
         assert "cpu" in str(caught.value.hint)
 
 
 def test_dtypes() -> None:
     assert pick_dtype("auto", torch.device("cpu")) == torch.float32
-    with pytest.raises(UsageFault, match="int4"):
+    with pytest.raises(UsageError, match="int4"):
         pick_dtype("int4", torch.device("cpu"))
 
 

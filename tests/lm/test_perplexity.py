@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from icmlora_cli.errors import UsageFault
+from icmlora_cli.errors import UsageError
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.perplexity import TextScore, aggregate, max_tokens, rolling_windows, score_texts
 from icmlora_cli.lm.prompts import prefix_token, text_ids
@@ -115,10 +115,10 @@ def test_figures() -> None:
 
 def test_what_cannot_be_scored_is_refused(llama_base: Base) -> None:
     loaded = load_base(llama_base, device="cpu")
-    with pytest.raises(UsageFault, match="text 2 of 2 is empty"):
+    with pytest.raises(UsageError, match="text 2 of 2 is empty"):
         score_texts(loaded, ["a", ""])
-    with pytest.raises(UsageFault, match="reads 8 at once"):
+    with pytest.raises(UsageError, match="reads 8 at once"):
         score_texts(loaded, ["a"], prefix=TEXTS[0], max_length=8)
     loaded.tokenizer.eos_token = None
-    with pytest.raises(UsageFault, match="neither a BOS nor an EOS"):
+    with pytest.raises(UsageError, match="neither a BOS nor an EOS"):
         score_texts(loaded, ["a"])

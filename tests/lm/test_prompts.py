@@ -3,7 +3,7 @@
 import pytest
 
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import UsageFault
+from icmlora_cli.errors import UsageError
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.lm.prompts import WINDOW, encode_task, encode_text, prefix_token, text_ids
 from icmlora_cli.registry.bases import Base
@@ -45,5 +45,5 @@ def test_the_prefix_token_is_bos_or_else_eos(llama_base: Base) -> None:
     tokenizer.bos_token = "<pad>"
     assert prefix_token(tokenizer) == tokenizer.pad_token_id
     tokenizer.bos_token = tokenizer.eos_token = None
-    with pytest.raises(UsageFault, match="neither a BOS nor an EOS"):
+    with pytest.raises(UsageError, match="neither a BOS nor an EOS"):
         prefix_token(tokenizer)

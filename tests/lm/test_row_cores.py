@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.lm.row_cores import RowCores
 from icmlora_cli.lm.targets import target_modules
@@ -50,7 +50,7 @@ def test_each_row_has_its_own_adapter(tiny_base: Base) -> None:
 def test_a_frame_of_another_base_is_refused(llama_base: Base) -> None:
     model = load_base(llama_base, device="cpu").model
     name = "model.layers.0.self_attn.q_proj"
-    with pytest.raises(CorruptFile, match="another shape"):
+    with pytest.raises(CorruptFileError, match="another shape"):
         RowCores(model, [name], [torch.zeros(9, 2)], [torch.zeros(2, 32)])
-    with pytest.raises(CorruptFile, match="no module"):
+    with pytest.raises(CorruptFileError, match="no module"):
         RowCores(model, ["model.layers.9.q"], [torch.zeros(32, 2)], [torch.zeros(2, 32)])

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from icmlora_cli.lm.load import LoadedBase, load_base
-from icmlora_cli.lm.stream import Pieces, Sampling, Written, write
+from icmlora_cli.lm.stream import Pieces, Sampling, StreamedText, write
 from icmlora_cli.registry.bases import Base
 
 PROMPT = "one two three"
 
 
-def run(loaded: LoadedBase, sampling: Sampling, prompt: str = PROMPT) -> tuple[Written, list[str]]:
+def run(loaded: LoadedBase, sampling: Sampling, prompt: str = PROMPT) -> tuple[StreamedText, list[str]]:
     told: list[str] = []
     done = write(loaded, loaded.tokenizer.encode(prompt), sampling, told.append, lambda: False)
     return done, told

@@ -8,7 +8,7 @@ import torch
 
 from icmlora_cli.config.recipes import VectorRecipe
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import UsageFault
+from icmlora_cli.errors import UsageError
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.lm.perplexity import max_tokens
 from icmlora_cli.lm.task_vector import TokenPrompt, VectorReader
@@ -85,7 +85,7 @@ def test_vectors_are_cached_and_a_broken_cache_is_read_again(llama_base: Base, h
 
 @pytest.mark.parametrize(("text", "message"), [("", "empty"), (" \n", "empty"), ("x" * 100_000, "100,000 characters")])
 def test_bad_texts_are_refused(llama_base: Base, home: Home, text: str, message: str) -> None:
-    with pytest.raises(UsageFault, match=message):
+    with pytest.raises(UsageError, match=message):
         reader(llama_base, home).text(text)
 
 
@@ -223,5 +223,5 @@ def test_with_pooling_mean_it_is_one_vector(llama_base: Base, home: Home) -> Non
 def test_a_text_of_more_tokens_than_the_base_reads_is_refused(tiny_base: Base, home: Home, pooling: str) -> None:
     read = reader(tiny_base, home, pooling=pooling)
     read.loaded.model.config.max_position_embeddings = 64
-    with pytest.raises(UsageFault, match="the base reads 64 at once"):
+    with pytest.raises(UsageError, match="the base reads 64 at once"):
         read.read_text("zq" * 400)

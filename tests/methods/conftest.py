@@ -15,7 +15,7 @@ from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.task_file import TaskSpec
 from icmlora_cli.workflows.evaluate.evaluate import context_of
-from icmlora_cli.workflows.evaluate.methods import Bench, bench
+from icmlora_cli.workflows.evaluate.methods import EvalContext, bench
 from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.progress import silent
 from icmlora_cli.workflows.train import train
@@ -43,7 +43,7 @@ def make_tasks(home: Home) -> tuple[Task, ...]:
 class Room:
     """What the tests of rungs share."""
 
-    bench: Bench
+    bench: EvalContext
     base: Base
     home: Home
     tasks: tuple[Task, ...]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from icmlora_cli.methods.controls import NoiseRung
+from icmlora_cli.methods.controls import NoiseMethod
 from icmlora_cli.methods.method import TaskContext
 from icmlora_cli.weights.adapter import Adapter, Factors
 from icmlora_cli.weights.compare import inner
@@ -29,7 +29,7 @@ class Named:
 
 def test_noise_has_the_norm_of_each_module() -> None:
     shelf = Shelf()
-    made = NoiseRung(shelf, 0).serve(TaskContext(Named(), ())).adapter  # type: ignore[arg-type]
+    made = NoiseMethod(shelf, 0).serve(TaskContext(Named(), ())).adapter  # type: ignore[arg-type]
     assert made is not None
     for name in made.factors:
         wanted = math.sqrt(inner(shelf.adapter, shelf.adapter, name))

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from icmlora_cli.methods.controls import NoiseRung, SwappedText, words_in_common
-from icmlora_cli.methods.generated import BestOfRung, GeneratedRung, random_text, readings
-from icmlora_cli.methods.method import Unavailable
-from icmlora_cli.methods.prompting import BaseRung, DescribedRung, InContextRung
+from icmlora_cli.methods.controls import NoiseMethod, SwappedText, words_in_common
+from icmlora_cli.methods.generated import BestOfMethod, GeneratedMethod, random_text, readings
+from icmlora_cli.methods.method import UnavailableError
+from icmlora_cli.methods.prompting import BaseMethod, DescribedMethod, InContextMethod
 from icmlora_cli.weights.compare import compare, norm
 from icmlora_cli.workflows.evaluate.methods import ladder
 from icmlora_cli.workflows.evaluate.scores import nll_on_shots
@@ -47,7 +47,7 @@ def test_texts_of_the_controls(make_room: MakeRoom) -> None:
     assert SwappedText(texts | {"kin": "Add one."}, {"kin": None}).other(context) in ("far", "kin")
     alone = SwappedText({"always_cat": texts["always_cat"]}, {})
     assert alone.other(context) is None
-    with pytest.raises(Unavailable, match="no other task"):
+    with pytest.raises(UnavailableError, match="no other task"):
         alone(context)
 
 
@@ -86,16 +86,16 @@ def test_the_best_of_k_is_the_one_that_scores_best_on_the_examples(make_room: Ma
         return -len(calls)
 
     calls: list[object] = []
-    assert BestOfRung(source, last, 3, 7).serve(context).adapter is calls[2]
-    with pytest.raises(Unavailable):
-        BestOfRung(source, last, 3, 7).serve(type(context)(context.task, context.shots[:1]))
-    with pytest.raises(Unavailable):
-        GeneratedRung(source, with_shots=True).serve(type(context)(context.task, ()))
+    assert BestOfMethod(source, last, 3, 7).serve(context).adapter is calls[2]
+    with pytest.raises(UnavailableError):
+        BestOfMethod(source, last, 3, 7).serve(type(context)(context.task, context.shots[:1]))
+    with pytest.raises(UnavailableError):
+        GeneratedMethod(source, with_shots=True).serve(type(context)(context.task, ()))
 
 
 def test_noise_has_the_norm_of_the_harvested_adapters_and_not_their_direction(make_room: MakeRoom) -> None:
     room = make_room(generator=False)
-    rung = NoiseRung(room.library, 0)
+    rung = NoiseMethod(room.library, 0)
     one, two = room.library.adapters()
     noise = rung.serve(room.context(0)).adapter
     assert noise is not None
@@ -111,14 +111,14 @@ def test_noise_has_the_norm_of_the_harvested_adapters_and_not_their_direction(ma
 
 def test_prompting_rungs_merge_nothing(make_room: MakeRoom) -> None:
     context = make_room(generator=False).context(0)
-    base, told, shown = (rung.serve(context) for rung in (BaseRung(), DescribedRung(), InContextRung()))
+    base, told, shown = (rung.serve(context) for rung in (BaseMethod(), DescribedMethod(), InContextMethod()))
     assert base.adapter is told.adapter is shown.adapter is None
     assert (base.described, told.described, shown.described) == (False, True, False)
     assert (base.shots, told.shots, shown.shots) == ((), (), context.shots) and len(context.shots) == 4
     train = set(context.task.examples("train"))
     assert set(context.shots) <= train and not train & set(context.task.examples("test"))
-    with pytest.raises(Unavailable):
-        InContextRung().serve(type(context)(context.task, ()))
+    with pytest.raises(UnavailableError):
+        InContextMethod().serve(type(context)(context.task, ()))
 
 
 def test_without_a_generator_its_rungs_are_left_out(make_room: MakeRoom) -> None:
@@ -134,7 +134,7 @@ def test_a_prompt_that_has_the_description_anyway_needs_no_described_rung(make_r
 def test_companions_are_trained_on_the_same_harvest_or_say_how(make_room: MakeRoom) -> None:
     room = make_room(rungs=["conv1d", "generated"], train_baselines=False)
     conv1d, _ = ladder(room.bench)
-    with pytest.raises(Unavailable, match=r"icmlora train --recipe train/conv1d --name default\.conv1d"):
+    with pytest.raises(UnavailableError, match=r"icmlora train --recipe train/conv1d --name default\.conv1d"):
         conv1d.serve(room.context(0))
     room = make_room(rungs=["conv1d", "generated"])
     conv1d, generated = ladder(room.bench)

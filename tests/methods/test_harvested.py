@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from icmlora_cli.methods.harvested import AverageRung, HarvestedRung, Library, NearestRung, Neighbours, softmax
-from icmlora_cli.methods.method import TaskContext, Unavailable
+from icmlora_cli.methods.harvested import AverageMethod, HarvestedMethod, Library, NearestMethod, Neighbours, softmax
+from icmlora_cli.methods.method import TaskContext, UnavailableError
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.tasks import TaskStore
 from icmlora_cli.tasks.examples import Example
@@ -33,31 +33,31 @@ def rungs(room: "Room") -> dict[str, object]:
 
 def test_the_oracle_is_the_tasks_own_adapter(make_room: MakeRoom) -> None:
     room = make_room(generator=False)
-    oracle = HarvestedRung(AdapterStore(room.home), room.base)
+    oracle = HarvestedMethod(AdapterStore(room.home), room.base)
     record = AdapterStore(room.home).latest(room.base, room.tasks[0])
     assert same(oracle.serve(room.context(0)).adapter, read_adapter(record.last))
     assert not same(oracle.serve(room.context(0)).adapter, oracle.serve(room.context(1)).adapter)
-    with pytest.raises(Unavailable, match="not harvested"):
+    with pytest.raises(UnavailableError, match="not harvested"):
         oracle.serve(room.context(2))
     grown = TaskSpec.model_validate(
         {"name": "always_cat", "description": "Say cat.", "examples": [{"input": "x", "output": "y"}]}
     )
     changed, _ = TaskStore(room.home).add(grown, [Example(f"other {i}", "cat") for i in range(30)], replace=True)
-    with pytest.raises(Unavailable):  # its adapter learned other examples
+    with pytest.raises(UnavailableError):  # its adapter learned other examples
         oracle.serve(TaskContext(changed, ()))
 
 
 def test_the_average_is_the_mean_and_of_one_it_is_that_one(make_room: MakeRoom) -> None:
     room = make_room(generator=False)
     first, second = room.library.adapters()
-    soup = AverageRung(room.library).serve(room.context(2)).adapter
+    soup = AverageMethod(room.library).serve(room.context(2)).adapter
     assert soup is not None
     for module in first.factors:
         assert torch.allclose(soup.delta(module), (first.delta(module) + second.delta(module)) / 2, atol=1e-6)
     alone = Library(room.library.store, room.library.records[:1])
-    assert same(AverageRung(alone).serve(room.context(2)).adapter, first)
-    with pytest.raises(Unavailable, match="no training task"):
-        AverageRung(Library(room.library.store, ())).serve(room.context(0))
+    assert same(AverageMethod(alone).serve(room.context(2)).adapter, first)
+    with pytest.raises(UnavailableError, match="no training task"):
+        AverageMethod(Library(room.library.store, ())).serve(room.context(0))
 
 
 def test_the_nearest_of_a_seen_task_is_itself(make_room: MakeRoom) -> None:
@@ -83,8 +83,8 @@ def test_the_nearest_other_is_never_itself(make_room: MakeRoom) -> None:
     assert other.identity(room.context(0)) != nearest.identity(room.context(0))  # type: ignore[attr-defined]
     library = Library(room.library.store, room.library.records[:1])
     known, vector = Neighbours(("always_cat",), torch.ones(1, 2)), torch.ones(2)
-    alone = NearestRung(library, lambda: known, lambda context: vector, 1, "alone", "", [], others=True)
-    with pytest.raises(Unavailable, match="no other"):
+    alone = NearestMethod(library, lambda: known, lambda context: vector, 1, "alone", "", [], others=True)
+    with pytest.raises(UnavailableError, match="no other"):
         alone.serve(room.context(0))
 
 

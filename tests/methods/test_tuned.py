@@ -9,8 +9,8 @@ from icmlora_cli.config.recipes import HarvestRecipe
 from icmlora_cli.lm.prompts import encode_task
 from icmlora_cli.lm.quick_tune import tune_for
 from icmlora_cli.lm.trainers import LoraTrainer
-from icmlora_cli.methods.method import Unavailable
-from icmlora_cli.methods.tuned import TunedRung
+from icmlora_cli.methods.method import UnavailableError
+from icmlora_cli.methods.tuned import TunedMethod
 from icmlora_cli.weights.adapter import read_adapter
 from icmlora_cli.weights.compare import compare
 from icmlora_cli.workflows.evaluate.methods import ladder
@@ -45,18 +45,18 @@ def test_it_stops_when_the_time_is_up_and_has_learned_the_examples(make_room: Ma
     assert (short.steps, long.steps) == (1, 60) and long.seconds == 60.0
     before, after = nll_on_shots(loaded, context, short.adapter), nll_on_shots(loaded, context, long.adapter)
     assert after < before - 0.2
-    rung = TunedRung(loaded, RECIPE, lambda context: 0.0, "tuned", "", "0 s")
+    rung = TunedMethod(loaded, RECIPE, lambda context: 0.0, "tuned", "", "0 s")
     served = rung.serve(context)
     assert served.about["steps"] == 1 and served.adapter is not None
     assert compare(served.adapter, short.adapter).all.error < 1e-5
-    with pytest.raises(Unavailable):
+    with pytest.raises(UnavailableError):
         rung.serve(type(context)(context.task, ()))
 
 
 def test_as_long_as_generation_takes_is_measured(make_room: MakeRoom) -> None:
     room = make_room()
     rung = {item.name: item for item in ladder(room.bench)}["tuned-same-time"]
-    assert isinstance(rung, TunedRung)
+    assert isinstance(rung, TunedMethod)
     seconds = rung.seconds(room.context(0))
     assert 0.0 < seconds < 30.0
     served = rung.serve(room.context(0))
@@ -78,7 +78,7 @@ def test_the_multi_task_lora_learns_all_tasks_and_is_trained_once(make_room: Mak
     (folder,) = (room.home.root / "baselines").glob("*/multi-task-*")
     assert compare(read_adapter(folder), served.adapter).all.error < 1e-6
     assert not (folder / "state.safetensors").exists()
-    nothing = TunedRung(loaded, RECIPE, lambda context: 0.0, "tuned", "", "0 s")
+    nothing = TunedMethod(loaded, RECIPE, lambda context: 0.0, "tuned", "", "0 s")
     for index in (0, 1):
         context = room.context(index)
         untrained = nothing.serve(context).adapter

@@ -5,7 +5,7 @@ import pytest
 from icmlora_cli.provenance.licences import (
     HUB,
     LONGEST,
-    Stated,
+    StatedLicences,
     forbids_derivatives,
     hub_datasets,
     identifier,
@@ -61,16 +61,16 @@ def test_of_the_hubs_own_only_the_nd_ones_forbid() -> None:
 
 
 def test_what_a_card_states() -> None:
-    assert stated(["MIT", "mit license"]) == Stated("mit")
-    assert stated([]) == stated([], unlicensed=3) == Stated("unknown")
-    assert stated(["MIT", "Apache-2.0"]) == Stated("other", "apache-2.0-and-mit")
-    assert stated(["MIT"], unlicensed=1) == Stated("other", "mit-and-unstated")
-    assert stated(["PSF-2.0"]) == Stated("other", "psf-2.0")
-    assert stated([f"licence {index}" for index in range(50)]) == Stated("other", "several")
+    assert stated(["MIT", "mit license"]) == StatedLicences("mit")
+    assert stated([]) == stated([], unlicensed=3) == StatedLicences("unknown")
+    assert stated(["MIT", "Apache-2.0"]) == StatedLicences("other", "apache-2.0-and-mit")
+    assert stated(["MIT"], unlicensed=1) == StatedLicences("other", "mit-and-unstated")
+    assert stated(["PSF-2.0"]) == StatedLicences("other", "psf-2.0")
+    assert stated([f"licence {index}" for index in range(50)]) == StatedLicences("other", "several")
     strange = stated(["---\nlicense: mit\n<b>`x`: \x1b[31m" + "y" * 500])
     assert strange.license == "other" and strange.name is not None
     assert len(strange.name) <= LONGEST and set(strange.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-")
-    assert stated(["\u202e"]) == Stated("other", "unnamed")
+    assert stated(["\u202e"]) == StatedLicences("other", "unnamed")
 
 
 def test_licences_of_a_broken_manifest() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import BaseUnavailable, CorruptFile, NotFound
+from icmlora_cli.errors import BaseUnavailableError, CorruptFileError, NotFoundError
 from icmlora_cli.registry.base_files import check_safetensors, describe
 from icmlora_cli.registry.bases import ALIASES, Base, BaseStore, canonical_name, slug
 
@@ -91,7 +91,7 @@ def test_remove_keeps_a_users_folder(folder: Path, home: Home) -> None:
     assert 0 < store.remove(str(folder)) < base.bytes
     assert store.all() == ()
     assert (folder / "model.safetensors").is_file()
-    with pytest.raises(NotFound, match="is not on this machine"):
+    with pytest.raises(NotFoundError, match="is not on this machine"):
         store.remove(str(folder))
 
 
@@ -114,7 +114,7 @@ def test_damaged_manifest_is_an_error_with_advice(folder: Path, home: Home) -> N
     base = store.record(described(folder))
     manifest = store.folder(base.name) / "base.json"
     manifest.write_text(json.dumps({"schema": "icmlora.base/1", "name": "x"}))
-    with pytest.raises(CorruptFile) as caught:
+    with pytest.raises(CorruptFileError) as caught:
         store.find(base.name)
     assert caught.value.hint == "icmlora base pull x"
     assert store.all() == ()
@@ -123,17 +123,17 @@ def test_damaged_manifest_is_an_error_with_advice(folder: Path, home: Home) -> N
 
 def test_pickled_weights_are_refused_with_advice(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(BaseUnavailable, match="pickled") as caught:
+    with pytest.raises(BaseUnavailableError, match="pickled") as caught:
         described(folder)
     assert "safetensors" in str(caught.value.hint)
 
 
 def test_folders_that_are_no_model_are_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BaseUnavailable, match=r"no config\.json"):
+    with pytest.raises(BaseUnavailableError, match=r"no config\.json"):
         described(tmp_path / "empty")
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(BaseUnavailable, match="no tokenizer"):
+    with pytest.raises(BaseUnavailableError, match="no tokenizer"):
         described(folder)
 
 
@@ -142,14 +142,14 @@ def test_cut_short_safetensors_are_refused(folder: Path, keep: int) -> None:
     weights = folder / "model.safetensors"
     check_safetensors(weights)
     weights.write_bytes(weights.read_bytes()[:keep])
-    with pytest.raises(CorruptFile, match="cut short"):
+    with pytest.raises(CorruptFileError, match="cut short"):
         described(folder)
 
 
 def test_missing_shard_is_refused(folder: Path) -> None:
     index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(CorruptFile, match="model-00002"):
+    with pytest.raises(CorruptFileError, match="model-00002"):
         described(folder)
 
 

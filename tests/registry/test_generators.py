@@ -7,7 +7,7 @@ import pytest
 
 from icmlora_cli.disk import temporary
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import NotFound
+from icmlora_cli.errors import NotFoundError
 from icmlora_cli.provenance import local_paths
 from icmlora_cli.registry import generators
 from icmlora_cli.registry.generators import GeneratorStore
@@ -31,7 +31,7 @@ def test_the_bundled_generator_is_whole_small_and_names_no_path_of_a_machine() -
 def test_it_takes_the_place_of_a_default_that_is_not_there(home: Home) -> None:
     store, folder = GeneratorStore(home), generators.bundled()
     assert store.find("default") == store.find("bundled") == store.find(str(folder)) == folder
-    with pytest.raises(NotFound, match="no generator 'mine'"):
+    with pytest.raises(NotFoundError, match="no generator 'mine'"):
         store.find("mine")
     own = home.generators / "default"
     own.mkdir(parents=True)
@@ -44,14 +44,14 @@ def test_a_default_that_was_set_aside_is_mended_and_not_replaced(home: Home) -> 
     aside = temporary.beside(home.generators / "default", "old")
     aside.mkdir()
     (aside / generators.CONFIG).write_text("{}", encoding="utf-8")
-    with pytest.raises(NotFound) as found:
+    with pytest.raises(NotFoundError) as found:
         GeneratorStore(home).find("default")
     assert found.value.hint == REPAIR
 
 
 def test_a_copy_without_one_says_so(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(generators, "__file__", str(tmp_path / "registry" / "generators.py"))
-    with pytest.raises(NotFound, match="no generator 'default'"):
+    with pytest.raises(NotFoundError, match="no generator 'default'"):
         GeneratorStore(home).find("default")
-    with pytest.raises(NotFound, match="no bundled generator"):
+    with pytest.raises(NotFoundError, match="no bundled generator"):
         generators.bundled()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import AlreadyExists, CorruptFile, NotFound, SpecFault
+from icmlora_cli.errors import AlreadyExistsError, CorruptFileError, NotFoundError, SpecError
 from icmlora_cli.registry.tasks import CHAT, QA, TEXT, PromptTemplate, Task, TaskStore, draft
 from icmlora_cli.registry.upkeep import checks
 from icmlora_cli.tasks.builtin import builtin_names, builtin_task
@@ -109,7 +109,7 @@ def test_a_description_that_stands_in_every_prompt_is_data(store: TaskStore) -> 
 def test_another_task_of_that_name_needs_force(store: TaskStore) -> None:
     store.add(spec(), EXAMPLES)
     for other in (spec(description="Other."), spec(metric="nll")):
-        with pytest.raises(AlreadyExists) as caught:
+        with pytest.raises(AlreadyExistsError) as caught:
             store.add(other, EXAMPLES)
         assert "--force" in str(caught.value.hint)
     assert store.get("t").descriptions == ("Do it.",)
@@ -129,7 +129,7 @@ def test_another_task_of_that_name_needs_force(store: TaskStore) -> None:
 def test_an_empty_part_is_a_fault(
     store: TaskStore, examples: tuple[Example, ...], splits: dict[str, float], missing: str
 ) -> None:
-    with pytest.raises(SpecFault) as caught:
+    with pytest.raises(SpecError) as caught:
         store.add(spec(splits=SplitSpec(**splits)), examples)
     assert any(missing in fault for fault in caught.value.faults)
     assert store.names() == ()
@@ -171,13 +171,13 @@ def test_damage_is_seen_and_can_be_mended(store: TaskStore, damage: object) -> N
     task, _ = store.add(spec(), EXAMPLES)
     assert callable(damage)
     damage(task.folder)
-    with pytest.raises(CorruptFile) as caught:
+    with pytest.raises(CorruptFileError) as caught:
         store.get("t")
     assert "icmlora task remove t" in str(caught.value.hint)
     if damage in (_drop_examples, _change_examples):
-        with pytest.raises(CorruptFile):
+        with pytest.raises(CorruptFileError):
             task.examples("train")
-    with pytest.raises(CorruptFile):
+    with pytest.raises(CorruptFileError):
         store.add(spec(), EXAMPLES)
     assert store.names() == ("t",)
     assert store.add(spec(), EXAMPLES, replace=True) == (task, "replaced")
@@ -189,7 +189,7 @@ def test_damage_is_seen_and_can_be_mended(store: TaskStore, damage: object) -> N
 def test_a_renamed_folder_is_seen(store: TaskStore) -> None:
     task, _ = store.add(spec(), EXAMPLES)
     task.folder.rename(task.folder.with_name("u"))
-    with pytest.raises(CorruptFile):
+    with pytest.raises(CorruptFileError):
         store.get("u")
 
 
@@ -205,19 +205,19 @@ def test_selecting(store: TaskStore) -> None:
     for patterns, expected in names.items():
         assert tuple(task.name for task in store.select(patterns)) == expected
     for pattern in ("nothing_*", "family:nothing", "Upper"):
-        with pytest.raises(NotFound):
+        with pytest.raises(NotFoundError):
             store.select(["upper", pattern])
 
 
 def test_a_missing_task_has_a_next_step(store: TaskStore) -> None:
-    with pytest.raises(NotFound) as caught:
+    with pytest.raises(NotFoundError) as caught:
         store.get("anything")
     assert "builtin:*" in str(caught.value.hint)
     store.add(spec("antonym-task"), EXAMPLES)
-    with pytest.raises(NotFound) as caught:
+    with pytest.raises(NotFoundError) as caught:
         store.get("antonim-task")
     assert "antonym-task" in str(caught.value.hint) and "icmlora task list" in str(caught.value.hint)
-    with pytest.raises(NotFound) as caught:
+    with pytest.raises(NotFoundError) as caught:
         store.get(builtin_names()[0])
     assert caught.value.hint == f"icmlora task add builtin:{builtin_names()[0]}"
 
@@ -226,7 +226,7 @@ def test_a_missing_task_has_a_next_step(store: TaskStore) -> None:
 def test_no_name_leads_out_of_the_folder(store: TaskStore, name: str) -> None:
     store.add(spec(), EXAMPLES)
     for method in (store.get, store.remove):
-        with pytest.raises(NotFound):
+        with pytest.raises(NotFoundError):
             method(name)
     assert store.names() == ("t",)
 
@@ -245,7 +245,7 @@ def test_every_built_in_task_can_be_added(store: TaskStore) -> None:
     before = store.all()
     store.add_builtin(builtin_names()[0])
     assert store.all() == before
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         store.add_builtin("no_such_task_at_all")
 
 
@@ -273,6 +273,6 @@ def test_passages_are_divided_by_their_text(store: TaskStore) -> None:
     assert (task.template, task.metric, task.template.to_spec()) == (TEXT, "bits_per_character", "text")
     assert all(task.counts[part] > 5 for part in ("validation", "test")) and sum(task.counts.values()) == 100
     assert task.template.render(passages[0]) == ("", "Passage 0.")
-    with pytest.raises(SpecFault) as caught:
+    with pytest.raises(SpecError) as caught:
         draft(texts, passages[:1])
     assert caught.value.hint is not None and caught.value.hint.startswith("give more passages")

@@ -6,21 +6,21 @@ from typing import Any, get_args
 
 from icmlora_cli.report.result import (
     BaseInfo,
-    Cell,
-    Comparison,
     Fidelity,
     Figure,
     GeneratorInfo,
-    Made,
     Map,
     Mean,
-    Neighbour,
+    MethodComparison,
+    MethodInfo,
+    MethodScore,
+    NeighbourInfo,
     Output,
     Part,
     Point,
     Reconstruction,
     Result,
-    RungInfo,
+    ResultProvenance,
     Similar,
     StorageInfo,
     TaskInfo,
@@ -29,7 +29,7 @@ from icmlora_cli.report.result import (
 
 NASTY = "</script><script>alert(1)</script><!--<img src=x onerror=alert(2)>&amp;\"'{{ 7 * 7 }}"
 RUNGS = tuple(
-    RungInfo(name=name, title=title, uses=uses)  # type: ignore[arg-type]
+    MethodInfo(name=name, title=title, uses=uses)  # type: ignore[arg-type]
     for name, title, uses in (
         ("base", "base model", "nothing"),
         ("described", "base, description in the prompt", "text"),
@@ -95,7 +95,7 @@ def _reconstruction(source: random.Random, rung: str, part: Part) -> Reconstruct
     return Reconstruction(all=one(), by_type={t: one() for t in types}, by_layer={i: one() for i in range(30)})
 
 
-def _cells(source: random.Random, metrics: tuple[str, ...]) -> tuple[Cell, ...]:
+def _cells(source: random.Random, metrics: tuple[str, ...]) -> tuple[MethodScore, ...]:
     cells = []
     for task, part, family in TASKS:
         for rung in RUNGS:
@@ -120,7 +120,7 @@ def _cells(source: random.Random, metrics: tuple[str, ...]) -> tuple[Cell, ...]:
             )
             harvested = part != "unseen family"
             cells.append(
-                Cell(
+                MethodScore(
                     task=task,
                     rung=rung.name,
                     reason=reason,
@@ -135,7 +135,7 @@ def _cells(source: random.Random, metrics: tuple[str, ...]) -> tuple[Cell, ...]:
     return tuple(cells)
 
 
-def _means(source: random.Random, cells: tuple[Cell, ...], metrics: tuple[str, ...]) -> tuple[Mean, ...]:
+def _means(source: random.Random, cells: tuple[MethodScore, ...], metrics: tuple[str, ...]) -> tuple[Mean, ...]:
     parts = {task: part for task, part, _ in TASKS}
     means = []
     for part in dict.fromkeys(parts.values()):
@@ -164,7 +164,7 @@ def _means(source: random.Random, cells: tuple[Cell, ...], metrics: tuple[str, .
     return tuple(means)
 
 
-def _comparisons(source: random.Random, means: tuple[Mean, ...]) -> tuple[Comparison, ...]:
+def _comparisons(source: random.Random, means: tuple[Mean, ...]) -> tuple[MethodComparison, ...]:
     others = [rung.name for rung in RUNGS if rung.name not in (*GENERATED, "best-of-8")]
     value = {(m.part, m.metric, m.rung): m for m in means}
     found = []
@@ -176,7 +176,7 @@ def _comparisons(source: random.Random, means: tuple[Mean, ...]) -> tuple[Compar
                 figure = Figure(value=difference, low=difference - 0.08, high=difference + 0.07)
                 p = 1 / 2001 if abs(difference) > 0.15 else source.uniform(0.001, 0.7)
                 found.append(
-                    Comparison(
+                    MethodComparison(
                         part=part, metric=metric, rung=rung, against=against, tasks=mean.tasks, difference=figure, p=p
                     )
                 )
@@ -212,7 +212,7 @@ def _tasks() -> tuple[TaskInfo, ...]:
                 family=family,
                 examples=48,
                 similar=None if part == "seen" else similar,
-                neighbour=Neighbour(task=name if part == "seen" else "pick_first_of_3", distance=0.21, cosine=0.97),
+                neighbour=NeighbourInfo(task=name if part == "seen" else "pick_first_of_3", distance=0.21, cosine=0.97),
                 swapped_with="sentiment_word",
             )
         )
@@ -271,7 +271,7 @@ def sample() -> Result:
         storage=StorageInfo(
             generator=13_150_000, tasks=6, all_checkpoints=16_900_000, one_each=5_640_000, break_even=14
         ),
-        made=Made(
+        made=ResultProvenance(
             versions={"icmlora": "0.1.0", "torch": "2.13.0", "transformers": "5.24.0", "python": "3.11.7"},
             command=f"icmlora eval --tasks 'pick_*' -o runs/first # {NASTY}",
             device="cpu",

@@ -6,22 +6,22 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from icmlora_cli.report.cards import Data, adapter_card, generator_card, merged_card
+from icmlora_cli.report.cards import CardData, adapter_card, generator_card, merged_card
 from icmlora_cli.report.markup import quoted
 
-MIT = Data(licences=["MIT"], datasets=["a/b"])
+MIT = CardData(licences=["MIT"], datasets=["a/b"])
 
 
-def adapter(data: Data = MIT, **changed: object) -> str:
+def adapter(data: CardData = MIT, **changed: object) -> str:
     given = {"base_model": "a/b", "task_text": "x", "generator": "g", "tasks": 3, "seed": 1, "data": data}
     return adapter_card(**(given | changed))  # type: ignore[arg-type]
 
 
-def merged(data: Data = MIT) -> str:
+def merged(data: CardData = MIT) -> str:
     return merged_card(base_model="a/b", task_text="x", generator="g", data=data)
 
 
-def generator(data: Data = MIT, **changed: object) -> str:
+def generator(data: CardData = MIT, **changed: object) -> str:
     given = {"name": "g", "base_model": "a/b", "tasks": {"t": "x"}, "numbers": 3, "error": 0.1, "data": data}
     return generator_card(**(given | changed))  # type: ignore[arg-type]
 
@@ -40,18 +40,18 @@ def test_metadata(tmp_path: Path, text: str, relation: str | None, library: str)
 
 
 def test_licences_that_differ_or_are_missing() -> None:
-    both = ModelCard(adapter(Data(licences=["MIT", "PSF-2.0"]))).data
+    both = ModelCard(adapter(CardData(licences=["MIT", "PSF-2.0"]))).data
     assert (both.license, both.license_name) == ("other", "mit-and-psf-2.0")
-    some = adapter(Data(licences=["MIT"], unlicensed=2))
+    some = adapter(CardData(licences=["MIT"], unlicensed=2))
     assert ModelCard(some).data.license_name == "mit-and-unstated" and "2 of its tasks state no licence." in some
-    none = adapter(Data())
+    none = adapter(CardData())
     assert ModelCard(none).data.license == "unknown" and "The training data states no licence." in none
 
 
 @pytest.mark.parametrize("make", [adapter, merged, generator])
 def test_a_licence_that_forbids_derivatives_is_told(make: object) -> None:
     assert callable(make)
-    told = make(Data(licences=["CC-BY-ND-4.0", "MIT"]))
+    told = make(CardData(licences=["CC-BY-ND-4.0", "MIT"]))
     assert "Forbids derivatives: `CC-BY-ND-4.0`." in told and "Forbids" not in make(MIT)
 
 
@@ -62,7 +62,7 @@ def test_a_base_that_is_a_folder_is_not_in_the_metadata() -> None:
 
 def test_what_a_manifest_says_of_the_data() -> None:
     about = {"licences": ["MIT", 3], "unlicensed": "x", "datasets": ["a/b", "../c", "d\n---/e"], "cost": []}
-    assert Data.of_manifest(about) == Data(("MIT",), 0, ("a/b",), {})
+    assert CardData.of_manifest(about) == CardData(("MIT",), 0, ("a/b",), {})
 
 
 def test_a_card_keeps_task_text_as_text() -> None:
@@ -74,7 +74,7 @@ def test_a_card_keeps_task_text_as_text() -> None:
 
 def test_what_a_generator_cost() -> None:
     def told(cost: dict[str, float]) -> str:
-        return adapter(Data(cost=cost))
+        return adapter(CardData(cost=cost))
 
     known = {"harvest_seconds": 3600.0, "harvest_joules": 54321.0, "train_seconds": 9.6}
     assert "Harvesting its adapters took 3,600 s and 54.3 kJ, training the generator took 10 s." in told(known)
@@ -83,6 +83,6 @@ def test_what_a_generator_cost() -> None:
 
 
 def test_metadata_is_plain_yaml() -> None:
-    front = adapter(Data(licences=["!!python/object:os.system x", "a: b\n---"])).split("---\n")[1]
+    front = adapter(CardData(licences=["!!python/object:os.system x", "a: b\n---"])).split("---\n")[1]
     value = yaml.safe_load(front)
     assert value["license"] == "other" and value["license_name"] == "a-b-and-python-object-os.system-x"

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import CorruptFile, NotFound, RequestFault, Stopped, UsageFault
-from icmlora_cli.lm.stream import Sampling, Written
+from icmlora_cli.errors import CorruptFileError, NotFoundError, RequestError, StoppedError, UsageError
+from icmlora_cli.lm.stream import Sampling, StreamedText
 from icmlora_cli.registry.bases import Base
-from icmlora_cli.serving.adapter_cache import Shelf
-from icmlora_cli.serving.engine import Engine, Question, Settings, load_engine
-from icmlora_cli.serving.sources import Source
+from icmlora_cli.serving.adapter_cache import AdapterCache
+from icmlora_cli.serving.engine import Engine, EngineSettings, Question, load_engine
+from icmlora_cli.serving.sources import AdapterSource
 from icmlora_cli.weights.adapter import Adapter, Factors, write_adapter
 from icmlora_cli.weights.merge import merged
 
@@ -41,12 +41,14 @@ def engine(llama_base: Base, home: Home, tmp_path: Path) -> Iterator[Engine]:
     from icmlora_cli.lm.load import load_base
 
     write_adapter(tmp_path / "own", strong_adapter(load_base(llama_base, device="cpu").model, llama_base))
-    made = load_engine(llama_base, home, adapters={"own": tmp_path / "own"}, settings=Settings(queue=20), device="cpu")
+    made = load_engine(
+        llama_base, home, adapters={"own": tmp_path / "own"}, settings=EngineSettings(queue=20), device="cpu"
+    )
     yield made
     made.close()
 
 
-def answers(engine: Engine, asked: list[tuple[str, str]]) -> list[Written]:
+def answers(engine: Engine, asked: list[tuple[str, str]]) -> list[StreamedText]:
     """Ask for everything at once; return the answers in the order of the questions."""
     inboxes = []
     for model, prompt in asked:
@@ -58,7 +60,7 @@ def answers(engine: Engine, asked: list[tuple[str, str]]) -> list[Written]:
         pieces, event = "", inbox.get(timeout=120)
         while isinstance(event, str):
             pieces, event = pieces + event, inbox.get(timeout=120)
-        assert isinstance(event, Written) and event.text == pieces
+        assert isinstance(event, StreamedText) and event.text == pieces
         found.append(event)
     return found
 
@@ -81,21 +83,21 @@ def test_a_cancelled_answer_is_given_up(engine: Engine) -> None:
     job = engine.ask(asked, lambda event: (inbox.put(event), job.cancelled.set())[0])  # at its first piece
     while isinstance(event := inbox.get(timeout=120), str):
         pass
-    assert isinstance(event, Stopped)
+    assert isinstance(event, StoppedError)
     assert answers(engine, [("own", PROMPT)])[0].tokens == 12
 
 
 def test_what_cannot_be_answered_is_told_at_once(engine: Engine, home: Home, llama_base: Base) -> None:
     for name in ("nobody", "../own", str(llama_base.path), "icm:Say cat.", "", "x" * 5000):
-        with pytest.raises(NotFound) as missing:
+        with pytest.raises(NotFoundError) as missing:
             engine.find(name)
         assert len(missing.value.message) < 250
-    with pytest.raises(RequestFault) as long:
+    with pytest.raises(RequestError) as long:
         engine.room([5] * 512, None, "prompt")
     assert long.value.code == "context_length_exceeded"
     assert engine.room([5] * 500, None, "prompt") == engine.room([5] * 500, 12, "prompt") == 12
     for ids in ([], [-1], [10**6]):
-        with pytest.raises(RequestFault):
+        with pytest.raises(RequestError):
             engine.room(ids, 1, "prompt")
     assert "user: hi" in engine.loaded.tokenizer.decode(engine.chat_ids([{"role": "user", "content": "hi"}]))
     assert [model.name for model in engine.models()] == [engine.base_name, "own"]
@@ -107,23 +109,23 @@ def test_adapters_are_checked_before_anything_is_served(llama_base: Base, home: 
     adapter = strong_adapter(load_base(llama_base, device="cpu").model, llama_base)
     (name, item), *_ = adapter.factors.items()
     write_adapter(tmp_path / "misfit", Adapter("x", 1.0, {f"{name}.gone": item}))
-    with pytest.raises(CorruptFile, match="no module"):
+    with pytest.raises(CorruptFileError, match="no module"):
         load_engine(llama_base, home, adapters={"x": tmp_path / "misfit"}, device="cpu")
     write_adapter(tmp_path / "own", adapter)
-    with pytest.raises(UsageFault, match="is the base itself"):
+    with pytest.raises(UsageError, match="is the base itself"):
         load_engine(llama_base, home, adapters={llama_base.path.name: tmp_path / "own"}, device="cpu")
 
 
 def test_the_shelf_keeps_what_was_used_last() -> None:
     made: list[str] = []
-    shelf = Shelf(2)
+    shelf = AdapterCache(2)
 
     def get(key: str) -> Adapter:
         def make() -> Adapter:
             made.append(key)
             return Adapter(key, 1.0, {})
 
-        return shelf.get(Source(key, key), make)
+        return shelf.get(AdapterSource(key, key), make)
 
     assert [get(key).base_model for key in "abacab"] == [*"abacab"]
     assert made == [*"abcb"] and [source.key for source in shelf.sources()] == ["a", "b"]

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from icmlora_cli.errors import Busy, Stopped
-from icmlora_cli.serving.queue import Job, Line
+from icmlora_cli.errors import BusyError, StoppedError
+from icmlora_cli.serving.queue import QueuedJob, RequestQueue
 
 SECONDS = 60.0
 
@@ -19,17 +19,17 @@ class Desk:
         self.begun, self.go = threading.Semaphore(0), threading.Semaphore(0)
         self.done: list[str] = []
         self.told: dict[str, object] = {}
-        self.line: Line[str] = Line(self._do, room)
+        self.line: RequestQueue[str] = RequestQueue(self._do, room)
 
-    def _do(self, job: Job[str]) -> None:
+    def _do(self, job: QueuedJob[str]) -> None:
         self.begun.release()
         assert self.go.acquire(timeout=SECONDS)
         if job.work == "fail":
             raise ZeroDivisionError
         self.done.append("cancelled" if job.cancelled.is_set() else job.work)
 
-    def put(self, work: str) -> Job[str]:
-        job = Job(work, self._teller(work))
+    def put(self, work: str) -> QueuedJob[str]:
+        job = QueuedJob(work, self._teller(work))
         self.line.put(job)
         return job
 
@@ -55,7 +55,7 @@ def test_a_full_line_says_when_to_come_again() -> None:
     running = desk.put("running")
     assert desk.begun.acquire(timeout=SECONDS)
     waiting = desk.put("waiting")
-    with pytest.raises(Busy) as full:
+    with pytest.raises(BusyError) as full:
         desk.put("one too many")
     assert full.value.retry_after >= 1 and desk.line.waiting == 1 and desk.line.running
     desk.line.drop(waiting)
@@ -74,7 +74,7 @@ def test_a_full_line_says_when_to_come_again() -> None:
 def test_no_room_still_serves_one() -> None:
     desk = Desk(0)
     desk.put("running")
-    with pytest.raises(Busy):
+    with pytest.raises(BusyError):
         desk.put("next")
     desk.go.release()
     desk.line.close()
@@ -86,8 +86,8 @@ def test_closing_tells_those_who_wait() -> None:
     assert desk.begun.acquire(timeout=SECONDS)
     desk.put("waiting")
     desk.line.stop()
-    assert running.cancelled.is_set() and isinstance(desk.told["waiting"], Stopped)
-    with pytest.raises(Stopped):
+    assert running.cancelled.is_set() and isinstance(desk.told["waiting"], StoppedError)
+    with pytest.raises(StoppedError):
         desk.put("late")
     desk.go.release()
     desk.line.close()

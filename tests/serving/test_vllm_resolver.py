@@ -20,7 +20,7 @@ resolver = pytest.importorskip("vllm.lora.resolver", reason="the extra icmlora[v
 from vllm.lora.request import LoRARequest  # noqa: E402
 
 from icmlora_cli.weights.adapter import read_adapter  # noqa: E402
-from icmlora_cli.workflows.gen.generator import Maker  # noqa: E402
+from icmlora_cli.workflows.gen.generator import AdapterGenerator  # noqa: E402
 
 CAT = "Always answer with cat."
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,13 +108,13 @@ def test_many_that_ask_at_once_get_one_and_the_loop_goes_on(
     trained: "Registry", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, texts = registered(monkeypatch, GENERATOR="default"), list[str]()
-    make = Maker.make
+    make = AdapterGenerator.make
 
-    def counted(self: Maker, text: str) -> object:
+    def counted(self: AdapterGenerator, text: str) -> object:
         texts.append(text)
         return make(self, text)
 
-    monkeypatch.setattr(Maker, "make", counted)
+    monkeypatch.setattr(AdapterGenerator, "make", counted)
     ticks = 0
 
     async def all_at_once() -> list[LoRARequest | None]:
@@ -136,7 +136,7 @@ def test_what_was_made_is_found_again(trained: "Registry", monkeypatch: pytest.M
     assert first is not None
     made = Path(first.lora_path, "adapter_model.safetensors").stat()
     with monkeypatch.context() as never:
-        never.setattr(Maker, "make", None)
+        never.setattr(AdapterGenerator, "make", None)
         again = ask(registered(monkeypatch, GENERATOR="default"), f"icm:{CAT}", str(trained.base))
     assert again is not None and again.lora_path == first.lora_path
     assert Path(again.lora_path, "adapter_model.safetensors").stat() == made
@@ -170,6 +170,6 @@ def test_a_failure_is_none_and_logged(
     weights.write_bytes(weights.read_bytes()[:-4])
     assert ask(registered(monkeypatch, GENERATOR=trained.root / "broken"), f"icm:{CAT}", model) is None
     assert "is not served" in caplog.text
-    monkeypatch.setattr(Maker, "make", lambda self, text: 1 / 0)
+    monkeypatch.setattr(AdapterGenerator, "make", lambda self, text: 1 / 0)
     assert ask(registered(monkeypatch, GENERATOR="default"), f"icm:{CAT}", model) is None
     assert "ZeroDivisionError" in caplog.text

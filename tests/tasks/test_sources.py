@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from icmlora_cli.errors import IcmloraError, SpecFault, UsageFault
+from icmlora_cli.errors import IcmloraError, SpecError, UsageError
 from icmlora_cli.tasks.builtin import builtin_names
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.sources import load_examples, read_examples
@@ -30,7 +30,7 @@ def load(tmp_path: Path, source: Source) -> tuple[Example, ...]:
 
 
 def faults(tmp_path: Path, source: Source) -> tuple[str, ...]:
-    with pytest.raises(SpecFault) as caught:
+    with pytest.raises(SpecError) as caught:
         load(tmp_path, source)
     return caught.value.faults
 
@@ -157,7 +157,7 @@ def test_plain_text_of_the_task_file(tmp_path: Path) -> None:
 def test_a_column_of_plain_text(tmp_path: Path, suffix: str) -> None:
     WRITERS[suffix](tmp_path / f"x{suffix}")
     assert load_text(tmp_path, TextFileSource(path=(f"x{suffix}",), text="q")) == [item.input for item in PAIRS]
-    with pytest.raises(SpecFault, match=r"have (one fault|3 faults)"):
+    with pytest.raises(SpecError, match=r"have (one fault|3 faults)"):
         load_text(tmp_path, (f"x{suffix}",))  # there is no column "text"
 
 
@@ -184,7 +184,7 @@ def test_rows_of_a_column_are_cut_where_that_is_asked_for(tmp_path: Path) -> Non
 def test_a_text_file_that_is_not_utf_8(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_bytes(b"one\n\xff\n")
     spec = TaskSpec(name="t", description="D", template="text", examples=("x.txt",))
-    with pytest.raises(SpecFault) as caught:
+    with pytest.raises(SpecError) as caught:
         load_examples(spec, tmp_path, tmp_path / FILE)
     assert caught.value.faults == (f"{tmp_path / 'x.txt'}:2: byte 0xff is not UTF-8",)
 
@@ -219,14 +219,14 @@ def test_a_file_that_no_task_file_names(tmp_path: Path) -> None:
     assert read_examples(path) == (Example("a", "b"), Example("1", "2"))
     path.write_text('{"text": "One."}\n{"text": "Two."}\n')
     assert read_examples(path, text=True) == (Example("", "One."), Example("", "Two."))
-    with pytest.raises(SpecFault, match="2 faults") as caught:
+    with pytest.raises(SpecError, match="2 faults") as caught:
         read_examples(path)
     assert caught.value.faults[0].startswith(f"{path}:1: has no 'input'")
     path.write_text("\n")
-    with pytest.raises(SpecFault, match="one fault"):
+    with pytest.raises(SpecError, match="one fault"):
         read_examples(path)
     for name, said in (("nowhere.jsonl", "no file"), ("some.txt", "none of"), (".", "no file")):
         (tmp_path / "some.txt").write_text("Once.")
-        with pytest.raises(UsageFault, match=said):
+        with pytest.raises(UsageError, match=said):
             read_examples(tmp_path / name)
     assert read_examples(tmp_path / "some.txt", text=True) == (Example("", "Once."),)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from icmlora_cli.errors import SpecFault, UsageFault
+from icmlora_cli.errors import SpecError, UsageError
 from icmlora_cli.tasks.builtin import builtin_names
 from icmlora_cli.tasks.task_file import (
     BuiltinSource,
@@ -29,7 +29,7 @@ def written(tmp_path: Path, text: str) -> Path:
 
 
 def faults(path: Path) -> list[str]:
-    with pytest.raises(SpecFault) as caught:
+    with pytest.raises(SpecError) as caught:
         read_task_file(path)
     assert caught.value.exit_code == 2
     assert all(fault.startswith(f"{path}:") for fault in caught.value.faults)
@@ -225,5 +225,5 @@ def test_files_that_hold_no_task(tmp_path: Path, text: str) -> None:
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageFault):
+    with pytest.raises(UsageError):
         read_task_file(tmp_path / "none.yaml")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from icmlora_cli.errors import CorruptFile, NotFound
+from icmlora_cli.errors import CorruptFileError, NotFoundError
 from icmlora_cli.weights.adapter import WEIGHTS, Adapter, Factors, average, read_adapter, write_adapter
 
 
@@ -57,7 +57,7 @@ def test_truncated_weights_are_refused(tmp_path: Path) -> None:
     write_adapter(tmp_path, make())
     data = (tmp_path / WEIGHTS).read_bytes()
     (tmp_path / WEIGHTS).write_bytes(data[: len(data) // 2])
-    with pytest.raises(CorruptFile, match="not a readable safetensors"):
+    with pytest.raises(CorruptFileError, match="not a readable safetensors"):
         read_adapter(tmp_path)
 
 
@@ -73,12 +73,12 @@ def test_broken_factors_are_refused(tmp_path: Path, fault: str) -> None:
     else:
         tensors["something.else"] = torch.zeros(2, 2)
     save_file(tensors, tmp_path / WEIGHTS)
-    with pytest.raises(CorruptFile):
+    with pytest.raises(CorruptFileError):
         read_adapter(tmp_path)
 
 
 def test_missing_folder_is_said(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="adapter_config"):
+    with pytest.raises(NotFoundError, match="adapter_config"):
         read_adapter(tmp_path / "nothing")
 
 
@@ -86,5 +86,5 @@ def test_dora_is_refused(tmp_path: Path) -> None:
     write_adapter(tmp_path, make())
     config = tmp_path / "adapter_config.json"
     config.write_text(config.read_text().replace('"use_dora": false', '"use_dora": true'))
-    with pytest.raises(CorruptFile, match="not a plain LoRA"):
+    with pytest.raises(CorruptFileError, match="not a plain LoRA"):
         read_adapter(tmp_path)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from icmlora_cli.errors import UsageFault
+from icmlora_cli.errors import UsageError
 from icmlora_cli.weights.adapter import Adapter, Factors
 from icmlora_cli.weights.adapter_form import SERVED_RANKS, cast, leading, scaled, servable
 from icmlora_cli.weights.codec import fit_codec
@@ -42,7 +42,7 @@ def test_numbers_that_do_not_fit_are_told() -> None:
     half = cast(made(), "fp16")
     assert half.factors[NAME].lora_A.dtype == torch.float16
     assert torch.allclose(half.delta(NAME), made().delta(NAME), atol=0.1)
-    with pytest.raises(UsageFault, match="too large for fp16"):
+    with pytest.raises(UsageError, match="too large for fp16"):
         cast(made(size=1e12), "fp16")
     assert cast(made(size=1e12), "bf16").factors[NAME].lora_B.dtype == torch.bfloat16
 
@@ -66,7 +66,7 @@ def test_a_servable_adapter_is_the_same_in_the_plainest_form(rank: int, served: 
 
 
 def test_a_rank_that_no_server_takes_is_refused() -> None:
-    with pytest.raises(UsageFault, match="rank 513"):
+    with pytest.raises(UsageError, match="rank 513"):
         servable(Adapter("base", 1.0, {NAME: Factors(torch.zeros(513, 4), torch.zeros(4, 513))}))
 
 

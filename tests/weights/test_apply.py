@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.weights.adapter import Adapter, Factors, write_adapter
@@ -56,7 +56,7 @@ def test_nothing_stays_after_an_error(llama_base: Base) -> None:
 def test_a_misfit_is_refused(llama_base: Base) -> None:
     loaded = load_base(llama_base, device="cpu")
     (name, item), *_ = random_adapter(loaded.model, llama_base).factors.items()
-    with pytest.raises(CorruptFile, match="in the base and"):
+    with pytest.raises(CorruptFileError, match="in the base and"):
         placed(loaded.model, Adapter("x", 1.0, {name: Factors(item.lora_A[:, 1:], item.lora_B)}))
-    with pytest.raises(CorruptFile, match="no module"):
+    with pytest.raises(CorruptFileError, match="no module"):
         placed(loaded.model, Adapter("x", 1.0, {"no.such": item}))

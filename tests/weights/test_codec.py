@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.weights.adapter import Adapter, Factors
 from icmlora_cli.weights.codec import Codec, energy_kept, fit_codec, relative_error
 from icmlora_cli.weights.layout import Layout
@@ -120,10 +120,10 @@ def test_saved_and_loaded_it_is_the_same() -> None:
 def test_another_bases_adapter_is_refused() -> None:
     codec = fit_codec([make(0, 2)])
     strange = Adapter("other", 4.0, {"model.layers.0.self_attn.q_proj": Factors(torch.ones(2, 7), torch.ones(12, 2))})
-    with pytest.raises(CorruptFile, match="another shape"):
+    with pytest.raises(CorruptFileError, match="another shape"):
         codec.encode(strange)
     unknown = Adapter("other", 4.0, {"h.0.attn": Factors(torch.ones(2, 7), torch.ones(12, 2))})
-    with pytest.raises(CorruptFile, match="does not know"):
+    with pytest.raises(CorruptFileError, match="does not know"):
         codec.encode(unknown)
-    with pytest.raises(CorruptFile, match="two shapes"):
+    with pytest.raises(CorruptFileError, match="two shapes"):
         fit_codec([make(0, 2), strange])

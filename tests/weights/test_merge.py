@@ -7,7 +7,7 @@ import torch
 from peft import PeftModel
 
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.weights.adapter import Adapter, Factors, write_adapter
@@ -60,7 +60,7 @@ def test_a_misfit_changes_nothing(llama_base: Base) -> None:
     good = random_adapter(loaded.model, llama_base)
     name = sorted(good.factors)[-1]
     bad = Adapter("x", 1.0, dict(good.factors) | {name: Factors(torch.ones(1, 3), torch.ones(5, 1))})
-    with pytest.raises(CorruptFile):
+    with pytest.raises(CorruptFileError):
         merge(loaded.model, bad)
     assert all(torch.equal(item, before[key]) for key, item in loaded.model.state_dict().items())
 

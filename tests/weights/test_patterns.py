@@ -3,7 +3,7 @@
 import pytest
 from peft.utils.other import get_pattern_key
 
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.weights.patterns import Patterns, exactly
 
 MODULES = (
@@ -38,5 +38,5 @@ def test_an_exact_expression_matches_one_module() -> None:
     "value", [[1], {"q": "x"}, {"q": True}, {"q": float("inf")}, {"(a*)*": 1}, {"*": 1}, {"a" * 400: 1}]
 )
 def test_what_is_no_pattern_is_refused(value: object) -> None:
-    with pytest.raises(CorruptFile, match="alpha_pattern"):
+    with pytest.raises(CorruptFileError, match="alpha_pattern"):
         Patterns.of(value, "alpha_pattern", "here")

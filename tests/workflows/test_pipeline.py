@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe, TrainRecipe, VectorRecipe
 from icmlora_cli.disk import checksums, files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import AlreadyExists, BaseUnavailable, CorruptFile, NotFound, UsageFault
+from icmlora_cli.errors import AlreadyExistsError, BaseUnavailableError, CorruptFileError, NotFoundError, UsageError
 from icmlora_cli.generator.checkpoint import load_generator
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.registry.adapters import AdapterStore
@@ -160,7 +160,7 @@ def test_a_stopped_harvest_goes_on_within_the_task(llama_base: Base, home: Home,
 def test_an_unseen_task_is_never_learned(llama_base: Base, home: Home) -> None:
     tasks = register(home, unseen=True)
     harvest.run(tasks, llama_base, HARVEST, home, device="cpu")
-    with pytest.raises(UsageFault, match="always_owl"):
+    with pytest.raises(UsageError, match="always_owl"):
         train.run(tasks, llama_base, TRAIN, home, device="cpu")
     trained = train.run(tasks[:2], llama_base, TRAIN, home, device="cpu")
     few = RUNGS.model_copy(update={"limit": 4})
@@ -177,7 +177,7 @@ def test_gen_does_not_overwrite(llama_base: Base, home: Home, tmp_path: Path) ->
     out = tmp_path / "out"
     generate.run("Say cat.", out, trained.folder, llama_base, home, device="cpu")
     before = (out / "adapter_model.safetensors").read_bytes()
-    with pytest.raises(AlreadyExists, match="exists"):
+    with pytest.raises(AlreadyExistsError, match="exists"):
         generate.run("Say dog.", out, trained.folder, llama_base, home, device="cpu")
     assert (out / "adapter_model.safetensors").read_bytes() == before
     generate.run(TEXTS["always_dog"], out, trained.folder, llama_base, home, force=True, device="cpu")
@@ -185,7 +185,7 @@ def test_gen_does_not_overwrite(llama_base: Base, home: Home, tmp_path: Path) ->
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("years of work")
-    with pytest.raises(AlreadyExists, match="not something that icmlora wrote"):
+    with pytest.raises(AlreadyExistsError, match="not something that icmlora wrote"):
         generate.run("Say dog.", mine, trained.folder, llama_base, home, force=True, device="cpu")
     assert (mine / "thesis.txt").read_text() == "years of work"
 
@@ -193,7 +193,7 @@ def test_gen_does_not_overwrite(llama_base: Base, home: Home, tmp_path: Path) ->
 def test_another_base_is_refused(llama_base: Base, home: Home, tiny_bases: dict[str, Path], tmp_path: Path) -> None:
     _, trained = through_train(home, llama_base)
     qwen = pull(str(tiny_bases["qwen3"]), home, offline=True)
-    with pytest.raises(BaseUnavailable, match="not those"):
+    with pytest.raises(BaseUnavailableError, match="not those"):
         generate.run("Say cat.", tmp_path / "out", trained.folder, qwen, home, device="cpu")
     assert not (tmp_path / "out").exists()
 
@@ -205,16 +205,16 @@ def test_corrupt_adapters_and_generators_are_told(llama_base: Base, home: Home, 
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(bytes(data))
-    with pytest.raises(CorruptFile, match="always_cat"):
+    with pytest.raises(CorruptFileError, match="always_cat"):
         train.run(tasks, llama_base, TRAIN, home, device="cpu")
     generator = trained.folder / "generator.safetensors"
     generator.write_bytes(generator.read_bytes()[:-9])
-    with pytest.raises(CorruptFile):
+    with pytest.raises(CorruptFileError):
         generate.run("Say cat.", tmp_path / "out", trained.folder, llama_base, home, device="cpu")
 
 
 def test_training_without_adapters_says_what_to_type(llama_base: Base, home: Home) -> None:
-    with pytest.raises(NotFound) as caught:
+    with pytest.raises(NotFoundError) as caught:
         train.run(register(home), llama_base, TRAIN, home, device="cpu")
     assert caught.value.hint == "icmlora harvest --tasks always_cat"
 
@@ -259,7 +259,7 @@ def test_rank_of_generated_is_no_more_than_the_basis_gives(llama_base: Base, hom
     manifest = files.read_json(trained.folder / "generator.json")
     checksums.write_manifest(trained.folder / "generator.json", manifest | {"rank": 8})  # as was once written
     assert load_generator(trained.folder).rank == 3
-    with pytest.raises(UsageFault, match="--rank"):
+    with pytest.raises(UsageError, match="--rank"):
         generate.run(
             "Say cat.", tmp_path / "out", trained.folder, llama_base, home, device="cpu", options=GenOptions(rank=5)
         )

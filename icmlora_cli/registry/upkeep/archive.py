@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import NAME
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.provenance.versions import command_line, now, versions
 from icmlora_cli.registry import adapters, generators, task_record
 
@@ -89,7 +89,7 @@ def read_listing(data: bytes, where: Path) -> tuple[Thing, ...]:
         where: the archive, for messages.
 
     Raises:
-        CorruptFile: if it is not a listing, or names a path that is none of a task's, adapter's or generator's.
+        CorruptFileError: if it is not a listing, or names a path that is none of a task's, adapter's or generator's.
     """
     try:
         value = json.loads(data)
@@ -118,9 +118,9 @@ def _check_paths(thing: Thing, where: Path) -> None:
         raise broken(where, f"it names {strange[0][:200]!r}, which is no file of a {thing.kind}")
 
 
-def broken(where: Path, what: str) -> CorruptFile:
+def broken(where: Path, what: str) -> CorruptFileError:
     """Return the error for an archive that cannot be used."""
-    return CorruptFile(
+    return CorruptFileError(
         f"{where.name} is no usable export: {what}",
         where=str(where),
         hint="export it again where it came from: icmlora registry export -o FILE.tar.zst",
@@ -167,7 +167,7 @@ def write_archive(path: Path, root: Path, things: Sequence[Thing]) -> None:
         things: what to put in.
 
     Raises:
-        CorruptFile: if a file is not what was listed (any more).
+        CorruptFileError: if a file is not what was listed (any more).
     """
     with path.open("wb") as target:
         compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
@@ -195,8 +195,8 @@ def _add(tar: tarfile.TarFile, path: Path, name: str, item: Member) -> None:
             raise _changed(path)
 
 
-def _changed(path: Path) -> CorruptFile:
-    return CorruptFile(
+def _changed(path: Path) -> CorruptFileError:
+    return CorruptFileError(
         f"{path.name} changed while it was exported", where=str(path), hint="run the command again: nothing was written"
     )
 

@@ -10,7 +10,7 @@ from typing import IO
 import zstandard
 
 from icmlora_cli.disk import files
-from icmlora_cli.errors import CorruptFile, OutOfSpace
+from icmlora_cli.errors import CorruptFileError, OutOfSpaceError
 from icmlora_cli.registry.upkeep.archive import LISTING, Member, Thing, broken, read_listing
 
 MAGIC = b"\x28\xb5\x2f\xfd"
@@ -22,7 +22,7 @@ ROOM = 1 << 28  # bytes that an archive of any size may unpack to
 RATIO = 200  # times its own size that a larger archive may unpack to
 
 
-class _Stream:
+class _BoundedStream:
     """Decompresses one zstd frame, and no more of it than was allowed.
 
     Args:
@@ -41,7 +41,7 @@ class _Stream:
         """Return up to ``size`` bytes; fewer only at the end.
 
         Raises:
-            CorruptFile: if the frame is damaged or cut short, or more than the budget was read.
+            CorruptFileError: if the frame is damaged or cut short, or more than the budget was read.
         """
         while len(self._ready) < size and not self._ended:
             self._feed()
@@ -69,7 +69,7 @@ class _Stream:
         """Read the padding to the very end of the frame, whose checksum is then compared.
 
         Raises:
-            CorruptFile: if there is anything but padding.
+            CorruptFileError: if there is anything but padding.
         """
         self.budget = SLACK
         while data := self.read(CHUNK):
@@ -98,14 +98,14 @@ def unpack(
         What was unpacked.
 
     Raises:
-        CorruptFile: if it is no such archive, is damaged or cut short, holds anything that is not listed, or links,
-            devices or paths that lead elsewhere, or is larger than it may be.
-        OutOfSpace: if the disk has not that much room.
+        CorruptFileError: if it is no such archive, is damaged or cut short, holds anything that is not listed, or
+            links, devices or paths that lead elsewhere, or is larger than it may be.
+        OutOfSpaceError: if the disk has not that much room.
     """
     with path.open("rb") as source:
         limit = max(ROOM, RATIO * path.stat().st_size) if most is None else most
         _check_frame(source, path, limit)
-        stream = _Stream(source, path)
+        stream = _BoundedStream(source, path)
         try:
             with tarfile.open(fileobj=stream, mode="r|") as tar:  # type: ignore[call-overload]
                 things = read_listing(_listing(tar, stream), path)
@@ -137,7 +137,7 @@ def _check_frame(source: IO[bytes], path: Path, limit: int) -> None:
         raise _too_large(path, declared, limit)
 
 
-def _listing(tar: tarfile.TarFile, stream: _Stream) -> bytes:
+def _listing(tar: tarfile.TarFile, stream: _BoundedStream) -> bytes:
     first = tar.next()
     if first is None or first.name != LISTING or not _plain(first):
         raise broken(stream.where, f"its first file is not {LISTING}")
@@ -159,22 +159,22 @@ def _check_room(path: Path, into: Path, things: tuple[Thing, ...], limit: int) -
         raise _too_large(path, total, limit)
     free = shutil.disk_usage(into).free
     if total > free:
-        raise OutOfSpace(
+        raise OutOfSpaceError(
             f"{path.name} unpacks to {total / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free",
             where=str(into.parent),
             hint="free some space, or set ICMLORA_HOME to a folder on another disk, then run the command again",
         )
 
 
-def _too_large(path: Path, total: int, limit: int) -> CorruptFile:
-    return CorruptFile(
+def _too_large(path: Path, total: int, limit: int) -> CorruptFileError:
+    return CorruptFileError(
         f"{path.name} says that it unpacks to {total / 1e9:.2f} GB; up to {limit / 1e9:.2f} GB are taken",
         where=str(path),
         hint=f"if you know what it is: icmlora registry import {path.name} --max-gb {total // 10**9 + 1}",
     )
 
 
-def _extract(tar: tarfile.TarFile, stream: _Stream, name: str, item: Member, into: Path) -> None:
+def _extract(tar: tarfile.TarFile, stream: _BoundedStream, name: str, item: Member, into: Path) -> None:
     stream.budget = SLACK
     found = tar.next()
     if found is None:

@@ -7,9 +7,9 @@ from typing import Literal
 
 from icmlora_cli.disk import checksums, files
 from icmlora_cli.disk.leases import is_marker
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.registry import adapters, generators, task_record
-from icmlora_cli.registry.adapters import AdapterRecord, Checkpoint
+from icmlora_cli.registry.adapters import AdapterCheckpoint, AdapterRecord
 from icmlora_cli.registry.base_files import check_safetensors
 from icmlora_cli.registry.task_record import Task, data_hash
 from icmlora_cli.tasks.splits import PARTS
@@ -53,7 +53,7 @@ def task_flaws(folder: Path, name: str, *, quick: bool = False) -> list[Flaw]:
         return [value, *flaws]
     try:
         task = Task.from_manifest(value, folder.with_name(name))
-    except CorruptFile as error:
+    except CorruptFileError as error:
         return [Flaw("unreadable", folder / task_record.MANIFEST, error.message), *flaws]
     path = folder / task_record.EXAMPLES
     if not path.is_file():
@@ -96,7 +96,7 @@ def adapter_flaws(folder: Path, base: str, task: str, key: str, *, quick: bool =
         return [value]
     try:
         record = adapters.read_record(path)
-    except CorruptFile as error:
+    except CorruptFileError as error:
         return [Flaw("unreadable", path, error.message)]
     if (record.base, record.task, record.key) != (base, task, key):
         return [Flaw("unreadable", path, f"it is the manifest of {record.base}/{record.task}/{record.key}")]
@@ -112,7 +112,7 @@ def adapter_flaws(folder: Path, base: str, task: str, key: str, *, quick: bool =
     return flaws
 
 
-def _checkpoint_flaws(record: AdapterRecord, item: Checkpoint, folder: Path, *, quick: bool) -> list[Flaw]:
+def _checkpoint_flaws(record: AdapterRecord, item: AdapterCheckpoint, folder: Path, *, quick: bool) -> list[Flaw]:
     weights, config = folder / adapters.WEIGHTS, folder / adapters.CONFIG
     flaws = _strangers(folder, {adapters.WEIGHTS, adapters.CONFIG}) if folder.is_dir() else []
     flaws += _weights_flaws(weights, item.sha256, quick=quick)
@@ -124,7 +124,7 @@ def _checkpoint_flaws(record: AdapterRecord, item: Checkpoint, folder: Path, *, 
         return flaws
     try:
         said = files.read_json(config)
-    except CorruptFile as error:
+    except CorruptFileError as error:
         return [*flaws, Flaw("unreadable", config, error.message)]
     whole = weights.is_file() and weights.stat().st_size + config.stat().st_size == item.bytes
     if said.get("peft_type") != "LORA" or (not flaws and not whole):
@@ -170,7 +170,7 @@ def safetensors_flaws(path: Path) -> list[Flaw]:
     """Return whether a safetensors file is shorter or longer than its header says; the tensors are not read."""
     try:
         check_safetensors(path)
-    except CorruptFile as error:
+    except CorruptFileError as error:
         return [Flaw("truncated", path, error.message)]
     return []
 
@@ -189,9 +189,9 @@ def _manifest(path: Path, known: frozenset[str]) -> dict[str, object] | Flaw:
         return Flaw("missing", path, f"{path.name} is missing")
     try:
         return checksums.read_sealed(path, known)
-    except checksums.BrokenSeal as error:
+    except checksums.ChecksumError as error:
         return Flaw("changed", path, error.message)
-    except CorruptFile as error:
+    except CorruptFileError as error:
         cut = not path.read_bytes().rstrip().endswith(b"}")
         return Flaw("truncated" if cut else "unreadable", path, error.message)
 

@@ -14,7 +14,7 @@ Action = Literal["quarantine", "restore", "leave"]
 
 
 @dataclass(frozen=True)
-class Fault:
+class Finding:
     """One fault.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.upkeep import duplicates, leftovers, quarantine
 from icmlora_cli.registry.upkeep.duplicates import Copy, Duplicates, Linker
@@ -19,7 +19,7 @@ VECTOR = ".safetensors"
 
 
 @dataclass(frozen=True)
-class Item:
+class GarbageItem:
     """Something that can be freed, or that is kept though it looks like it.
 
     Args:
@@ -46,8 +46,8 @@ class Item:
 class Garbage:
     """What can be freed, and what is kept."""
 
-    free: tuple[Item, ...]
-    kept: tuple[Item, ...]
+    free: tuple[GarbageItem, ...]
+    kept: tuple[GarbageItem, ...]
 
     @property
     def bytes(self) -> int:
@@ -68,13 +68,15 @@ def collect(home: Home, whats: tuple[What, ...] = WHATS, equal: Duplicates | Non
         whats: the kinds to look for.
         equal: its equal checkpoints, where they have been looked for already.
     """
-    found: list[tuple[Item, bool]] = []
+    found: list[tuple[GarbageItem, bool]] = []
     if "temporary" in whats:
         found += _temporaries(home)
     if "states" in whats:
         found += _states(home)
     if "quarantine" in whats:
-        found += [(Item("quarantine", e.folder, e.bytes, _why(e.folder)), True) for e in quarantine.entries(home)]
+        found += [
+            (GarbageItem("quarantine", e.folder, e.bytes, _why(e.folder)), True) for e in quarantine.entries(home)
+        ]
     if "vectors" in whats:
         found += _vectors(home)
     if "duplicates" in whats:
@@ -82,44 +84,44 @@ def collect(home: Home, whats: tuple[What, ...] = WHATS, equal: Duplicates | Non
     return Garbage(tuple(item for item, free in found if free), tuple(item for item, free in found if not free))
 
 
-def _temporaries(home: Home) -> Iterator[tuple[Item, bool]]:
+def _temporaries(home: Home) -> Iterator[tuple[GarbageItem, bool]]:
     for left in leftovers.temporaries(home):
         said = f"left by a write of {left.target.name} that was killed"
         if left.in_use:
             said = f"a running icmlora may be writing {left.target.name}"
         elif left.only_copy:
             said = f"the only copy of {left.target.name}; put it back: icmlora registry verify --repair"
-        yield Item("temporary", left.path, _bytes(left.path), said), not (left.in_use or left.only_copy)
+        yield GarbageItem("temporary", left.path, _bytes(left.path), said), not (left.in_use or left.only_copy)
 
 
-def _states(home: Home) -> Iterator[tuple[Item, bool]]:
+def _states(home: Home) -> Iterator[tuple[GarbageItem, bool]]:
     for state in leftovers.states(home):
         said = f"state of a finished training of {state.name}"
         if not state.finished:
             said = f"an unfinished training of {state.name} goes on from it"
-        yield Item("states", state.path, _bytes(state.path), said), state.finished
+        yield GarbageItem("states", state.path, _bytes(state.path), said), state.finished
 
 
-def _vectors(home: Home) -> Iterator[tuple[Item, bool]]:
+def _vectors(home: Home) -> Iterator[tuple[GarbageItem, bool]]:
     found = files.finished_files(home.vectors, VECTOR)
     if found:
         said = f"{len(found)} cached task vectors, read again if needed"
-        yield Item("vectors", home.vectors, _bytes(*found), said), True
+        yield GarbageItem("vectors", home.vectors, _bytes(*found), said), True
 
 
-def _duplicates(home: Home, found: Duplicates) -> Iterator[tuple[Item, bool]]:
+def _duplicates(home: Home, found: Duplicates) -> Iterator[tuple[GarbageItem, bool]]:
     for copy in found.copies:
         said = f"the same weights as {copy.same_as.relative_to(home.root)}, which a link would store once"
-        yield Item("duplicates", copy.path, copy.bytes, said, copy), True
+        yield GarbageItem("duplicates", copy.path, copy.bytes, said, copy), True
     for left in found.left:
-        yield Item("duplicates", left.path, left.bytes, left.said), False
+        yield GarbageItem("duplicates", left.path, left.bytes, left.said), False
 
 
 def _why(folder: Path) -> str:
     try:
         note = files.read_json(folder / quarantine.NOTE)
         return f"{note['was']}: {note['why']}"
-    except (CorruptFile, FileNotFoundError, KeyError):
+    except (CorruptFileError, FileNotFoundError, KeyError):
         return "in quarantine"
 
 
@@ -130,14 +132,14 @@ def _bytes(*paths: Path) -> int:
         return 0
 
 
-def _delete(item: Item) -> None:
+def _delete(item: GarbageItem) -> None:
     if item.what == "quarantine":
         files.delete_folder(item.path)
     else:  # it has a temporary name already
         shutil.rmtree(item.path)
 
 
-def free(item: Item) -> int:
+def free(item: GarbageItem) -> int:
     """Delete an item, or make a copy a link, and return the bytes freed; 0 where it is gone already.
 
     Quarantined folders are renamed first, so that a deletion that is killed leaves nothing that looks whole.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from icmlora_cli.disk import files, temporary
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.registry import adapters, generators
 from icmlora_cli.registry.base_files import check_safetensors, safetensors_metadata
 
@@ -113,7 +113,7 @@ def _of_generator(home: Home, path: Path) -> State:
     manifest = home.generators / name / generators.CONFIG
     try:
         key = files.read_json(manifest).get("key")
-    except (FileNotFoundError, CorruptFile):
+    except (FileNotFoundError, CorruptFileError):
         key = None
     finished = key is not None and key == safetensors_metadata(path).get("identity")
     return replace(_state(path, manifest, name, "generator"), finished=finished)
@@ -122,6 +122,6 @@ def _of_generator(home: Home, path: Path) -> State:
 def _readable(path: Path) -> bool:
     try:
         check_safetensors(path)
-    except CorruptFile:
+    except CorruptFileError:
         return False
     return True

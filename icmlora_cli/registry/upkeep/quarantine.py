@@ -17,7 +17,7 @@ SCHEMA = "icmlora.quarantine/1"
 
 
 @dataclass(frozen=True)
-class Entry:
+class QuarantineEntry:
     """One thing in quarantine.
 
     Args:
@@ -35,7 +35,7 @@ def keep(home: Home, path: Path, why: str) -> Path:
     Its files are hard links, where the disk has them: writers here replace files, and never change them.
 
     Raises:
-        OutOfSpace: if the disk is full.
+        OutOfSpaceError: if the disk is full.
     """
     folder = _entry(home, path, why)
     with files.new_folder(folder / path.name) as copy:
@@ -58,7 +58,7 @@ def put(home: Home, path: Path, why: str) -> Path:
         why: in words.
 
     Raises:
-        OutOfSpace: if the disk is full; nothing was moved then.
+        OutOfSpaceError: if the disk is full; nothing was moved then.
     """
     folder = _entry(home, path, why)
     os.replace(path, folder / path.name)
@@ -75,7 +75,7 @@ def _entry(home: Home, path: Path, why: str) -> Path:
     return folder
 
 
-def entries(home: Home) -> tuple[Entry, ...]:
+def entries(home: Home) -> tuple[QuarantineEntry, ...]:
     """Return what is in quarantine, the oldest first."""
     folders = [path for root in {home.root, home.cache} for path in files.subfolders(root / QUARANTINE)]
-    return tuple(Entry(path, files.freed_bytes(path)) for path in sorted(folders))
+    return tuple(QuarantineEntry(path, files.freed_bytes(path)) for path in sorted(folders))

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from icmlora_cli.disk import files, leases
 from icmlora_cli.disk.home import NAME, Home
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.registry import adapters, generators, task_record
 from icmlora_cli.registry.tasks import BUILTIN_MAKER
 from icmlora_cli.registry.upkeep import checks, survey_cache, survey_leftovers
 from icmlora_cli.registry.upkeep.checks import Flaw
-from icmlora_cli.registry.upkeep.findings import NOT_USED, REPAIR, Fault, Thing
+from icmlora_cli.registry.upkeep.findings import NOT_USED, REPAIR, Finding, Thing
 from icmlora_cli.registry.upkeep.leftovers import QUARANTINE
 
 OnThing = Callable[[str, str], None]
@@ -36,7 +36,7 @@ class Survey:
     on_thing: OnThing
     checked: dict[str, int] = field(default_factory=dict, hash=False)
 
-    def faults(self) -> tuple[Fault, ...]:
+    def faults(self) -> tuple[Finding, ...]:
         """Return all faults, the severe ones first."""
         found = [
             *self._strangers(self.home.root, self._known),
@@ -63,7 +63,7 @@ class Survey:
         self.checked[thing] = self.checked.get(thing, 0) + 1
         self.on_thing(thing, name)
 
-    def _tasks(self) -> Iterator[Fault]:
+    def _tasks(self) -> Iterator[Finding]:
         yield from self._strangers(self.home.tasks, _is_named_folder)
         for folder in _named(self.home.tasks):
             self.look("task", folder.name)
@@ -71,7 +71,7 @@ class Survey:
                 cost = "the task cannot be used until it is added again; its adapters stay"
                 yield of_thing(flaw, "task", folder.name, folder, cost, f"{REPAIR} && {_task_again(folder)}")
 
-    def _adapters(self) -> Iterator[Fault]:
+    def _adapters(self) -> Iterator[Finding]:
         yield from self._strangers(self.home.adapters, Path.is_dir)
         for base in files.subfolders(self.home.adapters):
             yield from self._strangers(base, Path.is_dir)
@@ -80,7 +80,7 @@ class Survey:
                 for folder in files.subfolders(task):
                     yield from self._adapter(folder)
 
-    def _adapter(self, folder: Path) -> Iterator[Fault]:
+    def _adapter(self, folder: Path) -> Iterator[Finding]:
         task, base = folder.parent.name, folder.parent.parent.name
         working = leases.worker(folder) is not None  # asked first: who has finished since has written the manifest
         again = f"icmlora harvest --tasks {shlex.quote(task)}"
@@ -90,7 +90,7 @@ class Survey:
             if not working:
                 what = "a harvest that was cut short: there is no manifest"
                 cost = "nothing that was saved: the harvest goes on from there"
-                yield Fault("half-written", "adapter", task, folder, what, cost, again, severe=False)
+                yield Finding("half-written", "adapter", task, folder, what, cost, again, severe=False)
             return
         if not (folder / adapters.MANIFEST).is_file() and working:
             return  # its manifest may be written this moment
@@ -99,7 +99,7 @@ class Survey:
             cost = f"training and evaluation with task {task!r} refuse it, until it is made again{_took(folder)}"
             yield of_thing(flaw, "adapter", task, folder, cost, _adapter_mend(folder))
 
-    def _generators(self) -> Iterator[Fault]:
+    def _generators(self) -> Iterator[Finding]:
         yield from self._strangers(
             self.home.generators, lambda path: _is_named_folder(path) or path.name.endswith(generators.STATE)
         )
@@ -110,15 +110,15 @@ class Survey:
                 cost = f"gen and eval refuse it until it is trained again{_took(folder)}"
                 yield of_thing(flaw, "generator", folder.name, folder, cost, f"{REPAIR} && {again}")
 
-    def _strangers(self, folder: Path, known: Callable[[Path], bool]) -> Iterator[Fault]:
+    def _strangers(self, folder: Path, known: Callable[[Path], bool]) -> Iterator[Finding]:
         """Yield what lies where icmlora put nothing; it stays there."""
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if not path.name.startswith(".") and not known(path):
                 mend = "move it elsewhere if it is yours: icmlora did not write it"
-                yield Fault("unlisted", "file", path.name, path, "nothing lists it", NOT_USED, mend, severe=False)
+                yield Finding("unlisted", "file", path.name, path, "nothing lists it", NOT_USED, mend, severe=False)
 
 
-def of_thing(flaw: Flaw, thing: Thing, name: str, folder: Path, cost: str, mend: str) -> Fault:
+def of_thing(flaw: Flaw, thing: Thing, name: str, folder: Path, cost: str, mend: str) -> Finding:
     """Return the fault that a flaw of a thing is.
 
     Args:
@@ -130,11 +130,13 @@ def of_thing(flaw: Flaw, thing: Thing, name: str, folder: Path, cost: str, mend:
         mend: the command.
     """
     if flaw.kind == "unlisted":
-        return Fault(flaw.kind, thing, name, flaw.path, flaw.what, NOT_USED, REPAIR, False, "quarantine", flaw.path)
+        return Finding(flaw.kind, thing, name, flaw.path, flaw.what, NOT_USED, REPAIR, False, "quarantine", flaw.path)
     if flaw.path.name == generators.CARD:
         cost = "its card only; what it generates is not touched"
-        return Fault(flaw.kind, thing, name, flaw.path, flaw.what, cost, "restore the card, or leave it", severe=False)
-    return Fault(flaw.kind, thing, name, flaw.path, flaw.what, cost, mend, True, "quarantine", folder)
+        return Finding(
+            flaw.kind, thing, name, flaw.path, flaw.what, cost, "restore the card, or leave it", severe=False
+        )
+    return Finding(flaw.kind, thing, name, flaw.path, flaw.what, cost, mend, True, "quarantine", folder)
 
 
 def _named(folder: Path) -> list[Path]:
@@ -147,7 +149,7 @@ def _is_named_folder(path: Path) -> bool:
 
 def _adapter_mend(folder: Path) -> str:
     """Return what mends an adapter; one that was imported cannot be harvested again."""
-    with suppress(FileNotFoundError, NotADirectoryError, CorruptFile):
+    with suppress(FileNotFoundError, NotADirectoryError, CorruptFileError):
         record = adapters.read_record(folder / adapters.MANIFEST)
         if record.imported is not None:
             return f"{REPAIR} && {adapters.again(record)}"
@@ -185,5 +187,5 @@ def _took(folder: Path) -> str:
 def _read(manifest: Path) -> dict[str, object]:
     try:
         return files.read_json(manifest)
-    except (FileNotFoundError, NotADirectoryError, CorruptFile):
+    except (FileNotFoundError, NotADirectoryError, CorruptFileError):
         return {}

@@ -5,17 +5,17 @@ from pathlib import Path
 
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.registry import adapters, bases
 from icmlora_cli.registry.bases import Base, BaseStore
 from icmlora_cli.registry.upkeep import checks
 from icmlora_cli.registry.upkeep.checks import Flaw, Kind
-from icmlora_cli.registry.upkeep.findings import GC, REPAIR, Fault
+from icmlora_cli.registry.upkeep.findings import GC, REPAIR, Finding
 
 Look = Callable[[str, str], None]
 
 
-def bases_faults(home: Home, look: Look, *, quick: bool) -> Iterator[Fault]:
+def bases_faults(home: Home, look: Look, *, quick: bool) -> Iterator[Finding]:
     """Yield the faults of base models.
 
     Args:
@@ -31,7 +31,7 @@ def bases_faults(home: Home, look: Look, *, quick: bool) -> Iterator[Fault]:
             base = bases.read_base(folder / bases.MANIFEST)
         except FileNotFoundError:
             what = "it has no manifest: it was not finished, or the manifest is gone"
-            yield Fault(
+            yield Finding(
                 "half-written",
                 "base",
                 folder.name,
@@ -43,14 +43,16 @@ def bases_faults(home: Home, look: Look, *, quick: bool) -> Iterator[Fault]:
                 "quarantine",
                 folder,
             )
-        except CorruptFile as error:
+        except CorruptFileError as error:
             path, mend = folder / bases.MANIFEST, f"{REPAIR} && {pull}"
-            yield Fault("unreadable", "base", folder.name, path, error.message, cost, mend, True, "quarantine", folder)
+            yield Finding(
+                "unreadable", "base", folder.name, path, error.message, cost, mend, True, "quarantine", folder
+            )
         else:
             yield from _base_faults(BaseStore(home), base, folder, quick=quick)
 
 
-def _base_faults(store: BaseStore, base: Base, folder: Path, *, quick: bool) -> Iterator[Fault]:
+def _base_faults(store: BaseStore, base: Base, folder: Path, *, quick: bool) -> Iterator[Finding]:
     lines = () if quick and store.whole(base) else store.verify(base)
     flaws = [Flaw(_kind(line), base.path / line.partition(":")[0], line.partition(": ")[2]) for line in lines]
     flaws += checks.manifest_flaws(folder / bases.MANIFEST, bases.KEYS)
@@ -59,10 +61,10 @@ def _base_faults(store: BaseStore, base: Base, folder: Path, *, quick: bool) -> 
     for flaw in flaws:
         if store.owns_weights(base):
             mend = f"{REPAIR} && {pull}"
-            yield Fault(flaw.kind, "base", base.name, flaw.path, flaw.what, cost, mend, True, "quarantine", folder)
+            yield Finding(flaw.kind, "base", base.name, flaw.path, flaw.what, cost, mend, True, "quarantine", folder)
         else:  # the hub's cache, or a folder of the user's: not icmlora's to move
             mend = f"icmlora base remove {base.name} --yes && {pull}"
-            yield Fault(flaw.kind, "base", base.name, flaw.path, flaw.what, cost, mend, severe=True)
+            yield Finding(flaw.kind, "base", base.name, flaw.path, flaw.what, cost, mend, severe=True)
 
 
 def _kind(line: str) -> Kind:
@@ -71,7 +73,7 @@ def _kind(line: str) -> Kind:
     return "truncated" if " instead of " in line else "changed"
 
 
-def baselines_faults(home: Home, look: Look) -> Iterator[Fault]:
+def baselines_faults(home: Home, look: Look) -> Iterator[Finding]:
     """Yield the faults of the multi-task LoRAs that evaluations trained."""
     bases_of = files.subfolders(home.root / "baselines")
     for folder in (folder for base in bases_of for folder in files.subfolders(base)):
@@ -85,12 +87,12 @@ def baselines_faults(home: Home, look: Look) -> Iterator[Fault]:
             flaws.append(Flaw("unreadable", config, "not a JSON object"))
         cost = "the rung 'multi-task' fails; without this folder, it is trained again"
         for flaw in flaws:
-            yield Fault(
+            yield Finding(
                 flaw.kind, "baseline", folder.name, flaw.path, flaw.what, cost, REPAIR, True, "quarantine", folder
             )
 
 
-def results_faults(home: Home, look: Look) -> Iterator[Fault]:
+def results_faults(home: Home, look: Look) -> Iterator[Finding]:
     """Yield the faults of evaluations: what of them is no JSON. Their cells have no hashes."""
     for folder in files.subfolders(home.root / "results"):
         look("result", folder.name)
@@ -100,12 +102,12 @@ def results_faults(home: Home, look: Look) -> Iterator[Fault]:
             whole = path.parent == folder
             cost = "the report cannot be built; the cells are kept" if whole else "this cell is scored again"
             mend = "the same icmlora eval again, which goes on with the cells that are there"
-            yield Fault(
+            yield Finding(
                 "unreadable", "result", folder.name, path, "not a JSON object", cost, mend, whole, "quarantine", path
             )
 
 
-def vectors_faults(home: Home, look: Look) -> Iterator[Fault]:
+def vectors_faults(home: Home, look: Look) -> Iterator[Finding]:
     """Yield the faults of cached task vectors."""
     for path in files.finished_files(home.vectors, ".safetensors"):
         look("vector", path.stem)
@@ -115,13 +117,13 @@ def vectors_faults(home: Home, look: Look) -> Iterator[Fault]:
             continue
         for flaw in flaws:
             cost, mend = "it is read from the base again when it is needed", f"{GC} --only vectors"
-            yield Fault(flaw.kind, "vector", path.stem, path, flaw.what, cost, mend, False, "quarantine", path)
+            yield Finding(flaw.kind, "vector", path.stem, path, flaw.what, cost, mend, False, "quarantine", path)
 
 
 def _is_json(path: Path) -> bool:
     try:
         files.read_json(path)
-    except CorruptFile:
+    except CorruptFileError:
         return False
     except FileNotFoundError:
         return True  # replaced this moment

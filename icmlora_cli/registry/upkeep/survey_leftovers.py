@@ -5,12 +5,12 @@ from pathlib import Path
 
 from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.upkeep import leftovers
-from icmlora_cli.registry.upkeep.findings import GC, NOT_USED, REPAIR, Fault, Thing
+from icmlora_cli.registry.upkeep.findings import GC, NOT_USED, REPAIR, Finding, Thing
 
 AGAIN = {"adapter": "icmlora harvest --tasks {}", "generator": "icmlora train --name {}", "baseline": "icmlora eval"}
 
 
-def temporary_faults(home: Home) -> Iterator[Fault]:
+def temporary_faults(home: Home) -> Iterator[Finding]:
     """Yield temporary files and folders that no running process is at work on."""
     for item in leftovers.temporaries(home):
         name = item.target.name
@@ -18,11 +18,11 @@ def temporary_faults(home: Home) -> Iterator[Fault]:
             continue
         if not item.only_copy:
             what = f"left by a write of {name} that was killed"
-            yield Fault("left-over", "file", name, item.path, what, NOT_USED, GC, severe=False)
+            yield Finding("left-over", "file", name, item.path, what, NOT_USED, GC, severe=False)
             continue
         what = f"it is {name}, set aside by a replacement that was killed before the new one was in place"
         cost, thing = f"{name} is missing under its name", thing_at(home, item.target)
-        yield Fault("half-written", thing, name, item.path, what, cost, REPAIR, True, "restore", item.path)
+        yield Finding("half-written", thing, name, item.path, what, cost, REPAIR, True, "restore", item.path)
 
 
 def thing_at(home: Home, path: Path) -> Thing:
@@ -31,18 +31,20 @@ def thing_at(home: Home, path: Path) -> Thing:
     return things.get(path.parent, "file")
 
 
-def state_faults(home: Home) -> Iterator[Fault]:
+def state_faults(home: Home) -> Iterator[Finding]:
     """Yield training states that are of no more use, or damaged, and trainings of generators that can go on."""
     for state in leftovers.states(home):
         again = AGAIN[state.kind].format(state.name)
         thing: Thing = "generator" if state.kind == "generator" else "adapter"
         if state.finished:
             what = "the state of a training that is finished"
-            yield Fault("left-over", thing, state.name, state.path, what, NOT_USED, GC, severe=False)
+            yield Finding("left-over", thing, state.name, state.path, what, NOT_USED, GC, severe=False)
         elif not state.readable:
             what, cost = "the state of a training, cut short or damaged", "the training begins again"
-            yield Fault("truncated", thing, state.name, state.path, what, cost, again, False, "quarantine", state.path)
+            yield Finding(
+                "truncated", thing, state.name, state.path, what, cost, again, False, "quarantine", state.path
+            )
         elif state.kind == "generator":
             what = f"a training that is not finished: {state.steps} steps are saved"
             cost = "nothing that was saved: the same training goes on from there"
-            yield Fault("half-written", thing, state.name, state.path, what, cost, again, severe=False)
+            yield Finding("half-written", thing, state.name, state.path, what, cost, again, severe=False)

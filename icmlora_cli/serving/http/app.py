@@ -16,8 +16,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from icmlora_cli.errors import Busy, IcmloraError, NotFound, RequestFault, Stopped
-from icmlora_cli.lm.stream import Sampling, Written
+from icmlora_cli.errors import BusyError, IcmloraError, NotFoundError, RequestError, StoppedError
+from icmlora_cli.lm.stream import Sampling, StreamedText
 from icmlora_cli.serving.engine import Engine, Question
 from icmlora_cli.serving.http import schema
 from icmlora_cli.serving.http.reply import ChatReply, CompletionReply, Reply, error_body, status_of
@@ -85,7 +85,7 @@ class _Server:
         name = request.path_params["name"]
         found = [card for card in await self._cards() if card["id"] == name]
         if not found:
-            raise NotFound(f"the model {name[:120]!r} does not exist")
+            raise NotFoundError(f"the model {name[:120]!r} does not exist")
         return JSONResponse(found[0])
 
     async def _cards(self) -> list[dict[str, object]]:
@@ -115,7 +115,7 @@ class _Server:
         return await self._answer(request, asked, question, ChatReply(asked.model))
 
     def _question(
-        self, asked: schema.Asked, ids: Callable[[], Sequence[int]], most: int | None, param: str
+        self, asked: schema.GenerationBody, ids: Callable[[], Sequence[int]], most: int | None, param: str
     ) -> Question:
         adapter = self.engine.find(asked.model)  # first: a wrong name is told before a wrong prompt
         prompt_ids = ids()
@@ -124,7 +124,9 @@ class _Server:
         top_p = 1.0 if asked.top_p is None else asked.top_p
         return Question(tuple(prompt_ids), Sampling(room, temperature, top_p, asked.seed, asked.stops), adapter)
 
-    async def _answer(self, request: Request, asked: schema.Asked, question: Question, reply: Reply) -> Response:
+    async def _answer(
+        self, request: Request, asked: schema.GenerationBody, question: Question, reply: Reply
+    ) -> Response:
         loop, events = asyncio.get_running_loop(), asyncio.Queue[object]()
 
         def tell(event: object) -> None:
@@ -137,24 +139,24 @@ class _Server:
             async with _hang_up(request, events):
                 first = await _next(events)
                 if not asked.stream:
-                    while not isinstance(first, Written):
+                    while not isinstance(first, StreamedText):
                         first = await _next(events)
                     return JSONResponse(reply.whole(first, count))
         except BaseException:
             self.engine.line.drop(job)
             raise
         lines = _lines(first, events, reply, count, asked.usage)
-        return _Stream(lines, lambda: self.engine.line.drop(job))
+        return _EventStream(lines, lambda: self.engine.line.drop(job))
 
 
 @asynccontextmanager
 async def _hang_up(request: Request, events: "asyncio.Queue[object]") -> AsyncIterator[None]:
-    """Put ``Stopped`` among the events when the client hangs up."""
+    """Put ``StoppedError`` among the events when the client hangs up."""
 
     async def watch() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
-        events.put_nowait(Stopped("the client is gone"))
+        events.put_nowait(StoppedError("the client is gone"))
 
     task = asyncio.create_task(watch())
     try:
@@ -163,17 +165,17 @@ async def _hang_up(request: Request, events: "asyncio.Queue[object]") -> AsyncIt
         task.cancel()
 
 
-async def _next(events: "asyncio.Queue[object]") -> str | Written:
+async def _next(events: "asyncio.Queue[object]") -> str | StreamedText:
     """Return what comes next of an answer; raise it if it is an error."""
     event = await events.get()
     if isinstance(event, Exception):
         raise event
-    assert isinstance(event, str | Written)
+    assert isinstance(event, str | StreamedText)
     return event
 
 
 async def _lines(
-    first: str | Written, events: "asyncio.Queue[object]", reply: Reply, count: int, usage: bool
+    first: str | StreamedText, events: "asyncio.Queue[object]", reply: Reply, count: int, usage: bool
 ) -> AsyncIterator[str]:
     """Yield the server-sent events of an answer."""
 
@@ -184,7 +186,7 @@ async def _lines(
         yield line(chunk)
     event = first
     try:
-        while not isinstance(event, Written):
+        while not isinstance(event, StreamedText):
             yield line(reply.piece(event, usage=usage))
             event = await _next(events)
     except Exception as error:  # the status is sent already: the error is an event
@@ -198,7 +200,7 @@ async def _lines(
     yield "data: [DONE]\n\n"
 
 
-class _Stream(StreamingResponse):  # type: ignore[misc]  # starlette is not always there to be read
+class _EventStream(StreamingResponse):  # type: ignore[misc]  # starlette is not always there to be read
     """Server-sent events, after which something is done, however they end."""
 
     def __init__(self, lines: AsyncIterator[str], after: Callable[[], None]) -> None:
@@ -216,7 +218,7 @@ async def _body(request: Request) -> Any:
     """Return the JSON of a request.
 
     Raises:
-        RequestFault: if it is none.
+        RequestError: if it is none.
         HTTPException: if it is too large, or not said to be JSON.
         Stopped: if the client hangs up in the middle of it.
     """
@@ -230,16 +232,16 @@ async def _body(request: Request) -> Any:
             if len(data) > MAX_BODY:
                 raise HTTPException(413, f"a request has at most {MAX_BODY:,} bytes")
     except ClientDisconnect as error:
-        raise Stopped("the client is gone") from error
+        raise StoppedError("the client is gone") from error
     try:
         return json.loads(data.decode(CHARSET))
     except (ValueError, RecursionError) as error:
-        raise RequestFault(f"the body is not JSON: {error}") from error
+        raise RequestError(f"the body is not JSON: {error}") from error
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     status, body = status_of(error)
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, Busy) else None
+    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, BusyError) else None
     return JSONResponse(body, status, headers)
 
 

@@ -5,8 +5,8 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
-from icmlora_cli.errors import Busy, IcmloraError, NotFound, RequestFault, Stopped, UsageFault
-from icmlora_cli.lm.stream import Written
+from icmlora_cli.errors import BusyError, IcmloraError, NotFoundError, RequestError, StoppedError, UsageError
+from icmlora_cli.lm.stream import StreamedText
 
 Body = Mapping[str, object]
 
@@ -19,21 +19,21 @@ def error_body(message: str, kind: str, *, param: str | None = None, code: str |
 def status_of(error: Exception) -> tuple[int, Body]:
     """Return an error's HTTP status and body; where files lie on this machine is not told."""
     wrong = "invalid_request_error"
-    if isinstance(error, NotFound):
+    if isinstance(error, NotFoundError):
         return 404, error_body(error.message, wrong, param="model", code="model_not_found")
-    if isinstance(error, RequestFault):
+    if isinstance(error, RequestError):
         return 400, error_body(error.message, wrong, param=error.param, code=error.code)
-    if isinstance(error, UsageFault):
+    if isinstance(error, UsageError):
         return 400, error_body(error.message, wrong, param="model")
-    if isinstance(error, Busy):
+    if isinstance(error, BusyError):
         return 429, error_body(error.message, "requests", code="rate_limit_exceeded")
-    if isinstance(error, Stopped):
+    if isinstance(error, StoppedError):
         return 503, error_body(error.message, "server_error", code="server_stopping")
     told = error.message if isinstance(error, IcmloraError) else "the server failed; its log says how"
     return 500, error_body(told, "server_error")
 
 
-def _usage(done: Written, prompt_tokens: int) -> Body:
+def _usage(done: StreamedText, prompt_tokens: int) -> Body:
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": done.tokens,
@@ -63,7 +63,7 @@ class Reply(ABC):
     def _delta(self, text: str | None) -> Body:
         """Return what a chunk's choice holds; None at the end."""
 
-    def whole(self, done: Written, prompt_tokens: int) -> Body:
+    def whole(self, done: StreamedText, prompt_tokens: int) -> Body:
         """Return the body of a whole answer."""
         choice = self._finished(self._choice(done.text), done.finish)
         own = {"object": self.whole_object} | self._own
@@ -77,11 +77,11 @@ class Reply(ABC):
         """Return the chunk of a piece of text."""
         return self._chunk([self._finished(self._delta(text), None)], usage)
 
-    def ending(self, done: Written, *, usage: bool) -> Body:
+    def ending(self, done: StreamedText, *, usage: bool) -> Body:
         """Return the chunk that says why the answer ends."""
         return self._chunk([self._finished(self._delta(None), done.finish)], usage)
 
-    def counts(self, done: Written, prompt_tokens: int) -> Body:
+    def counts(self, done: StreamedText, prompt_tokens: int) -> Body:
         """Return the chunk with the counts of tokens."""
         return dict(self._chunk([], True)) | {"usage": _usage(done, prompt_tokens)}
 

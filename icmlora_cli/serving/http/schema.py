@@ -5,7 +5,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from icmlora_cli.errors import RequestFault
+from icmlora_cli.errors import RequestError
 
 MAX_NAME = 4096  # characters of a model's name: a task text has 2,000 at most, once its spaces are squeezed
 COMPLETION_TOKENS = 16  # of /v1/completions without max_tokens, as OpenAI's
@@ -30,18 +30,18 @@ NEUTRAL: Mapping[str, tuple[object, ...]] = {  # the values that ask for nothing
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
 
 
-class _Model(BaseModel):
+class _RequestModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class StreamOptions(_Model):
+class StreamOptions(_RequestModel):
     """``stream_options``."""
 
     include_usage: bool = False
     include_obfuscation: bool = False  # OpenAI's padding against a listener; nothing is padded here
 
 
-class Asked(_Model):
+class GenerationBody(_RequestModel):
     """What both endpoints take."""
 
     model: str = Field(min_length=1, max_length=MAX_NAME)
@@ -64,7 +64,7 @@ class Asked(_Model):
         return self.stream_options is not None and self.stream_options.include_usage
 
 
-class Completion(Asked):
+class CompletionBody(GenerationBody):
     """The body of ``/v1/completions``."""
 
     prompt: str | list[int] | Annotated[list[str], Field(min_length=1, max_length=1)]
@@ -78,18 +78,18 @@ class Completion(Asked):
         return texts[0] if texts else [item for item in self.prompt if isinstance(item, int)]
 
 
-class Part(_Model):
+class ContentPart(_RequestModel):
     """A part of a message."""
 
     type: Literal["text"]
     text: str
 
 
-class Message(_Model):
+class ChatMessage(_RequestModel):
     """A message of a conversation."""
 
     role: Literal["system", "user", "assistant"]
-    content: str | list[Part]
+    content: str | list[ContentPart]
 
     @property
     def text(self) -> str:
@@ -97,41 +97,41 @@ class Message(_Model):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
-class Chat(Asked):
+class ChatBody(GenerationBody):
     """The body of ``/v1/chat/completions``."""
 
-    messages: list[Message] = Field(min_length=1)
+    messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
 
 
-T = TypeVar("T", bound=Asked)
+T = TypeVar("T", bound=GenerationBody)
 
 
-def completion(body: object) -> Completion:
+def completion(body: object) -> CompletionBody:
     """Return the body of a completion.
 
     Raises:
-        RequestFault: if it cannot be served.
+        RequestError: if it cannot be served.
     """
-    return _read(Completion, body)
+    return _read(CompletionBody, body)
 
 
-def chat(body: object) -> Chat:
+def chat(body: object) -> ChatBody:
     """Return the body of a chat completion.
 
     Raises:
-        RequestFault: if it cannot be served.
+        RequestError: if it cannot be served.
     """
-    return _read(Chat, body)
+    return _read(ChatBody, body)
 
 
 def _read(kind: type[T], body: object) -> T:
     if not isinstance(body, dict):
-        raise RequestFault("the body is not a JSON object")
+        raise RequestError("the body is not a JSON object")
     for name in NEUTRAL.keys() & body.keys():
         value = body[name]
         if value is not None and not any(type(value) is type(item) and value == item for item in NEUTRAL[name]):
-            raise RequestFault(f"this server does not do {name!r}: leave it out", param=name)
+            raise RequestError(f"this server does not do {name!r}: leave it out", param=name)
     kept = {name: value for name, value in body.items() if name not in IGNORED and name not in NEUTRAL}
     try:
         return kind.model_validate(kept)
@@ -139,4 +139,4 @@ def _read(kind: type[T], body: object) -> T:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(str(item) for item in first["loc"])
         param = str(first["loc"][0]) if first["loc"] else None
-        raise RequestFault(f"{place}: {first['msg']}", param=param) from error
+        raise RequestError(f"{place}: {first['msg']}", param=param) from error

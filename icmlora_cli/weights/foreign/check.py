@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import PurePath
 
-from icmlora_cli.errors import CorruptFile, WrongBase
-from icmlora_cli.weights.foreign.config import CONFIG, Settings
-from icmlora_cli.weights.foreign.headers import SAVE_AGAIN, Entry
-from icmlora_cli.weights.foreign.keys import Parts
+from icmlora_cli.errors import CorruptFileError, WrongBaseError
+from icmlora_cli.weights.foreign.config import CONFIG, LoraSettings
+from icmlora_cli.weights.foreign.headers import SAVE_AGAIN, TensorEntry
+from icmlora_cli.weights.foreign.keys import KeyParts
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class BaseShapes:
         return any(item.kind == "conv1d" for item in self.modules.values())
 
 
-def check_name(settings: Settings, known: tuple[str, ...], where: str) -> None:
+def check_name(settings: LoraSettings, known: tuple[str, ...], where: str) -> None:
     """Check that the adapter's configuration names this base, or none.
 
     Args:
@@ -51,13 +51,13 @@ def check_name(settings: Settings, known: tuple[str, ...], where: str) -> None:
         where: the adapter's folder.
 
     Raises:
-        WrongBase: if it names another.
+        WrongBaseError: if it names another.
     """
     wanted = settings.base_model.rstrip("/")
     whole = {_plain(name) for name in known if "/" in name or "\\" in name}  # an alias says less than a hub id
     if not wanted or wanted in known or _plain(wanted) in whole:
         return
-    raise WrongBase(
+    raise WrongBaseError(
         f"{CONFIG} says that the adapter is for {wanted[:200]}, and the base is {known[0]}",
         where=where,
         hint=f"--base {wanted[:200]}; or, where that is the same model under another name, --any-base-name",
@@ -69,17 +69,19 @@ def _plain(name: str) -> str:
     return re.sub(r"[-_. ]", "", PurePath(name.replace("\\", "/")).name.lower())
 
 
-def check_shapes(parts: Parts, entries: Mapping[str, Entry], settings: Settings, base: BaseShapes, where: str) -> None:
+def check_shapes(
+    parts: KeyParts, entries: Mapping[str, TensorEntry], settings: LoraSettings, base: BaseShapes, where: str
+) -> None:
     """Check that every factor is on a module that the base has, with the shape and rank that it should have.
 
     Raises:
-        CorruptFile: if a pair does not fit together, or its rank is not the configuration's.
-        WrongBase: if the base lacks a module, or has it in another shape.
+        CorruptFileError: if a pair does not fit together, or its rank is not the configuration's.
+        WrongBaseError: if the base lacks a module, or has it in another shape.
     """
     missing = [name for kind in ("A", "embedding A") for name in parts.of(kind) if name not in base.modules]
     if missing:
         close = get_close_matches(missing[0], base.modules, n=1)
-        raise WrongBase(
+        raise WrongBaseError(
             f"the base has no module {missing[0]} ({len(missing)} of the adapter's are missing)",
             where=where,
             hint="give the base that it was trained on with --base"
@@ -97,7 +99,7 @@ def check_shapes(parts: Parts, entries: Mapping[str, Entry], settings: Settings,
             wanted = base.modules[module].out_features
             shape = entries[name].shape
             if shape.count(wanted) != 1 or sum(item != 1 for item in shape) > 1:
-                raise WrongBase(
+                raise WrongBaseError(
                     f"{name} is {list(shape)}, and {module} of the base has {wanted} rows",
                     where=where,
                     hint="give the base that it was trained on with --base",
@@ -105,7 +107,7 @@ def check_shapes(parts: Parts, entries: Mapping[str, Entry], settings: Settings,
     for parameter, name in parts.whole.items():
         known = base.parameters.get(parameter)
         if known is not None and known != entries[name].shape:
-            raise WrongBase(
+            raise WrongBaseError(
                 f"{name} is {list(entries[name].shape)}, and {parameter} of the base is {list(known)}",
                 where=where,
                 hint="its vocabulary was resized: save the base with its new tokens, and give that folder as --base"
@@ -115,27 +117,27 @@ def check_shapes(parts: Parts, entries: Mapping[str, Entry], settings: Settings,
 
 
 def _check_pair(
-    module: str, a: tuple[int, ...], b: tuple[int, ...], settings: Settings, wanted: BaseModule, where: str
+    module: str, a: tuple[int, ...], b: tuple[int, ...], settings: LoraSettings, wanted: BaseModule, where: str
 ) -> None:
     if len(a) != 2 or len(b) != 2 or 0 in (*a, *b):
-        raise CorruptFile(
+        raise CorruptFileError(
             f"{module}: lora_A is {list(a)} and lora_B {list(b)}; both should be matrices",
             where=where,
             hint="the adapter was not saved whole (ZeRO-3 and FSDP need their weights gathered): save it again",
         )
     if a[0] != b[1]:
-        raise CorruptFile(
+        raise CorruptFileError(
             f"{module}: lora_A is {list(a)} and lora_B {list(b)}; their ranks differ", where=where, hint=SAVE_AGAIN
         )
     if (b[0], a[1]) != (wanted.out_features, wanted.in_features):
-        raise WrongBase(
+        raise WrongBaseError(
             f"{module}: the adapter changes a matrix of {b[0]} x {a[1]}, and the base's is "
             f"{wanted.out_features} x {wanted.in_features}",
             where=where,
             hint="give the base that it was trained on with --base",
         )
     if a[0] != settings.rank_of(module):
-        raise CorruptFile(
+        raise CorruptFileError(
             f"{module}: its factors have rank {a[0]}, and {CONFIG} says {settings.rank_of(module)}",
             where=where,
             hint="weights and configuration are of different adapters, or rank_pattern is missing",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icmlora_cli.disk import files
-from icmlora_cli.errors import CorruptFile, UnsupportedAdapter
+from icmlora_cli.errors import CorruptFileError, UnsupportedAdapterError
 from icmlora_cli.weights.foreign.headers import SAVE_AGAIN
 from icmlora_cli.weights.patterns import Patterns
 
@@ -28,7 +28,7 @@ OTHER_KINDS = {
 
 
 @dataclass(frozen=True)
-class Settings:
+class LoraSettings:
     """What of PEFT's LoRA configuration decides the weights' meaning.
 
     Args:
@@ -69,37 +69,37 @@ class Settings:
         return self.alpha_of(module) / (math.sqrt(rank) if self.use_rslora else rank)
 
 
-def read_settings(folder: Path) -> Settings:
+def read_settings(folder: Path) -> LoraSettings:
     """Read the configuration of a foreign LoRA.
 
     Args:
         folder: holds ``adapter_config.json``.
 
     Raises:
-        CorruptFile: if it is no JSON object of sane size, or a value cannot be.
-        UnsupportedAdapter: if the adapter is of another kind than LoRA.
+        CorruptFileError: if it is no JSON object of sane size, or a value cannot be.
+        UnsupportedAdapterError: if the adapter is of another kind than LoRA.
     """
     path = folder / CONFIG
     value = _read(path)
     kind = value.get("peft_type")
     if not isinstance(kind, str):
         if "fine_tune_type" in value or "lora_parameters" in value:
-            raise UnsupportedAdapter(
+            raise UnsupportedAdapterError(
                 f"{CONFIG} is that of an MLX adapter, not PEFT's",
                 where=str(path),
                 hint="fuse it with mlx_lm.fuse, then take the LoRA out of the fused model with mergekit-extract-lora",
             )
-        raise CorruptFile(
+        raise CorruptFileError(
             f"{CONFIG} names no peft_type", where=str(path), hint="give a folder that PEFT's save_pretrained wrote"
         )
     if kind.upper() != "LORA":
-        raise UnsupportedAdapter(
+        raise UnsupportedAdapterError(
             f"this is a {kind[:40]} adapter, and icmlora holds LoRAs",
             where=str(path),
             hint="where PEFT can, it turns it into a LoRA: peft.save_as_lora(folder, model, rank=16)",
         )
     _check_kind(value, str(path))
-    return Settings(
+    return LoraSettings(
         base_model=str(value.get("base_model_name_or_path") or ""),
         revision=str(value["revision"]) if value.get("revision") else None,
         rank=_rank(value.get("r", 8), "r", str(path)),  # PEFT's default
@@ -116,7 +116,7 @@ def read_settings(folder: Path) -> Settings:
 def _read(path: Path) -> dict[str, object]:
     size = path.stat().st_size
     if size > LARGEST_CONFIG:
-        raise CorruptFile(
+        raise CorruptFileError(
             f"{CONFIG} has {size:,} bytes, and at most {LARGEST_CONFIG:,} are read",
             where=str(path),
             hint="give a folder that PEFT's save_pretrained wrote",
@@ -124,18 +124,18 @@ def _read(path: Path) -> dict[str, object]:
     try:
         return files.read_json(path)
     except RecursionError as error:
-        raise CorruptFile(
+        raise CorruptFileError(
             f"{CONFIG} is nested too deep to be a configuration", where=str(path), hint=SAVE_AGAIN
         ) from error
-    except CorruptFile as error:
-        raise CorruptFile(error.message, where=error.where, hint=SAVE_AGAIN) from error
+    except CorruptFileError as error:
+        raise CorruptFileError(error.message, where=error.where, hint=SAVE_AGAIN) from error
 
 
 def _check_kind(value: Mapping[str, object], where: str) -> None:
     init = str(value.get("init_lora_weights")).lower()
     changing = next((name for name in BASE_CHANGING if init.startswith(name)), None)
     if changing is not None:
-        raise UnsupportedAdapter(
+        raise UnsupportedAdapterError(
             f"init_lora_weights is {init!r}: its LoRA is relative to a base that {changing} altered, not to the model",
             where=where,
             hint="save it with PEFT's save_pretrained(..., path_initial_model_for_weight_conversion=...), which makes "
@@ -143,7 +143,7 @@ def _check_kind(value: Mapping[str, object], where: str) -> None:
         )
     for key, why in OTHER_KINDS.items():
         if value.get(key):
-            raise UnsupportedAdapter(
+            raise UnsupportedAdapterError(
                 f"{key} is set: {why}, which delta-W cannot say",
                 where=where,
                 hint="train a plain LoRA of the same task, and import that",
@@ -154,20 +154,20 @@ def _names(value: object, name: str, where: str) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise CorruptFile(f"{name} is not a list of names", where=where, hint=SAVE_AGAIN)
+        raise CorruptFileError(f"{name} is not a list of names", where=where, hint=SAVE_AGAIN)
     return tuple(value)
 
 
 def _number(value: object, name: str, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise CorruptFile(f"{name} is {str(value)[:40]}, not a finite number", where=where, hint=SAVE_AGAIN)
+        raise CorruptFileError(f"{name} is {str(value)[:40]}, not a finite number", where=where, hint=SAVE_AGAIN)
     return float(value)
 
 
 def _rank(value: object, name: str, where: str) -> int:
     number = _number(value, name, where)
     if number != int(number) or not 1 <= number <= LARGEST_RANK:
-        raise CorruptFile(
+        raise CorruptFileError(
             f"{name} is {str(value)[:40]}: a LoRA's rank is a whole number from 1 to {LARGEST_RANK}",
             where=where,
             hint="the configuration is damaged or not of this adapter; get it again from where it came",

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from icmlora_cli.errors import CorruptFile, UnsupportedAdapter
+from icmlora_cli.errors import CorruptFileError, UnsupportedAdapterError
 
 LARGEST_HEADER = 32 << 20  # bytes; an adapter on 50,000 modules of experts needs about a quarter
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
@@ -20,7 +20,7 @@ PICKLE_ADVICE = (
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """A tensor's dtype (as safetensors names it) and shape."""
 
     dtype: str
@@ -31,19 +31,19 @@ def sniff(path: Path) -> None:
     """Refuse a file whose first bytes are those of another format, whatever its name.
 
     Raises:
-        UnsupportedAdapter: naming the format, and the tool that converts it.
+        UnsupportedAdapterError: naming the format, and the tool that converts it.
     """
     with path.open("rb") as handle:
         start = handle.read(8)
     if start[:4] in (b"GGUF", b"algg", b"ggla"):
-        raise UnsupportedAdapter(
+        raise UnsupportedAdapterError(
             f"{path.name} is a llama.cpp adapter (GGUF), not PEFT's format",
             where=str(path),
             hint="import the PEFT folder that llama.cpp's convert_lora_to_gguf.py made it from; where that is gone, "
             "merge it with llama-export-lora and take the LoRA out again with mergekit-extract-lora",
         )
     if start[:2] == b"PK":
-        raise UnsupportedAdapter(
+        raise UnsupportedAdapterError(
             f"{path.name} is a zip archive, most likely a PyTorch pickle under another name",
             where=str(path),
             hint=PICKLE_ADVICE,
@@ -51,50 +51,50 @@ def sniff(path: Path) -> None:
     protocol = start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
     # these two bytes can also begin a safetensors header's length, and then it is a sane one
     if protocol and int.from_bytes(start, "little") > LARGEST_HEADER:
-        raise UnsupportedAdapter(
+        raise UnsupportedAdapterError(
             f"{path.name} is a Python pickle under another name, which can run code when it is read",
             where=str(path),
             hint=PICKLE_ADVICE,
         )
 
 
-def read_header(path: Path) -> dict[str, Entry]:
+def read_header(path: Path) -> dict[str, TensorEntry]:
     """Return what a safetensors file holds, having read no more than its header.
 
     Raises:
-        CorruptFile: if the header is longer than the file or than is sane, is no JSON of tensors, or does not describe
-            the file's bytes exactly.
-        UnsupportedAdapter: if the file is of another format, or a dtype is not a plain float.
+        CorruptFileError: if the header is longer than the file or than is sane, is no JSON of tensors, or does not
+            describe the file's bytes exactly.
+        UnsupportedAdapterError: if the file is of another format, or a dtype is not a plain float.
     """
     sniff(path)
     size = path.stat().st_size
     with path.open("rb") as handle:
         length = int.from_bytes(handle.read(8), "little")
         if size < 10:
-            raise CorruptFile(f"{path.name} has {size} bytes: too few for a header", where=str(path), hint=AGAIN)
+            raise CorruptFileError(f"{path.name} has {size} bytes: too few for a header", where=str(path), hint=AGAIN)
         if length > LARGEST_HEADER:
-            raise CorruptFile(
+            raise CorruptFileError(
                 f"{path.name} claims a header of {length:,} bytes, and at most {LARGEST_HEADER:,} are read",
                 where=str(path),
                 hint="no LoRA needs such a header: the file is damaged, or meant to exhaust memory",
             )
         if length > size - 8:
-            raise CorruptFile(
+            raise CorruptFileError(
                 f"{path.name} has {size:,} bytes, fewer than its header alone", where=str(path), hint=AGAIN
             )
         raw = handle.read(length)
     try:
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise CorruptFile(f"the header of {path.name} is broken: {error}", where=str(path), hint=AGAIN) from error
+        raise CorruptFileError(f"the header of {path.name} is broken: {error}", where=str(path), hint=AGAIN) from error
     if not isinstance(header, dict):
-        raise CorruptFile(f"the header of {path.name} is not a JSON object", where=str(path), hint=AGAIN)
+        raise CorruptFileError(f"the header of {path.name} is not a JSON object", where=str(path), hint=AGAIN)
     header.pop("__metadata__", None)
     found, end = {}, 0
     for name, value in sorted(header.items(), key=_start):
         found[name], end = _entry(name, value, end, path)
     if 8 + length + end != size:
-        raise CorruptFile(
+        raise CorruptFileError(
             f"{path.name} has {size:,} bytes, and its header describes {8 + length + end:,}",
             where=str(path),
             hint=AGAIN,
@@ -116,24 +116,26 @@ def _start(item: tuple[str, object]) -> float:
     return first if isinstance(first, int) else 0
 
 
-def _entry(name: str, value: object, before: int, path: Path) -> tuple[Entry, int]:
+def _entry(name: str, value: object, before: int, path: Path) -> tuple[TensorEntry, int]:
     """Return a tensor's entry and where its bytes end, given where the one before it ended."""
     try:
         assert isinstance(value, dict)
         dtype, shape, (begin, end) = value["dtype"], value["shape"], value["data_offsets"]
         assert isinstance(dtype, str) and all(type(item) is int and item >= 0 for item in (*shape, begin, end))
     except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise CorruptFile(f"{path.name}: the entry of {name[:120]!r} is broken", where=str(path), hint=AGAIN) from error
+        raise CorruptFileError(
+            f"{path.name}: the entry of {name[:120]!r} is broken", where=str(path), hint=AGAIN
+        ) from error
     if dtype not in SIZES:
-        raise UnsupportedAdapter(
+        raise UnsupportedAdapterError(
             f"{name[:200]} is of dtype {dtype[:20]}; an adapter's numbers are F32, F16 or BF16",
             where=str(path),
             hint="dequantize the adapter with the tool that made it, and save it in bf16",
         )
     if begin != before or end - begin != math.prod(shape) * SIZES[dtype]:
-        raise CorruptFile(
+        raise CorruptFileError(
             f"{path.name}: the bytes of {name[:120]!r} are not where its shape {tuple(shape)} puts them",
             where=str(path),
             hint=AGAIN,
         )
-    return Entry(dtype, tuple(shape)), end
+    return TensorEntry(dtype, tuple(shape)), end

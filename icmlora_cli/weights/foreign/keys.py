@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from icmlora_cli.errors import CorruptFile, UnsupportedAdapter
+from icmlora_cli.errors import CorruptFileError, UnsupportedAdapterError
 from icmlora_cli.weights.foreign.headers import SAVE_AGAIN
 
 PREFIX = "base_model.model."
@@ -38,7 +38,7 @@ FORMATS = (
 
 
 @dataclass(frozen=True)
-class Parts:
+class KeyParts:
     """Names of tensors, sorted by what they are.
 
     Args:
@@ -55,7 +55,7 @@ class Parts:
         return self.modules.get(kind, {})
 
 
-def sorted_out(names: Iterable[str], where: str) -> Parts:
+def sorted_out(names: Iterable[str], where: str) -> KeyParts:
     """Return what the tensors of a file are.
 
     Args:
@@ -63,12 +63,12 @@ def sorted_out(names: Iterable[str], where: str) -> Parts:
         where: the file, for messages.
 
     Raises:
-        CorruptFile: if there is none, one is not of a LoRA, or half of a pair is missing.
-        UnsupportedAdapter: if the names are those of another format or kind of adapter.
+        CorruptFileError: if there is none, one is not of a LoRA, or half of a pair is missing.
+        UnsupportedAdapterError: if the names are those of another format or kind of adapter.
     """
     ordered = sorted(names)
     if not ordered:
-        raise CorruptFile("the adapter holds no tensors", where=where, hint="it was saved before it was trained")
+        raise CorruptFileError("the adapter holds no tensors", where=where, hint="it was saved before it was trained")
     modules: dict[str, dict[str, str]] = {}
     whole: dict[str, str] = {}
     for name in ordered:
@@ -77,11 +77,11 @@ def sorted_out(names: Iterable[str], where: str) -> Parts:
         kind, module = _kind(name, ordered, where)
         group = whole if kind == "whole" else modules.setdefault(kind, {})
         if kind != "tokens" and module in group:
-            raise CorruptFile(
+            raise CorruptFileError(
                 f"{group[module]} and {name} are the same part of the adapter", where=where, hint=SAVE_AGAIN
             )
         group[module] = name
-    parts = Parts(modules, whole)
+    parts = KeyParts(modules, whole)
     _check_halves(parts, where)
     return parts
 
@@ -102,7 +102,7 @@ def _kind(name: str, ordered: list[str], where: str) -> tuple[str, str]:
         if found:
             return kind, _checked(found["module"], name, where)
     if "lora_" in rest or "lokr_" in rest or "hada_" in rest or "oft_" in rest:
-        raise UnsupportedAdapter(
+        raise UnsupportedAdapterError(
             f"{name[:200]} belongs to a variant of LoRA that icmlora does not know",
             where=where,
             hint="where PEFT can, it turns it into a LoRA: peft.save_as_lora(folder, model, rank=16)",
@@ -110,13 +110,13 @@ def _kind(name: str, ordered: list[str], where: str) -> tuple[str, str]:
     found = WHOLE.fullmatch(rest)
     if found:
         return "whole", f"{_checked(found['module'], name, where)}.{found['name']}"
-    raise CorruptFile(f"{name[:200]!r} is not a part of a LoRA", where=where, hint=SAVE_AGAIN)
+    raise CorruptFileError(f"{name[:200]!r} is not a part of a LoRA", where=where, hint=SAVE_AGAIN)
 
 
 def _checked(module: str, name: str, where: str) -> str:
     """Return a module's name, unless it is one that no module can have, such as a path."""
     if len(module) > 500 or not MODULE.fullmatch(module):
-        raise CorruptFile(
+        raise CorruptFileError(
             f"{name[:200]!r} does not name a module (letters, digits and '_', joined by dots)",
             where=where,
             hint="such a name is damaged, or meant to reach outside of the folder: do not trust this file",
@@ -124,24 +124,24 @@ def _checked(module: str, name: str, where: str) -> str:
     return module
 
 
-def _other_format(name: str, ordered: list[str], where: str) -> UnsupportedAdapter | CorruptFile:
+def _other_format(name: str, ordered: list[str], where: str) -> UnsupportedAdapterError | CorruptFileError:
     for pattern, what, hint in FORMATS:
         if any(pattern.search(item) for item in ordered):
-            return UnsupportedAdapter(f"this is {what}, not PEFT's format", where=where, hint=hint)
-    return CorruptFile(
+            return UnsupportedAdapterError(f"this is {what}, not PEFT's format", where=where, hint=hint)
+    return CorruptFileError(
         f"{name[:200]!r} does not begin with {PREFIX!r}, as PEFT's tensors do",
         where=where,
         hint="give a folder that PEFT's save_pretrained wrote",
     )
 
 
-def _check_halves(parts: Parts, where: str) -> None:
+def _check_halves(parts: KeyParts, where: str) -> None:
     for first, second in (("A", "B"), ("embedding A", "embedding B")):
         one, two = parts.of(first), parts.of(second)
         for module in sorted({*one, *two}):
             lacking = first if module not in one else second
             if module not in one or module not in two:
-                raise CorruptFile(
+                raise CorruptFileError(
                     f"{module} has no lora_{lacking.replace(' ', '_')}: half of a pair is missing",
                     where=where,
                     hint="the adapter was not saved whole (ZeRO-3 and FSDP need their weights gathered): save it again",
@@ -149,8 +149,8 @@ def _check_halves(parts: Parts, where: str) -> None:
     for kind in ("lora bias", "magnitude"):
         for module, name in parts.of(kind).items():
             if module not in parts.of("A") and module not in parts.of("embedding A"):
-                raise CorruptFile(
+                raise CorruptFileError(
                     f"{name} is there, and no lora_A and lora_B of {module}", where=where, hint=SAVE_AGAIN
                 )
     if not parts.of("A") and not parts.of("embedding A"):
-        raise CorruptFile("the adapter holds no pair of LoRA factors", where=where, hint=SAVE_AGAIN)
+        raise CorruptFileError("the adapter holds no pair of LoRA factors", where=where, hint=SAVE_AGAIN)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from icmlora_cli.errors import UnsupportedAdapter
+from icmlora_cli.errors import UnsupportedAdapterError
 from icmlora_cli.weights.foreign.config import read_settings
 from icmlora_cli.weights.foreign.headers import read_header
 from icmlora_cli.weights.foreign.keys import sorted_out
@@ -24,8 +24,8 @@ def check_plain(folder: Path, *, what: str) -> None:
         what: the thing that can hold no more, to begin the message with.
 
     Raises:
-        CorruptFile: if a file is damaged.
-        UnsupportedAdapter: if it holds more, naming the first of it.
+        CorruptFileError: if a file is damaged.
+        UnsupportedAdapterError: if it holds more, naming the first of it.
     """
     path = folder / WEIGHTS
     settings = read_settings(folder)
@@ -36,7 +36,7 @@ def check_plain(folder: Path, *, what: str) -> None:
     found += [f"whole parameters (modules_to_save, or bias): {next(iter(parts.whole.values()))}"] if parts.whole else []
     found += ["magnitudes (DoRA)"] if settings.use_dora and not found else []
     if found:
-        raise UnsupportedAdapter(
+        raise UnsupportedAdapterError(
             f"{what} holds lora_A and lora_B alone, and this adapter has {found[0]}",
             where=str(folder),
             hint=f'icmlora adapter import {folder} --approximate --describe "..." fits a LoRA to it and says what is '

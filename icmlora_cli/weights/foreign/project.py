@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from icmlora_cli.errors import CorruptFile, UnsupportedAdapter
+from icmlora_cli.errors import CorruptFileError, UnsupportedAdapterError
 from icmlora_cli.weights.adapter import Adapter, Factors
 from icmlora_cli.weights.foreign.check import BaseShapes
-from icmlora_cli.weights.foreign.read import Foreign
+from icmlora_cli.weights.foreign.read import ForeignAdapter
 from icmlora_cli.weights.lowrank import fitted
 
 WeightOf = Callable[[str], torch.Tensor]
@@ -23,7 +23,7 @@ EXACT = 1e-6  # relative error up to which fp32 counts as exact
 
 
 @dataclass(frozen=True)
-class Part:
+class AdapterPart:
     """What became of one part of a foreign adapter.
 
     Args:
@@ -48,22 +48,22 @@ class _Represented:
 
     factors: dict[str, Factors] = field(default_factory=dict)
     alphas: dict[str, float] = field(default_factory=dict)
-    parts: list[Part] = field(default_factory=list)
+    parts: list[AdapterPart] = field(default_factory=list)
 
     def drop(self, name: str, what: str, *, changes: bool = True) -> None:
         """Leave a part out; where it changes nothing, nothing is lost."""
-        self.parts.append(Part(name, what, "dropped" if changes else "exact", 1.0 if changes else 0.0))
+        self.parts.append(AdapterPart(name, what, "dropped" if changes else "exact", 1.0 if changes else 0.0))
 
 
 def represent(
-    foreign: Foreign,
+    foreign: ForeignAdapter,
     base: BaseShapes,
     weight_of: WeightOf,
     base_model: str,
     *,
     approximate: bool = False,
     rank: int | None = None,
-) -> tuple[Adapter, tuple[Part, ...]]:
+) -> tuple[Adapter, tuple[AdapterPart, ...]]:
     """Return a foreign adapter as a LoRA, and what became of each of its parts.
 
     Factors that are kept exactly are the very tensors of the file.
@@ -77,8 +77,8 @@ def represent(
         rank: of the fits; the adapter's own by default.
 
     Raises:
-        CorruptFile: if a delta-W is not finite in fp32.
-        UnsupportedAdapter: if parts cannot be held and ``approximate`` is not set, or nothing is left.
+        CorruptFileError: if a delta-W is not finite in fp32.
+        UnsupportedAdapterError: if parts cannot be held and ``approximate`` is not set, or nothing is left.
     """
     made = _Represented()
     _modules(foreign, base, weight_of, rank, made)
@@ -89,7 +89,7 @@ def represent(
     if inexact and not approximate:
         raise _refusal(inexact, str(foreign.file.parent))
     if not made.factors:
-        raise UnsupportedAdapter(
+        raise UnsupportedAdapterError(
             "nothing of the adapter can be held by a LoRA",
             where=str(foreign.file.parent),
             hint="all of it is on embeddings or on an output layer that is tied to them; train one on other modules",
@@ -107,31 +107,33 @@ def represent(
     return adapter, tuple(made.parts)
 
 
-def _refusal(inexact: Sequence[Part], where: str) -> UnsupportedAdapter:
+def _refusal(inexact: Sequence[AdapterPart], where: str) -> UnsupportedAdapterError:
     counted = Counter(part.what for part in inexact)
     first = {part.what: part.name for part in reversed(inexact)}
     told = ", ".join(
         f"{what} of {first[what]}" + (f" and {n - 1} more" if n > 1 else "") for what, n in counted.items()
     )
-    return UnsupportedAdapter(
+    return UnsupportedAdapterError(
         f"a LoRA cannot hold all of this adapter: {told}",
         where=where,
         hint="the same command with --approximate fits or drops these parts, and says how much of delta-W is lost",
     )
 
 
-def _plain(foreign: Foreign, name: str) -> torch.Tensor:
+def _plain(foreign: ForeignAdapter, name: str) -> torch.Tensor:
     tensor = foreign.tensors[name]
     return tensor.float() if tensor.dtype == torch.float64 else tensor
 
 
-def _modules(foreign: Foreign, base: BaseShapes, weight_of: WeightOf, rank: int | None, made: _Represented) -> None:
+def _modules(
+    foreign: ForeignAdapter, base: BaseShapes, weight_of: WeightOf, rank: int | None, made: _Represented
+) -> None:
     settings, magnitudes = foreign.settings, foreign.parts.of("magnitude")
     for module, name in foreign.parts.of("A").items():
         pair = Factors(_plain(foreign, name), _plain(foreign, foreign.parts.of("B")[module]))
         facts = base.modules[module]
         if facts.kind == "embedding":
-            raise CorruptFile(
+            raise CorruptFileError(
                 f"{module} is an embedding of the base, and lora_A is of a linear layer",
                 where=str(foreign.file),
                 hint="give the base that it was trained on with --base",
@@ -146,7 +148,7 @@ def _modules(foreign: Foreign, base: BaseShapes, weight_of: WeightOf, rank: int 
         else:
             made.factors[module] = pair
             made.alphas[module] = settings.alpha_of(module)
-            made.parts.append(Part(module, "LoRA", "exact", 0.0, pair.rank))
+            made.parts.append(AdapterPart(module, "LoRA", "exact", 0.0, pair.rank))
 
 
 def _oriented(weight: torch.Tensor, kind: str) -> torch.Tensor:
@@ -172,14 +174,14 @@ def dora_delta(weight: torch.Tensor, pair: Factors, scaling: float, magnitude: t
     return delta
 
 
-def _fit(module: str, what: str, delta: torch.Tensor, rank: int, foreign: Foreign, made: _Represented) -> None:
+def _fit(module: str, what: str, delta: torch.Tensor, rank: int, foreign: ForeignAdapter, made: _Represented) -> None:
     pair, error = fitted(delta, rank)
     made.factors[module] = pair
     made.alphas[module] = math.sqrt(pair.rank) if foreign.settings.use_rslora else float(pair.rank)  # scaling 1
-    made.parts.append(Part(module, what, "fitted" if error > EXACT else "exact", error, pair.rank))
+    made.parts.append(AdapterPart(module, what, "fitted" if error > EXACT else "exact", error, pair.rank))
 
 
-def _embeddings(foreign: Foreign, made: _Represented) -> None:
+def _embeddings(foreign: ForeignAdapter, made: _Represented) -> None:
     for module, name in foreign.parts.of("embedding A").items():
         pair = Factors(foreign.tensors[name], foreign.tensors[foreign.parts.of("embedding B")[module]])
         scaled = module in foreign.parts.of("magnitude")
@@ -188,12 +190,14 @@ def _embeddings(foreign: Foreign, made: _Represented) -> None:
         made.drop(module, "trained tokens")
 
 
-def _biases(foreign: Foreign, made: _Represented) -> None:
+def _biases(foreign: ForeignAdapter, made: _Represented) -> None:
     for module, name in foreign.parts.of("lora bias").items():
         made.drop(f"{module}.lora_B.bias", "lora bias", changes=bool(foreign.tensors[name].any()))
 
 
-def _whole(foreign: Foreign, base: BaseShapes, weight_of: WeightOf, rank: int | None, made: _Represented) -> None:
+def _whole(
+    foreign: ForeignAdapter, base: BaseShapes, weight_of: WeightOf, rank: int | None, made: _Represented
+) -> None:
     """Take in parameters that the adapter replaces: as the base's own, as a fit of the difference, or not at all."""
     for parameter, name in foreign.parts.whole.items():
         module, _, ending = parameter.rpartition(".")
@@ -219,13 +223,13 @@ def _check_finite(adapter: Adapter, where: str) -> None:
         # an upper bound of ||delta-W||, so that no [out, in] matrix is made
         bound = abs(adapter.scaling(module)) * float(item.lora_A.double().norm()) * float(item.lora_B.double().norm())
         if not bound < torch.finfo(torch.float32).max:
-            raise CorruptFile(
+            raise CorruptFileError(
                 f"{module}: delta-W is too large for fp32",
                 where=where,
                 hint="its training diverged: take an earlier checkpoint",
             )
 
 
-def errors_by_module(parts: Sequence[Part]) -> Mapping[str, float]:
+def errors_by_module(parts: Sequence[AdapterPart]) -> Mapping[str, float]:
     """Return the relative error of every part that is not exact, by its name."""
     return {part.name: part.error for part in parts if part.kept != "exact"}

@@ -9,11 +9,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from icmlora_cli.disk import files
-from icmlora_cli.errors import CorruptFile, NotFound, UnsupportedAdapter
+from icmlora_cli.errors import CorruptFileError, NotFoundError, UnsupportedAdapterError
 from icmlora_cli.weights.foreign.check import BaseShapes, check_shapes
-from icmlora_cli.weights.foreign.config import CONFIG, Settings
-from icmlora_cli.weights.foreign.headers import AGAIN, PICKLE_ADVICE, SAVE_AGAIN, Entry, read_header, sniff
-from icmlora_cli.weights.foreign.keys import Parts, sorted_out
+from icmlora_cli.weights.foreign.config import CONFIG, LoraSettings
+from icmlora_cli.weights.foreign.headers import AGAIN, PICKLE_ADVICE, SAVE_AGAIN, TensorEntry, read_header, sniff
+from icmlora_cli.weights.foreign.keys import KeyParts, sorted_out
 
 WEIGHTS = "adapter_model.safetensors"
 PICKLE = "adapter_model.bin"
@@ -21,7 +21,7 @@ DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torc
 
 
 @dataclass(frozen=True)
-class Foreign:
+class ForeignAdapter:
     """A foreign adapter in memory.
 
     Args:
@@ -32,8 +32,8 @@ class Foreign:
         sha256: of that file.
     """
 
-    settings: Settings
-    parts: Parts
+    settings: LoraSettings
+    parts: KeyParts
     tensors: Mapping[str, torch.Tensor]
     file: Path
     sha256: str
@@ -43,21 +43,21 @@ def weights_file(folder: Path, *, allow_pickle: bool = False) -> Path:
     """Return the file with an adapter's weights.
 
     Raises:
-        NotFound: if there is none.
-        UnsupportedAdapter: if there is only a pickle and it is not allowed, or only other formats.
+        NotFoundError: if there is none.
+        UnsupportedAdapterError: if there is only a pickle and it is not allowed, or only other formats.
     """
     if (folder / WEIGHTS).is_file():
         return folder / WEIGHTS
     if (folder / PICKLE).is_file():
         if allow_pickle:
             return folder / PICKLE
-        raise UnsupportedAdapter(
+        raise UnsupportedAdapterError(
             f"the weights are in {PICKLE}, a Python pickle, which can run code when it is read",
             where=str(folder / PICKLE),
             hint=PICKLE_ADVICE,
         )
     check_other_formats(folder)
-    raise NotFound(
+    raise NotFoundError(
         f"there is no {WEIGHTS}", where=str(folder), hint="give the folder that PEFT's save_pretrained wrote"
     )
 
@@ -66,8 +66,8 @@ def check_other_formats(folder: Path) -> None:
     """Say which other format a folder's weights are in, if it is one that is known.
 
     Raises:
-        UnsupportedAdapter: naming the format and the tool that converts it.
-        CorruptFile: if a weights file is damaged.
+        UnsupportedAdapterError: naming the format and the tool that converts it.
+        CorruptFileError: if a weights file is damaged.
     """
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.suffix in {".gguf", ".safetensors"}:
@@ -77,7 +77,9 @@ def check_other_formats(folder: Path) -> None:
                 sorted_out(header, str(path))
 
 
-def read_foreign(folder: Path, settings: Settings, base: BaseShapes, *, allow_pickle: bool = False) -> Foreign:
+def read_foreign(
+    folder: Path, settings: LoraSettings, base: BaseShapes, *, allow_pickle: bool = False
+) -> ForeignAdapter:
     """Read a foreign LoRA's weights.
 
     Args:
@@ -87,15 +89,15 @@ def read_foreign(folder: Path, settings: Settings, base: BaseShapes, *, allow_pi
         allow_pickle: read ``adapter_model.bin`` too, with ``weights_only=True``.
 
     Raises:
-        CorruptFile: if the file is damaged, not all finite, or half of something is missing.
-        NotFound: if there are no weights.
-        UnsupportedAdapter: if they are a pickle, or of another format or kind.
-        WrongBase: if they are for another base.
+        CorruptFileError: if the file is damaged, not all finite, or half of something is missing.
+        NotFoundError: if there are no weights.
+        UnsupportedAdapterError: if they are a pickle, or of another format or kind.
+        WrongBaseError: if they are for another base.
     """
     path = weights_file(folder, allow_pickle=allow_pickle)
     if path.name == PICKLE:
         tensors = _unpickled(path)
-        entries = {name: Entry(DTYPES[item.dtype], tuple(item.shape)) for name, item in tensors.items()}
+        entries = {name: TensorEntry(DTYPES[item.dtype], tuple(item.shape)) for name, item in tensors.items()}
     else:
         tensors, entries = {}, read_header(path)
     parts = sorted_out(entries, str(path))
@@ -105,15 +107,15 @@ def read_foreign(folder: Path, settings: Settings, base: BaseShapes, *, allow_pi
         try:
             tensors = load_file(path)
         except (SafetensorError, ValueError) as error:
-            raise CorruptFile(f"{path.name} cannot be read: {error}", where=str(path), hint=AGAIN) from error
+            raise CorruptFileError(f"{path.name} cannot be read: {error}", where=str(path), hint=AGAIN) from error
     for name, item in tensors.items():
         if not torch.isfinite(item).all():
-            raise CorruptFile(
+            raise CorruptFileError(
                 f"{name} holds NaN or infinity",
                 where=str(path),
                 hint="its training diverged, or fp16 overflowed: take an earlier checkpoint, or save it in fp32",
             )
-    return Foreign(settings, parts, tensors, path, files.sha256_file(path))
+    return ForeignAdapter(settings, parts, tensors, path, files.sha256_file(path))
 
 
 def _unpickled(path: Path) -> dict[str, torch.Tensor]:
@@ -123,7 +125,7 @@ def _unpickled(path: Path) -> dict[str, torch.Tensor]:
         raise
     except Exception as error:  # a hostile pickle can make the reader fail in any way
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CorruptFile(
+        raise CorruptFileError(
             f"{path.name} holds more than tensors, or is damaged: {reason[:200]}",
             where=str(path),
             hint="nothing of it was run; do not load it with another program unless you trust its maker",
@@ -131,11 +133,11 @@ def _unpickled(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(value, dict) or not all(
         isinstance(name, str) and isinstance(item, torch.Tensor) for name, item in value.items()
     ):
-        raise CorruptFile(f"{path.name} is not a dictionary of tensors", where=str(path), hint=SAVE_AGAIN)
+        raise CorruptFileError(f"{path.name} is not a dictionary of tensors", where=str(path), hint=SAVE_AGAIN)
     for name, item in value.items():
         # a tensor with strides of its own can claim any size without a byte behind it
         if item.dtype not in DTYPES or item.layout != torch.strided or not item.is_contiguous():
-            raise UnsupportedAdapter(
+            raise UnsupportedAdapterError(
                 f"{name[:200]} is of dtype {item.dtype} or not stored whole; an adapter's are plain matrices of floats",
                 where=str(path),
                 hint=SAVE_AGAIN,
@@ -143,11 +145,11 @@ def _unpickled(path: Path) -> dict[str, torch.Tensor]:
     return {name: item.detach().clone() for name, item in value.items()}  # some share their storage
 
 
-def _check_whole(parts: Parts, settings: Settings, folder: Path) -> None:
+def _check_whole(parts: KeyParts, settings: LoraSettings, folder: Path) -> None:
     """Check that the weights hold all that the configuration says is there."""
     for ending in settings.modules_to_save:
         if not any(ending in parameter for parameter in parts.whole):
-            raise CorruptFile(
+            raise CorruptFileError(
                 f"modules_to_save names {ending[:100]}, and the weights do not hold it",
                 where=str(folder / CONFIG),
                 hint="the adapter was not saved whole: save it again with PEFT's save_pretrained",
@@ -155,13 +157,13 @@ def _check_whole(parts: Parts, settings: Settings, folder: Path) -> None:
     if settings.use_dora:
         lacking = next((module for module in parts.of("A") if module not in parts.of("magnitude")), None)
         if lacking is not None:
-            raise CorruptFile(
+            raise CorruptFileError(
                 f"use_dora is set, and {lacking} has no lora_magnitude_vector",
                 where=str(folder / CONFIG),
                 hint=AGAIN,
             )
     elif parts.of("magnitude"):
         name = next(iter(parts.of("magnitude").values()))
-        raise CorruptFile(
+        raise CorruptFileError(
             f"{name} is there, and {CONFIG} does not say use_dora", where=str(folder / CONFIG), hint=AGAIN
         )

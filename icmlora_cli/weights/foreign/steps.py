@@ -1,14 +1,14 @@
 """What a PEFT LoRA, as it was read, does to the parameters of its base: all that can be merged, and not only LoRA."""
 
-from icmlora_cli.errors import CorruptFile, UnsupportedAdapter
+from icmlora_cli.errors import CorruptFileError, UnsupportedAdapterError
 from icmlora_cli.weights.adapter import Factors
 from icmlora_cli.weights.foreign.check import BaseShapes
-from icmlora_cli.weights.foreign.read import Foreign
+from icmlora_cli.weights.foreign.read import ForeignAdapter
 from icmlora_cli.weights.stored.changes import Added, Replaced, Rescaled, Steps, low_rank
 from icmlora_cli.weights.stored.shards import Change
 
 
-def foreign_steps(foreign: Foreign, base: BaseShapes) -> Steps:
+def foreign_steps(foreign: ForeignAdapter, base: BaseShapes) -> Steps:
     """Return what an adapter does to each parameter, in order: what it holds whole comes first.
 
     Args:
@@ -16,12 +16,12 @@ def foreign_steps(foreign: Foreign, base: BaseShapes) -> Steps:
         base: its modules.
 
     Raises:
-        CorruptFile: if a linear layer's factors are on an embedding, or the other way round.
-        UnsupportedAdapter: if it changes what the base does not have, or trains single tokens.
+        CorruptFileError: if a linear layer's factors are on an embedding, or the other way round.
+        UnsupportedAdapterError: if it changes what the base does not have, or trains single tokens.
     """
     tokens = foreign.parts.of("tokens")
     if tokens:
-        raise UnsupportedAdapter(
+        raise UnsupportedAdapterError(
             f"the adapter trains single tokens of {next(iter(tokens))} (trainable_token_indices), which is not merged",
             where=str(foreign.file),
             hint="merge it with PEFT's merge_and_unload",
@@ -42,10 +42,10 @@ def foreign_steps(foreign: Foreign, base: BaseShapes) -> Steps:
     return steps
 
 
-def _of_factors(module: str, pair: Factors, first: str, foreign: Foreign, base: BaseShapes) -> Change:
+def _of_factors(module: str, pair: Factors, first: str, foreign: ForeignAdapter, base: BaseShapes) -> Change:
     kind = base.modules[module].kind
     if (kind == "embedding") != (first == "embedding A"):
-        raise CorruptFile(
+        raise CorruptFileError(
             f"{module} is {'an embedding' if kind == 'embedding' else 'no embedding'} of the base, and the adapter "
             "takes it for the other",
             where=str(foreign.file),
@@ -58,9 +58,9 @@ def _of_factors(module: str, pair: Factors, first: str, foreign: Foreign, base: 
     return Rescaled(change, foreign.tensors[magnitude].float().reshape(-1), by_row=kind == "linear")
 
 
-def _check_there(parameter: str, foreign: Foreign, base: BaseShapes) -> None:
+def _check_there(parameter: str, foreign: ForeignAdapter, base: BaseShapes) -> None:
     if parameter not in base.parameters:
-        raise UnsupportedAdapter(
+        raise UnsupportedAdapterError(
             f"the adapter changes {parameter}, which the base does not have",
             where=str(foreign.file),
             hint="give the base that it was trained on with --base; where it is that, this part cannot be merged",

@@ -15,16 +15,16 @@ import numpy as np
 import torch
 
 from icmlora_cli.disk import files
-from icmlora_cli.errors import UsageFault
+from icmlora_cli.errors import UsageError
 from icmlora_cli.weights.adapter import Adapter
-from icmlora_cli.weights.gguf.target import Target
+from icmlora_cli.weights.gguf.target import GgufTarget
 
 Numbers = Literal["fp32", "fp16"]
 NUMPY: dict[Numbers, type[np.floating]] = {"fp32": np.float32, "fp16": np.float16}
 
 
 def write_lora(
-    path: Path, adapter: Adapter, target: Target, *, name: str, description: str = "", dtype: Numbers = "fp32"
+    path: Path, adapter: Adapter, target: GgufTarget, *, name: str, description: str = "", dtype: Numbers = "fp32"
 ) -> None:
     """Write an adapter as a GGUF file, whole or not at all; one that is there is replaced.
 
@@ -37,10 +37,10 @@ def write_lora(
         dtype: of the tensors. With fp32 their product is the adapter's delta-W to fp32's precision.
 
     Raises:
-        CorruptFile: if a module is not of the base's shape.
-        OutOfSpace: if the disk is full.
-        UnsupportedAdapter: if llama.cpp has no tensor for a module.
-        UsageFault: if a number is too large for fp16.
+        CorruptFileError: if a module is not of the base's shape.
+        OutOfSpaceError: if the disk is full.
+        UnsupportedAdapterError: if llama.cpp has no tensor for a module.
+        UsageError: if a number is too large for fp16.
     """
     alpha = common_alpha(adapter)
     tensors = dict(_tensors(adapter, target, alpha, dtype))  # all of them, before anything is written
@@ -60,7 +60,7 @@ def write_lora(
     files.write_with(path, write)
 
 
-class _Written(np.ndarray):
+class _WrittenArray(np.ndarray):
     """An array whose ``tofile``, which the writer calls, tells that the disk is full; numpy's own may keep silent."""
 
     def tofile(self, fid: IO[bytes], sep: str = "", format: str = "%s") -> None:  # type: ignore[override]
@@ -79,7 +79,7 @@ def add_tensor(
         data: its numbers, or its bytes.
         kind: what the bytes are; None where they are numbers.
     """
-    writer.add_tensor(name, data.view(_Written), raw_dtype=kind)
+    writer.add_tensor(name, data.view(_WrittenArray), raw_dtype=kind)
 
 
 def finish(writer: gguf.GGUFWriter) -> None:
@@ -107,7 +107,7 @@ def _alpha(adapter: Adapter, module: str) -> float:
     return adapter.scaling(module) * adapter.factors[module].rank
 
 
-def _tensors(adapter: Adapter, target: Target, alpha: float, dtype: Numbers) -> Iterator[tuple[str, np.ndarray]]:
+def _tensors(adapter: Adapter, target: GgufTarget, alpha: float, dtype: Numbers) -> Iterator[tuple[str, np.ndarray]]:
     """Yield names and tensors; what of a module's scaling is not alpha / r goes into its lora_B."""
     for module, item in adapter.factors.items():
         parameter = f"{module}.weight"
@@ -123,5 +123,5 @@ def _numbers(tensor: torch.Tensor, dtype: Numbers, module: str) -> np.ndarray:
     with np.errstate(over="ignore"):
         found = tensor.contiguous().cpu().numpy().astype(NUMPY[dtype])
     if not np.isfinite(found).all():
-        raise UsageFault(f"the factors of {module} are too large for {dtype}", hint="--dtype fp32")
+        raise UsageError(f"the factors of {module} are too large for {dtype}", hint="--dtype fp32")
     return found

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from icmlora_cli.disk import files
-from icmlora_cli.errors import UnsupportedAdapter
+from icmlora_cli.errors import UnsupportedAdapterError
 from icmlora_cli.weights.gguf.lora import add_tensor, finish
-from icmlora_cli.weights.gguf.target import Target, setting
+from icmlora_cli.weights.gguf.target import GgufTarget, setting
 from icmlora_cli.weights.gguf.tokenizer import add_tokenizer
 
 Stored = Literal["fp32", "bf16", "fp16", "q8_0"]
@@ -44,7 +44,7 @@ TURNED = ("c_attn", "c_proj", "c_fc")  # GPT-2 keeps these as [in, out]
 EXACT = "position_embd."  # added to others' sums, and small
 
 
-def check_model(config: Mapping[str, object], *, where: str | None = None) -> Target:
+def check_model(config: Mapping[str, object], *, where: str | None = None) -> GgufTarget:
     """Return a model as llama.cpp sees it, if the whole of it can be written.
 
     Args:
@@ -52,12 +52,12 @@ def check_model(config: Mapping[str, object], *, where: str | None = None) -> Ta
         where: that file, for messages.
 
     Raises:
-        CorruptFile: if the configuration lacks a size.
-        UnsupportedAdapter: if the architecture, or a setting of it, is not one that can be written.
+        CorruptFileError: if the configuration lacks a size.
+        UnsupportedAdapterError: if the architecture, or a setting of it, is not one that can be written.
     """
-    target = Target.of(config, where=where)
+    target = GgufTarget.of(config, where=where)
     if target.architecture not in MODELS:
-        raise UnsupportedAdapter(
+        raise UnsupportedAdapterError(
             f"whole models are written as GGUF for {', '.join(MODELS)}, and this one is {target.architecture}",
             where=where,
             hint="--format gguf without --merge writes its LoRA; llama.cpp's convert_hf_to_gguf.py converts the model",
@@ -68,7 +68,7 @@ def check_model(config: Mapping[str, object], *, where: str | None = None) -> Ta
     if kind != "default":
         wrong.append(f"rope_type: {kind}")
     if wrong:
-        raise UnsupportedAdapter(
+        raise UnsupportedAdapterError(
             f"this model's {', '.join(wrong)} cannot be written as GGUF here",
             where=where,
             hint="llama.cpp's convert_hf_to_gguf.py may convert it",
@@ -96,9 +96,9 @@ def write_model(
         dtype: of matrices; vectors stay fp32. Rows that 8-bit blocks of 32 do not fit are fp16.
 
     Raises:
-        CorruptFile: if configuration or tokenizer are damaged.
-        OutOfSpace: if the disk is full.
-        UnsupportedAdapter: if architecture, settings or tokenizer are not ones that can be written.
+        CorruptFileError: if configuration or tokenizer are damaged.
+        OutOfSpaceError: if the disk is full.
+        UnsupportedAdapterError: if architecture, settings or tokenizer are not ones that can be written.
     """
     target = check_model(config)
 
@@ -125,7 +125,7 @@ def _rope(config: Mapping[str, object]) -> tuple[str, float]:
     return kind, setting({**config, **rope}, ("rope_theta",), float, 10_000.0)
 
 
-def _add_settings(writer: gguf.GGUFWriter, config: Mapping[str, object], target: Target) -> None:
+def _add_settings(writer: gguf.GGUFWriter, config: Mapping[str, object], target: GgufTarget) -> None:
     width = setting(config, ("hidden_size", "n_embd"), int, None)
     writer.add_vocab_size(setting(config, ("vocab_size",), int, None))
     writer.add_context_length(setting(config, ("max_position_embeddings", "n_positions"), int, None))
@@ -145,7 +145,7 @@ def _add_settings(writer: gguf.GGUFWriter, config: Mapping[str, object], target:
     writer.add_value_length(head)
 
 
-def _oriented(name: str, weight: torch.Tensor, target: Target) -> torch.Tensor:
+def _oriented(name: str, weight: torch.Tensor, target: GgufTarget) -> torch.Tensor:
     """Return a parameter as [out, in], with its rows in llama.cpp's order."""
     weight = weight.detach()
     if target.architecture == "gpt2" and weight.ndim == 2 and name.split(".")[-2] in TURNED:

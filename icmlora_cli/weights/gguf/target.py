@@ -11,7 +11,7 @@ from typing import TypeVar
 import gguf
 import torch
 
-from icmlora_cli.errors import CorruptFile, UnsupportedAdapter
+from icmlora_cli.errors import CorruptFileError, UnsupportedAdapterError
 
 ARCHITECTURES = {
     "LlamaForCausalLM": "llama",
@@ -37,18 +37,18 @@ def setting(config: Mapping[str, object], names: tuple[str, ...], kind: type[Val
         default: where there is none; None: it has to be there.
 
     Raises:
-        CorruptFile: if it is of another kind, or missing.
+        CorruptFileError: if it is of another kind, or missing.
     """
     value = next((config[name] for name in names if config.get(name) is not None), default)
     if kind is float and isinstance(value, int):
         value = float(value)
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise CorruptFile(f"the base's config.json has no {names[0]}", hint="give the base's whole folder")
+        raise CorruptFileError(f"the base's config.json has no {names[0]}", hint="give the base's whole folder")
     return value
 
 
 @dataclass(frozen=True)
-class Target:
+class GgufTarget:
     """A base model as llama.cpp sees it.
 
     Args:
@@ -66,7 +66,7 @@ class Target:
     tied: bool
 
     @classmethod
-    def of(cls, config: Mapping[str, object], *, where: str | None = None) -> "Target":
+    def of(cls, config: Mapping[str, object], *, where: str | None = None) -> "GgufTarget":
         """Return what a base's ``config.json`` says.
 
         Args:
@@ -74,13 +74,13 @@ class Target:
             where: its file, for messages.
 
         Raises:
-            UnsupportedAdapter: if llama.cpp's names are not known for the architecture.
-            CorruptFile: if the configuration lacks a size.
+            UnsupportedAdapterError: if llama.cpp's names are not known for the architecture.
+            CorruptFileError: if the configuration lacks a size.
         """
         named = config.get("architectures")
         name = str(named[0]) if isinstance(named, list) and named else str(config.get("model_type") or "nameless model")
         if name not in ARCHITECTURES:
-            raise UnsupportedAdapter(
+            raise UnsupportedAdapterError(
                 f"GGUF is written for {', '.join(ARCHITECTURES)}, and the base is a {name[:80]}",
                 where=where,
                 hint="--format peft; llama.cpp's convert_lora_to_gguf.py may know this architecture",
@@ -106,12 +106,12 @@ class Target:
             name: transformers' name, such as ``model.layers.0.self_attn.q_proj.weight``.
 
         Raises:
-            UnsupportedAdapter: if it has no such tensor.
+            UnsupportedAdapterError: if it has no such tensor.
         """
         found = self._names.get_name(name, try_suffixes=(".weight", ".bias"))
         if found is None or (self.tied and found.startswith("output.")):
             why = "its output layer is its embedding" if found is not None else "none of its tensors is that"
-            raise UnsupportedAdapter(
+            raise UnsupportedAdapterError(
                 f"llama.cpp's {self.architecture} with {self.layers} layers has no {name.rpartition('.')[0]}: {why}",
                 hint="--format peft keeps such an adapter; or check that it is for this base",
             )
@@ -128,13 +128,13 @@ class Target:
             weight: [out, anything] or [out].
 
         Raises:
-            CorruptFile: if there are not as many rows as heads need.
+            CorruptFileError: if there are not as many rows as heads need.
         """
         heads = {"q_proj": self.heads, "k_proj": self.kv_heads}.get(name.split(".")[-2])
         if heads is None or self.architecture not in INTERLEAVED:
             return weight
         rows = weight.shape[0]
         if rows % (2 * heads):
-            raise CorruptFile(f"{name} has {rows} rows, which {heads} heads cannot share: it is for another base")
+            raise CorruptFileError(f"{name} has {rows} rows, which {heads} heads cannot share: it is for another base")
         order = torch.arange(rows).view(heads, 2, rows // heads // 2)  # (head, half, row)
         return weight[order.transpose(1, 2).flatten()]

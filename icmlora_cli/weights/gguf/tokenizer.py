@@ -10,7 +10,7 @@ from pathlib import Path
 import gguf
 
 from icmlora_cli.disk import files
-from icmlora_cli.errors import CorruptFile, UnsupportedAdapter
+from icmlora_cli.errors import CorruptFileError, UnsupportedAdapterError
 
 TOKENIZER = "tokenizer.json"
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
@@ -36,8 +36,8 @@ def add_tokenizer(writer: gguf.GGUFWriter, folder: Path, size: int) -> None:
         size: rows of the embedding; ids that the tokenizer lacks are marked as unused.
 
     Raises:
-        CorruptFile: if ``tokenizer.json`` is missing, damaged or larger than the embedding.
-        UnsupportedAdapter: if llama.cpp would read text otherwise than this tokenizer.
+        CorruptFileError: if ``tokenizer.json`` is missing, damaged or larger than the embedding.
+        UnsupportedAdapterError: if llama.cpp would read text otherwise than this tokenizer.
     """
     value, name = _read(folder)
     writer.add_tokenizer_model("gpt2")
@@ -54,8 +54,8 @@ def check_tokenizer(folder: Path) -> None:
     """Check that a model's tokenizer can be written; see ``add_tokenizer``.
 
     Raises:
-        CorruptFile: if ``tokenizer.json`` is missing or damaged.
-        UnsupportedAdapter: if it cannot.
+        CorruptFileError: if ``tokenizer.json`` is missing or damaged.
+        UnsupportedAdapterError: if it cannot.
     """
     _read(folder)
 
@@ -64,7 +64,7 @@ def _read(folder: Path) -> tuple[dict[str, object], str]:
     """Return what ``tokenizer.json`` holds, and the name of its pre-tokenizer."""
     path = folder / TOKENIZER
     if not path.is_file():
-        raise CorruptFile(f"there is no {TOKENIZER}", where=str(folder), hint="save the tokenizer as a fast one")
+        raise CorruptFileError(f"there is no {TOKENIZER}", where=str(folder), hint="save the tokenizer as a fast one")
     value = files.read_json(path)
     return value, pre_tokenizer(value, where=str(path))
 
@@ -73,7 +73,7 @@ def pre_tokenizer(value: Mapping[str, object], *, where: str | None = None) -> s
     """Return llama.cpp's name for the pre-tokenizer of a ``tokenizer.json``.
 
     Raises:
-        UnsupportedAdapter: if it has none for just these rules.
+        UnsupportedAdapterError: if it has none for just these rules.
     """
     model, normalizer = value.get("model"), value.get("normalizer")
     name = PRE_TOKENIZERS.get(_rules(value.get("pre_tokenizer")))
@@ -89,7 +89,7 @@ def pre_tokenizer(value: Mapping[str, object], *, where: str | None = None) -> s
         isinstance(normalizer, dict) and normalizer.get("type") == NORMALIZERS.get(name or "")
     )
     if name is None or not plain or not normal:
-        raise UnsupportedAdapter(
+        raise UnsupportedAdapterError(
             f"a GGUF model needs a byte-level BPE tokenizer that cuts text as {', '.join(PRE_TOKENIZERS.values())} do; "
             "this one does not",
             where=where,
@@ -134,7 +134,7 @@ def _tokens(value: Mapping[str, object], size: int, where: str) -> tuple[list[st
             kind = gguf.TokenType.CONTROL if item["special"] else gguf.TokenType.USER_DEFINED
             tokens[item["id"]], kinds[item["id"]] = item["content"], kind
     except (AssertionError, IndexError, KeyError, TypeError) as error:
-        raise CorruptFile(
+        raise CorruptFileError(
             f"{TOKENIZER} is damaged, or has more tokens than the model's {size:,}",
             where=where,
             hint="give the base's whole folder, as save_pretrained wrote it",

@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path
 
 from icmlora_cli.disk import files
-from icmlora_cli.errors import CorruptFile, UnsupportedAdapter
+from icmlora_cli.errors import CorruptFileError, UnsupportedAdapterError
 from icmlora_cli.registry.base_files import INDEX
 from icmlora_cli.weights.adapter_form import DTYPES, Dtype
 from icmlora_cli.weights.foreign.check import BaseShapes
 from icmlora_cli.weights.stored.changes import same
-from icmlora_cli.weights.stored.shards import FLOATS, Change, Shard, Stored, Written, write_shard
+from icmlora_cli.weights.stored.shards import FLOATS, Change, Shard, StoredTensor, WrittenShard, write_shard
 
 SINGLE = "model.safetensors"
 NAMES: Mapping[Dtype, str] = {
@@ -26,7 +26,7 @@ def model_files(folder: Path) -> tuple[Path, ...]:
     """Return the weight files that transformers loads from a model's folder: one, or the index's shards.
 
     Raises:
-        CorruptFile: if there is neither, or the index is broken.
+        CorruptFileError: if there is neither, or the index is broken.
     """
     if (folder / SINGLE).is_file():
         return (folder / SINGLE,)
@@ -34,19 +34,19 @@ def model_files(folder: Path) -> tuple[Path, ...]:
     try:
         mapped = files.read_json(folder / INDEX).get("weight_map")
     except FileNotFoundError as error:
-        raise CorruptFile(
+        raise CorruptFileError(
             f"{folder.name} has neither {SINGLE} nor {INDEX}",
             where=str(folder),
             hint="load it with transformers and save it again with save_pretrained",
         ) from error
     names = sorted({str(name) for name in mapped.values()}) if isinstance(mapped, dict) else []
     if not names or any(Path(name).name != name for name in names):
-        raise CorruptFile(f"{INDEX} does not name files beside it", where=where)
+        raise CorruptFileError(f"{INDEX} does not name files beside it", where=where)
     return tuple(folder / name for name in names)
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class ModelCheckpoint:
     """What a base's weight files hold.
 
     Args:
@@ -64,33 +64,33 @@ class Checkpoint:
     tied: tuple[str, str] | None
 
     @cached_property
-    def tensors(self) -> Mapping[str, Stored]:
+    def tensors(self) -> Mapping[str, StoredTensor]:
         """All tensors by their keys."""
         return {item.name: item for shard in self.shards for item in shard.tensors}
 
-    def checked(self, key: str, parameter: str) -> Stored:
+    def checked(self, key: str, parameter: str) -> StoredTensor:
         """Return the tensor of a parameter, if it can be changed.
 
         Raises:
-            CorruptFile: if it has another shape than the model's.
-            UnsupportedAdapter: if it is no plain float.
+            CorruptFileError: if it has another shape than the model's.
+            UnsupportedAdapterError: if it is no plain float.
         """
         stored, wanted = self.tensors[key], self.shapes.parameters[parameter]
         if stored.dtype not in FLOATS:
-            raise UnsupportedAdapter(
+            raise UnsupportedAdapterError(
                 f"{key} of the base is of dtype {stored.dtype}, to which nothing can be added",
                 where=str(self.folder),
                 hint="give the base in bf16, fp16 or fp32 with --base",
             )
         if stored.shape != wanted:
-            raise CorruptFile(
+            raise CorruptFileError(
                 f"{key} is {list(stored.shape)}, and the model has {list(wanted)}", where=str(self.folder)
             )
         return stored
 
 
 @dataclass(frozen=True)
-class Plan:
+class MergePlan:
     """What is to be written.
 
     Args:
@@ -99,12 +99,12 @@ class Plan:
         changed: how many tensors are not the base's.
     """
 
-    files: Mapping[str, tuple[Written, ...]]
+    files: Mapping[str, tuple[WrittenShard, ...]]
     untied: bool
     changed: int
 
     @property
-    def tensors(self) -> tuple[Written, ...]:
+    def tensors(self) -> tuple[WrittenShard, ...]:
         """All of them."""
         return tuple(item for own in self.files.values() for item in own)
 
@@ -122,7 +122,7 @@ class Plan:
         return "+".join(sorted(floats))
 
 
-def plan(checkpoint: Checkpoint, changes: Mapping[str, Change], dtype: Dtype | None = None) -> Plan:
+def plan(checkpoint: ModelCheckpoint, changes: Mapping[str, Change], dtype: Dtype | None = None) -> MergePlan:
     """Check that changes can be made, and say what is written then.
 
     A tied embedding that is changed on one side alone becomes two tensors, so that the other side stays as it is.
@@ -133,14 +133,14 @@ def plan(checkpoint: Checkpoint, changes: Mapping[str, Change], dtype: Dtype | N
         dtype: of all floats; by default each keeps its own.
 
     Raises:
-        CorruptFile: if the files lack a parameter, or have it in another shape than the model.
-        UnsupportedAdapter: if a tensor is no plain float, or kept in another form than the model's.
+        CorruptFileError: if the files lack a parameter, or have it in another shape than the model.
+        UnsupportedAdapterError: if a tensor is no plain float, or kept in another form than the model's.
     """
     sides = checkpoint.tied or ()
     touched = [changes.get(side) for side in sides]
     untied = any(item is not None for item in touched) and not same(touched[0], touched[1])
     by_key: dict[str, Change] = {}
-    beside: dict[str, Written] = {}
+    beside: dict[str, WrittenShard] = {}
     for parameter in dict.fromkeys([*changes, *(sides if untied else ())]):
         change, key = changes.get(parameter), checkpoint.stored.get(parameter)
         other = checkpoint.stored.get(sides[1 - sides.index(parameter)]) if parameter in sides else None
@@ -152,23 +152,23 @@ def plan(checkpoint: Checkpoint, changes: Mapping[str, Change], dtype: Dtype | N
             raise _not_kept(parameter, checkpoint)
         elif untied:
             source = checkpoint.checked(other, parameter)
-            beside[other] = Written(parameter, source, source.dtype, change)
-    found: dict[str, tuple[Written, ...]] = {}
+            beside[other] = WrittenShard(parameter, source, source.dtype, change)
+    found: dict[str, tuple[WrittenShard, ...]] = {}
     for shard in checkpoint.shards:
-        own = [Written(item.name, item, item.dtype, by_key.get(item.name)) for item in shard.tensors]
+        own = [WrittenShard(item.name, item, item.dtype, by_key.get(item.name)) for item in shard.tensors]
         own += [beside[item.name] for item in shard.tensors if item.name in beside]
         found[shard.path.name] = tuple(_cast(item, dtype) for item in own)
-    return Plan(found, untied, len(by_key) + len(beside))
+    return MergePlan(found, untied, len(by_key) + len(beside))
 
 
-def _cast(item: Written, dtype: Dtype | None) -> Written:
+def _cast(item: WrittenShard, dtype: Dtype | None) -> WrittenShard:
     if dtype is None or item.dtype not in FLOATS:
         return item
-    return Written(item.name, item.source, NAMES[dtype], item.change)
+    return WrittenShard(item.name, item.source, NAMES[dtype], item.change)
 
 
-def _not_kept(parameter: str, checkpoint: Checkpoint) -> UnsupportedAdapter:
-    return UnsupportedAdapter(
+def _not_kept(parameter: str, checkpoint: ModelCheckpoint) -> UnsupportedAdapterError:
+    return UnsupportedAdapterError(
         f"the base's files do not hold {parameter} as the model has it, so it cannot be changed there",
         where=str(checkpoint.folder),
         hint="load the base with transformers, save it with save_pretrained, and give that folder with --base",
@@ -176,7 +176,7 @@ def _not_kept(parameter: str, checkpoint: Checkpoint) -> UnsupportedAdapter:
 
 
 def write_files(
-    folder: Path, checkpoint: Checkpoint, planned: Plan, on_tensor: Callable[[str, int, int], None]
+    folder: Path, checkpoint: ModelCheckpoint, planned: MergePlan, on_tensor: Callable[[str, int, int], None]
 ) -> dict[str, str]:
     """Write the weight files into a folder, and the index where the base has one.
 
@@ -190,7 +190,7 @@ def write_files(
         The SHA-256 of each weight file, by its name.
 
     Raises:
-        CorruptFile: if a changed number is not finite.
+        CorruptFileError: if a changed number is not finite.
     """
     total = 0
     with ThreadPoolExecutor(3) as pool:  # a file goes to the disk and is hashed while the next one is made
@@ -217,7 +217,7 @@ def write_files(
     return digests
 
 
-def _index(checkpoint: Checkpoint, planned: Plan, total: int) -> dict[str, object]:
+def _index(checkpoint: ModelCheckpoint, planned: MergePlan, total: int) -> dict[str, object]:
     index = files.read_json(checkpoint.folder / INDEX)
     metadata = index.get("metadata")
     told = dict(metadata) if isinstance(metadata, dict) else {}
@@ -229,7 +229,7 @@ def _index(checkpoint: Checkpoint, planned: Plan, total: int) -> dict[str, objec
     return index | {"metadata": told, "weight_map": dict(sorted(mapped.items()))}
 
 
-def changed_config(config: dict[str, object], planned: Plan, dtype: Dtype | None) -> dict[str, object]:
+def changed_config(config: dict[str, object], planned: MergePlan, dtype: Dtype | None) -> dict[str, object]:
     """Return a model's configuration as it is for what was written."""
     inner = config.get("text_config")
     changed: dict[str, object] = {}

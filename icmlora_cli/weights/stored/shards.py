@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from icmlora_cli.disk.files import FULL
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.registry.base_files import safetensors_header
 
 BLOCK = 1 << 17  # numbers that are worked on at once; their fp32 fits a processor's cache
@@ -34,7 +34,7 @@ METADATA = "__metadata__"
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredTensor:
     """One tensor of a safetensors file.
 
     Args:
@@ -71,20 +71,20 @@ class Shard:
     path: Path
     header: bytes
     metadata: Mapping[str, str]
-    tensors: tuple[Stored, ...]
+    tensors: tuple[StoredTensor, ...]
 
 
 def read_shard(path: Path) -> Shard:
     """Return what a safetensors file holds; no tensor is read.
 
     Raises:
-        CorruptFile: if it is missing, cut short or no safetensors file.
+        CorruptFileError: if it is missing, cut short or no safetensors file.
     """
     try:
         with safe_open(path, framework="pt"):  # its header is checked there, against the file's size
             raw = safetensors_header(path)
     except (SafetensorError, OSError) as error:
-        raise CorruptFile(
+        raise CorruptFileError(
             f"{path.name} is not a readable safetensors file: {error}",
             where=str(path),
             hint="copy or pull the base model again: icmlora base pull NAME",
@@ -92,7 +92,7 @@ def read_shard(path: Path) -> Shard:
     entries = json.loads(raw)
     metadata, start = entries.pop(METADATA, {}), 8 + len(raw)
     tensors = [
-        Stored(name, item["dtype"], tuple(item["shape"]), *(start + offset for offset in item["data_offsets"]))
+        StoredTensor(name, item["dtype"], tuple(item["shape"]), *(start + offset for offset in item["data_offsets"]))
         for name, item in entries.items()
     ]
     ordered = tuple(sorted(tensors, key=lambda item: (item.begin, item.end)))
@@ -105,7 +105,7 @@ Change = Callable[[Callable[[], Blocks]], Blocks]
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenShard:
     """One tensor of a file that is to be written.
 
     Args:
@@ -116,7 +116,7 @@ class Written:
     """
 
     name: str
-    source: Stored
+    source: StoredTensor
     dtype: str
     change: Change | None = None
 
@@ -133,7 +133,7 @@ class Written:
         return math.prod(self.source.shape) * FLOATS[self.dtype].itemsize
 
 
-def write_shard(path: Path, shard: Shard, tensors: Sequence[Written], on_tensor: Callable[[], None]) -> int:
+def write_shard(path: Path, shard: Shard, tensors: Sequence[WrittenShard], on_tensor: Callable[[], None]) -> int:
     """Write a safetensors file of the tensors of another one.
 
     Where names and dtypes stay the same, header and order are those of the source; else they are as ``save_file``
@@ -149,7 +149,7 @@ def write_shard(path: Path, shard: Shard, tensors: Sequence[Written], on_tensor:
         The bytes of all tensors.
 
     Raises:
-        CorruptFile: if a changed number is not finite in its dtype.
+        CorruptFileError: if a changed number is not finite in its dtype.
     """
     with _one_thread():
         return _written(path, shard, tensors, on_tensor)
@@ -166,12 +166,12 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _written(path: Path, shard: Shard, tensors: Sequence[Written], on_tensor: Callable[[], None]) -> int:
+def _written(path: Path, shard: Shard, tensors: Sequence[WrittenShard], on_tensor: Callable[[], None]) -> int:
     same = [(item.name, item.dtype) for item in tensors] == [(item.name, item.dtype) for item in shard.tensors]
     ordered = tensors if same else sorted(tensors, key=lambda item: (_place(item.dtype), item.name))
     header = shard.header if same else _header(ordered, shard.metadata)
     path.write_bytes(header)
-    copied, changed, end = list[tuple[Written, int]](), list[tuple[Written, int]](), len(header)
+    copied, changed, end = list[tuple[WrittenShard, int]](), list[tuple[WrittenShard, int]](), len(header)
     for item in ordered:
         (copied if item.copied else changed).append((item, end))
         end += item.bytes
@@ -192,7 +192,7 @@ def _place(dtype: str) -> int:
     return ORDER.index(dtype) if dtype in ORDER else len(ORDER)
 
 
-def _header(ordered: Sequence[Written], metadata: Mapping[str, str]) -> bytes:
+def _header(ordered: Sequence[WrittenShard], metadata: Mapping[str, str]) -> bytes:
     entries: dict[str, object] = {METADATA: dict(metadata)} if metadata else {}
     end = 0
     for item in ordered:
@@ -203,7 +203,7 @@ def _header(ordered: Sequence[Written], metadata: Mapping[str, str]) -> bytes:
     return len(raw).to_bytes(8, "little") + raw
 
 
-def _copy_all(source_path: Path, path: Path, copied: Sequence[tuple[Written, int]]) -> None:
+def _copy_all(source_path: Path, path: Path, copied: Sequence[tuple[WrittenShard, int]]) -> None:
     with source_path.open("rb") as source, path.open("rb+") as out:
         for item, place in copied:
             _copy(source, out, item.source.begin, item.source.end, place)
@@ -232,11 +232,11 @@ def _copy(source: BinaryIO, out: BinaryIO, begin: int, end: int, place: int) -> 
     out.flush()
 
 
-def _shorter(source: BinaryIO) -> CorruptFile:
-    return CorruptFile("a file of the base model became shorter while it was read", where=source.name)
+def _shorter(source: BinaryIO) -> CorruptFileError:
+    return CorruptFileError("a file of the base model became shorter while it was read", where=source.name)
 
 
-def _blocks(source: BinaryIO, item: Stored) -> Blocks:
+def _blocks(source: BinaryIO, item: StoredTensor) -> Blocks:
     """Yield a tensor of floats in blocks of rows, in fp32 or wider; one of no or one dimension as it is."""
     kind = FLOATS[item.dtype]
     rows = item.shape[0] if item.shape else 1
@@ -260,7 +260,7 @@ def _finite(tensor: torch.Tensor) -> bool:
     return tensor.numel() == 0 or all(math.isfinite(float(edge)) for edge in torch.aminmax(tensor))
 
 
-def _write_changed(source: BinaryIO, out: BinaryIO, item: Written) -> None:
+def _write_changed(source: BinaryIO, out: BinaryIO, item: WrittenShard) -> None:
     kind = FLOATS[item.dtype]
 
     def old() -> Blocks:
@@ -269,7 +269,7 @@ def _write_changed(source: BinaryIO, out: BinaryIO, item: Written) -> None:
     for _, block in old() if item.change is None else item.change(old):
         rounded = block.to(kind).contiguous()
         if item.change is not None and not _finite(rounded):
-            raise CorruptFile(
+            raise CorruptFileError(
                 f"{item.name} is not finite in {item.dtype} once the adapter is merged",
                 where=source.name,
                 hint="--dtype fp32 or bf16, which hold larger numbers; or a smaller weight of the adapter",

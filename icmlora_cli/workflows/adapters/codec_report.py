@@ -7,7 +7,7 @@ from typing import Literal
 
 from icmlora_cli.config.recipes import TrainRecipe
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import UsageFault
+from icmlora_cli.errors import UsageError
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
@@ -161,9 +161,9 @@ def run(
         on_progress: told of each basis and each task.
 
     Raises:
-        UsageFault: if there is no task, or a width is less than 1.
-        NotFound: if a task has no adapter.
-        CorruptFile: if an adapter is broken.
+        UsageError: if there is no task, or a width is less than 1.
+        NotFoundError: if a task has no adapter.
+        CorruptFileError: if an adapter is broken.
     """
     started = time.monotonic()
     _check(tasks, widths)
@@ -200,9 +200,9 @@ def run(
 
 def _check(tasks: Sequence[Task], widths: Sequence[int] | None) -> None:
     if not tasks:
-        raise UsageFault("there is no task whose adapter could be measured", hint="icmlora task list")
+        raise UsageError("there is no task whose adapter could be measured", hint="icmlora task list")
     if widths is not None and (not widths or min(widths) < 1):
-        raise UsageFault(
+        raise UsageError(
             f"{min(widths) if widths else 'nothing'} is no list of widths: each is a whole number from 1 on",
             hint=f"--widths {','.join(map(str, WIDTHS))}",
         )

@@ -6,18 +6,18 @@ from pathlib import Path
 
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import NotFound, UsageFault
+from icmlora_cli.errors import NotFoundError, UsageError
 from icmlora_cli.provenance.licences import hub_datasets
 from icmlora_cli.provenance.versions import ABOUT, command_line, versions
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
 from icmlora_cli.registry.bases import BaseStore, local_folder
-from icmlora_cli.report.cards import CARD, Data, kept_card
+from icmlora_cli.report.cards import CARD, CardData, kept_card
 from icmlora_cli.weights.adapter import CONFIG, WEIGHTS, Adapter, read_adapter
 from icmlora_cli.weights.adapter_form import Format
 from icmlora_cli.weights.foreign.plain import check_plain
 from icmlora_cli.weights.gguf.lora import Numbers, write_lora
-from icmlora_cli.weights.gguf.target import Target
-from icmlora_cli.workflows.adapters.named import Named, find_named
+from icmlora_cli.weights.gguf.target import GgufTarget
+from icmlora_cli.workflows.adapters.named import NamedAdapter, find_named
 from icmlora_cli.workflows.gen.write import check_out, listed
 from icmlora_cli.workflows.output import check_file
 
@@ -73,12 +73,12 @@ def run(
         force: replace ``output``.
 
     Raises:
-        AlreadyExists: if ``output`` is there, and ``force`` is not set or it is not icmlora's.
-        CorruptFile: if the adapter is damaged.
-        NotFound: if there is no such adapter, or its base is not at hand.
-        OutOfSpace: if the disk is full; ``output`` is then what it was before.
-        UnsupportedAdapter: if the adapter or its base cannot be said in GGUF; nothing is written.
-        UsageFault: if the options do not go together.
+        AlreadyExistsError: if ``output`` is there, and ``force`` is not set or it is not icmlora's.
+        CorruptFileError: if the adapter is damaged.
+        NotFoundError: if there is no such adapter, or its base is not at hand.
+        OutOfSpaceError: if the disk is full; ``output`` is then what it was before.
+        UnsupportedAdapterError: if the adapter or its base cannot be said in GGUF; nothing is written.
+        UsageError: if the options do not go together.
     """
     named = find_named(AdapterStore(home), name)
     if form == "gguf":
@@ -87,17 +87,17 @@ def run(
     return _peft(named, output, dtype, force)
 
 
-def _gguf(named: Named, output: Path, home: Home, dtype: Numbers, base: str | None) -> AdapterExport:
+def _gguf(named: NamedAdapter, output: Path, home: Home, dtype: Numbers, base: str | None) -> AdapterExport:
     check_plain(named.folder, what="a LoRA in GGUF")
     adapter = read_adapter(named.folder)
     config = _config(home, base or adapter.base_model, named)
-    target = Target.of(files.read_json(config), where=str(config))
+    target = GgufTarget.of(files.read_json(config), where=str(config))
     title = named.record.task if named.record else named.folder.resolve().name
     write_lora(output, adapter, target, name=title, dtype=dtype)
     return _done(named, adapter, output, "gguf", target.architecture, output.stat().st_size)
 
 
-def _config(home: Home, base: str, named: Named) -> Path:
+def _config(home: Home, base: str, named: NamedAdapter) -> Path:
     """Return the ``config.json`` of a base that is at hand; nothing is fetched."""
     folder = local_folder(base) if base else None
     if base and folder is None:
@@ -106,7 +106,7 @@ def _config(home: Home, base: str, named: Named) -> Path:
     if folder is not None and (folder / "config.json").is_file():
         return folder / "config.json"
     missing = base[:200] or "the adapter does not name it"
-    raise NotFound(
+    raise NotFoundError(
         f"the base of {named.name[:200]!r} is not here: {missing}",
         where=str(folder or home.bases),
         hint=f"icmlora base pull {missing}; or --base with its folder"
@@ -115,16 +115,16 @@ def _config(home: Home, base: str, named: Named) -> Path:
     )
 
 
-def _peft(named: Named, output: Path, dtype: Numbers | None, force: bool) -> AdapterExport:
+def _peft(named: NamedAdapter, output: Path, dtype: Numbers | None, force: bool) -> AdapterExport:
     if output.suffix == ".gguf" or dtype is not None:
-        raise UsageFault(
+        raise UsageError(
             f"--dtype {dtype} is for GGUF: a PEFT folder is copied as it is"
             if dtype
             else f"{output} names a GGUF file",
             hint="--format gguf",
         )
     if named.record is None:
-        raise UsageFault(f"{named.name[:200]} is a PEFT folder already", hint="copy it, or: --format gguf -o FILE.gguf")
+        raise UsageError(f"{named.name[:200]} is a PEFT folder already", hint="copy it, or: --format gguf -o FILE.gguf")
     check_out(output, force)
     with files.new_folder(output.absolute()) as folder:
         for name in (WEIGHTS, CONFIG):
@@ -135,7 +135,7 @@ def _peft(named: Named, output: Path, dtype: Numbers | None, force: bool) -> Ada
     return _done(named, read_adapter(named.folder), output, "peft", None, files.folder_bytes(output))
 
 
-def _about(named: Named, record: AdapterRecord) -> dict[str, object]:
+def _about(named: NamedAdapter, record: AdapterRecord) -> dict[str, object]:
     base = {"model_id": record.about.get("model_id"), "revision": record.about.get("revision")}
     return {
         "schema": SCHEMA,
@@ -164,7 +164,7 @@ def _card(record: AdapterRecord) -> str:
         figures=record.figures,
         imported_from=whence,
         facts=texts,
-        data=Data(
+        data=CardData(
             _licences(record),
             unlicensed=0 if about.get("licence") else 1,
             datasets=hub_datasets([texts.get("source")]),
@@ -173,7 +173,7 @@ def _card(record: AdapterRecord) -> str:
 
 
 def _done(
-    named: Named, adapter: Adapter, output: Path, form: Format, architecture: str | None, size: int
+    named: NamedAdapter, adapter: Adapter, output: Path, form: Format, architecture: str | None, size: int
 ) -> AdapterExport:
     return AdapterExport(
         output=output,

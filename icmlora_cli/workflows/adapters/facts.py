@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from icmlora_cli.errors import UsageFault
+from icmlora_cli.errors import UsageError
 from icmlora_cli.methods.harvested import read_last
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
 from icmlora_cli.weights.adapter import Adapter, read_adapter
-from icmlora_cli.weights.compare import Comparison, compare, inner, norm
+from icmlora_cli.weights.compare import AdapterComparison, compare, inner, norm
 from icmlora_cli.weights.layout import layer_of
 from icmlora_cli.weights.lowrank import effective_rank, singular_values
 from icmlora_cli.workflows.adapters.named import find_named
@@ -31,7 +31,7 @@ class LayerFacts:
 
 
 @dataclass(frozen=True)
-class Neighbour:
+class AdapterNeighbour:
     """Another adapter, and the cosine of the two delta-W as vectors."""
 
     task: str
@@ -61,7 +61,7 @@ class AdapterFacts:
     norm: float
     effective_rank: float
     layers: tuple[LayerFacts, ...]
-    nearest: tuple[Neighbour, ...]
+    nearest: tuple[AdapterNeighbour, ...]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Difference:
     second: Side
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
-    comparison: Comparison
+    comparison: AdapterComparison
 
 
 def facts(store: AdapterStore, record: AdapterRecord, *, nearest: int = 3) -> AdapterFacts:
@@ -100,7 +100,7 @@ def facts(store: AdapterStore, record: AdapterRecord, *, nearest: int = 3) -> Ad
         nearest: how many others to name; 0 reads no others.
 
     Raises:
-        CorruptFile: if it, or one that it is compared with, is not what its manifest says.
+        CorruptFileError: if it, or one that it is compared with, is not what its manifest says.
     """
     adapter = read_last(store, record)
     by_layer: dict[int | None, list[str]] = {}
@@ -134,7 +134,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def _nearest(store: AdapterStore, record: AdapterRecord, adapter: Adapter, count: int) -> tuple[Neighbour, ...]:
+def _nearest(store: AdapterStore, record: AdapterRecord, adapter: Adapter, count: int) -> tuple[AdapterNeighbour, ...]:
     own, found = norm(adapter), []
     for other in store.all(record.base):
         if other.weight_hash != record.weight_hash or other.folder == record.folder:
@@ -142,7 +142,7 @@ def _nearest(store: AdapterStore, record: AdapterRecord, adapter: Adapter, count
         there = read_last(store, other)
         both = sum(inner(adapter, there, module) for module in adapter.factors)
         size = own * norm(there)
-        found.append(Neighbour(other.task, other.key, both / size if size else 0.0))
+        found.append(AdapterNeighbour(other.task, other.key, both / size if size else 0.0))
     return tuple(sorted(found, key=lambda item: (-item.cosine, item.task, item.key))[:count])
 
 
@@ -155,15 +155,15 @@ def difference(store: AdapterStore, first: str, second: str) -> Difference:
         second: the same.
 
     Raises:
-        CorruptFile: if one is damaged.
-        NotFound: if there is no such adapter.
-        UsageFault: if they are of different bases, or a name is that of adapters of several bases.
+        CorruptFileError: if one is damaged.
+        NotFoundError: if there is no such adapter.
+        UsageError: if they are of different bases, or a name is that of adapters of several bases.
     """
     one, two = _side(store, first), _side(store, second)
     for module in set(one.adapter.factors) & set(two.adapter.factors):
         a, b = one.adapter.factors[module], two.adapter.factors[module]
         if (a.lora_A.shape[1], a.lora_B.shape[0]) != (b.lora_A.shape[1], b.lora_B.shape[0]):
-            raise UsageFault(
+            raise UsageError(
                 f"{module} has another shape in {second}: the two are of different base models",
                 hint="compare adapters of one base; icmlora adapter list names it",
             )

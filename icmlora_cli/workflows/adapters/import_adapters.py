@@ -8,20 +8,20 @@ import torch
 
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home, checked_name
-from icmlora_cli.errors import AlreadyExists, IcmloraError, NotFound, UnsupportedAdapter, UsageFault
+from icmlora_cli.errors import AlreadyExistsError, IcmloraError, NotFoundError, UnsupportedAdapterError, UsageError
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.meta_model import base_shapes
 from icmlora_cli.provenance.versions import command_line, now, versions
-from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore, Checkpoint
+from icmlora_cli.registry.adapters import AdapterCheckpoint, AdapterRecord, AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.described import described, name_of
 from icmlora_cli.registry.tasks import Draft, Task, TaskStore
 from icmlora_cli.weights.adapter import Adapter, write_adapter
 from icmlora_cli.weights.foreign.check import BaseShapes, check_name
-from icmlora_cli.weights.foreign.config import CONFIG, Settings, read_settings
-from icmlora_cli.weights.foreign.project import Part, represent
+from icmlora_cli.weights.foreign.config import CONFIG, LoraSettings, read_settings
+from icmlora_cli.weights.foreign.project import AdapterPart, represent
 from icmlora_cli.weights.foreign.read import read_foreign
-from icmlora_cli.workflows.adapters.sources import Found, find_sources
+from icmlora_cli.workflows.adapters.sources import FoundAdapter, find_sources
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
 VERSION = 1  # of what an import makes of an adapter; part of every key
@@ -54,7 +54,7 @@ class ImportRequest:
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedAdapter:
     """One adapter of the registry that was imported.
 
     Args:
@@ -66,12 +66,12 @@ class Imported:
 
     record: AdapterRecord
     state: str
-    parts: Mapping[str, tuple[Part, ...]]
+    parts: Mapping[str, tuple[AdapterPart, ...]]
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class ImportResult:
+class AdapterImportResult:
     """What an import did.
 
     Args:
@@ -79,7 +79,7 @@ class ImportResult:
         described: name of the task that was made from a description; None where none was.
     """
 
-    items: tuple[Imported, ...]
+    items: tuple[ImportedAdapter, ...]
     described: str | None
 
 
@@ -87,14 +87,14 @@ class ImportResult:
 class _Checked:
     """A foreign adapter that can be held."""
 
-    found: Found
-    settings: Settings
-    parts: tuple[Part, ...]
+    found: FoundAdapter
+    settings: LoraSettings
+    parts: tuple[AdapterPart, ...]
     hashes: Mapping[str, str]
     adapter: Adapter | None  # None once it has been checked and will be read again, so that memory holds one at a time
 
 
-def run(request: ImportRequest, base: Base, home: Home, *, on_progress: OnProgress = silent) -> ImportResult:
+def run(request: ImportRequest, base: Base, home: Home, *, on_progress: OnProgress = silent) -> AdapterImportResult:
     """Import foreign adapters.
 
     Several of one source become the checkpoints of one adapter of the task that is named; without ``task`` and
@@ -107,16 +107,16 @@ def run(request: ImportRequest, base: Base, home: Home, *, on_progress: OnProgre
         on_progress: told of each adapter.
 
     Raises:
-        AlreadyExists: if the described task's name is another task's.
-        CorruptFile: if an adapter is damaged; nothing is written then.
-        NotFound: if there is no adapter (or the hub does not hand it out) or no such task.
-        OutOfSpace: if the disk is full.
-        UnsupportedAdapter: if one is of another format, or more than a LoRA; nothing is written then.
-        UsageFault: if it is not said which task an adapter is for, or the rank is not one.
-        WrongBase: if one is for another base; nothing is written then.
+        AlreadyExistsError: if the described task's name is another task's.
+        CorruptFileError: if an adapter is damaged; nothing is written then.
+        NotFoundError: if there is no adapter (or the hub does not hand it out) or no such task.
+        OutOfSpaceError: if the disk is full.
+        UnsupportedAdapterError: if one is of another format, or more than a LoRA; nothing is written then.
+        UsageError: if it is not said which task an adapter is for, or the rank is not one.
+        WrongBaseError: if one is for another base; nothing is written then.
     """
     if request.rank is not None and request.rank < 1:
-        raise UsageFault(f"--rank is {request.rank}, and a fit has at least rank 1", hint="--rank 16")
+        raise UsageError(f"--rank is {request.rank}, and a fit has at least rank 1", hint="--rank 16")
     _check_names(request, TaskStore(home))
     found = find_sources(
         request.source,
@@ -126,12 +126,12 @@ def run(request: ImportRequest, base: Base, home: Home, *, on_progress: OnProgre
         on_progress=on_progress,
     )
     groups, draft = _grouped(request, found, TaskStore(home))
-    work = _Import(request, base, AdapterStore(home), on_progress)
+    work = _AdapterImport(request, base, AdapterStore(home), on_progress)
     checked = work.check(found)
     if draft is not None:
         TaskStore(home).write(draft)
     items = tuple(work.write(task, [checked[item] for item in own]) for task, own in groups)
-    return ImportResult(items, None if draft is None else draft.task.name)
+    return AdapterImportResult(items, None if draft is None else draft.task.name)
 
 
 def _check_names(request: ImportRequest, store: TaskStore) -> None:
@@ -139,7 +139,7 @@ def _check_names(request: ImportRequest, store: TaskStore) -> None:
     if request.task is not None:
         checked_name(request.task, "task")
         if request.describe is None and request.task not in store.names():
-            raise NotFound(
+            raise NotFoundError(
                 f"there is no task {request.task!r}",
                 where=str(store.home.tasks),
                 hint='icmlora task add ..., or say it in words: --describe "what the adapter does"',
@@ -147,22 +147,22 @@ def _check_names(request: ImportRequest, store: TaskStore) -> None:
 
 
 def _grouped(
-    request: ImportRequest, found: Sequence[Found], store: TaskStore
-) -> tuple[list[tuple[Task, Sequence[Found]]], Draft | None]:
+    request: ImportRequest, found: Sequence[FoundAdapter], store: TaskStore
+) -> tuple[list[tuple[Task, Sequence[FoundAdapter]]], Draft | None]:
     """Return the tasks with their adapters, and the task to make, if one is."""
     if request.describe is not None:
         return _for_described(request, found, store)
     if request.task is not None:
         return [(store.get(request.task), found)], None
     if len(found) == 1:
-        raise UsageFault(
+        raise UsageError(
             "it is not said which task the adapter is for",
             where=str(found[0].folder),
             hint='--task NAME of a registered task, or --describe "what the adapter does"',
         )
     unknown = [item.name for item in found if item.name not in store.names()]
     if unknown:
-        raise UsageFault(
+        raise UsageError(
             f"{len(unknown)} of {len(found)} folders are not named after a registered task: {', '.join(unknown[:5])}",
             where=request.source,
             hint="name one task for all of them with --task or --describe (as its checkpoints), or add the tasks first",
@@ -171,8 +171,8 @@ def _grouped(
 
 
 def _for_described(
-    request: ImportRequest, found: Sequence[Found], store: TaskStore
-) -> tuple[list[tuple[Task, Sequence[Found]]], Draft | None]:
+    request: ImportRequest, found: Sequence[FoundAdapter], store: TaskStore
+) -> tuple[list[tuple[Task, Sequence[FoundAdapter]]], Draft | None]:
     assert request.describe is not None
     name = request.task or name_of(request.describe)
     source = f"imported adapter {found[0].source}"
@@ -181,7 +181,7 @@ def _for_described(
         return [(draft.task, found)], draft
     known = store.get(name)
     if draft.task.descriptions[0] not in known.descriptions:
-        raise AlreadyExists(
+        raise AlreadyExistsError(
             f"there is a task {name!r} already, with another description: {known.descriptions[0][:80]!r}",
             where=str(known.folder),
             hint=f"--task {name} without --describe for that one, or --task OTHER_NAME --describe ... for a new one",
@@ -190,7 +190,7 @@ def _for_described(
 
 
 @dataclass
-class _Import:
+class _AdapterImport:
     """The import of some adapters for one base."""
 
     request: ImportRequest
@@ -213,10 +213,10 @@ class _Import:
         parameter: torch.Tensor = self._loaded[0].model.get_parameter(name).detach()
         return parameter
 
-    def check(self, found: Sequence[Found]) -> dict[Found, _Checked]:
+    def check(self, found: Sequence[FoundAdapter]) -> dict[FoundAdapter, _Checked]:
         """Return all adapters, or say what is wrong with those that are."""
-        checked: dict[Found, _Checked] = {}
-        faults: list[tuple[Found, IcmloraError]] = []
+        checked: dict[FoundAdapter, _Checked] = {}
+        faults: list[tuple[FoundAdapter, IcmloraError]] = []
         for index, item in enumerate(found):
             try:
                 one = self._one(item)
@@ -229,14 +229,14 @@ class _Import:
             raise faults[0][1]
         if faults:
             told = "".join(f"\n  {item.name}: {error.message}" for item, error in faults)
-            raise UnsupportedAdapter(
+            raise UnsupportedAdapterError(
                 f"nothing was imported: {len(faults)} of {len(found)} adapters cannot be{told}",
                 where=self.request.source,
                 hint=faults[0][1].hint,
             )
         return checked
 
-    def _one(self, found: Found) -> _Checked:
+    def _one(self, found: FoundAdapter) -> _Checked:
         settings = read_settings(found.folder)
         if not self.request.any_base_name:
             check_name(settings, self.base.known_as, str(found.folder))
@@ -248,7 +248,7 @@ class _Import:
         hashes = {"sha256": foreign.sha256, "config_sha256": files.sha256_file(found.folder / CONFIG)}
         return _Checked(found, settings, parts, hashes, adapter)
 
-    def write(self, task: Task, checked: Sequence[_Checked]) -> Imported:
+    def write(self, task: Task, checked: Sequence[_Checked]) -> ImportedAdapter:
         """Put a task's adapters into the registry as the checkpoints of one, the manifest last."""
         key = self._key(checked)
         names = _checkpoints(checked)
@@ -256,7 +256,7 @@ class _Import:
         notes = tuple(dict.fromkeys(note for item in checked for note in self._notes(item)))
         known = self.store.find(self.base.slug, task.name, key)
         if known is not None:
-            return Imported(known, "unchanged", parts, notes)
+            return ImportedAdapter(known, "unchanged", parts, notes)
         target = self.store.folder(self.base.slug, task.name, key)
         with files.new_folder(target) as folder:
             for name, item in zip(names, checked, strict=True):
@@ -267,7 +267,7 @@ class _Import:
             record = self._record(task, key, folder, names, checked)
             self.store.record(record)
         record = replace(record, folder=target)
-        return Imported(record, "imported", parts, notes)
+        return ImportedAdapter(record, "imported", parts, notes)
 
     def _key(self, checked: Sequence[_Checked]) -> str:
         inexact = any(part.kept != "exact" for item in checked for part in item.parts)
@@ -290,7 +290,7 @@ class _Import:
     def _record(
         self, task: Task, key: str, folder: Path, names: Sequence[str], checked: Sequence[_Checked]
     ) -> AdapterRecord:
-        checkpoints = tuple(Checkpoint.of(folder / name) for name in names)
+        checkpoints = tuple(AdapterCheckpoint.of(folder / name) for name in names)
         first = checked[0]
         about: dict[str, object] = {
             "model_id": self.base.model_id,
@@ -330,7 +330,7 @@ class _Import:
         )
 
 
-def _above(found: Found) -> str:
+def _above(found: FoundAdapter) -> str:
     """Return the folder or hub id whose folders were imported together."""
     return found.source.rpartition("/")[0] if found.revision else str(found.folder.parent)
 

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from icmlora_cli.errors import NotFound, UsageFault
+from icmlora_cli.errors import NotFoundError, UsageError
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
 from icmlora_cli.weights.adapter import CONFIG
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedAdapter:
     """An adapter on this machine.
 
     Args:
@@ -23,7 +23,7 @@ class Named:
     record: AdapterRecord | None
 
 
-def find_named(store: AdapterStore, name: str) -> Named:
+def find_named(store: AdapterStore, name: str) -> NamedAdapter:
     """Return an adapter; of the registry, the last checkpoint, its weights compared with the manifest.
 
     Args:
@@ -31,24 +31,24 @@ def find_named(store: AdapterStore, name: str) -> Named:
         name: a task's name (its newest adapter), a key, or a PEFT folder.
 
     Raises:
-        CorruptFile: if it is not what its manifest says.
-        NotFound: if there is no such adapter.
-        UsageFault: if the name is that of adapters of several bases.
+        CorruptFileError: if it is not what its manifest says.
+        NotFoundError: if there is no such adapter.
+        UsageError: if the name is that of adapters of several bases.
     """
     records = [item for item in store.all() if name in (item.task, item.key)]
     if records:
         bases = sorted({item.base for item in records})
         if len(bases) > 1:
-            raise UsageFault(
+            raise UsageError(
                 f"{name} has adapters of {len(bases)} bases: {', '.join(bases)}",
                 hint="name one by its key: icmlora adapter list --json",
             )
         newest = max(records, key=lambda item: item.created)
-        return Named(name, store.checked(newest, newest.checkpoints[-1]), newest)
+        return NamedAdapter(name, store.checked(newest, newest.checkpoints[-1]), newest)
     folder = Path(name).expanduser()
     if (folder / CONFIG).is_file():
-        return Named(name, folder, None)
-    raise NotFound(
+        return NamedAdapter(name, folder, None)
+    raise NotFoundError(
         f"{name[:200]!r} is no task with an adapter, no key of one, and no PEFT folder",
         where=str(store.home.adapters),
         hint="icmlora adapter list",

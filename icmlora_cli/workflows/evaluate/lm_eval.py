@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from icmlora_cli.errors import IcmloraError, NotFound, UsageFault
+from icmlora_cli.errors import IcmloraError, NotFoundError, UsageError
 from icmlora_cli.lm.load import LoadedBase, quiet_transformers
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.merge import merged
@@ -70,8 +70,8 @@ def check(tasks: Sequence[str], include_path: Path | None = None) -> None:
     """Check that lm-eval is installed and knows the tasks, before anything is scored.
 
     Raises:
-        NotFound: if there is no such task.
-        UsageFault: if it is not installed, or ``include_path`` is no folder.
+        NotFoundError: if there is no such task.
+        UsageError: if it is not installed, or ``include_path`` is no folder.
     """
     with _quiet():
         _checked(_harness(include_path)[2], tasks)
@@ -104,12 +104,12 @@ def run(
 
     Raises:
         IcmloraError: if lm-eval fails (such as at a dataset that cannot be fetched).
-        NotFound: if there is no such task.
-        UsageFault: if no task is named, lm-eval is not installed, or ``include_path`` is no folder.
+        NotFoundError: if there is no such task.
+        UsageError: if no task is named, lm-eval is not installed, or ``include_path`` is no folder.
     """
     started = time.monotonic()
     if not tasks:
-        raise UsageFault("no task of lm-eval is named", hint="such as: --lm-eval hellaswag")
+        raise UsageError("no task of lm-eval is named", hint="such as: --lm-eval hellaswag")
     with _quiet():
         hflm, simple_evaluate, manager, version = _harness(include_path)
         names = _checked(manager, tasks)
@@ -147,7 +147,7 @@ def _quiet() -> Iterator[None]:
 def _harness(include_path: Path | None) -> "tuple[Any, Any, TaskManager, str]":
     """Return lm-eval's model class, its entry point, its tasks, and its version."""
     if include_path is not None and not include_path.is_dir():
-        raise UsageFault(f"there is no folder {str(include_path)!r}", where=str(include_path.absolute()))
+        raise UsageError(f"there is no folder {str(include_path)!r}", where=str(include_path.absolute()))
     try:
         from importlib.metadata import version
 
@@ -155,7 +155,7 @@ def _harness(include_path: Path | None) -> "tuple[Any, Any, TaskManager, str]":
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
     except ImportError as error:
-        raise UsageFault(
+        raise UsageError(
             f"lm-evaluation-harness cannot be imported: {error}", hint='pip install "icmlora[lm-eval]"'
         ) from error
     manager = TaskManager(include_path=None if include_path is None else str(include_path))
@@ -169,7 +169,7 @@ def _checked(manager: "TaskManager", tasks: Sequence[str]) -> list[str]:
         found = sorted(manager.match_tasks([task]))
         if not found:
             close = get_close_matches(task, manager.all_tasks, n=5)
-            raise NotFound(
+            raise NotFoundError(
                 f"lm-eval has no task {task!r}" + (f"; close: {', '.join(close)}" if close else ""),
                 hint="all of them: lm-eval ls tasks; a folder of your own: --lm-eval-include FOLDER",
             )

@@ -8,7 +8,7 @@ from icmlora_cli.disk import files
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.workflows.evaluate import lm_eval
-from icmlora_cli.workflows.evaluate.methods import Bench, generator_key
+from icmlora_cli.workflows.evaluate.methods import EvalContext, generator_key
 from icmlora_cli.workflows.evaluate.result import oracle
 
 VERSION = 1  # of how adapters are handed to lm-eval
@@ -35,13 +35,13 @@ def check(request: HarnessRequest) -> None:
     """Check that lm-eval can do what is asked for, before anything else is scored.
 
     Raises:
-        NotFound: if it has no such task.
-        UsageFault: if it is not installed.
+        NotFoundError: if it has no such task.
+        UsageError: if it is not installed.
     """
     lm_eval.check(request.tasks, request.include)
 
 
-def run(bench: Bench, tasks: Sequence[Task], request: HarnessRequest, folder: Path) -> list[dict[str, object]]:
+def run(bench: EvalContext, tasks: Sequence[Task], request: HarnessRequest, folder: Path) -> list[dict[str, object]]:
     """Score base, generated and harvested adapters of each task; what is scored already is not scored again.
 
     Args:
@@ -55,7 +55,7 @@ def run(bench: Bench, tasks: Sequence[Task], request: HarnessRequest, folder: Pa
 
     Raises:
         IcmloraError: if lm-eval fails.
-        NotFound: if it has no such task.
+        NotFoundError: if it has no such task.
     """
     rows: list[dict[str, object]] = []
     for task, rung, adapter, key in _adapters(bench, tasks):
@@ -82,7 +82,7 @@ def run(bench: Bench, tasks: Sequence[Task], request: HarnessRequest, folder: Pa
     return rows
 
 
-def _adapters(bench: Bench, tasks: Sequence[Task]) -> Iterator[tuple[str | None, str, Adapter | None, list[str]]]:
+def _adapters(bench: EvalContext, tasks: Sequence[Task]) -> Iterator[tuple[str | None, str, Adapter | None, list[str]]]:
     """Yield task, rung, adapter, and what identifies the adapter."""
     base = bench.loaded.base.weight_hash
     yield None, "base", None, [base]

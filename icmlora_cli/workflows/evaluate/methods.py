@@ -12,18 +12,18 @@ from icmlora_cli.disk.home import Home
 from icmlora_cli.generator.checkpoint import Generator, load_generator
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.task_vector import VectorReader
-from icmlora_cli.methods.controls import NoiseRung, SwappedText
+from icmlora_cli.methods.controls import NoiseMethod, SwappedText
 from icmlora_cli.methods.generated import (
-    BestOfRung,
-    CompanionRung,
-    GeneratedRung,
-    Source,
+    BestOfMethod,
+    CompanionMethod,
+    GeneratedMethod,
+    GeneratorSource,
     random_text,
 )
-from icmlora_cli.methods.harvested import AverageRung, HarvestedRung, Library, NearestRung, Neighbours
-from icmlora_cli.methods.method import Rung, TaskContext, Unavailable, Uses
-from icmlora_cli.methods.prompting import BaseRung, DescribedRung, InContextRung
-from icmlora_cli.methods.tuned import MultiTaskRung, TunedRung
+from icmlora_cli.methods.harvested import AverageMethod, HarvestedMethod, Library, NearestMethod, Neighbours
+from icmlora_cli.methods.method import Method, TaskContext, UnavailableError, Uses
+from icmlora_cli.methods.prompting import BaseMethod, DescribedMethod, InContextMethod
+from icmlora_cli.methods.tuned import MultiTaskMethod, TunedMethod
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.generators import GeneratorStore
 from icmlora_cli.registry.tasks import Task, TaskStore
@@ -37,7 +37,7 @@ COMPANIONS = {"conv1d": "Conv1d CVAE of the ICM-LoRA paper", "p-diff": "COND P-D
 
 
 @dataclass(frozen=True)
-class Bench:
+class EvalContext:
     """What the rungs of one evaluation share.
 
     Args:
@@ -77,11 +77,11 @@ class Bench:
         """Return a reader of task vectors."""
         return VectorReader(self.loaded, self.vectors, self.home)
 
-    def source(self) -> Source | None:
+    def source(self) -> GeneratorSource | None:
         """Return the generator with its reader; None without a generator."""
         if self.generator is None:
             return None
-        return Source(self.generator, self.reader(), generator_key(self.generator))
+        return GeneratorSource(self.generator, self.reader(), generator_key(self.generator))
 
     def texts(self) -> tuple[dict[str, str], dict[str, str | None]]:
         """Return the main description and the family of every task that is evaluated or was learned from."""
@@ -103,18 +103,18 @@ def bench(
     recipe: EvalRecipe,
     folder: Path | None,
     on_progress: OnProgress,
-) -> Bench:
+) -> EvalContext:
     """Gather what the rungs share.
 
     Raises:
-        CorruptFile: if a generator or manifest is broken.
+        CorruptFileError: if a generator or manifest is broken.
     """
     generator = None if folder is None else load_generator(folder)
     learned = _learned(generator, TaskStore(home))
     store = AdapterStore(home)
     newest = (store.newest(loaded.base, task) for task in learned)
     library = Library(store, tuple(record for record in newest if record is not None))
-    return Bench(loaded, home, recipe, tuple(tasks), learned, library, generator, folder, on_progress)
+    return EvalContext(loaded, home, recipe, tuple(tasks), learned, library, generator, folder, on_progress)
 
 
 def seen_tasks(generator: Generator | None) -> frozenset[str]:
@@ -138,23 +138,23 @@ def _learned(generator: Generator | None, store: TaskStore) -> tuple[Task, ...]:
     return tuple(task for task in tasks if task.split == "train")
 
 
-def ladder(bench: Bench) -> tuple[Rung, ...]:
+def ladder(bench: EvalContext) -> tuple[Method, ...]:
     """Return the rungs that the recipe asks for and that can be there: without a generator its rungs are left out."""
-    makers: dict[str, Callable[[], Rung | None]] = {
-        "base": BaseRung,
-        "described": lambda: DescribedRung() if bench.recipe.protocol == "bare" else None,
-        "in-context": InContextRung,
-        "average": lambda: AverageRung(bench.library),
+    makers: dict[str, Callable[[], Method | None]] = {
+        "base": BaseMethod,
+        "described": lambda: DescribedMethod() if bench.recipe.protocol == "bare" else None,
+        "in-context": InContextMethod,
+        "average": lambda: AverageMethod(bench.library),
         "nearest": lambda: _nearest(bench, "nearest"),
         "nearest-other": lambda: _nearest(bench, "nearest-other"),
         "nearest-shots": lambda: _nearest(bench, "nearest-shots"),
         "weighted": lambda: _nearest(bench, "weighted"),
         "multi-task": lambda: _multi_task(bench),
-        "noise": lambda: NoiseRung(bench.library, bench.recipe.seed),
+        "noise": lambda: NoiseMethod(bench.library, bench.recipe.seed),
         "conv1d": lambda: _companion(bench, "conv1d"),
         "p-diff": lambda: _companion(bench, "p-diff"),
         "tuned": lambda: _tuned(bench),
-        "harvested": lambda: HarvestedRung(bench.library.store, bench.loaded.base),
+        "harvested": lambda: HarvestedMethod(bench.library.store, bench.loaded.base),
     }
     source = bench.source()
     if source is not None:
@@ -163,16 +163,16 @@ def ladder(bench: Bench) -> tuple[Rung, ...]:
     return tuple(rung for rung in made if rung is not None)
 
 
-def _generated(bench: Bench, source: Source) -> dict[str, Callable[[], Rung | None]]:
+def _generated(bench: EvalContext, source: GeneratorSource) -> dict[str, Callable[[], Method | None]]:
     recipe = bench.recipe
     return {
-        "random-text": lambda: GeneratedRung(
+        "random-text": lambda: GeneratedMethod(
             source, "random-text", "generated from random words", random_text, uses="nothing"
         ),
-        "swapped-text": lambda: GeneratedRung(
+        "swapped-text": lambda: GeneratedMethod(
             source, "swapped-text", "generated from another task's description", swapped(bench), uses="nothing"
         ),
-        "tuned-same-time": lambda: TunedRung(
+        "tuned-same-time": lambda: TunedMethod(
             bench.loaded,
             HarvestRecipe(),
             source.seconds,
@@ -180,32 +180,32 @@ def _generated(bench: Bench, source: Source) -> dict[str, Callable[[], Rung | No
             "fine-tuned on the k examples as long as generation takes",
             f"as generation by {source.key}",
         ),
-        "generated": lambda: GeneratedRung(source),
-        "generated-shots": lambda: GeneratedRung(
+        "generated": lambda: GeneratedMethod(source),
+        "generated-shots": lambda: GeneratedMethod(
             source,
             "generated-shots",
             "generated from description and k examples",
             with_shots=True,
             uses="text and examples",
         ),
-        "best-of": lambda: BestOfRung(
+        "best-of": lambda: BestOfMethod(
             source, lambda context, adapter: nll_on_shots(bench.loaded, context, adapter), recipe.samples, recipe.seed
         ),
     }
 
 
-def swapped(bench: Bench) -> SwappedText:
+def swapped(bench: EvalContext) -> SwappedText:
     """Return what chooses another task's description."""
     return SwappedText(*bench.texts())
 
 
-def _tuned(bench: Bench) -> TunedRung:
+def _tuned(bench: EvalContext) -> TunedMethod:
     seconds = bench.recipe.tune_seconds
     title = f"fine-tuned on the k examples for {seconds:g} s"
-    return TunedRung(bench.loaded, HarvestRecipe(), lambda context: seconds, "tuned", title, f"{seconds:g} s")
+    return TunedMethod(bench.loaded, HarvestRecipe(), lambda context: seconds, "tuned", title, f"{seconds:g} s")
 
 
-def _multi_task(bench: Bench) -> MultiTaskRung:
+def _multi_task(bench: EvalContext) -> MultiTaskMethod:
     steps = bench.recipe.multi_task_steps
     recipe = HarvestRecipe(steps=steps, seed=bench.recipe.seed)
 
@@ -213,10 +213,10 @@ def _multi_task(bench: Bench) -> MultiTaskRung:
         bench.on_progress(Progress("eval", "multi-task LoRA", step, steps))
 
     folder = bench.home.root / "baselines" / bench.loaded.base.slug
-    return MultiTaskRung(bench.loaded, bench.learned, recipe, folder, report)
+    return MultiTaskMethod(bench.loaded, bench.learned, recipe, folder, report)
 
 
-def _nearest(bench: Bench, name: str) -> NearestRung:
+def _nearest(bench: EvalContext, name: str) -> NearestMethod:
     reader, shown, count = bench.reader(), name == "nearest-shots", 1
     if name == "weighted":
         count = bench.recipe.neighbours
@@ -239,23 +239,23 @@ def _nearest(bench: Bench, name: str) -> NearestRung:
             for task in harvested
         ]
         if not vectors:
-            raise Unavailable("no training task with an adapter has examples")
+            raise UnavailableError("no training task with an adapter has examples")
         return Neighbours(tuple(task.name for task in harvested), torch.stack(vectors))
 
     def vector_of(context: TaskContext) -> torch.Tensor:
         if not shown:
             return reader.text(context.text)
         if len(context.shots) < 2:
-            raise Unavailable("the task has fewer than two training examples to show")
+            raise UnavailableError("the task has fewer than two training examples to show")
         return reader.examples_vector(context.shots, context.task.template.kind)
 
     uses: Uses = "text and examples" if shown else "text"
     others = name == "nearest-other"
     reading = [reader.recipe.model_dump(mode="json"), [[task.name, task.descriptions[0]] for task in harvested]]
-    return NearestRung(bench.library, neighbours, vector_of, count, name, title, reading, uses, others=others)
+    return NearestMethod(bench.library, neighbours, vector_of, count, name, title, reading, uses, others=others)
 
 
-def _companion(bench: Bench, arch: str) -> CompanionRung | None:
+def _companion(bench: EvalContext, arch: str) -> CompanionMethod | None:
     """Return the rung of another architecture trained on the same harvest; None where the generator is of that one.
 
     One that is there already under the companion's name is taken as it is, whatever its recipe, if it learned from the
@@ -280,18 +280,20 @@ def _companion(bench: Bench, arch: str) -> CompanionRung | None:
         key = train.key_of(tasks, base, recipe, bench.home) if complete else None
 
     @cache
-    def load() -> Source:
+    def load() -> GeneratorSource:
         if name not in store.names():
             if not bench.recipe.train_baselines:
-                raise Unavailable(f"not trained: icmlora train --recipe train/{arch} --name {name}")
+                raise UnavailableError(f"not trained: icmlora train --recipe train/{arch} --name {name}")
             if not complete:
-                raise Unavailable("not all harvested adapters that the generator learned from are here")
+                raise UnavailableError("not all harvested adapters that the generator learned from are here")
             device = str(bench.loaded.device)
             train.run(tasks, base, recipe, bench.home, name=name, device=device, on_progress=bench.on_progress)
         companion = load_generator(store.folder(name))
         if harvested_tasks(companion) != wanted:
-            raise Unavailable(f"{name} learned from other tasks: icmlora train --recipe train/{arch} --name {name}")
+            raise UnavailableError(
+                f"{name} learned from other tasks: icmlora train --recipe train/{arch} --name {name}"
+            )
         reader = VectorReader(bench.loaded, vector_recipe(companion), bench.home)
-        return Source(companion, reader, generator_key(companion))
+        return GeneratorSource(companion, reader, generator_key(companion))
 
-    return CompanionRung(load, [key, sorted(wanted)], arch, COMPANIONS[arch])
+    return CompanionMethod(load, [key, sorted(wanted)], arch, COMPANIONS[arch])

@@ -8,7 +8,7 @@ import torch
 from icmlora_cli.disk import files
 from icmlora_cli.methods.controls import words_in_common
 from icmlora_cli.methods.harvested import read_last
-from icmlora_cli.methods.method import Rung, TaskContext
+from icmlora_cli.methods.method import Method, TaskContext
 from icmlora_cli.provenance.versions import command_line, versions
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.report import result as schema
@@ -19,8 +19,8 @@ from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.splits import Part
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.compare import closeness, gram, principal_map
-from icmlora_cli.workflows.evaluate.methods import Bench, seen_tasks, swapped
-from icmlora_cli.workflows.evaluate.scores import RawCell
+from icmlora_cli.workflows.evaluate.methods import EvalContext, seen_tasks, swapped
+from icmlora_cli.workflows.evaluate.scores import RawScore
 from icmlora_cli.workflows.registry.storage import break_even
 
 SAME_DESCRIPTION = 0.9  # of the words of two descriptions
@@ -28,7 +28,7 @@ SAME_EXAMPLES = 0.5  # of the unseen task's test examples
 
 
 def compose(
-    bench: Bench, contexts: Sequence[TaskContext], rungs: Sequence[Rung], cells: Sequence[RawCell]
+    bench: EvalContext, contexts: Sequence[TaskContext], rungs: Sequence[Method], cells: Sequence[RawScore]
 ) -> schema.Result:
     """Return the result of an evaluation, all of it decided by the inputs.
 
@@ -65,7 +65,7 @@ def compose(
         ),
         generator=_generator_info(bench),
         recipe=recipe.model_dump(mode="json"),
-        rungs=tuple(schema.RungInfo(name=rung.name, title=rung.title, uses=rung.uses) for rung in rungs),
+        rungs=tuple(schema.MethodInfo(name=rung.name, title=rung.title, uses=rung.uses) for rung in rungs),
         tasks=tuple(
             schema.TaskInfo(
                 name=context.task.name,
@@ -89,7 +89,7 @@ def compose(
         vectors=_vector_map(bench, contexts, parts),
         adapters=_points(adapters.rows, parts, adapters.products),
         storage=_storage(bench),
-        made=schema.Made(
+        made=schema.ResultProvenance(
             versions=versions(),
             command=command_line(),
             device=str(bench.loaded.device),
@@ -98,7 +98,7 @@ def compose(
     )
 
 
-def part_of(task: Task, bench: Bench) -> schema.Part:
+def part_of(task: Task, bench: EvalContext) -> schema.Part:
     """Return whether a task was seen, and if not, how far it is from what was: by its family, where it names one.
 
     Without a generator the tasks of split ``train`` are the seen ones.
@@ -140,8 +140,8 @@ def similar(
     return best
 
 
-def _cell(cell: RawCell, resampler: Resampler) -> schema.Cell:
-    return schema.Cell(
+def _cell(cell: RawScore, resampler: Resampler) -> schema.MethodScore:
+    return schema.MethodScore(
         task=cell.task,
         rung=cell.rung,
         reason=cell.reason,
@@ -165,7 +165,7 @@ class _Adapters:
     products: torch.Tensor
 
     @classmethod
-    def of(cls, bench: Bench, contexts: Sequence[TaskContext]) -> "_Adapters":
+    def of(cls, bench: EvalContext, contexts: Sequence[TaskContext]) -> "_Adapters":
         harvested = {name: bench.library.adapter(name) for name in bench.library.tasks}
         for context in contexts:
             if context.task.name not in harvested:
@@ -178,7 +178,7 @@ class _Adapters:
         return cls(tuple(rows), gram([*harvested.values(), *generated.values()]))
 
 
-def _neighbours(bench: Bench, adapters: _Adapters) -> dict[str, schema.Neighbour]:
+def _neighbours(bench: EvalContext, adapters: _Adapters) -> dict[str, schema.NeighbourInfo]:
     """Return, for each generated adapter, the training adapter nearest to it by ||difference|| / ||harvested||."""
     products = adapters.products.tolist()
     found = {}
@@ -190,7 +190,7 @@ def _neighbours(bench: Bench, adapters: _Adapters) -> dict[str, schema.Neighbour
             for other, name in enumerate(bench.library.tasks)  # they come first among the rows
         ]
         best, name = min(near, key=lambda item: (item[0].error, item[1]))
-        found[task] = schema.Neighbour(task=name, distance=best.error, cosine=best.cosine)
+        found[task] = schema.NeighbourInfo(task=name, distance=best.error, cosine=best.cosine)
     return found
 
 
@@ -209,7 +209,9 @@ def _points(
     return schema.Map(points=points, explained=explained)
 
 
-def _vector_map(bench: Bench, contexts: Sequence[TaskContext], parts: Mapping[str, schema.Part]) -> schema.Map | None:
+def _vector_map(
+    bench: EvalContext, contexts: Sequence[TaskContext], parts: Mapping[str, schema.Part]
+) -> schema.Map | None:
     """Map the task vectors of descriptions and of the shots, each kind standardised on its own."""
     reader = bench.reader()
     rows: list[tuple[str, str]] = []
@@ -232,11 +234,11 @@ def _vector_map(bench: Bench, contexts: Sequence[TaskContext], parts: Mapping[st
     return _points(rows, parts, vectors @ vectors.T)
 
 
-def oracle(bench: Bench, task: Task) -> Adapter | None:
+def oracle(bench: EvalContext, task: Task) -> Adapter | None:
     """Return the harvested adapter of a task, or None.
 
     Raises:
-        CorruptFile: if it is broken.
+        CorruptFileError: if it is broken.
     """
     if task.name in bench.library.tasks:
         return bench.library.adapter(task.name)
@@ -245,7 +247,7 @@ def oracle(bench: Bench, task: Task) -> Adapter | None:
     return None if record is None else read_last(store, record)
 
 
-def _generator_info(bench: Bench) -> schema.GeneratorInfo | None:
+def _generator_info(bench: EvalContext) -> schema.GeneratorInfo | None:
     if bench.generator is None or bench.folder is None:
         return None
     about = bench.generator.about
@@ -271,7 +273,7 @@ def _curve_row(row: object) -> tuple[int, dict[str, float]]:
     return int(row[0]), {str(name): float(value) for name, value in dict(row[1]).items()}
 
 
-def _storage(bench: Bench) -> schema.StorageInfo | None:
+def _storage(bench: EvalContext) -> schema.StorageInfo | None:
     if bench.folder is None or not bench.library.records:
         return None
     records = bench.library.records

@@ -15,7 +15,7 @@ from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.perplexity import TextScore, score_texts
 from icmlora_cli.lm.prompts import Encoded, encode_task
 from icmlora_cli.lm.scoring import score
-from icmlora_cli.methods.method import Rung, Served, TaskContext, Unavailable
+from icmlora_cli.methods.method import Method, Served, TaskContext, UnavailableError
 from icmlora_cli.registry.task_record import PromptTemplate, Task
 from icmlora_cli.report.result import Fidelity, Output, Reconstruction
 from icmlora_cli.report.statistics import Scored
@@ -30,7 +30,7 @@ SHOWN_CHARACTERS = 600  # of an input or output in a result; a passage can be lo
 
 
 @dataclass(frozen=True)
-class RawCell:
+class RawScore:
     """A scored cell, with everything that the result is computed from.
 
     Args:
@@ -71,12 +71,12 @@ class RawCell:
         }
 
 
-def write_cell(path: Path, cell: RawCell) -> None:
+def write_cell(path: Path, cell: RawScore) -> None:
     """Write a cell, whole or not at all."""
     files.write_text(path, json.dumps(cell.as_dict(), ensure_ascii=False) + "\n")
 
 
-def read_cell(path: Path, key: str) -> RawCell | None:
+def read_cell(path: Path, key: str) -> RawScore | None:
     """Return the cell of a file if it is there, whole, and of this key; else None: it is scored again.
 
     So is one without figures: what was missing then, such as another generator, may be there now.
@@ -90,7 +90,7 @@ def read_cell(path: Path, key: str) -> RawCell | None:
             for name, item in value["scores"].items()
         }
         made = value["reconstruction"]
-        return RawCell(
+        return RawScore(
             key=key,
             task=str(value["task"]),
             rung=str(value["rung"]),
@@ -106,7 +106,7 @@ def read_cell(path: Path, key: str) -> RawCell | None:
 
 
 @dataclass(frozen=True)
-class Scorer:
+class MethodScorer:
     """Scores rungs on tasks.
 
     Args:
@@ -121,12 +121,12 @@ class Scorer:
     limit: int | None
     outputs: int
 
-    def key(self, rung: Rung, context: TaskContext, oracle: str | None) -> str:
+    def key(self, rung: Method, context: TaskContext, oracle: str | None) -> str:
         """Return the hash of all that decides a cell; ``oracle`` names the adapter that it is compared with."""
         task = context.task
         try:
             identity = rung.identity(context)
-        except Unavailable as reason:
+        except UnavailableError as reason:
             identity = str(reason)
         told = list(task.descriptions[:1])
         shots = [[item.input, item.output] for item in context.shots]
@@ -140,7 +140,7 @@ class Scorer:
         wholly = [VERSION, base, task.data_hash, told, shots, settings, rung.name, identity, oracle]
         return files.sha256_json(wholly)[:24]
 
-    def cell(self, rung: Rung, context: TaskContext, oracle: Adapter | None, key: str) -> RawCell:
+    def cell(self, rung: Method, context: TaskContext, oracle: Adapter | None, key: str) -> RawScore:
         """Score a rung on a task.
 
         Args:
@@ -152,15 +152,15 @@ class Scorer:
         started = time.monotonic()
         try:
             served = rung.serve(context)
-        except Unavailable as reason:
-            return RawCell(key, context.task.name, rung.name, reason=str(reason))
+        except UnavailableError as reason:
+            return RawScore(key, context.task.name, rung.name, reason=str(reason))
         ready = time.monotonic()
         examples = context.task.examples("test")[: self.limit]
         if not examples:
-            return RawCell(key, context.task.name, rung.name, reason="the task has no test examples")
+            return RawScore(key, context.task.name, rung.name, reason="the task has no test examples")
         with merged(self.loaded.model, served.adapter):
             scores, outputs = self._scores(served, context, examples)
-        return RawCell(
+        return RawScore(
             key=key,
             task=context.task.name,
             rung=rung.name,

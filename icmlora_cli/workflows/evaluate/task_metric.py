@@ -21,7 +21,7 @@ def task_metric(loaded: LoadedBase, task: Task, examples: Sequence[Example]) -> 
         examples: at least one.
 
     Raises:
-        NotFound: if no installed package has the metric.
+        NotFoundError: if no installed package has the metric.
         IcmloraError: if a metric of a package fails.
     """
     if task.template.kind == "text":

@@ -7,15 +7,15 @@ from typing import Literal
 
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import AlreadyExists, CorruptFile, GateRefused
+from icmlora_cli.errors import AlreadyExistsError, CorruptFileError, GateRefusedError
 from icmlora_cli.generator.checkpoint import Generator
 from icmlora_cli.provenance.versions import ABOUT
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.workflows.gen.batch_file import BatchItem, read_batch
 from icmlora_cli.workflows.gen.generate import check, load_maker
-from icmlora_cli.workflows.gen.generator import GenResult, Maker
-from icmlora_cli.workflows.gen.options import PLAIN, GenOptions, Given, Order
-from icmlora_cli.workflows.gen.write import Origin, check_out, identity, is_free, is_whole
+from icmlora_cli.workflows.gen.generator import AdapterGenerator, GenResult
+from icmlora_cli.workflows.gen.options import PLAIN, GenInputs, GenOptions, GenRequest
+from icmlora_cli.workflows.gen.write import Provenance, check_out, identity, is_free, is_whole
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
 State = Literal["written", "unchanged", "refused"]
@@ -95,15 +95,15 @@ def run(
         on_progress: told of each text.
 
     Raises:
-        SpecFault: if the file has faults.
-        AlreadyExists: if a folder holds something else, and ``force`` is not set. Nothing is made then.
+        SpecError: if the file has faults.
+        AlreadyExistsError: if a folder holds something else, and ``force`` is not set. Nothing is made then.
         IcmloraError: what ``gen.run`` raises, but for the gate; texts before stay made.
     """
     started = time.monotonic()
     items = read_batch(batch)
     if out.exists() and not out.is_dir():
-        raise AlreadyExists(f"{out} is a file", where=str(out.absolute()), hint="name a folder with -o")
-    order = Order(generator_folder, merged, seed, options)
+        raise AlreadyExistsError(f"{out} is a file", where=str(out.absolute()), hint="name a folder with -o")
+    order = GenRequest(generator_folder, merged, seed, options)
     generator, given = check(order, base)
     there = [_is_made(out / item.name, _wanted(item, generator, base, order, given), order) for item in items]
     _check_free([out / item.name for item, made in zip(items, there, strict=True) if not made], force)
@@ -114,7 +114,7 @@ def run(
         label = f"{items[at].name}: {progress.label}" if at < len(items) else progress.label
         on_progress(replace(progress, label=label, items_done=at, items_total=len(items)))
 
-    maker: Maker | None = None
+    maker: AdapterGenerator | None = None
     entries = []
     for index, (item, made) in enumerate(zip(items, there, strict=True)):
         place[0] = index
@@ -128,25 +128,25 @@ def run(
     return BatchResult(out, tuple(entries), time.monotonic() - started)
 
 
-def _entry(maker: Maker, item: BatchItem, out: Path) -> BatchEntry:
+def _entry(maker: AdapterGenerator, item: BatchItem, out: Path) -> BatchEntry:
     started, folder = time.monotonic(), out / item.name
     try:
         result = maker.write(folder, item.text, maker.make(item.text), started)
-    except GateRefused as error:
+    except GateRefusedError as error:
         return BatchEntry(item.name, item.text, folder, "refused", reason=error.message)
     return BatchEntry(item.name, item.text, folder, "written", result)
 
 
-def _wanted(item: BatchItem, generator: Generator, base: Base, order: Order, given: Given) -> list[object]:
-    origin = Origin(generator, order.folder, base, item.text, order.seed, order.merged)
+def _wanted(item: BatchItem, generator: Generator, base: Base, order: GenRequest, given: GenInputs) -> list[object]:
+    origin = Provenance(generator, order.folder, base, item.text, order.seed, order.merged)
     return identity(origin.about() | {"options": order.asked(given)})
 
 
-def _is_made(folder: Path, wanted: list[object], order: Order) -> bool:
+def _is_made(folder: Path, wanted: list[object], order: GenRequest) -> bool:
     """Tell whether a folder holds what would be made."""
     try:
         return is_whole(folder, order) and identity(files.read_json(folder / ABOUT)) == wanted
-    except (FileNotFoundError, CorruptFile):
+    except (FileNotFoundError, CorruptFileError):
         return False
 
 
@@ -158,7 +158,7 @@ def _check_free(folders: list[Path], force: bool) -> None:
     taken = [folder for folder in folders if not is_free(folder)]
     if taken:
         names = ", ".join(folder.name for folder in taken[:5]) + (", ..." if len(taken) > 5 else "")
-        raise AlreadyExists(
+        raise AlreadyExistsError(
             f"{len(taken)} of the folders are there, and hold something else than would be made: {names}",
             where=str(taken[0].parent.absolute()),
             hint="--force replaces them, or name another -o",

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, RootModel, Validatio
 
 from icmlora_cli.config.spec_yaml import KeyPath, YamlDocument, faults_of, load_yaml
 from icmlora_cli.disk.home import NAME, NAME_RULE
-from icmlora_cli.errors import SpecFault, UsageFault
+from icmlora_cli.errors import SpecError, UsageError
 from icmlora_cli.lm.task_vector import checked_text
 
 LONGEST = 80  # characters of a name that is made from a text
@@ -38,7 +38,7 @@ class BatchItem:
 def _text(value: str) -> str:
     try:
         return checked_text(value)
-    except UsageFault as error:
+    except UsageError as error:
         raise ValueError(error.message) from error
 
 
@@ -48,7 +48,7 @@ def _name(value: str) -> str:
     return value
 
 
-class _Entry(BaseModel):
+class _FileEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     text: Annotated[str, AfterValidator(_text)]
     name: Annotated[str, AfterValidator(_name)] | None = None
@@ -59,7 +59,7 @@ class _Entry(BaseModel):
         return {"text": value} if isinstance(value, str) else value
 
 
-class _Entries(RootModel[tuple[_Entry, ...]]):
+class _FileEntries(RootModel[tuple[_FileEntry, ...]]):
     """A list of entries."""
 
 
@@ -86,8 +86,8 @@ def read_batch(path: Path) -> tuple[BatchItem, ...]:
             empty lines are passed over. A text without a name gets one by ``folder_name``.
 
     Raises:
-        SpecFault: lists every fault of the file, also names that would be the same folder.
-        UsageFault: if there is no such file, or it cannot be read.
+        SpecError: lists every fault of the file, also names that would be the same folder.
+        UsageError: if there is no such file, or it cannot be read.
     """
     suffix = path.suffix.lower()
     items, faults = _listed(path) if suffix in YAML or suffix == JSON else _lines(path)
@@ -95,16 +95,16 @@ def read_batch(path: Path) -> tuple[BatchItem, ...]:
         faults = [f"{path}:1: there is not one text"]
     faults += _same_names(items, path)
     if faults:
-        raise SpecFault.counted(f"{path} has", faults)
+        raise SpecError.counted(f"{path} has", faults)
     return items
 
 
 def _listed(path: Path) -> tuple[tuple[BatchItem, ...], list[str]]:
     document = _json(path) if path.suffix.lower() == JSON else load_yaml(path, verbatim=("text", "name"))
     try:
-        entries = _Entries.model_validate([] if document.value is None else document.value).root
+        entries = _FileEntries.model_validate([] if document.value is None else document.value).root
     except ValidationError as error:
-        return (), faults_of(error, document, path, _Entry)
+        return (), faults_of(error, document, path, _FileEntry)
     lines = [document.line((index,)) for index in range(len(entries))]
     pairs = zip(entries, lines, strict=True)
     return tuple(BatchItem(item.name or folder_name(item.text), item.text, str(line)) for item, line in pairs), []
@@ -115,9 +115,9 @@ def _json(path: Path) -> YamlDocument:
     try:
         value = json.loads(_read(path))
     except json.JSONDecodeError as error:
-        raise SpecFault(f"{path} has one fault", [f"{path}:{error.lineno}: not valid JSON: {error.msg}"]) from error
+        raise SpecError(f"{path} has one fault", [f"{path}:{error.lineno}: not valid JSON: {error.msg}"]) from error
     except RecursionError as error:
-        raise SpecFault(f"{path} has one fault", [f"{path}:1: not valid JSON: nested too deeply"]) from error
+        raise SpecError(f"{path} has one fault", [f"{path}:1: not valid JSON: nested too deeply"]) from error
     places: dict[KeyPath, int] = {(): 1}
     for index, row in enumerate(value if isinstance(value, list) else ()):
         places[(index,)] = 1
@@ -144,13 +144,13 @@ def _read(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageFault(f"there is no file {str(path)!r}", where=where, hint="check the path") from error
+        raise UsageError(f"there is no file {str(path)!r}", where=where, hint="check the path") from error
     except IsADirectoryError as error:
-        raise UsageFault(f"{str(path)!r} is a folder", where=where, hint="give a file of task texts") from error
+        raise UsageError(f"{str(path)!r} is a folder", where=where, hint="give a file of task texts") from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         fault = f"{path}:{line}: byte {error.object[error.start]:#04x} is not UTF-8"
-        raise SpecFault(f"{path} has one fault", [fault], hint="save the file as UTF-8 text") from error
+        raise SpecError(f"{path} has one fault", [fault], hint="save the file as UTF-8 text") from error
 
 
 def _same_names(items: Sequence[BatchItem], path: Path) -> list[str]:

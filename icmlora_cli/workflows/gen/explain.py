@@ -38,7 +38,7 @@ class NearAdapter:
 
 
 @dataclass(frozen=True)
-class Range:
+class DistanceRange:
     """How far the reading of a text lies from those of the training tasks' first descriptions.
 
     Args:
@@ -78,7 +78,7 @@ class Explanation:
     adapter: NearAdapter | None
     adapters: int
     learned: int
-    range: Range
+    range: DistanceRange
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def _nearest_adapter(adapter: Adapter, learned: Learned) -> NearAdapter | None:
     return min(found, key=lambda item: (item.distance, item.task), default=None)
 
 
-def range_of(c: torch.Tensor, clamped: float, seen: Seen, limit: float) -> Range:
+def range_of(c: torch.Tensor, clamped: float, seen: Seen, limit: float) -> DistanceRange:
     """Return how far a condition lies from those of the training tasks.
 
     Args:
@@ -179,13 +179,13 @@ def range_of(c: torch.Tensor, clamped: float, seen: Seen, limit: float) -> Range
         limit: times the usual distance: farther is out of range.
     """
     if not seen.tasks:
-        return Range(0, clamped, None, None, None, None, limit, clamped > CLAMPED)
+        return DistanceRange(0, clamped, None, None, None, None, limit, clamped > CLAMPED)
     distance = float((seen.conditions - c).norm(dim=1).min())
     own = seen.own_distances()
     if not len(own):
-        return Range(len(seen.tasks), clamped, distance, None, None, None, limit, clamped > CLAMPED)
+        return DistanceRange(len(seen.tasks), clamped, distance, None, None, None, limit, clamped > CLAMPED)
     usual = float(torch.quantile(own, 0.5))
     percentile = float((own < distance).double().mean())
     ratio = distance / usual if usual else None
     outside = distance > limit * usual or clamped > CLAMPED
-    return Range(len(seen.tasks), clamped, distance, usual, percentile, ratio, limit, outside)
+    return DistanceRange(len(seen.tasks), clamped, distance, usual, percentile, ratio, limit, outside)

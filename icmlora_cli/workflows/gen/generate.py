@@ -6,14 +6,14 @@ from pathlib import Path
 from icmlora_cli.config.recipes import VectorRecipe
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import BaseUnavailable, CorruptFile, UsageFault
+from icmlora_cli.errors import BaseUnavailableError, CorruptFileError, UsageError
 from icmlora_cli.generator.checkpoint import Generator, load_generator
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.task_vector import VectorReader, checked_text
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
-from icmlora_cli.workflows.gen.generator import GenResult, Maker
-from icmlora_cli.workflows.gen.options import PLAIN, GenOptions, Given, Order, read_given
+from icmlora_cli.workflows.gen.generator import AdapterGenerator, GenResult
+from icmlora_cli.workflows.gen.options import PLAIN, GenInputs, GenOptions, GenRequest, read_given
 from icmlora_cli.workflows.gen.write import check_format, check_out
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
@@ -24,11 +24,11 @@ def vector_recipe(generator: Generator) -> VectorRecipe:
     """Return how the generator's task vectors are read.
 
     Raises:
-        CorruptFile: if ``generator.json`` does not say.
+        CorruptFileError: if ``generator.json`` does not say.
     """
     recipe = generator.about.get("recipe")
     if not isinstance(recipe, dict) or not isinstance(recipe.get("vectors"), dict):
-        raise CorruptFile("generator.json does not say how task vectors are read")
+        raise CorruptFileError("generator.json does not say how task vectors are read")
     return VectorRecipe.model_validate(recipe["vectors"])
 
 
@@ -36,13 +36,13 @@ def check_base(generator: Generator, base: Base) -> None:
     """Check that the generator was trained on this very base.
 
     Raises:
-        BaseUnavailable: if the weights differ.
+        BaseUnavailableError: if the weights differ.
     """
     about = generator.about.get("base")
     wanted = about.get("weight_hash") if isinstance(about, dict) else None
     if wanted != base.weight_hash:
         name = about.get("name") if isinstance(about, dict) else "another base"
-        raise BaseUnavailable(
+        raise BaseUnavailableError(
             f"the generator was trained on {name}, and the weights of {base.name} are not those",
             where=str(base.path),
             hint=f"--base {name}, or train a generator on {base.name}: icmlora train --base {base.name}",
@@ -55,15 +55,15 @@ def base_name(folder: Path) -> str | None:
     return str(about["name"]) if isinstance(about, dict) and "name" in about else None
 
 
-def check(order: Order, base: Base) -> tuple[Generator, Given]:
+def check(order: GenRequest, base: Base) -> tuple[Generator, GenInputs]:
     """Check what is asked for, and read generator and example files; the base is not loaded.
 
     Raises:
-        UsageFault: if the options do not go together or with the generator.
-        SpecFault: if a file with examples has faults.
-        BaseUnavailable: if the base is not the generator's.
-        CorruptFile: if the generator is broken.
-        UnsupportedAdapter: if what is asked for cannot be said in the format.
+        UsageError: if the options do not go together or with the generator.
+        SpecError: if a file with examples has faults.
+        BaseUnavailableError: if the base is not the generator's.
+        CorruptFileError: if the generator is broken.
+        UnsupportedAdapterError: if what is asked for cannot be said in the format.
     """
     options = order.options
     order.check()
@@ -72,7 +72,7 @@ def check(order: Order, base: Base) -> tuple[Generator, Given]:
     check_base(generator, base)
     check_format(order, base)
     if options.rank is not None and options.rank > generator.rank:
-        raise UsageFault(
+        raise UsageError(
             f"--rank {options.rank} is more than the rank of this generator's adapters, {generator.rank}",
             where=str(order.folder),
             hint=f"--rank {generator.rank} or less",
@@ -81,30 +81,30 @@ def check(order: Order, base: Base) -> tuple[Generator, Given]:
 
 
 def load_maker(
-    order: Order,
+    order: GenRequest,
     generator: Generator,
-    given: Given,
+    given: GenInputs,
     base: Base,
     home: Home,
     device: str | None,
     on_progress: OnProgress,
-) -> Maker:
+) -> AdapterGenerator:
     """Load the base, and return what makes adapters.
 
     Raises:
-        CorruptFile: if the base is damaged.
-        UsageFault: if the device is not there.
+        CorruptFileError: if the base is damaged.
+        UsageError: if the device is not there.
     """
     on_progress(Progress("gen", "load the base", 0, 3))
     return maker_on(load_base(base, device=device), order, generator, given, home, on_progress)
 
 
 def maker_on(
-    loaded: LoadedBase, order: Order, generator: Generator, given: Given, home: Home, on_progress: OnProgress
-) -> Maker:
+    loaded: LoadedBase, order: GenRequest, generator: Generator, given: GenInputs, home: Home, on_progress: OnProgress
+) -> AdapterGenerator:
     """Return what makes adapters with a base that is loaded already."""
     reader = VectorReader(loaded, vector_recipe(generator), home)
-    return Maker(generator, loaded.base, reader, AdapterStore(home), order, given, on_progress)
+    return AdapterGenerator(generator, loaded.base, reader, AdapterStore(home), order, given, on_progress)
 
 
 def run(
@@ -138,19 +138,19 @@ def run(
         on_progress: told of the three steps.
 
     Raises:
-        UsageFault: if the text is empty or too long, or the options do not go together or with the generator.
-        SpecFault: if a file with examples has faults.
-        AlreadyExists: if ``out`` exists and ``force`` is not set.
-        BaseUnavailable: if the base is not the generator's.
-        CorruptFile: if the generator is broken.
-        GateRefused: if the adapter is no better than the base or the average; nothing is written then.
-        OutOfSpace: if the disk is full.
-        UnsupportedAdapter: if the base is not one that the format is written for.
+        UsageError: if the text is empty or too long, or the options do not go together or with the generator.
+        SpecError: if a file with examples has faults.
+        AlreadyExistsError: if ``out`` exists and ``force`` is not set.
+        BaseUnavailableError: if the base is not the generator's.
+        CorruptFileError: if the generator is broken.
+        GateRefusedError: if the adapter is no better than the base or the average; nothing is written then.
+        OutOfSpaceError: if the disk is full.
+        UnsupportedAdapterError: if the base is not one that the format is written for.
     """
     started = time.monotonic()
     text = checked_text(text)
     check_out(out, force)
-    order = Order(generator_folder, merged, seed, options)
+    order = GenRequest(generator_folder, merged, seed, options)
     generator, given = check(order, base)
     maker = load_maker(order, generator, given, base, home, device, on_progress)
     on_progress(Progress("gen", "read the task", 1, 3))

@@ -18,9 +18,9 @@ from icmlora_cli.weights.adapter_form import cast, dtype_name, leading, scaled
 from icmlora_cli.weights.compare import compare
 from icmlora_cli.workflows.gen.explain import Explanation, Seen, explain, read_seen
 from icmlora_cli.workflows.gen.learned import Learned, learned_adapters
-from icmlora_cli.workflows.gen.options import GenOptions, Given, Order
-from icmlora_cli.workflows.gen.select import Judge, Score, Selection, best_of, check_gate, seeds_of
-from icmlora_cli.workflows.gen.write import Origin, write
+from icmlora_cli.workflows.gen.options import GenInputs, GenOptions, GenRequest
+from icmlora_cli.workflows.gen.select import CandidateScore, CandidateScorer, Selection, best_of, check_gate, seeds_of
+from icmlora_cli.workflows.gen.write import Provenance, write
 from icmlora_cli.workflows.merge.write import WrittenModel
 from icmlora_cli.workflows.progress import OnProgress
 
@@ -65,7 +65,7 @@ class GenResult:
 
 
 @dataclass(frozen=True)
-class Made:
+class Generated:
     """An adapter as it is written, and what is told of it."""
 
     adapter: Adapter
@@ -76,7 +76,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Maker:
+class AdapterGenerator:
     """A generator with its base, loaded once for any number of texts.
 
     Args:
@@ -93,8 +93,8 @@ class Maker:
     base: Base
     reader: VectorReader
     store: AdapterStore
-    order: Order
-    given: Given
+    order: GenRequest
+    given: GenInputs
     on_progress: OnProgress
 
     @property
@@ -118,23 +118,23 @@ class Maker:
         return read_seen(self.generator, self.reader, self.on_progress)
 
     @cached_property
-    def judge(self) -> Judge | None:
+    def judge(self) -> CandidateScorer | None:
         """What scores on the examples; None without any."""
-        return None if self.given.judged is None else Judge.of(self.loaded, self.given.judged)
+        return None if self.given.judged is None else CandidateScorer.of(self.loaded, self.given.judged)
 
     @cached_property
-    def controls(self) -> tuple[Score, Score | None]:
+    def controls(self) -> tuple[CandidateScore, CandidateScore | None]:
         """The scores of the base and, for the gate, of the average adapter, where any of its adapters is here."""
         assert self.judge is not None
         known = tuple(self.learned.adapters.values()) if self.options.gate else ()
         return self.judge(None), self.judge(average(known)) if known else None
 
-    def make(self, text: str) -> Made:
+    def make(self, text: str) -> Generated:
         """Return the adapter of a text, the best one where there are examples to choose by.
 
         Raises:
-            GateRefused: if the gate is set, and the adapter is no better than the base or the average.
-            UsageFault: if examples are too long for the base.
+            GateRefusedError: if the gate is set, and the adapter is no better than the base or the average.
+            UsageError: if examples are too long for the base.
         """
         shown = self.given.shown
         kind = "plain" if shown is None else shown.template.kind
@@ -155,9 +155,9 @@ class Maker:
         costs = self.options.rank is not None or self.order.dtype is not None
         error = self._error(adapter, whole(seed)) if costs else 0.0
         told = explain(self.generator, words, adapter, self.seen, self.learned) if self.options.explain else None
-        return Made(adapter, seed, error, selection, told)
+        return Generated(adapter, seed, error, selection, told)
 
-    def _chosen(self, judge: Judge, make: Callable[[int | None], Adapter]) -> tuple[Adapter, Selection]:
+    def _chosen(self, judge: CandidateScorer, make: Callable[[int | None], Adapter]) -> tuple[Adapter, Selection]:
         seeds = seeds_of(self.options.count, self.order.seed)
         adapter, kept, candidates = best_of(make, seeds, judge, self.on_progress)
         base, mean = self.controls
@@ -188,7 +188,7 @@ class Maker:
             adapter = scaled(adapter, options.scale)
         return adapter if self.order.dtype is None else cast(adapter, self.order.dtype)
 
-    def write(self, out: Path, text: str, made: Made, started: float) -> GenResult:
+    def write(self, out: Path, text: str, made: Generated, started: float) -> GenResult:
         """Write what was made of a text.
 
         Args:
@@ -198,10 +198,10 @@ class Maker:
             started: when its making began, by ``time.monotonic``.
 
         Raises:
-            OutOfSpace: if the disk is full; the folder is then what it was before.
+            OutOfSpaceError: if the disk is full; the folder is then what it was before.
         """
         added = {} if self.order.plain else {"options": self.order.asked(self.given)} | _added(made)
-        origin = Origin(
+        origin = Provenance(
             self.generator, self.order.folder, self.base, text, made.seed, self.order.merged, self.options.format
         )
         model = write(
@@ -232,7 +232,7 @@ class Maker:
             return model.dtype
         return self.options.dtype or (dtype_name(self.loaded.dtype) if self.order.merged else "fp32")
 
-    def _remarks(self, made: Made) -> Sequence[str]:
+    def _remarks(self, made: Generated) -> Sequence[str]:
         """Return what the card says of the options."""
         options, remarks = self.options, list[str]()
         if self.given.shown is not None:
@@ -254,7 +254,7 @@ class Maker:
         return remarks
 
 
-def _added(made: Made) -> dict[str, object]:
+def _added(made: Generated) -> dict[str, object]:
     return {
         "error": made.error,
         "selection": None if made.selection is None else asdict(made.selection),

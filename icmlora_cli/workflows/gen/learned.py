@@ -28,7 +28,7 @@ def learned_adapters(generator: Generator, store: AdapterStore, base: Base) -> L
     """Return the adapters that ``generator.json`` names by task and key; those that are not here are left out.
 
     Raises:
-        CorruptFile: if one that is here is damaged.
+        CorruptFileError: if one that is here is damaged.
     """
     named = generator.about.get("adapters")
     keys = {str(task): str(key) for task, key in named.items()} if isinstance(named, dict) else {}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from icmlora_cli.disk import files
-from icmlora_cli.errors import UsageFault
+from icmlora_cli.errors import UsageError
 from icmlora_cli.registry.task_record import PromptTemplate
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.sources import read_examples
@@ -60,19 +60,19 @@ class GenOptions:
         """Check that the options go together.
 
         Raises:
-            UsageFault: if they do not.
+            UsageError: if they do not.
         """
         if self.select is None and self.count > 1:
-            raise UsageFault(
+            raise UsageError(
                 f"--samples {self.samples} needs examples to choose by",
                 hint=f"--samples {self.samples} --select FILE, a file with examples of the task",
             )
         if self.gate and self.select is None and self.examples is None:
-            raise UsageFault(
+            raise UsageError(
                 "--gate needs examples to compare on", hint="--gate --select FILE, a file with examples of the task"
             )
         if not math.isfinite(self.scale) or self.scale == 0:
-            raise UsageFault(
+            raise UsageError(
                 f"--scale {self.scale} leaves no adapter", hint="--scale with a number such as 0.5; 1 changes nothing"
             )
 
@@ -101,7 +101,7 @@ class ExampleFile:
 
 
 @dataclass(frozen=True)
-class Given:
+class GenInputs:
     """The example files of a run, read once.
 
     Args:
@@ -123,38 +123,38 @@ class Given:
         return len(set(self.demonstrations) & set(() if self.judged is None else self.judged.examples))
 
 
-def read_given(options: GenOptions) -> Given:
+def read_given(options: GenOptions) -> GenInputs:
     """Read the example files that the options name.
 
     Raises:
-        SpecFault: if rows are bad, or there is no example.
-        UsageFault: if there is no such file, it is of another format, or it has too few or too many to show.
+        SpecError: if rows are bad, or there is no example.
+        UsageError: if there is no such file, it is of another format, or it has too few or too many to show.
     """
     shown = None if options.examples is None else read_file(options.examples, options.template)
     if shown is not None and not 2 <= len(shown.examples) <= MAX_SHOWN:
         few = len(shown.examples) < 2
-        raise UsageFault(
+        raise UsageError(
             f"{shown.path} has {'one example' if few else f'{len(shown.examples):,} examples'}; "
             f"from 2 to {MAX_SHOWN} are shown",
             where=str(shown.path.absolute()),
             hint="add another example" if few else f"put up to {MAX_SHOWN} in a file of their own; 5 are usual",
         )
     judged = None if options.select is None else read_file(options.select, options.template)
-    return Given(shown, judged or (shown if options.gate else None))
+    return GenInputs(shown, judged or (shown if options.gate else None))
 
 
 def read_file(path: Path, template: Template) -> ExampleFile:
     """Read a file of examples.
 
     Raises:
-        SpecFault: if rows are bad, or there is no example.
-        UsageFault: if there is no such file, or it is of another format.
+        SpecError: if rows are bad, or there is no example.
+        UsageError: if there is no such file, or it is of another format.
     """
     return ExampleFile(path, read_examples(path, text=template == "text"), PromptTemplate.from_spec(template))
 
 
 @dataclass(frozen=True)
-class Order:
+class GenRequest:
     """What is asked of a generator, whatever the text.
 
     Args:
@@ -178,24 +178,24 @@ class Order:
         """Check that the options go together with what is written.
 
         Raises:
-            UsageFault: if they do not.
+            UsageError: if they do not.
         """
         self.options.check()
         gguf = self.options.format == "gguf"
         if self.options.dtype == "q8_0" and not (gguf and self.merged):
-            raise UsageFault(
+            raise UsageError(
                 "--dtype q8_0 is only for a whole model as GGUF",
                 hint="--merge --format gguf --dtype q8_0; or --dtype fp16",
             )
         if self.options.dtype == "bf16" and gguf and not self.merged:
-            raise UsageFault("a LoRA in GGUF is fp32 or fp16", hint="--dtype fp16, or leave it out")
+            raise UsageError("a LoRA in GGUF is fp32 or fp16", hint="--dtype fp16, or leave it out")
 
     @property
     def plain(self) -> bool:
         """Whether nothing is asked for that ``icmlora.json`` did not always say."""
         return self.options == PLAIN
 
-    def asked(self, given: Given) -> dict[str, object]:
+    def asked(self, given: GenInputs) -> dict[str, object]:
         """Return, in JSON's types, all that decides what is written beside text, generator and base."""
         options = self.options
         return {
@@ -220,5 +220,5 @@ def recorded(about: Mapping[str, object]) -> dict[str, object]:
     if isinstance(options, dict):
         before: dict[str, object] = {"format": "peft"}  # all that gen wrote when it did not say which
         return before | options
-    plain = Order(Path(), bool(about.get("merged")), None, PLAIN).asked(Given())
+    plain = GenRequest(Path(), bool(about.get("merged")), None, PLAIN).asked(GenInputs())
     return plain | {"seed": about.get("seed")}

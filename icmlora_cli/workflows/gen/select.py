@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from icmlora_cli.errors import GateRefused, UsageFault
+from icmlora_cli.errors import GateRefusedError, UsageError
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.perplexity import aggregate, max_tokens, score_texts
 from icmlora_cli.lm.prompts import Encoded, encode, encode_text
@@ -16,7 +16,7 @@ from icmlora_cli.workflows.progress import OnProgress, Progress
 
 
 @dataclass(frozen=True)
-class Score:
+class CandidateScore:
     """Scores on examples.
 
     Args:
@@ -34,8 +34,8 @@ class Candidate:
 
     Args:
         seed: of z; None for the prior's mean.
-        nll: see ``Score``; None where it is not finite.
-        exact_match: see ``Score``.
+        nll: see ``CandidateScore``; None where it is not finite.
+        exact_match: see ``CandidateScore``.
     """
 
     seed: int | None
@@ -64,8 +64,8 @@ class Selection:
     shown: int
     candidates: tuple[Candidate, ...]
     kept: int
-    base: Score
-    average: Score | None = None
+    base: CandidateScore
+    average: CandidateScore | None = None
     averaged: int = 0
     learned: int = 0
 
@@ -74,7 +74,7 @@ def encoded(loaded: LoadedBase, file: ExampleFile) -> tuple[Encoded, ...]:
     """Return a file's examples as token ids: one row an example, or, of plain text, one a window.
 
     Raises:
-        UsageFault: if an example is longer than what the base reads.
+        UsageError: if an example is longer than what the base reads.
     """
     if file.template.kind == "text":
         return tuple(row for item in file.examples for row in encode_text(loaded.tokenizer, item.output))
@@ -82,7 +82,7 @@ def encoded(loaded: LoadedBase, file: ExampleFile) -> tuple[Encoded, ...]:
     limit = max_tokens(loaded)
     for index, row in enumerate(rows, start=1):
         if row.length > limit:
-            raise UsageFault(
+            raise UsageError(
                 f"example {index} has {row.length:,} tokens; the base reads {limit:,} at once",
                 where=str(file.path.absolute()),
                 hint="leave it out, or shorten it",
@@ -91,7 +91,7 @@ def encoded(loaded: LoadedBase, file: ExampleFile) -> tuple[Encoded, ...]:
 
 
 @dataclass(frozen=True)
-class Judge:
+class CandidateScorer:
     """Scores adapters on examples.
 
     Args:
@@ -105,24 +105,24 @@ class Judge:
     rows: tuple[Encoded, ...]
 
     @classmethod
-    def of(cls, loaded: LoadedBase, file: ExampleFile) -> "Judge":
+    def of(cls, loaded: LoadedBase, file: ExampleFile) -> "CandidateScorer":
         """Return the judge of a file's examples.
 
         Raises:
-            UsageFault: if an example is longer than what the base reads.
+            UsageError: if an example is longer than what the base reads.
         """
         if file.template.kind == "text":
             return cls(loaded, file, ())
         return cls(loaded, file, encoded(loaded, file))
 
-    def __call__(self, adapter: Adapter | None) -> Score:
+    def __call__(self, adapter: Adapter | None) -> CandidateScore:
         """Return the scores of an adapter merged into the base; None scores the base alone."""
         with merged(self.loaded.model, adapter):
             if self.file.template.kind == "text":
                 texts = score_texts(self.loaded, [example.output for example in self.file.examples])
-                return Score(aggregate(texts).nats_per_token, None)
+                return CandidateScore(aggregate(texts).nats_per_token, None)
             scores = score(self.loaded, self.rows)
-            return Score(scores.mean_nll, scores.exact_match)
+            return CandidateScore(scores.mean_nll, scores.exact_match)
 
 
 def seeds_of(count: int, seed: int | None) -> tuple[int | None, ...]:
@@ -134,7 +134,7 @@ def seeds_of(count: int, seed: int | None) -> tuple[int | None, ...]:
 def best_of(
     make: Callable[[int | None], Adapter],
     seeds: Sequence[int | None],
-    judge: Judge,
+    judge: CandidateScorer,
     on_progress: OnProgress,
 ) -> tuple[Adapter, int, tuple[Candidate, ...]]:
     """Return the adapter with the lowest NLL, its index, and all candidates. Only the best so far is kept in memory.
@@ -146,7 +146,7 @@ def best_of(
         on_progress: told of each.
 
     Raises:
-        UsageFault: if no sample has a finite NLL.
+        UsageError: if no sample has a finite NLL.
     """
     best: tuple[float, int, Adapter] | None = None
     found: list[Candidate] = []
@@ -159,7 +159,7 @@ def best_of(
             best = (own.nll, index, adapter)
         on_progress(Progress("gen", "score the samples", index + 1, len(seeds)))
     if best is None:
-        raise UsageFault("the base writes no numbers with this adapter", hint="lower --scale")
+        raise UsageError("the base writes no numbers with this adapter", hint="lower --scale")
     return best[2], best[1], tuple(found)
 
 
@@ -183,7 +183,7 @@ def check_gate(selection: Selection, where: str) -> None:
         where: the examples' file.
 
     Raises:
-        GateRefused: if it is no better than one of them.
+        GateRefusedError: if it is no better than one of them.
     """
     own = selection.candidates[selection.kept].nll
     assert own is not None  # or it would not have been kept
@@ -196,7 +196,7 @@ def check_gate(selection: Selection, where: str) -> None:
     told: Mapping[str, str] = {"base": "the base", "average": f"the average of {selection.averaged} harvested adapters"}
     remark = compared(selection)
     figures = ", ".join(f"{told[name]} {value:.4f}" for name, value in others.items())
-    raise GateRefused(
+    raise GateRefusedError(
         f"the adapter is no better than {' and '.join(told[name] for name in beaten_by)} on {selection.file}: "
         f"NLL {own:.4f} nats a token, {figures}; nothing was written" + (f" ({remark})" if remark else ""),
         {"adapter": own} | others,

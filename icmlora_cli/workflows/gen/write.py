@@ -6,24 +6,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icmlora_cli.disk import files
-from icmlora_cli.errors import AlreadyExists, UsageFault
+from icmlora_cli.errors import AlreadyExistsError, UsageError
 from icmlora_cli.generator.checkpoint import Generator
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.meta_model import checkpoint_of
 from icmlora_cli.provenance.licences import no_derivatives
 from icmlora_cli.provenance.versions import ABOUT, command_line, versions
 from icmlora_cli.registry.bases import Base
-from icmlora_cli.report.cards import CARD, Data, adapter_card, merged_card
+from icmlora_cli.report.cards import CARD, CardData, adapter_card, merged_card
 from icmlora_cli.weights.adapter import CONFIG, WEIGHTS, Adapter, write_adapter
 from icmlora_cli.weights.adapter_form import Format, dtype_name
 from icmlora_cli.weights.gguf.lora import Numbers, write_lora
 from icmlora_cli.weights.gguf.model import Stored, check_model
 from icmlora_cli.weights.gguf.model import write_model as write_gguf
-from icmlora_cli.weights.gguf.target import Target
+from icmlora_cli.weights.gguf.target import GgufTarget
 from icmlora_cli.weights.gguf.tokenizer import check_tokenizer
 from icmlora_cli.weights.merge import merge
 from icmlora_cli.weights.stored.changes import combined, steps_of
-from icmlora_cli.workflows.gen.options import Order, recorded
+from icmlora_cli.workflows.gen.options import GenRequest, recorded
 from icmlora_cli.workflows.merge.write import WrittenModel, write_model
 from icmlora_cli.workflows.progress import OnProgress
 
@@ -31,7 +31,7 @@ GGUF_LORA, GGUF_MODEL = "adapter.gguf", "model.gguf"
 
 
 @dataclass(frozen=True)
-class Origin:
+class Provenance:
     """What an adapter was made by, and from.
 
     Args:
@@ -54,7 +54,7 @@ class Origin:
 
     def about(self) -> dict[str, object]:
         """Return what ``icmlora.json`` holds, but for what options add."""
-        about, data = self.generator.about, Data.of_manifest(self.generator.about)
+        about, data = self.generator.about, CardData.of_manifest(self.generator.about)
         return {
             "schema": "icmlora.generated/1",
             "task_text": self.text,
@@ -74,9 +74,9 @@ class Origin:
         }
 
     @property
-    def data(self) -> Data:
+    def data(self) -> CardData:
         """What it learned from; of a merged model, the base's licence is among the licences."""
-        data = Data.of_manifest(self.generator.about)
+        data = CardData.of_manifest(self.generator.about)
         if not self.merged or self.base.licence is None:
             return data
         return replace(data, licences=sorted({*data.licences, self.base.licence}))
@@ -128,27 +128,29 @@ def check_out(out: Path, force: bool) -> None:
     """Check that a folder may be written.
 
     Raises:
-        AlreadyExists: if it is there and ``force`` is not set, or it is nothing that icmlora wrote.
+        AlreadyExistsError: if it is there and ``force`` is not set, or it is nothing that icmlora wrote.
     """
     if is_free(out):
         return
     if not force:
-        raise AlreadyExists(f"{out} exists", where=str(out.absolute()), hint="--force replaces it, or name another -o")
+        raise AlreadyExistsError(
+            f"{out} exists", where=str(out.absolute()), hint="--force replaces it, or name another -o"
+        )
     ours = out.is_dir() and (out / ABOUT).is_file()
     if not ours:
-        raise AlreadyExists(
+        raise AlreadyExistsError(
             f"{out} is not something that icmlora wrote, so --force does not replace it",
             where=str(out.absolute()),
             hint="name another folder with -o",
         )
 
 
-def check_format(order: Order, base: Base) -> None:
+def check_format(order: GenRequest, base: Base) -> None:
     """Check that what is asked for can be written in the format, by the base's configuration and tokenizer.
 
     Raises:
-        CorruptFile: if one of them is damaged.
-        UnsupportedAdapter: if it cannot.
+        CorruptFileError: if one of them is damaged.
+        UnsupportedAdapterError: if it cannot.
     """
     if order.options.format != "gguf":
         return
@@ -157,10 +159,10 @@ def check_format(order: Order, base: Base) -> None:
         check_model(files.read_json(path), where=str(path))
         check_tokenizer(base.path)
     else:
-        Target.of(files.read_json(path), where=str(path))
+        GgufTarget.of(files.read_json(path), where=str(path))
 
 
-def is_whole(folder: Path, order: Order) -> bool:
+def is_whole(folder: Path, order: GenRequest) -> bool:
     """Tell whether a folder has the files that gen writes for an order."""
     if order.options.format == "gguf":
         return (folder / (GGUF_MODEL if order.merged else GGUF_LORA)).is_file()
@@ -173,11 +175,11 @@ def check_apart(out: Path, inputs: Sequence[Path]) -> None:
     """Check that writing a folder does not do away with what it is made of.
 
     Raises:
-        UsageFault: if it is one of the inputs, or one lies in it.
+        UsageError: if it is one of the inputs, or one lies in it.
     """
     for path in inputs:
         if path.resolve().is_relative_to(out.resolve()):
-            raise UsageFault(
+            raise UsageError(
                 f"{out} {'is' if path.resolve() == out.resolve() else 'holds'} what it would be made of",
                 where=str(path),
                 hint="name another folder with -o",
@@ -187,7 +189,7 @@ def check_apart(out: Path, inputs: Sequence[Path]) -> None:
 def write(
     out: Path,
     adapter: Adapter,
-    origin: Origin,
+    origin: Provenance,
     loaded: LoadedBase,
     *,
     dtype: Stored | None,
@@ -211,10 +213,10 @@ def write(
         What a merged model is; None of an adapter.
 
     Raises:
-        CorruptFile: if the adapter does not fit the base's files, or a merged number is not finite.
-        OutOfSpace: if the disk is full.
-        UnsupportedAdapter: if the base's files cannot be changed.
-        UsageFault: if the folder is, or holds, the base.
+        CorruptFileError: if the adapter does not fit the base's files, or a merged number is not finite.
+        OutOfSpaceError: if the disk is full.
+        UnsupportedAdapterError: if the base's files cannot be changed.
+        UsageError: if the folder is, or holds, the base.
     """
     check_apart(out, [origin.base.path])
     model = None
@@ -222,7 +224,7 @@ def write(
         if origin.merged:
             model = _write_merged(folder, loaded, adapter, origin, dtype, on_progress)
         elif origin.format == "gguf":
-            target = Target.of(loaded.model.config.to_dict())
+            target = GgufTarget.of(loaded.model.config.to_dict())
             numbers: Numbers = "fp16" if dtype == "fp16" else "fp32"
             name, text = _title(origin.text), origin.text
             write_lora(folder / GGUF_LORA, adapter, target, name=name, description=text, dtype=numbers)
@@ -259,7 +261,7 @@ def _write_merged(
     folder: Path,
     loaded: LoadedBase,
     adapter: Adapter,
-    origin: Origin,
+    origin: Provenance,
     dtype: Stored | None,
     on_progress: OnProgress,
 ) -> WrittenModel | None:

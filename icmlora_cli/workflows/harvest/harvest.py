@@ -22,7 +22,7 @@ from icmlora_cli.lm.scoring import score
 from icmlora_cli.lm.trainers import AdapterTrainer, make_trainer
 from icmlora_cli.provenance.energy import CostMeter
 from icmlora_cli.provenance.versions import command_line, now, versions
-from icmlora_cli.registry.adapters import MANIFEST, STATE, AdapterRecord, AdapterStore, Checkpoint
+from icmlora_cli.registry.adapters import MANIFEST, STATE, AdapterCheckpoint, AdapterRecord, AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.weights.adapter import Adapter, write_adapter
@@ -63,7 +63,7 @@ def records_of(
     """Return the finished adapters of this very harvest, by task, in the tasks' order.
 
     Raises:
-        CorruptFile: if a manifest is broken.
+        CorruptFileError: if a manifest is broken.
     """
     found = {task.name: store.find(base.slug, task.name, harvest_key(base, task, recipe)) for task in tasks}
     return {name: record for name, record in found.items() if record is not None}
@@ -89,8 +89,8 @@ def run(
         on_progress: told of each step.
 
     Raises:
-        OutOfSpace: if the disk is full.
-        TrainingDiverged: if a loss is not finite.
+        OutOfSpaceError: if the disk is full.
+        TrainingDivergedError: if a loss is not finite.
     """
     started = time.monotonic()
     store = AdapterStore(home)
@@ -104,7 +104,7 @@ def run(
     return HarvestResult(tuple(done.values()), trained, time.monotonic() - started)
 
 
-class LostLease(Exception):
+class LostLeaseError(Exception):
     """Another worker has taken this task over."""
 
 
@@ -151,7 +151,7 @@ class _Worker:
                 return False
             try:
                 _TaskHarvest(task, self._ready(), self.store, self.on_progress, done, self.total, lease).run()
-            except LostLease:
+            except LostLeaseError:
                 return False
             return True
 
@@ -216,10 +216,10 @@ class _TaskHarvest:
         """Stop if the task is another worker's by now, before anything is written over what that one writes.
 
         Raises:
-            LostLease: if so.
+            LostLeaseError: if so.
         """
         if self.lease.lost:
-            raise LostLease(self.task.name)
+            raise LostLeaseError(self.task.name)
 
     def _report(self, step: int, loss: float) -> None:
         self._check_lease()
@@ -253,7 +253,7 @@ class _TaskHarvest:
 
     def _record(self, folder: Path, key: str, figures: dict[str, float]) -> AdapterRecord:
         loaded, recipe = self.trainer.loaded, self.trainer.recipe
-        checkpoints = tuple(Checkpoint.of(path) for path in sorted(folder.glob("checkpoint-*")))
+        checkpoints = tuple(AdapterCheckpoint.of(path) for path in sorted(folder.glob("checkpoint-*")))
         about = {
             "model_id": loaded.base.model_id,
             "revision": loaded.base.revision,

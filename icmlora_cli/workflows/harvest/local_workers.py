@@ -16,7 +16,7 @@ from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.workflows.harvest import harvest
-from icmlora_cli.workflows.harvest.worker_progress import Counted
+from icmlora_cli.workflows.harvest.worker_progress import AggregateProgress
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
 LOOK = 0.2  # seconds between looks at whether the workers live
@@ -114,7 +114,7 @@ def run(
     for process in processes:
         process.start()
     try:
-        ended = _listen(said, processes, Counted(tasks, base, recipe, AdapterStore(home), on_progress))
+        ended = _listen(said, processes, AggregateProgress(tasks, base, recipe, AdapterStore(home), on_progress))
     finally:
         _end(processes)
     errors = [item.error for item in ended if item.error is not None]

@@ -12,12 +12,12 @@ from typing import Any
 
 from icmlora_cli.config.recipes import HarvestRecipe
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import IcmloraError, UsageFault
+from icmlora_cli.errors import IcmloraError, UsageError
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.workflows.harvest import harvest
-from icmlora_cli.workflows.harvest.worker_progress import Counted
+from icmlora_cli.workflows.harvest.worker_progress import AggregateProgress
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
 RETRIES = 20  # of a task whose node or process died
@@ -48,13 +48,13 @@ def run(
         on_progress: told of each step of each task.
 
     Raises:
-        UsageFault: if Ray is not installed, or there is no cluster at the address.
+        UsageError: if Ray is not installed, or there is no cluster at the address.
         IcmloraError: what stopped a task, once the others are done.
     """
     started = time.monotonic()
     ray = _ray(address)
     store = AdapterStore(home)
-    counted = Counted(tasks, base, recipe, store, on_progress)
+    counted = AggregateProgress(tasks, base, recipe, store, on_progress)
     there = harvest.records_of(tasks, base, recipe, store)
     missing = [task for task in tasks if task.name not in there]
     said = _queue(ray)
@@ -115,12 +115,12 @@ def _ray(address: str | None) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise UsageFault("--executor ray needs Ray", hint='pip install "icmlora[ray]"') from error
+        raise UsageError("--executor ray needs Ray", hint='pip install "icmlora[ray]"') from error
     if not ray.is_initialized():
         try:
             ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
         except (ConnectionError, ValueError) as error:
-            raise UsageFault(
+            raise UsageError(
                 f"there is no Ray cluster at {address!r}: {error}", hint="ray start --head, or leave --address out"
             ) from error
     return ray

@@ -12,7 +12,7 @@ from icmlora_cli.workflows.progress import OnProgress, Progress
 
 
 @dataclass
-class Counted:
+class AggregateProgress:
     """Passes the progress of a worker on, with the count of finished tasks over all workers.
 
     Args:

@@ -8,20 +8,20 @@ from pathlib import Path
 
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import UsageFault, WrongBase
+from icmlora_cli.errors import UsageError, WrongBaseError
 from icmlora_cli.lm.meta_model import checkpoint_of
 from icmlora_cli.provenance.versions import ABOUT, command_line, versions
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.base_files import licence_of
 from icmlora_cli.registry.bases import Base, BaseStore, canonical_name
-from icmlora_cli.report.cards import CARD, Data, merge_card
+from icmlora_cli.report.cards import CARD, CardData, merge_card
 from icmlora_cli.weights.adapter_form import Dtype
 from icmlora_cli.weights.foreign.check import BaseShapes, check_name
 from icmlora_cli.weights.foreign.config import CONFIG, read_settings
 from icmlora_cli.weights.foreign.read import read_foreign
 from icmlora_cli.weights.foreign.steps import foreign_steps
 from icmlora_cli.weights.stored.changes import Steps, combined
-from icmlora_cli.workflows.adapters.named import Named, find_named
+from icmlora_cli.workflows.adapters.named import NamedAdapter, find_named
 from icmlora_cli.workflows.gen.write import check_apart, check_out, listed
 from icmlora_cli.workflows.merge.write import WrittenModel, write_model
 from icmlora_cli.workflows.progress import OnProgress, silent
@@ -38,7 +38,7 @@ class Share:
         weight: what its delta-W is multiplied by.
     """
 
-    adapter: Named
+    adapter: NamedAdapter
     weight: float
 
 
@@ -100,15 +100,15 @@ def find_shares(wanted: Sequence[tuple[str, float]], home: Home) -> tuple[Share,
         home: the registry.
 
     Raises:
-        CorruptFile: if one is not what its manifest says.
-        NotFound: if there is no such adapter.
-        UsageFault: if none is named, a name is of several bases, or a weight is not finite.
+        CorruptFileError: if one is not what its manifest says.
+        NotFoundError: if there is no such adapter.
+        UsageError: if none is named, a name is of several bases, or a weight is not finite.
     """
     if not wanted:
-        raise UsageFault("no adapter is named", hint="icmlora merge ADAPTER -o out/   (icmlora adapter list)")
+        raise UsageError("no adapter is named", hint="icmlora merge ADAPTER -o out/   (icmlora adapter list)")
     for name, weight in wanted:
         if not math.isfinite(weight):
-            raise UsageFault(f"the weight of {name} is {weight}", hint=f"a finite number: -a {name}:0.5")
+            raise UsageError(f"the weight of {name} is {weight}", hint=f"a finite number: -a {name}:0.5")
     store = AdapterStore(home)
     return tuple(Share(find_named(store, name), weight) for name, weight in wanted)
 
@@ -117,8 +117,8 @@ def base_name(shares: Sequence[Share], home: Home) -> str:
     """Return the name of the base that the adapters say they are for.
 
     Raises:
-        CorruptFile: if a configuration is broken.
-        UsageFault: if they say nothing, or name several.
+        CorruptFileError: if a configuration is broken.
+        UsageError: if they say nothing, or name several.
     """
     known = {base.slug: base.name for base in BaseStore(home).all()}
     said: dict[str, str] = {}
@@ -129,7 +129,7 @@ def base_name(shares: Sequence[Share], home: Home) -> str:
         if name:
             said.setdefault(canonical_name(name), name)
     if len(said) != 1:
-        raise UsageFault(
+        raise UsageError(
             f"the adapters are for {len(said)} bases: {', '.join(said.values())}"
             if said
             else f"{CONFIG} does not say which base the adapter is for",
@@ -161,12 +161,12 @@ def run(
         on_progress: told of each file.
 
     Raises:
-        AlreadyExists: if ``out`` exists and ``force`` is not set, or icmlora did not write it.
-        CorruptFile: if base or adapter are damaged, or a merged number is not finite.
-        OutOfSpace: if the disk is full; ``out`` is then what it was before.
-        UnsupportedAdapter: if an adapter is more than can be merged.
-        UsageFault: if ``out`` is, or holds, the base or an adapter.
-        WrongBase: if an adapter is for another base.
+        AlreadyExistsError: if ``out`` exists and ``force`` is not set, or icmlora did not write it.
+        CorruptFileError: if base or adapter are damaged, or a merged number is not finite.
+        OutOfSpaceError: if the disk is full; ``out`` is then what it was before.
+        UnsupportedAdapterError: if an adapter is more than can be merged.
+        UsageError: if ``out`` is, or holds, the base or an adapter.
+        WrongBaseError: if an adapter is for another base.
     """
     started = time.monotonic()
     check_apart(out, [base.path, *(share.adapter.folder for share in shares)])
@@ -181,7 +181,7 @@ def run(
         licences = sorted({name for name in (base.licence, *(item.licence for item in adapters)) if name})
         named = [(item.task or item.folder.resolve().name, item.weight) for item in adapters]  # no path of this machine
         unlicensed = sum(item.licence is None for item in adapters)
-        card = merge_card(base_model=base.model_id, adapters=named, data=Data(licences, unlicensed=unlicensed))
+        card = merge_card(base_model=base.model_id, adapters=named, data=CardData(licences, unlicensed=unlicensed))
         files.write_text(folder / CARD, card)
         files.write_json(
             folder / ABOUT, _about(base, adapters, model, licences) | {"files": listed(folder, model.sha256)}
@@ -195,7 +195,7 @@ def _read(share: Share, base: Base, shapes: BaseShapes, any_base_name: bool) -> 
     if not any_base_name and record is None:
         check_name(settings, base.known_as, str(found.folder))
     if not any_base_name and record is not None and record.weight_hash != base.weight_hash:
-        raise WrongBase(
+        raise WrongBaseError(
             f"the adapter of task {record.task} was made for other weights than those of {base.name}",
             where=str(found.folder),
             hint=f"--base {settings.base_model}; or, to merge it all the same, --any-base-name",

@@ -8,7 +8,7 @@ from pathlib import Path
 from icmlora_cli.disk import files
 from icmlora_cli.registry.base_files import beside_weights
 from icmlora_cli.weights.adapter_form import Dtype
-from icmlora_cli.weights.stored.checkpoint import Checkpoint, changed_config, plan, write_files
+from icmlora_cli.weights.stored.checkpoint import ModelCheckpoint, changed_config, plan, write_files
 from icmlora_cli.weights.stored.shards import Change
 from icmlora_cli.workflows.progress import OnProgress, Progress
 
@@ -42,7 +42,7 @@ class WrittenModel:
 
 def write_model(
     folder: Path,
-    checkpoint: Checkpoint,
+    checkpoint: ModelCheckpoint,
     changes: Mapping[str, Change],
     *,
     dtype: Dtype | None,
@@ -58,9 +58,9 @@ def write_model(
         on_progress: told of each file's tensors.
 
     Raises:
-        CorruptFile: if the base's files are damaged, or a changed number is not finite.
-        OutOfSpace: if the disk is full.
-        UnsupportedAdapter: if a tensor cannot be changed.
+        CorruptFileError: if the base's files are damaged, or a changed number is not finite.
+        OutOfSpaceError: if the disk is full.
+        UnsupportedAdapterError: if a tensor cannot be changed.
     """
     planned = plan(checkpoint, changes, dtype)
     count = len(planned.files)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from icmlora_cli.disk import checksums, files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import CorruptFile, NotFound, PushRefused
+from icmlora_cli.errors import CorruptFileError, NotFoundError, PushRefusedError
 from icmlora_cli.provenance import local_paths
 from icmlora_cli.provenance.licences import no_derivatives, of_manifest
 from icmlora_cli.provenance.versions import ABOUT
@@ -92,9 +92,9 @@ def plan(reference: str, home: Home) -> PushPlan:
         home: the registry.
 
     Raises:
-        CorruptFile: if a file is missing or not what the manifest says.
-        NotFound: if there is no such output.
-        PushRefused: if it holds pickles, its base is a folder of this machine, or its card is not fit.
+        CorruptFileError: if a file is missing or not what the manifest says.
+        NotFoundError: if there is no such output.
+        PushRefusedError: if it holds pickles, its base is a folder of this machine, or its card is not fit.
     """
     folder = _folder(reference, home)
     kind = _kind(folder)
@@ -125,7 +125,7 @@ def _folder(reference: str, home: Home) -> Path:
         return path
     if reference in GeneratorStore(home).names():
         return GeneratorStore(home).folder(reference)
-    raise NotFound(
+    raise NotFoundError(
         f"there is no folder and no generator {reference[:200]!r}",
         where=str(path.absolute()),
         hint="give a folder that icmlora gen wrote, or a generator's name: " + ", ".join(GeneratorStore(home).names()),
@@ -140,7 +140,7 @@ def _kind(folder: Path) -> Kind:
             return "gguf"
         return "merged" if files.read_json(folder / ABOUT).get("merged") is True else "adapter"
     inner = sorted(path.name for path in folder.iterdir() if (path / ABOUT).is_file())
-    raise NotFound(
+    raise NotFoundError(
         f"{folder.name or folder} is nothing that icmlora made: it has neither {ABOUT} nor {generators.CONFIG}",
         where=str(folder.absolute()),
         hint=f"each of its folders by itself, such as {folder / inner[0]}" if inner else "icmlora gen ... -o out/",
@@ -150,7 +150,7 @@ def _kind(folder: Path) -> Kind:
 def _refuse_pickles(folder: Path) -> None:
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICKLES)
     if found:
-        raise PushRefused(
+        raise PushRefusedError(
             f"{found[0].name} may be a Python pickle, which runs code where it is loaded",
             where=str(found[0].absolute()),
             hint="move it out of the folder; what icmlora writes is safetensors and JSON",
@@ -161,7 +161,7 @@ def _refuse_links(folder: Path, names: list[str]) -> None:
     """Check that what is sent lies in the folder, and is not a link to something private elsewhere."""
     found = [name for name in names if (folder / name).is_symlink()]
     if found:
-        raise PushRefused(
+        raise PushRefusedError(
             f"{found[0]} is a link to {(folder / found[0]).readlink()}",
             where=str((folder / found[0]).absolute()),
             hint="put the file itself into the folder, or move the link out of it",
@@ -172,7 +172,7 @@ def _whole_generator(folder: Path) -> set[str]:
     """Return the files of a whole generator; its card may have been edited."""
     flaws = [flaw for flaw in checks.generator_flaws(folder) if flaw.path.name != CARD and flaw.kind != "unlisted"]
     if flaws:
-        raise CorruptFile(f"{flaws[0].path.name}: {flaws[0].what}", where=str(flaws[0].path), hint="icmlora train")
+        raise CorruptFileError(f"{flaws[0].path.name}: {flaws[0].what}", where=str(flaws[0].path), hint="icmlora train")
     return {generators.WEIGHTS}
 
 
@@ -211,8 +211,8 @@ def _check_complete(folder: Path, kind: Kind, there: set[str]) -> None:
         raise _corrupt(folder / missing[0], f"{missing[0]} is missing")
 
 
-def _corrupt(path: Path, what: str) -> CorruptFile:
-    return CorruptFile(what, where=str(path.absolute()), hint="generate it again: icmlora gen ... --force")
+def _corrupt(path: Path, what: str) -> CorruptFileError:
+    return CorruptFileError(what, where=str(path.absolute()), hint="generate it again: icmlora gen ... --force")
 
 
 def _check_base(folder: Path, kind: Kind, about: dict[str, object]) -> None:
@@ -226,7 +226,7 @@ def _check_base(folder: Path, kind: Kind, about: dict[str, object]) -> None:
         named.append(files.read_json(folder / adapters.CONFIG).get("base_model_name_or_path"))
     strange = [name for name in named if not isinstance(name, str) or not is_hub_id(name)]
     if strange:
-        raise PushRefused(
+        raise PushRefusedError(
             f"its base is {strange[0]!r}, which nobody else can load: not the id of a model on the hub",
             where=str(folder.absolute()),
             hint="icmlora base pull ORGANISATION/NAME, and harvest, train and generate with that base",
@@ -240,7 +240,7 @@ def _check_settings(folder: Path, whole: set[str]) -> None:
             continue
         for key, text in local_paths.strings(files.read_json(folder / name)):
             if local_paths.is_local(text) and local_paths.names_path(text):
-                raise PushRefused(
+                raise PushRefusedError(
                     f"{name} names a path of this machine under {key}",
                     where=str((folder / name).absolute()),
                     hint="put there what others have too, then push again",

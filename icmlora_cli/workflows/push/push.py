@@ -11,12 +11,12 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RevisionNo
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # it names no exports
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from icmlora_cli.errors import PushRefused, UsageFault
+from icmlora_cli.errors import PushRefusedError, UsageError
 from icmlora_cli.workflows.base.pull import offline_by_environment
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 from icmlora_cli.workflows.push.plan import PushFile, PushPlan, plan
 
-__all__ = ["PushFile", "PushPlan", "PushResult", "Target", "plan", "ready", "run"]
+__all__ = ["PushFile", "PushPlan", "PushResult", "PushTarget", "plan", "ready", "run"]
 
 MAIN = constants.DEFAULT_REVISION
 BRANCH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}")
@@ -25,7 +25,7 @@ LOGIN = "hf auth login   (with a token that may write: https://huggingface.co/se
 
 
 @dataclass(frozen=True)
-class Target:
+class PushTarget:
     """Where it goes.
 
     Args:
@@ -44,16 +44,16 @@ class Target:
         """Check the names.
 
         Raises:
-            UsageFault: if the hub cannot have such a repository or branch, or the message is blank.
+            UsageError: if the hub cannot have such a repository or branch, or the message is blank.
         """
         try:
             validate_repo_id(self.repo_id)
         except HFValidationError as error:
-            raise UsageFault(str(error), hint="icmlora push out/ NAME, or NAMESPACE/NAME") from error
+            raise UsageError(str(error), hint="icmlora push out/ NAME, or NAMESPACE/NAME") from error
         if not BRANCH.fullmatch(self.revision) or ".." in self.revision:
-            raise UsageFault(f"{self.revision[:100]!r} cannot be a branch", hint="--revision main")
+            raise UsageError(f"{self.revision[:100]!r} cannot be a branch", hint="--revision main")
         if self.message is not None and not self.message.strip():
-            raise UsageFault("--message is empty", hint='--message "what is new"')
+            raise UsageError("--message is empty", hint='--message "what is new"')
 
 
 @dataclass(frozen=True)
@@ -77,21 +77,23 @@ def ready() -> str:
     """Return the token to send with.
 
     Raises:
-        PushRefused: if offline mode is on, or there is no token.
+        PushRefusedError: if offline mode is on, or there is no token.
     """
     if offline_by_environment() or constants.is_offline_mode():
-        raise PushRefused(
+        raise PushRefusedError(
             "offline mode is on, and a push needs the hub",
             where="HF_HUB_OFFLINE",
             hint="unset HF_HUB_OFFLINE, or see with --dry-run what would be sent",
         )
     token = get_token()
     if not token:
-        raise PushRefused("there is no token for the hub on this machine", where=constants.HF_TOKEN_PATH, hint=LOGIN)
+        raise PushRefusedError(
+            "there is no token for the hub on this machine", where=constants.HF_TOKEN_PATH, hint=LOGIN
+        )
     return token
 
 
-def run(planned: PushPlan, target: Target, *, on_progress: OnProgress = silent) -> PushResult:
+def run(planned: PushPlan, target: PushTarget, *, on_progress: OnProgress = silent) -> PushResult:
     """Send an output to the hub.
 
     Args:
@@ -100,8 +102,8 @@ def run(planned: PushPlan, target: Target, *, on_progress: OnProgress = silent) 
         on_progress: told of the four steps.
 
     Raises:
-        PushRefused: if offline mode is on, there is no token, or the hub refuses or is out of reach.
-        UsageFault: if a name cannot be one.
+        PushRefusedError: if offline mode is on, there is no token, or the hub refuses or is out of reach.
+        UsageError: if a name cannot be one.
     """
     target.check()
     token = ready()
@@ -114,7 +116,7 @@ def run(planned: PushPlan, target: Target, *, on_progress: OnProgress = silent) 
         url = api.create_repo(repo_id, private=target.private, exist_ok=True)
         private = bool(api.model_info(repo_id).private)
         if target.private and not private:
-            raise PushRefused(
+            raise PushRefusedError(
                 f"{repo_id} is there already, and public",
                 where=str(url),
                 hint="name another repository, make that one private on the hub, or leave out --private",
@@ -147,16 +149,16 @@ def _hub_errors(endpoint: str) -> Iterator[None]:
     http_error = next(kind for kind in HfHubHTTPError.__bases__ if issubclass(kind, Exception))
     try:
         yield
-    except PushRefused:
+    except PushRefusedError:
         raise
     except HfHubHTTPError as error:
         code = error.response.status_code
         hint = {401: LOGIN, 403: f"ask for the right to write there, or: {LOGIN}", 429: "wait a while"}.get(code)
         if isinstance(error, RevisionNotFoundError):
             hint = "--revision main"
-        raise PushRefused(f"the hub refuses: {_first(error)}", where=endpoint, hint=hint or AGAIN) from error
+        raise PushRefusedError(f"the hub refuses: {_first(error)}", where=endpoint, hint=hint or AGAIN) from error
     except (http_error, OSError, RuntimeError, ValueError) as error:
-        raise PushRefused(f"the push failed: {_first(error)}", where=endpoint, hint=AGAIN) from error
+        raise PushRefusedError(f"the push failed: {_first(error)}", where=endpoint, hint=AGAIN) from error
 
 
 def _first(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import CorruptFile, NotFound, UsageFault
+from icmlora_cli.errors import CorruptFileError, NotFoundError, UsageError
 from icmlora_cli.registry import adapters, generators
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.generators import GeneratorStore
@@ -21,7 +21,7 @@ from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
 
 @dataclass(frozen=True)
-class ExportResult:
+class ArchiveExportResult:
     """An archive, written.
 
     Args:
@@ -46,7 +46,7 @@ def run(
     generators_named: Sequence[str] | None = None,
     force: bool = False,
     on_progress: OnProgress = silent,
-) -> ExportResult:
+) -> ArchiveExportResult:
     """Write tasks, adapters and generators into one file, each once it has been found whole.
 
     Args:
@@ -59,11 +59,11 @@ def run(
         on_progress: told of each thing.
 
     Raises:
-        AlreadyExists: if ``output`` is there, and ``force`` is not set.
-        CorruptFile: if a thing is damaged, or changes meanwhile.
-        NotFound: if a pattern matches nothing.
-        OutOfSpace: if the disk is full; ``output`` is then what it was before.
-        UsageFault: if there is nothing to write.
+        AlreadyExistsError: if ``output`` is there, and ``force`` is not set.
+        CorruptFileError: if a thing is damaged, or changes meanwhile.
+        NotFoundError: if a pattern matches nothing.
+        OutOfSpaceError: if the disk is full; ``output`` is then what it was before.
+        UsageError: if there is nothing to write.
     """
     started = time.monotonic()
     check_file(output, force)
@@ -73,14 +73,14 @@ def run(
     chosen += _adapters(home, adapters_of or patterns, everything=everything)
     chosen += _generators(home, generators_named or patterns, everything=everything)
     if not chosen:
-        raise UsageFault("there is nothing to export", where=str(home.root), hint="icmlora task add, icmlora harvest")
+        raise UsageError("there is nothing to export", where=str(home.root), hint="icmlora task add, icmlora harvest")
     things = []
     for index, (kind, folder) in enumerate(chosen):
         on_progress(Progress("export", f"{kind} {folder.name}", index, len(chosen)))
         things.append(_whole(home, kind, folder))
     on_progress(Progress("export", output.name, len(chosen), len(chosen)))
     files.write_with(output, lambda temporary: write_archive(temporary, home.root, things))
-    return ExportResult(output, tuple(things), output.stat().st_size, time.monotonic() - started)
+    return ArchiveExportResult(output, tuple(things), output.stat().st_size, time.monotonic() - started)
 
 
 Chosen = list[tuple[Kind, Path]]
@@ -115,7 +115,7 @@ def _matching(names: Iterable[str], patterns: Sequence[str], what: str, where: P
         hits = {name for name in known if fnmatchcase(name, pattern)}
         if not hits and not everything:
             there = ", ".join(known[:20]) or "none"
-            raise NotFound(f"no {what} matches {pattern!r}", where=str(where), hint=f"there are: {there}")
+            raise NotFoundError(f"no {what} matches {pattern!r}", where=str(where), hint=f"there are: {there}")
         found |= hits
     return found
 
@@ -124,7 +124,7 @@ def _whole(home: Home, kind: Kind, folder: Path) -> Thing:
     """Return a thing with its files and hashes.
 
     Raises:
-        CorruptFile: if it is damaged. What nothing lists is no fault here: it is left out.
+        CorruptFileError: if it is damaged. What nothing lists is no fault here: it is left out.
     """
     if kind == "task":
         flaws = checks.task_flaws(folder, folder.name)
@@ -134,7 +134,7 @@ def _whole(home: Home, kind: Kind, folder: Path) -> Thing:
         flaws = checks.generator_flaws(folder)
     bad = [flaw for flaw in flaws if flaw.kind != "unlisted" and flaw.path.name != generators.CARD]
     if bad:
-        raise CorruptFile(
+        raise CorruptFileError(
             f"{kind} {folder.relative_to(home.root)} is damaged: {bad[0].path.name}: {bad[0].what}",
             where=str(bad[0].path),
             hint=REPAIR,

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import UsageFault
+from icmlora_cli.errors import UsageError
 from icmlora_cli.registry.upkeep.duplicates import Duplicates, Linker
-from icmlora_cli.registry.upkeep.garbage import WHATS, Garbage, Item, What, collect, free
+from icmlora_cli.registry.upkeep.garbage import WHATS, Garbage, GarbageItem, What, collect, free
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
 
@@ -21,9 +21,9 @@ class GcResult:
         kept: copies that turned out not to be equal, or that no link can be made of.
     """
 
-    freed: tuple[Item, ...]
+    freed: tuple[GarbageItem, ...]
     bytes: int
-    kept: tuple[Item, ...] = ()
+    kept: tuple[GarbageItem, ...] = ()
 
 
 def plan(home: Home, only: Sequence[str] | None = None, *, equal: Duplicates | None = None) -> Garbage:
@@ -35,12 +35,12 @@ def plan(home: Home, only: Sequence[str] | None = None, *, equal: Duplicates | N
         equal: its equal checkpoints, where they have been looked for already.
 
     Raises:
-        UsageFault: if there is no such kind.
+        UsageError: if there is no such kind.
     """
     known: dict[str, What] = {what: what for what in WHATS}
     for what in only or ():
         if what not in known:
-            raise UsageFault(f"there is no kind {what!r} of what can be freed", hint=f"--only with: {', '.join(WHATS)}")
+            raise UsageError(f"there is no kind {what!r} of what can be freed", hint=f"--only with: {', '.join(WHATS)}")
     return collect(home, tuple(known[what] for what in only) if only else WHATS, equal)
 
 
@@ -57,7 +57,7 @@ def run(home: Home, planned: Garbage, *, on_progress: OnProgress = silent) -> Gc
     whats = list(dict.fromkeys(item.what for item in planned.free))
     still = {(item.what, item.path): item for item in plan(home, whats).free} if whats else {}
     items = [still[item.what, item.path] for item in planned.free if (item.what, item.path) in still]
-    freed, kept, total, linker = [], dict[Path, Item](), 0, Linker()
+    freed, kept, total, linker = [], dict[Path, GarbageItem](), 0, Linker()
     for index, item in enumerate(items):
         on_progress(Progress("gc", item.what, index, len(items), item.path.name))
         if item.copy is None:
@@ -67,5 +67,5 @@ def run(home: Home, planned: Garbage, *, on_progress: OnProgress = silent) -> Gc
         linked = linker.link(item.copy)
         total += linked.bytes
         freed += [item] if linked.done else []
-        kept |= {left.path: Item("duplicates", left.path, left.bytes, left.said) for left in linked.left}
+        kept |= {left.path: GarbageItem("duplicates", left.path, left.bytes, left.said) for left in linked.left}
     return GcResult(tuple(freed), total, tuple(kept.values()))

@@ -11,7 +11,7 @@ from typing import Literal
 
 from icmlora_cli.disk import files, leases, temporary
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import AlreadyExists, IcmloraError, NotFound
+from icmlora_cli.errors import AlreadyExistsError, IcmloraError, NotFoundError
 from icmlora_cli.registry import adapters
 from icmlora_cli.registry.bases import ALIASES, BaseStore
 from icmlora_cli.registry.tasks import TaskStore
@@ -24,7 +24,7 @@ State = Literal["added", "unchanged", "replaced"]
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedThing:
     """One thing of an archive.
 
     Args:
@@ -39,7 +39,7 @@ class Imported:
 
 
 @dataclass(frozen=True)
-class ImportResult:
+class ArchiveImportResult:
     """An archive, imported.
 
     Args:
@@ -49,7 +49,7 @@ class ImportResult:
         seconds: wall time.
     """
 
-    things: tuple[Imported, ...]
+    things: tuple[ImportedThing, ...]
     bases: dict[str, bool]
     landed: bool
     seconds: float
@@ -63,7 +63,7 @@ def run(
     dry_run: bool = False,
     most: int | None = None,
     on_progress: OnProgress = silent,
-) -> ImportResult:
+) -> ArchiveImportResult:
     """Import an archive.
 
     It is unpacked into a temporary folder of the registry, every file compared with its hash and every thing with its
@@ -78,15 +78,17 @@ def run(
         on_progress: told of each file.
 
     Raises:
-        AlreadyExists: if a different thing of the same name is there, and ``force`` is not set; nothing landed.
-        CorruptFile: if the archive is damaged or not what it says; nothing has landed then.
+        AlreadyExistsError: if a different thing of the same name is there, and ``force`` is not set; nothing landed.
+        CorruptFileError: if the archive is damaged or not what it says; nothing has landed then.
         IcmloraError: if one of its adapters is being harvested.
-        NotFound: if there is no such file.
-        OutOfSpace: if there is no room.
+        NotFoundError: if there is no such file.
+        OutOfSpaceError: if there is no room.
     """
     started = time.monotonic()
     if not archive.is_file():
-        raise NotFound(f"there is no file {archive.name}", where=str(archive), hint="icmlora registry export -o FILE")
+        raise NotFoundError(
+            f"there is no file {archive.name}", where=str(archive), hint="icmlora registry export -o FILE"
+        )
     done = 0
 
     def look(name: str) -> None:
@@ -105,12 +107,12 @@ def run(
             _check(archive, staging, thing)
         needed = _bases(home, staging, things)
         if dry_run:
-            states = [Imported(thing, _state(home, thing)) for thing in things]
-            return ImportResult(tuple(states), needed, False, time.monotonic() - started)
+            states = [ImportedThing(thing, _state(home, thing)) for thing in things]
+            return ArchiveImportResult(tuple(states), needed, False, time.monotonic() - started)
         with _alone(home, things):
             _check_names(home, things, force)  # again: something may have come meanwhile
             landed = tuple(_land(home, staging, thing, archive) for thing in things)
-        return ImportResult(landed, needed, True, time.monotonic() - started)
+        return ArchiveImportResult(landed, needed, True, time.monotonic() - started)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -132,7 +134,7 @@ def _check_names(home: Home, things: Sequence[Thing], force: bool) -> None:
     taken = [f"{thing.kind} {thing.name}" for thing in things if not force and _state(home, thing) == "replaced"]
     if taken:
         more = f" and {len(taken) - 3} more" if len(taken) > 3 else ""
-        raise AlreadyExists(
+        raise AlreadyExistsError(
             f"there is something else by the name of {', '.join(taken[:3])}{more}; nothing was imported",
             where=str(home.root),
             hint="--force to replace it; what is there now goes into quarantine",
@@ -194,15 +196,15 @@ def _alone(home: Home, things: Sequence[Thing]) -> Iterator[None]:
         yield
 
 
-def _land(home: Home, staging: Path, thing: Thing, archive: Path) -> Imported:
+def _land(home: Home, staging: Path, thing: Thing, archive: Path) -> ImportedThing:
     """Move a checked thing to its place; what was there goes into quarantine first."""
     state, target, aside = _state(home, thing), home.root / thing.folder, None
     if state == "unchanged":
-        return Imported(thing, state)
+        return ImportedThing(thing, state)
     target.parent.mkdir(parents=True, exist_ok=True)
     files.sync_tree(staging / thing.folder)
     if os.path.lexists(target):
         aside = quarantine.put(home, target, f"replaced by what {archive.name} holds")
     os.replace(staging / thing.folder, target)
     files.sync_folder(target.parent)
-    return Imported(thing, state, aside)
+    return ImportedThing(thing, state, aside)

@@ -7,19 +7,19 @@ from pathlib import Path
 from icmlora_cli.config.recipes import HarvestRecipe, resolve, shipped_recipes
 from icmlora_cli.disk import files, temporary
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import CorruptFile, IcmloraError
+from icmlora_cli.errors import CorruptFileError, IcmloraError
 from icmlora_cli.registry import adapters, bases
 from icmlora_cli.registry.bases import Base, BaseStore
 from icmlora_cli.registry.tasks import BUILTIN_MAKER, TaskStore
 from icmlora_cli.registry.upkeep import checks, quarantine
-from icmlora_cli.registry.upkeep.findings import Fault
+from icmlora_cli.registry.upkeep.findings import Finding
 from icmlora_cli.registry.upkeep.survey_leftovers import thing_at
 from icmlora_cli.workflows.progress import OnProgress
 from icmlora_cli.workflows.registry.verify import Repair
 
 
 def repair_all(
-    home: Home, faults: Sequence[Fault], *, device: str | None, on_progress: OnProgress
+    home: Home, faults: Sequence[Finding], *, device: str | None, on_progress: OnProgress
 ) -> tuple[Repair, ...]:
     """Repair what can be, and return what was done. Nothing is deleted.
 
@@ -31,7 +31,7 @@ def repair_all(
         device: where adapters are harvested again.
         on_progress: told of each step of a harvest.
     """
-    units: dict[Path, Fault] = {}
+    units: dict[Path, Finding] = {}
     for fault in faults:
         if fault.unit is not None and not any(parent in units for parent in fault.unit.parents):
             units.setdefault(fault.unit, fault)
@@ -55,7 +55,7 @@ def repair_all(
     return tuple(repairs)
 
 
-def _next(fault: Fault) -> str:
+def _next(fault: Finding) -> str:
     """Return what is left to type once the damaged thing is out of the way."""
     after = fault.mend.partition(" && ")[2]
     if not after and fault.thing == "adapter":
@@ -63,7 +63,7 @@ def _next(fault: Fault) -> str:
     return after or fault.mend
 
 
-def _restore(home: Home, fault: Fault, aside: Path) -> Repair:
+def _restore(home: Home, fault: Finding, aside: Path) -> Repair:
     """Put a folder that was set aside under its name again, if it is whole; else it goes into quarantine."""
     said = temporary.parse(aside.name)
     assert said is not None
@@ -88,19 +88,19 @@ def _flaws(home: Home, aside: Path, target: Path) -> list[checks.Flaw]:
     if thing == "base":
         try:
             base = bases.read_base(aside / bases.MANIFEST)
-        except (CorruptFile, FileNotFoundError) as error:
+        except (CorruptFileError, FileNotFoundError) as error:
             return [checks.Flaw("unreadable", aside, str(error))]
         return [checks.Flaw("changed", aside, line) for line in BaseStore(home).verify(base)]
     return []
 
 
-def _add_again(home: Home, fault: Fault, moved: Path) -> list[Repair]:
+def _add_again(home: Home, fault: Finding, moved: Path) -> list[Repair]:
     """Add a built-in task again, if that is what the damaged one was."""
     from icmlora_cli.tasks.builtin import builtin_names
 
     try:
         value = files.read_json(moved / "task.json")
-    except (CorruptFile, FileNotFoundError):
+    except (CorruptFileError, FileNotFoundError):
         value = {}
     if value.get("source") != BUILTIN_MAKER or fault.name not in builtin_names():
         return []
@@ -118,7 +118,7 @@ def _recipes(folder: Path) -> Iterator[HarvestRecipe]:
         record = adapters.read_record(folder / adapters.MANIFEST)
         if record.imported is None:
             yield HarvestRecipe.model_validate(record.about.get("recipe"))
-    except (CorruptFile, FileNotFoundError, ValueError):
+    except (CorruptFileError, FileNotFoundError, ValueError):
         for name in shipped_recipes():
             if name.startswith("harvest/"):
                 yield resolve(HarvestRecipe, Path(name), "harvest", {})

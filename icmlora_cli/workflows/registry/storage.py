@@ -142,7 +142,7 @@ def run(home: Home) -> StorageReport:
     Adapters are counted as their manifests say; of each task, the header of one weights file is read.
 
     Raises:
-        CorruptFile: if a manifest is broken.
+        CorruptFileError: if a manifest is broken.
     """
     records = AdapterStore(home).all()
     adapters = _adapters(records)

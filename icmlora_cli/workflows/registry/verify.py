@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from icmlora_cli.disk.home import Home
-from icmlora_cli.registry.upkeep.findings import Fault
+from icmlora_cli.registry.upkeep.findings import Finding
 from icmlora_cli.registry.upkeep.survey import Survey
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
@@ -52,7 +52,7 @@ class VerifyResult:
         seconds: wall time.
     """
 
-    faults: tuple[Fault, ...]
+    faults: tuple[Finding, ...]
     checked: Mapping[str, int]
     repairs: tuple[Repair, ...]
     remaining: int
@@ -82,7 +82,7 @@ def run(
         on_progress: told of each thing that is looked at, and of each step of a harvest.
 
     Raises:
-        OutOfSpace: if the disk is full; what was not repaired by then is as it was.
+        OutOfSpaceError: if the disk is full; what was not repaired by then is as it was.
     """
     started = time.monotonic()
 
@@ -101,7 +101,7 @@ def run(
     return VerifyResult(faults, survey.checked, repairs, remaining, time.monotonic() - started)
 
 
-def _remaining(faults: Sequence[Fault], repairs: Sequence[Repair]) -> int:
+def _remaining(faults: Sequence[Finding], repairs: Sequence[Repair]) -> int:
     """Return how many severe faults are left: nothing was moved, or what was moved is not there again."""
     mended = {item.path for item in repairs if item.mended}
     return sum(fault.severe and fault.unit not in mended for fault in faults)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from icmlora_cli.errors import UsageFault
+from icmlora_cli.errors import UsageError
 
 
 def main_process() -> bool:
@@ -17,7 +17,7 @@ def main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-class Fleet:
+class Distributed:
     """The processes that train together.
 
     Args:
@@ -27,7 +27,7 @@ class Fleet:
         settings: the resolved recipe, which trackers keep.
 
     Raises:
-        UsageFault: if the tracker is unknown or not installed.
+        UsageError: if the tracker is unknown or not installed.
     """
 
     def __init__(self, log_with: str | None, folder: Path, project: str, settings: Mapping[str, object]) -> None:
@@ -48,11 +48,11 @@ class Fleet:
                 flat = {key: str(value) for key, value in settings.items()}
                 self.accelerator.init_trackers(project, config=flat)
         except (ImportError, ValueError) as error:
-            raise UsageFault(
+            raise UsageError(
                 f"--log-with {log_with}: {error}", hint=f"pip install {log_with}, or leave --log-with out"
             ) from error
         if self.logs and not self.accelerator.trackers:
-            raise UsageFault(f"--log-with {log_with}: it is not installed", hint=f"pip install {log_with}")
+            raise UsageError(f"--log-with {log_with}: it is not installed", hint=f"pip install {log_with}")
 
     @property
     def device(self) -> str | None:
@@ -92,7 +92,7 @@ class Fleet:
         if self.processes > 1:
             self.accelerator.wait_for_everyone()
 
-    def __enter__(self) -> "Fleet":
+    def __enter__(self) -> "Distributed":
         """Train within the body."""
         return self
 

@@ -16,7 +16,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from icmlora_cli.config.recipes import TrainRecipe
 from icmlora_cli.generator.conditions import ConditionSpace, Support
 from icmlora_cli.generator.fit import draw_support, pick
-from icmlora_cli.generator.interface import Moment, Network
+from icmlora_cli.generator.interface import Network, TrainStep
 from icmlora_cli.generator.networks import CVAE, contrast, kl_divergence, sample
 from icmlora_cli.lm.batching import IGNORED, answer_log_probs, collate, scoring_batches
 from icmlora_cli.lm.load import LoadedBase
@@ -57,7 +57,7 @@ class EpisodeTerm:
         if self.recipe.episodes.gradient_checkpointing:
             _checkpoint(self.loaded.model)
 
-    def backward(self, model: Network, moment: Moment, source: torch.Generator) -> dict[str, float]:
+    def backward(self, model: Network, moment: TrainStep, source: torch.Generator) -> dict[str, float]:
         """Add the gradients of the contrastive loss, and in the last stage those of a batch of episodes."""
         assert isinstance(model, CVAE) and self.recipe.episodes is not None
         values: dict[str, float] = {}

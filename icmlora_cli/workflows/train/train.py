@@ -8,7 +8,7 @@ from pathlib import Path
 from icmlora_cli.config.recipes import TrainRecipe
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import UsageFault
+from icmlora_cli.errors import UsageError
 from icmlora_cli.generator.checkpoint import Generator, load_generator, read_config, save_generator, stored
 from icmlora_cli.generator.fit import StepLosses
 from icmlora_cli.lm.load import load_base
@@ -20,9 +20,9 @@ from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.generators import CARD, CONFIG, GeneratorStore
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.registry.upkeep import quarantine
-from icmlora_cli.report.cards import Data, generator_card
+from icmlora_cli.report.cards import CardData, generator_card
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
-from icmlora_cli.workflows.train.distributed import Fleet
+from icmlora_cli.workflows.train.distributed import Distributed
 from icmlora_cli.workflows.train.episode_tasks import EpisodeTask, builtin_pool
 from icmlora_cli.workflows.train.training import Harvested, Training, find_harvested, known_names, make_basis
 
@@ -94,10 +94,10 @@ def run(
         on_progress: told of each task's vectors and each step.
 
     Raises:
-        UsageFault: if a task is of split ``unseen``, there is no task, or the recipe does not fit together.
-        NotFound: if a task has no adapter and the recipe no episodes.
-        CorruptFile: if an adapter is broken.
-        TrainingDiverged: if a loss is not finite.
+        UsageError: if a task is of split ``unseen``, there is no task, or the recipe does not fit together.
+        NotFoundError: if a task has no adapter and the recipe no episodes.
+        CorruptFileError: if an adapter is broken.
+        TrainingDivergedError: if a loss is not finite.
     """
     started = time.monotonic()
     _check(tasks, recipe)
@@ -114,7 +114,7 @@ def run(
         meter.sample()
         on_progress(progress)
 
-    with Fleet(log_with, home.root / "logs" / name, name, recipe.model_dump(mode="json")) as fleet:
+    with Distributed(log_with, home.root / "logs" / name, name, recipe.model_dump(mode="json")) as fleet:
         loaded = load_base(base, device=fleet.device or device)
         basis = make_basis(harvested, loaded, recipe)
         training = Training(tasks, harvested, basis, loaded, recipe, home, name, key, fleet, meter, report)
@@ -136,8 +136,8 @@ def key_of(tasks: Sequence[Task], base: Base, recipe: TrainRecipe, home: Home) -
     """Return the key that a training would have: the hash of adapters, tasks and recipe.
 
     Raises:
-        NotFound: if a task has no adapter.
-        CorruptFile: if a manifest is broken.
+        NotFoundError: if a task has no adapter.
+        CorruptFileError: if a manifest is broken.
     """
     store = AdapterStore(home)
     return _key(tasks, [(task, store.latest(base, task)) for task in tasks], base, recipe, home)
@@ -146,22 +146,22 @@ def key_of(tasks: Sequence[Task], base: Base, recipe: TrainRecipe, home: Home) -
 def _check(tasks: Sequence[Task], recipe: TrainRecipe) -> None:
     episodic = recipe.episodes is not None
     if not tasks and not (recipe.episodes and recipe.episodes.builtin != "none"):
-        raise UsageFault("there is no task to learn from", hint="icmlora task add ..., then icmlora harvest")
+        raise UsageError("there is no task to learn from", hint="icmlora task add ..., then icmlora harvest")
     if episodic and recipe.arch == "p-diff":
-        raise UsageFault("p-diff has no episodes", hint="take episodes out of the recipe, or arch: token")
+        raise UsageError("p-diff has no episodes", hint="take episodes out of the recipe, or arch: token")
     if episodic and recipe.steps <= recipe.pretrain_steps:
-        raise UsageFault(
+        raise UsageError(
             f"steps ({recipe.steps}) leaves none for episodes after pretrain_steps ({recipe.pretrain_steps})",
             hint="raise --steps, or lower pretrain_steps in the recipe",
         )
     if recipe.reader == "mean" and recipe.vectors.pooling == "tokens":
-        raise UsageFault(
+        raise UsageError(
             "reader: mean reads one vector a slot, and vectors.pooling: tokens gives many",
             hint="set reader: attention, or vectors.pooling: mean, in the recipe",
         )
     unseen = [task.name for task in tasks if task.split != "train"]
     if unseen:
-        raise UsageFault(
+        raise UsageError(
             f"{', '.join(unseen)}: of split 'unseen', which a generator must not learn from",
             hint="leave them out of --tasks, or change their split in the task file and add it again",
         )
@@ -170,18 +170,18 @@ def _check(tasks: Sequence[Task], recipe: TrainRecipe) -> None:
 def _check_idle(tasks: Sequence[Task], harvested: Sequence[Harvested], recipe: TrainRecipe) -> None:
     learned = {item.task.name for item in harvested}
     if not recipe.queries_base and not learned:
-        raise UsageFault(
+        raise UsageError(
             "episodes.weight is 0, and no adapter is harvested: there is nothing to learn", hint="icmlora harvest"
         )
     if recipe.prior == "neighbours" and not learned:
-        raise UsageFault(
+        raise UsageError(
             "prior: neighbours is made of harvested adapters, and there is none",
             hint="icmlora harvest, or prior: learned in the recipe",
         )
     mute = [task for task in tasks if task.template.kind == "text" or not task.has_examples]
     idle = [task.name for task in mute if task.name not in learned]
     if idle:
-        raise UsageFault(
+        raise UsageError(
             f"{', '.join(idle)}: plain text or a bare description has no questions for episodes, and no adapter is "
             "harvested",
             hint=f"icmlora harvest --tasks {idle[0]}",
@@ -279,7 +279,7 @@ def _save(target: Path, generator: Generator, about: dict[str, object], recipe: 
             tasks=tasks,
             numbers=_numbers(whole),
             error=figures["error"],
-            data=Data.of_manifest(about),
+            data=CardData.of_manifest(about),
         )
         files.write_text(folder / CARD, card)
         hashed = dict(about) | {"card_sha256": files.sha256_file(folder / CARD)}

@@ -7,7 +7,7 @@ import torch
 
 from icmlora_cli.config.recipes import TrainRecipe
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import NotFound, UsageFault
+from icmlora_cli.errors import NotFoundError, UsageError
 from icmlora_cli.generator.checkpoint import Generator, module_scales
 from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics
 from icmlora_cli.generator.fit import StepLosses, TaskData, Validation, fit
@@ -28,7 +28,7 @@ from icmlora_cli.weights.compare import compare, norm
 from icmlora_cli.weights.frame import FrameSpec, extended_frame, seeded_frame
 from icmlora_cli.weights.layout import Layout, layout_of
 from icmlora_cli.workflows.progress import OnProgress, Progress
-from icmlora_cli.workflows.train.distributed import Fleet
+from icmlora_cli.workflows.train.distributed import Distributed
 from icmlora_cli.workflows.train.episode_tasks import EpisodeTask, builtin_pool, read_tasks
 from icmlora_cli.workflows.train.episodes import EpisodeTerm, TaskValidation
 
@@ -55,7 +55,7 @@ def find_harvested(tasks: Sequence[Task], base: Base, store: AdapterStore, recip
     for task in tasks:
         try:
             record = store.latest(base, task)
-        except NotFound:
+        except NotFoundError:
             if recipe.episodes is None:
                 raise
             continue  # episodes need none
@@ -108,13 +108,13 @@ def make_basis(harvested: Sequence[Harvested], loaded: LoadedBase, recipe: Train
     """Return the frame that the adapters were harvested in, extended for those that were not, or a learned basis.
 
     Raises:
-        UsageFault: if there are neither adapters nor episodes' modules to make one for.
+        UsageError: if there are neither adapters nor episodes' modules to make one for.
     """
     everything = [adapter for item in harvested for adapter in item.adapters]
     spec = chosen_frame(harvested, recipe)
     if spec is None:
         if not everything:
-            raise UsageFault("basis: learned needs harvested adapters", hint="icmlora harvest, or basis: frame")
+            raise UsageError("basis: learned needs harvested adapters", hint="icmlora harvest, or basis: frame")
         return Basis(fit_codec(everything, energy=recipe.energy, max_width=recipe.max_width), None)
     layout = layout_of(everything) if everything else target_layout(loaded.model, recipe.target_modules)
     return Basis(frame_codec(harvested, layout, spec, loaded.base.model_id, recipe.directions), spec)
@@ -139,7 +139,7 @@ class Training:
     home: Home
     name: str
     key: str
-    fleet: Fleet
+    fleet: Distributed
     meter: CostMeter
     on_progress: OnProgress
 

@@ -16,7 +16,7 @@ from icmlora_cli.registry.base_files import describe
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.foreign.check import BaseShapes
 from icmlora_cli.weights.foreign.config import read_settings
-from icmlora_cli.weights.foreign.project import Part, represent
+from icmlora_cli.weights.foreign.project import AdapterPart, represent
 from icmlora_cli.weights.foreign.read import read_foreign
 
 IDS = torch.arange(2, 26)[None]
@@ -39,7 +39,7 @@ class Tiny:
         """Return a parameter in fp32."""
         return self.model.get_parameter(name).detach().float()
 
-    def take(self, folder: Path, **options: object) -> tuple[Adapter, tuple[Part, ...]]:
+    def take(self, folder: Path, **options: object) -> tuple[Adapter, tuple[AdapterPart, ...]]:
         """Read a foreign folder and represent it, as an import does."""
         allow = bool(options.pop("allow_pickle", False))
         foreign = read_foreign(folder, read_settings(folder), self.shapes, allow_pickle=allow)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from icmlora_cli.errors import UnsupportedAdapter
+from icmlora_cli.errors import UnsupportedAdapterError
 from icmlora_cli.weights.adapter import read_adapter, write_adapter
 from tests.peft_made import saved_by_peft
 
@@ -20,7 +20,7 @@ def test_dora_is_fitted_and_at_full_rank_exact(tinies: "Mapping[str, Tiny]", arc
     tiny, conv = tinies[architecture], architecture == "gpt2"
     targets = ["c_attn"] if conv else ["q_proj", "down_proj"]
     folder = saved_by_peft(tiny.model, tmp_path / "dora", use_dora=True, target_modules=targets, fan_in_fan_out=conv)
-    with pytest.raises(UnsupportedAdapter, match=r"DoRA of .* and ") as caught:
+    with pytest.raises(UnsupportedAdapterError, match=r"DoRA of .* and ") as caught:
         tiny.take(folder)
     assert "--approximate" in str(caught.value.hint)
     wanted = tiny.logits(folder)
@@ -50,7 +50,7 @@ def test_lora_biases_are_dropped_unless_they_are_zero(tinies: "Mapping[str, Tiny
     folder = saved_by_peft(
         tiny.model, tmp_path / "biased", lora_bias=True, target_modules=["c_fc"], fan_in_fan_out=True
     )
-    with pytest.raises(UnsupportedAdapter, match=r"lora bias of .*c_fc.lora_B.bias and 1 more"):
+    with pytest.raises(UnsupportedAdapterError, match=r"lora bias of .*c_fc.lora_B.bias and 1 more"):
         tiny.take(folder)
     adapter, parts = tiny.take(folder, approximate=True)
     assert len(adapter.factors) == 2
@@ -65,7 +65,7 @@ def test_trained_biases_and_saved_modules(tinies: "Mapping[str, Tiny]", tmp_path
     assert set(adapter.factors) == {f"transformer.h.{layer}.attn.c_attn" for layer in range(2)}
     assert {part.kept for part in parts} == {"exact"} and {"saved module", "trained bias"} < {p.what for p in parts}
     moved = saved_by_peft(tiny.model, tmp_path / "moved", bias="all", bias_step=0.1, **settings)
-    with pytest.raises(UnsupportedAdapter, match="saved module of"):
+    with pytest.raises(UnsupportedAdapterError, match="saved module of"):
         tiny.take(moved)
     adapter, parts = tiny.take(moved, approximate=True, rank=32)
     found = {part.name: part for part in parts}
@@ -79,7 +79,7 @@ def test_embeddings_and_tied_outputs_are_dropped(llama: "Tiny", tmp_path: Path) 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT warns of tied weights
         folder = saved_by_peft(llama.model, tmp_path / "embedding", target_modules=targets)
-    with pytest.raises(UnsupportedAdapter, match=r"embedding LoRA of model\.embed_tokens"):
+    with pytest.raises(UnsupportedAdapterError, match=r"embedding LoRA of model\.embed_tokens"):
         llama.take(folder)
     adapter, parts = llama.take(folder, approximate=True)
     assert {name.rsplit(".", 1)[-1] for name in adapter.factors} == {"q_proj"}
@@ -87,5 +87,5 @@ def test_embeddings_and_tied_outputs_are_dropped(llama: "Tiny", tmp_path: Path) 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         folder = saved_by_peft(llama.model, tmp_path / "tied", target_modules=["q_proj", "lm_head"])
-    with pytest.raises(UnsupportedAdapter, match="tied output of lm_head"):
+    with pytest.raises(UnsupportedAdapterError, match="tied output of lm_head"):
         llama.take(folder)

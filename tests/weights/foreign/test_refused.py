@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from icmlora_cli.errors import CorruptFile, IcmloraError, NotFound, UnsupportedAdapter, WrongBase
+from icmlora_cli.errors import CorruptFileError, IcmloraError, NotFoundError, UnsupportedAdapterError, WrongBaseError
 from icmlora_cli.weights.foreign.check import check_name
 from icmlora_cli.weights.foreign.config import read_settings
 
@@ -97,92 +97,108 @@ def too_large(found: dict[str, torch.Tensor]) -> None:
 
 
 FAULTS: dict[str, tuple[Change, type[IcmloraError], str]] = {
-    "truncated": (truncated, CorruptFile, r"has [\d,]+ bytes, and its header describes"),
-    "empty": (text(WEIGHTS, b""), CorruptFile, "too few for a header"),
-    "header bomb": (text(WEIGHTS, struct.pack("<Q", 1 << 40) + b"{}"), CorruptFile, "claims a header of"),
-    "header past the end": (text(WEIGHTS, struct.pack("<Q", 5000) + b"{}"), CorruptFile, "fewer than its header"),
-    "header no JSON": (header(b"{" * 5000), CorruptFile, "the header of .* is broken"),
-    "header twice": (header(b'{"a": {}, "a": {}}'), CorruptFile, "a name is there twice"),
-    "header a list": (header([1, 2]), CorruptFile, "not a JSON object"),
-    "entry broken": (header({KEY: {"dtype": "F32"}}), CorruptFile, "the entry of .* is broken"),
+    "truncated": (truncated, CorruptFileError, r"has [\d,]+ bytes, and its header describes"),
+    "empty": (text(WEIGHTS, b""), CorruptFileError, "too few for a header"),
+    "header bomb": (text(WEIGHTS, struct.pack("<Q", 1 << 40) + b"{}"), CorruptFileError, "claims a header of"),
+    "header past the end": (text(WEIGHTS, struct.pack("<Q", 5000) + b"{}"), CorruptFileError, "fewer than its header"),
+    "header no JSON": (header(b"{" * 5000), CorruptFileError, "the header of .* is broken"),
+    "header twice": (header(b'{"a": {}, "a": {}}'), CorruptFileError, "a name is there twice"),
+    "header a list": (header([1, 2]), CorruptFileError, "not a JSON object"),
+    "entry broken": (header({KEY: {"dtype": "F32"}}), CorruptFileError, "the entry of .* is broken"),
     "overlapping": (
         header({KEY: entry((2, 4), 0, 32), OTHER: entry((4, 2), 16, 48)}, bytes(48)),
-        CorruptFile,
+        CorruptFileError,
         "are not where its shape",
     ),
-    "fp8": (header({KEY: entry((2, 4), 0, 8, "F8_E4M3")}, bytes(8)), UnsupportedAdapter, "dtype F8_E4M3"),
-    "NaN": (tensors(lambda found: found[KEY].fill_(float("nan"))), CorruptFile, "NaN or infinity"),
-    "too large": (tensors(too_large), CorruptFile, "too large for fp32"),
-    "missing B": (tensors(lambda found: found.pop(OTHER)), CorruptFile, "has no lora_B: half of a pair"),
-    "missing A": (tensors(lambda found: found.pop(KEY)), CorruptFile, "has no lora_A: half of a pair"),
-    "no tensors": (tensors(lambda found: found.clear()), CorruptFile, "holds no tensors"),
+    "fp8": (header({KEY: entry((2, 4), 0, 8, "F8_E4M3")}, bytes(8)), UnsupportedAdapterError, "dtype F8_E4M3"),
+    "NaN": (tensors(lambda found: found[KEY].fill_(float("nan"))), CorruptFileError, "NaN or infinity"),
+    "too large": (tensors(too_large), CorruptFileError, "too large for fp32"),
+    "missing B": (tensors(lambda found: found.pop(OTHER)), CorruptFileError, "has no lora_B: half of a pair"),
+    "missing A": (tensors(lambda found: found.pop(KEY)), CorruptFileError, "has no lora_A: half of a pair"),
+    "no tensors": (tensors(lambda found: found.clear()), CorruptFileError, "holds no tensors"),
     "flattened": (
         tensors(lambda found: found.update({KEY: torch.zeros(0), OTHER: torch.zeros(0)})),
-        CorruptFile,
+        CorruptFileError,
         "both should be matrices",
     ),
-    "ranks differ": (tensors(lambda found: found.update({KEY: torch.ones(3, 32)})), CorruptFile, "their ranks differ"),
-    "rank not of the config": (config(r=3), CorruptFile, "have rank 4, and adapter_config.json says 3"),
-    "wrong shape": (tensors(lambda found: found.update({KEY: torch.ones(4, 48)})), WrongBase, "the base's is 32 x 32"),
+    "ranks differ": (
+        tensors(lambda found: found.update({KEY: torch.ones(3, 32)})),
+        CorruptFileError,
+        "their ranks differ",
+    ),
+    "rank not of the config": (config(r=3), CorruptFileError, "have rank 4, and adapter_config.json says 3"),
+    "wrong shape": (
+        tensors(lambda found: found.update({KEY: torch.ones(4, 48)})),
+        WrongBaseError,
+        "the base's is 32 x 32",
+    ),
     "wrong module": (
         renamed(
             a=KEY.replace("model.layers.0", "transformer.h.0"), b=OTHER.replace("model.layers.0", "transformer.h.0")
         ),
-        WrongBase,
+        WrongBaseError,
         "the base has no module transformer.h.0",
     ),
     "traversal": (
         renamed(a=KEY.replace(MODULE, "../../etc/passwd"), b=OTHER.replace(MODULE, "../../etc/passwd")),
-        CorruptFile,
+        CorruptFileError,
         "does not name a module",
     ),
-    "pickle": (only_pickle, UnsupportedAdapter, "a Python pickle, which can run code"),
-    "zip in disguise": (zipped, UnsupportedAdapter, "is a zip archive"),
+    "pickle": (only_pickle, UnsupportedAdapterError, "a Python pickle, which can run code"),
+    "zip in disguise": (zipped, UnsupportedAdapterError, "is a zip archive"),
     "pickle in disguise": (
         text(WEIGHTS, pickle.dumps({"a": 1}, 4)),
-        UnsupportedAdapter,
+        UnsupportedAdapterError,
         "a Python pickle under another",
     ),
-    "gguf in disguise": (text(WEIGHTS, b"GGUF\x03\x00\x00\x00" + bytes(64)), UnsupportedAdapter, "llama.cpp adapter"),
+    "gguf in disguise": (
+        text(WEIGHTS, b"GGUF\x03\x00\x00\x00" + bytes(64)),
+        UnsupportedAdapterError,
+        "llama.cpp adapter",
+    ),
     "kohya": (
         renamed(a="lora_unet_x.lora_down.weight", b="lora_unet_x.lora_up.weight"),
-        UnsupportedAdapter,
+        UnsupportedAdapterError,
         "a Kohya or ComfyUI LoRA",
     ),
     "diffusers": (
         renamed(a="unet.to_q.lora_A.weight", b="unet.to_q.lora_B.weight"),
-        UnsupportedAdapter,
+        UnsupportedAdapterError,
         "a LoRA of an image model",
     ),
     "mlx": (
         renamed(a="model.layers.0.q.lora_a", b="model.layers.0.q.lora_b"),
-        UnsupportedAdapter,
+        UnsupportedAdapterError,
         "an MLX adapter",
     ),
-    "no prefix": (renamed(a="q.lora_A.weight", b="q.lora_B.weight"), CorruptFile, "does not begin with"),
+    "no prefix": (renamed(a="q.lora_A.weight", b="q.lora_B.weight"), CorruptFileError, "does not begin with"),
     "variant": (
         tensors(lambda found: found.update({KEY.replace("lora_A.weight", "lora_diag"): torch.ones(4)})),
-        UnsupportedAdapter,
+        UnsupportedAdapterError,
         "a variant of LoRA",
     ),
-    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), NotFound, "there is no adapter_model.safetensors"),
-    "rank 10^9": (config(r=10**9), CorruptFile, "r is 1000000000: a LoRA's rank is"),
-    "rank pattern 10^9": (config(rank_pattern={"q_proj": 10**9}), CorruptFile, "rank_pattern: .* 1 to 16384"),
-    "rank a text": (config(r="many"), CorruptFile, "r is many, not a finite number"),
-    "alpha NaN": (config(lora_alpha=float("nan")), CorruptFile, "lora_alpha is nan"),
-    "slow expression": (config(alpha_pattern={"(.*)*x": 3}), CorruptFile, "could take for ever"),
-    "broken expression": (config(alpha_pattern={"[": 3}), CorruptFile, "not a regular expression"),
-    "config no JSON": (text(CONFIG, "{"), CorruptFile, "not valid JSON"),
-    "config too deep": (text(CONFIG, '{"a":' + "[" * 100_000), CorruptFile, "nested too deep|not valid JSON"),
-    "config bomb": (text(CONFIG, " " * (5 << 20) + "{}"), CorruptFile, "at most 4,194,304 are read"),
-    "no peft_type": (config(peft_type=None), CorruptFile, "names no peft_type"),
-    "LoHa": (config(peft_type="LOHA"), UnsupportedAdapter, "is a LOHA adapter"),
-    "mlx config": (text(CONFIG, '{"fine_tune_type": "lora"}'), UnsupportedAdapter, "MLX adapter, not PEFT"),
-    "PiSSA": (config(init_lora_weights="pissa_niter_4"), UnsupportedAdapter, "relative to a base that pissa altered"),
-    "aLoRA": (config(alora_invocation_tokens=[1, 2]), UnsupportedAdapter, "alora_invocation_tokens is set"),
-    "saved module missing": (config(modules_to_save=["lm_head"]), CorruptFile, "modules_to_save names lm_head"),
-    "modules_to_save a number": (config(modules_to_save=3), CorruptFile, "modules_to_save is not a list"),
-    "DoRA without magnitudes": (config(use_dora=True), CorruptFile, "has no lora_magnitude_vector"),
+    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), NotFoundError, "there is no adapter_model.safetensors"),
+    "rank 10^9": (config(r=10**9), CorruptFileError, "r is 1000000000: a LoRA's rank is"),
+    "rank pattern 10^9": (config(rank_pattern={"q_proj": 10**9}), CorruptFileError, "rank_pattern: .* 1 to 16384"),
+    "rank a text": (config(r="many"), CorruptFileError, "r is many, not a finite number"),
+    "alpha NaN": (config(lora_alpha=float("nan")), CorruptFileError, "lora_alpha is nan"),
+    "slow expression": (config(alpha_pattern={"(.*)*x": 3}), CorruptFileError, "could take for ever"),
+    "broken expression": (config(alpha_pattern={"[": 3}), CorruptFileError, "not a regular expression"),
+    "config no JSON": (text(CONFIG, "{"), CorruptFileError, "not valid JSON"),
+    "config too deep": (text(CONFIG, '{"a":' + "[" * 100_000), CorruptFileError, "nested too deep|not valid JSON"),
+    "config bomb": (text(CONFIG, " " * (5 << 20) + "{}"), CorruptFileError, "at most 4,194,304 are read"),
+    "no peft_type": (config(peft_type=None), CorruptFileError, "names no peft_type"),
+    "LoHa": (config(peft_type="LOHA"), UnsupportedAdapterError, "is a LOHA adapter"),
+    "mlx config": (text(CONFIG, '{"fine_tune_type": "lora"}'), UnsupportedAdapterError, "MLX adapter, not PEFT"),
+    "PiSSA": (
+        config(init_lora_weights="pissa_niter_4"),
+        UnsupportedAdapterError,
+        "relative to a base that pissa altered",
+    ),
+    "aLoRA": (config(alora_invocation_tokens=[1, 2]), UnsupportedAdapterError, "alora_invocation_tokens is set"),
+    "saved module missing": (config(modules_to_save=["lm_head"]), CorruptFileError, "modules_to_save names lm_head"),
+    "modules_to_save a number": (config(modules_to_save=3), CorruptFileError, "modules_to_save is not a list"),
+    "DoRA without magnitudes": (config(use_dora=True), CorruptFileError, "has no lora_magnitude_vector"),
 }
 
 
@@ -220,14 +236,14 @@ def test_a_pickle_is_read_only_where_it_is_allowed_and_holds_tensors_alone(
     adapter, _ = llama.take(good, allow_pickle=True)
     assert torch.equal(adapter.factors[MODULE].lora_A, wanted.factors[MODULE].lora_A)
     torch.save({KEY: torch.ones(1, 1).expand(10**9, 10**9)}, good / PICKLE)  # 4 bytes that claim to be 4 exabytes
-    with pytest.raises(UnsupportedAdapter, match="not stored whole"):
+    with pytest.raises(UnsupportedAdapterError, match="not stored whole"):
         llama.take(good, allow_pickle=True)
     (good / PICKLE).write_bytes(b"")
-    with pytest.raises(CorruptFile, match="is damaged"):
+    with pytest.raises(CorruptFileError, match="is damaged"):
         llama.take(good, allow_pickle=True)
     mark = tmp_path / "ran"
     torch.save({KEY: Evil(str(mark))}, good / PICKLE)
-    with pytest.raises(CorruptFile, match="holds more than tensors"):
+    with pytest.raises(CorruptFileError, match="holds more than tensors"):
         llama.take(good, allow_pickle=True)
     assert not mark.exists()
 
@@ -249,6 +265,6 @@ def test_the_bases_name_is_compared(good: Path, named: str, fits: bool) -> None:
     if fits:
         check_name(read_settings(good), names, str(good))
         return
-    with pytest.raises(WrongBase, match="is for HuggingFaceTB") as caught:
+    with pytest.raises(WrongBaseError, match="is for HuggingFaceTB") as caught:
         check_name(read_settings(good), names, str(good))
     assert "--any-base-name" in str(caught.value.hint)

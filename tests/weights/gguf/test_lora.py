@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from icmlora_cli.errors import CorruptFile, UnsupportedAdapter, UsageFault
+from icmlora_cli.errors import CorruptFileError, UnsupportedAdapterError, UsageError
 from icmlora_cli.weights.adapter import Adapter, Factors, read_adapter, write_adapter
 from icmlora_cli.weights.foreign.plain import check_plain
 from icmlora_cli.weights.gguf.lora import common_alpha, write_lora
-from icmlora_cli.weights.gguf.target import Target
+from icmlora_cli.weights.gguf.target import GgufTarget
 from tests.gguf_read import arrays, deltas, said
 from tests.random_lora import config_of, random_lora
 
@@ -20,7 +20,7 @@ LLAMA = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2, "num_att
 
 
 def write(path: Path, adapter: Adapter, base: Path, **options: object) -> gguf.GGUFReader:
-    write_lora(path, adapter, Target.of(config_of(base)), name="a name", **options)  # type: ignore[arg-type]
+    write_lora(path, adapter, GgufTarget.of(config_of(base)), name="a name", **options)  # type: ignore[arg-type]
     return gguf.GGUFReader(path)
 
 
@@ -103,7 +103,7 @@ def test_half_precision_and_numbers_too_large_for_it(tiny_bases: dict[str, Path]
     assert {item.tensor_type for item in reader.tensors} == {gguf.GGMLQuantizationType.F16}
     check_deltas(reader, adapter, "llama", tolerance=2e-3)
     before = path.read_bytes()
-    with pytest.raises(UsageFault, match="too large for fp16"):
+    with pytest.raises(UsageError, match="too large for fp16"):
         write(path, random_lora(tiny_bases["llama"], size=1e5), tiny_bases["llama"], dtype="fp16")
     assert path.read_bytes() == before and [item.name for item in tmp_path.iterdir()] == ["a.gguf"]
 
@@ -117,7 +117,7 @@ def test_half_precision_and_numbers_too_large_for_it(tiny_bases: dict[str, Path]
     ],
 )
 def test_architectures_beyond_the_tiny_ones(architecture: str, wanted: str, names: dict[str, str]) -> None:
-    target = Target.of(LLAMA | {"architectures": [architecture], "num_key_value_heads": 2})
+    target = GgufTarget.of(LLAMA | {"architectures": [architecture], "num_key_value_heads": 2})
     assert target.architecture == wanted
     for ours, theirs in names.items():
         assert target.tensor(f"model.layers.1.{ours}.weight") == f"blk.1.{theirs}.weight"
@@ -128,24 +128,24 @@ def test_architectures_beyond_the_tiny_ones(architecture: str, wanted: str, name
 
 
 def test_an_architecture_that_is_not_known_names_those_that_are() -> None:
-    with pytest.raises(UnsupportedAdapter) as caught:
-        Target.of({"architectures": ["BloomForCausalLM"], "n_layer": 2, "n_head": 4}, where="config.json")
+    with pytest.raises(UnsupportedAdapterError) as caught:
+        GgufTarget.of({"architectures": ["BloomForCausalLM"], "n_layer": 2, "n_head": 4}, where="config.json")
     assert "LlamaForCausalLM, MistralForCausalLM, GPT2LMHeadModel" in caught.value.message
     assert "BloomForCausalLM" in caught.value.message and caught.value.where == "config.json"
-    with pytest.raises(CorruptFile, match="num_attention_heads"):
-        Target.of({"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2})
+    with pytest.raises(CorruptFileError, match="num_attention_heads"):
+        GgufTarget.of({"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2})
 
 
 def test_modules_that_the_base_lacks_are_refused(tiny_bases: dict[str, Path], tmp_path: Path) -> None:
     pair = Factors(torch.ones(1, 32), torch.ones(384, 1))
     for module, why in (("lm_head", "its output layer is its embedding"), ("model.layers.2.mlp.up_proj", "2 layers")):
-        with pytest.raises(UnsupportedAdapter, match=why):
+        with pytest.raises(UnsupportedAdapterError, match=why):
             write(tmp_path / "a.gguf", Adapter("b", 1.0, {module: pair}), tiny_bases["llama"])
     odd = Adapter("b", 1.0, {"model.layers.0.self_attn.q_proj": Factors(torch.ones(1, 32), torch.ones(30, 1))})
-    with pytest.raises(CorruptFile, match="another base"):
+    with pytest.raises(CorruptFileError, match="another base"):
         write(tmp_path / "a.gguf", odd, tiny_bases["llama"])
     assert not list(tmp_path.iterdir())
-    assert Target.of(LLAMA).tensor("lm_head.weight") == "output.weight"
+    assert GgufTarget.of(LLAMA).tensor("lm_head.weight") == "output.weight"
 
 
 @pytest.mark.filterwarnings("ignore")  # PEFT has its own remarks on such adapters
@@ -168,6 +168,6 @@ def test_what_peft_saves_beyond_pairs_is_refused(
     model = AutoModelForCausalLM.from_pretrained(tiny_bases["gpt2"])
     common = {"task_type": "CAUSAL_LM", "r": 2, "target_modules": ["c_attn"], "fan_in_fan_out": True}
     get_peft_model(model, LoraConfig(**common | options)).save_pretrained(tmp_path)  # type: ignore[arg-type]
-    with pytest.raises(UnsupportedAdapter, match=f"GGUF holds lora_A and lora_B alone.*{why}") as caught:
+    with pytest.raises(UnsupportedAdapterError, match=f"GGUF holds lora_A and lora_B alone.*{why}") as caught:
         check_plain(tmp_path, what="a LoRA in GGUF")
     assert caught.value.hint is not None and "--approximate" in caught.value.hint

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from icmlora_cli.errors import CorruptFile, UnsupportedAdapter
+from icmlora_cli.errors import CorruptFileError, UnsupportedAdapterError
 from icmlora_cli.lm.convert import gguf_to_folder
 from icmlora_cli.weights.gguf.model import check_model, write_model
 from icmlora_cli.weights.gguf.tokenizer import PRE_TOKENIZERS, check_tokenizer, pre_tokenizer
@@ -114,7 +114,7 @@ def test_rows_that_blocks_do_not_fit_are_half_precision(tmp_path: Path, tiny_bas
 
 
 def test_models_that_cannot_be_written_are_told_apart(tiny_bases: dict[str, Path]) -> None:
-    with pytest.raises(UnsupportedAdapter, match="for llama, qwen2, qwen3, gpt2, and this one is gemma3"):
+    with pytest.raises(UnsupportedAdapterError, match="for llama, qwen2, qwen3, gpt2, and this one is gemma3"):
         check_model(config_of(tiny_bases["gemma3"]))
     llama = config_of(tiny_bases["llama"])
     assert check_model(llama).layers == 2
@@ -123,7 +123,7 @@ def test_models_that_cannot_be_written_are_told_apart(tiny_bases: dict[str, Path
         ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5}}, "rope_type: llama3"),
         ({"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_type: linear"),
     ):
-        with pytest.raises(UnsupportedAdapter, match=why):
+        with pytest.raises(UnsupportedAdapterError, match=why):
             check_model(llama | change)
 
 
@@ -150,25 +150,25 @@ def test_pre_tokenizers_go_by_their_rules(rules: tuple[tuple[object, ...], ...],
         {"model": {"type": "BPE", "ignore_merges": name != "llama-bpe"}},
         {"model": {"type": "BPE", "ignore_merges": name == "llama-bpe", "byte_fallback": True}},
     ):
-        with pytest.raises(UnsupportedAdapter, match="gpt-2, smollm"):
+        with pytest.raises(UnsupportedAdapterError, match="gpt-2, smollm"):
             pre_tokenizer(value | change)
 
 
 def test_a_blank_before_the_text_is_another_tokenizer() -> None:
     plain = {"model": {"type": "BPE"}, "pre_tokenizer": BYTES}
     assert pre_tokenizer(plain) == "gpt-2"
-    with pytest.raises(UnsupportedAdapter):
+    with pytest.raises(UnsupportedAdapterError):
         pre_tokenizer(plain | {"pre_tokenizer": BYTES | {"add_prefix_space": True}})
 
 
 def test_a_damaged_tokenizer_is_told(tiny_bases: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(CorruptFile, match=r"there is no tokenizer\.json"):
+    with pytest.raises(CorruptFileError, match=r"there is no tokenizer\.json"):
         check_tokenizer(tmp_path)
     folder = tmp_path / "base"
     shutil.copytree(tiny_bases["llama"], folder)
     value = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     value["model"]["vocab"]["beyond"] = 384
     (folder / "tokenizer.json").write_text(json.dumps(value), encoding="utf-8")
-    with pytest.raises(CorruptFile, match="more tokens than the model's 384"):
+    with pytest.raises(CorruptFileError, match="more tokens than the model's 384"):
         write(tmp_path / "model.gguf", folder)
     assert not list(tmp_path.glob("*.gguf"))

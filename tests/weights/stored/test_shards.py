@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.weights.stored import shards
-from icmlora_cli.weights.stored.shards import Blocks, Change, Shard, Written, read_shard, write_shard
+from icmlora_cli.weights.stored.shards import Blocks, Change, Shard, WrittenShard, read_shard, write_shard
 
 KINDS = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool)
 
@@ -24,10 +24,10 @@ def doubled(old: object) -> Blocks:
 
 
 def write(path: Path, shard: Shard, changes: dict[str, Change], dtype: str | None = None) -> None:
-    def kind(stored: shards.Stored) -> str:
+    def kind(stored: shards.StoredTensor) -> str:
         return dtype if dtype and stored.dtype in shards.FLOATS else stored.dtype
 
-    tensors = [Written(item.name, item, kind(item), changes.get(item.name)) for item in shard.tensors]
+    tensors = [WrittenShard(item.name, item, kind(item), changes.get(item.name)) for item in shard.tensors]
     write_shard(path, shard, tensors, lambda: None)
 
 
@@ -94,7 +94,7 @@ def test_a_header_that_others_wrote_is_kept(tmp_path: Path) -> None:
 def test_a_file_that_is_cut_short_is_told(tmp_path: Path, cut: int) -> None:
     save_file({"a": torch.ones(100)}, tmp_path / "in")
     (tmp_path / "in").write_bytes((tmp_path / "in").read_bytes()[:cut])
-    with pytest.raises(CorruptFile, match="not a readable safetensors file"):
+    with pytest.raises(CorruptFileError, match="not a readable safetensors file"):
         read_shard(tmp_path / "in")
 
 
@@ -103,11 +103,11 @@ def test_a_file_that_is_cut_short_meanwhile_is_told(tmp_path: Path) -> None:
     shard = read_shard(tmp_path / "in")
     (tmp_path / "in").write_bytes((tmp_path / "in").read_bytes()[:-4])
     for changes in ({}, {"b": doubled}):
-        with pytest.raises(CorruptFile, match="became shorter"):
+        with pytest.raises(CorruptFileError, match="became shorter"):
             write(tmp_path / "out", shard, changes)
 
 
 def test_what_is_not_finite_is_told(tmp_path: Path) -> None:
     save_file({"a": torch.full((3,), 4e4)}, tmp_path / "in")
-    with pytest.raises(CorruptFile, match="a is not finite in F16"):
+    with pytest.raises(CorruptFileError, match="a is not finite in F16"):
         write(tmp_path / "out", read_shard(tmp_path / "in"), {"a": doubled}, "F16")

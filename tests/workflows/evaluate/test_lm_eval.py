@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from icmlora_cli.errors import IcmloraError, NotFound, UsageFault
+from icmlora_cli.errors import IcmloraError, NotFoundError, UsageError
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.perplexity import aggregate, score_texts
 from icmlora_cli.registry.bases import Base
@@ -128,11 +128,11 @@ def test_exact_match_is_what_is_counted_by_hand(loaded: LoadedBase, tmp_path: Pa
 
 def test_what_cannot_be_scored_is_said(loaded: LoadedBase, tmp_path: Path) -> None:
     folder = written(tmp_path / "tasks", "tiny_rolling", ROLLING, [{"text": "a"}])
-    with pytest.raises(NotFound, match=r"no task 'tiny_roling'; close: tiny_rolling"):
+    with pytest.raises(NotFoundError, match=r"no task 'tiny_roling'; close: tiny_rolling"):
         run({"base": None}, loaded, ["tiny_roling"], include_path=folder)
-    with pytest.raises(UsageFault, match="no task"):
+    with pytest.raises(UsageError, match="no task"):
         run({"base": None}, loaded, [])
-    with pytest.raises(UsageFault, match="there is no folder"):
+    with pytest.raises(UsageError, match="there is no folder"):
         run({"base": None}, loaded, ["tiny_rolling"], include_path=tmp_path / "none")
     (folder / "tiny_rolling.jsonl").unlink()
     with pytest.raises(IcmloraError, match="lm-eval failed on tiny_rolling: "):

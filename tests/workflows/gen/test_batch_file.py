@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from icmlora_cli.disk.home import NAME
-from icmlora_cli.errors import SpecFault, UsageFault
+from icmlora_cli.errors import SpecError, UsageError
 from icmlora_cli.workflows.gen.batch_file import LONGEST, folder_name, read_batch
 
 
 def faults(path: Path, text: str) -> str:
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(SpecFault) as caught:
+    with pytest.raises(SpecError) as caught:
         read_batch(path)
     return "\n".join(caught.value.faults)
 
@@ -83,11 +83,11 @@ def test_faults_say_where(tmp_path: Path, name: str, text: str, said: str) -> No
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(UsageFault, match="there is no file"):
+    with pytest.raises(UsageError, match="there is no file"):
         read_batch(tmp_path / "nowhere.txt")
-    with pytest.raises(UsageFault, match="is a folder"):
+    with pytest.raises(UsageError, match="is a folder"):
         read_batch(tmp_path)
     (tmp_path / "a.txt").write_bytes(b"fine\n\xff\xfe\n")
-    with pytest.raises(SpecFault) as caught:
+    with pytest.raises(SpecError) as caught:
         read_batch(tmp_path / "a.txt")
     assert "a.txt:2: byte 0xff is not UTF-8" in caught.value.faults[0]

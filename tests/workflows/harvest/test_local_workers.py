@@ -7,7 +7,7 @@ import torch
 
 from icmlora_cli.config.recipes import HarvestRecipe
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import TrainingDiverged
+from icmlora_cli.errors import TrainingDivergedError
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.tasks import Task
@@ -45,7 +45,7 @@ def test_two_workers_train_each_task_once(llama_base: Base, home: Home, say_task
 
 def test_what_stops_a_worker_is_told(llama_base: Base, home: Home, say_tasks: tuple[Task, ...]) -> None:
     recipe = RECIPE.model_copy(update={"learning_rate": 1e30})
-    with pytest.raises(TrainingDiverged, match="the loss is"):
+    with pytest.raises(TrainingDivergedError, match="the loss is"):
         local_workers.run(say_tasks, llama_base, recipe, home, workers=2, device="cpu")
     states = [item.state for item in status.run(say_tasks, llama_base.slug, home)]
     assert "interrupted" in states and "done" not in states

@@ -10,7 +10,7 @@ import torch
 
 from icmlora_cli.config.recipes import HarvestRecipe
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import TrainingDiverged
+from icmlora_cli.errors import TrainingDivergedError
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.tasks import Task
@@ -70,7 +70,7 @@ def test_what_stops_a_task_is_told(cluster: object, llama_base: Base, home: Home
     from icmlora_cli.workflows.harvest import ray_workers
 
     recipe = RECIPE.model_copy(update={"learning_rate": 1e30})
-    with pytest.raises(TrainingDiverged, match="the loss is"):
+    with pytest.raises(TrainingDivergedError, match="the loss is"):
         ray_workers.run(say_tasks, llama_base, recipe, home)
 
 

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 import icmlora_cli
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import AlreadyExists, CorruptFile, UnsupportedAdapter, UsageFault, WrongBase
+from icmlora_cli.errors import AlreadyExistsError, CorruptFileError, UnsupportedAdapterError, UsageError, WrongBaseError
 from icmlora_cli.lm.load import quiet_transformers
 from icmlora_cli.registry.base_files import INDEX
 from icmlora_cli.registry.bases import Base
@@ -264,13 +264,13 @@ def test_the_base_is_the_one_that_the_adapter_names(llama_base: Base, home: Home
     two = shutil.copytree(one, tmp_path / "two")
     config = files.read_json(two / "adapter_config.json")
     files.write_json(two / "adapter_config.json", config | {"base_model_name_or_path": "org/another"})
-    with pytest.raises(UsageFault, match="for 2 bases"):
+    with pytest.raises(UsageError, match="for 2 bases"):
         base_name(find_shares([(str(one), 1.0), (str(two), 1.0)], home), home)
-    with pytest.raises(WrongBase, match="org/another"):
+    with pytest.raises(WrongBaseError, match="org/another"):
         merge(home, llama_base.path, tmp_path / "out", [two])
     assert merge(home, llama_base.path, tmp_path / "out", [two], any_base_name=True).model.changed == 6
     files.write_json(two / "adapter_config.json", config | {"base_model_name_or_path": None})
-    with pytest.raises(UsageFault, match="does not say which base"):
+    with pytest.raises(UsageError, match="does not say which base"):
         base_name(find_shares([(str(two), 1.0)], home), home)
 
 
@@ -282,29 +282,29 @@ def test_nothing_that_it_is_made_of_is_overwritten(llama_base: Base, home: Home,
     (tmp_path / "link").symlink_to(base)
     before = {path: path.read_bytes() for path in base.parent.rglob("*") if path.is_file()}
     for out in (base, adapter, base.parent, tmp_path / "link", base / ".." / "adapter"):
-        with pytest.raises(UsageFault, match=r"(is|holds) what it would be made of"):
+        with pytest.raises(UsageError, match=r"(is|holds) what it would be made of"):
             merge(home, base, out, [adapter], force=True)
     assert before == {path: path.read_bytes() for path in base.parent.rglob("*") if path.is_file()}
     out = tmp_path / "out"
     merge(home, base, out, [adapter])
-    with pytest.raises(AlreadyExists, match="exists"):
+    with pytest.raises(AlreadyExistsError, match="exists"):
         merge(home, base, out, [adapter])
     merge(home, base, out, {adapter: 2.0}, force=True)
     assert files.read_json(out / "icmlora.json")["adapters"][0]["weight"] == 2.0
     (out / "icmlora.json").unlink()
-    with pytest.raises(AlreadyExists, match="not something that icmlora wrote"):
+    with pytest.raises(AlreadyExistsError, match="not something that icmlora wrote"):
         merge(home, base, out, [adapter], force=True)
 
 
 def test_what_cannot_be_merged(tiny_bases: dict[str, Path], home: Home, tmp_path: Path) -> None:
     base = tiny_bases["llama"]
     tokens = saved_by_peft(loaded(base), tmp_path / "tokens", trainable_token_indices=[3, 4], **LINEAR)
-    with pytest.raises(UnsupportedAdapter, match=r"single tokens of model\.embed_tokens"):
+    with pytest.raises(UnsupportedAdapterError, match=r"single tokens of model\.embed_tokens"):
         merge(home, base, tmp_path / "out", [tokens])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT says that there is no bias
         biased = saved_by_peft(loaded(base), tmp_path / "biased", lora_bias=True, **LINEAR)
-    with pytest.raises(UnsupportedAdapter, match=r"changes .*\.bias, which the base does not have"):
+    with pytest.raises(UnsupportedAdapterError, match=r"changes .*\.bias, which the base does not have"):
         merge(home, base, tmp_path / "out", [biased])
     adapter = saved_by_peft(loaded(base), tmp_path / "adapter", **LINEAR)
     small = shutil.copytree(base, tmp_path / "small")
@@ -313,13 +313,13 @@ def test_what_cannot_be_merged(tiny_bases: dict[str, Path], home: Home, tmp_path
         small / "model.safetensors",
         metadata={"format": "pt"},
     )
-    with pytest.raises(UnsupportedAdapter, match="F8_E4M3"):
+    with pytest.raises(UnsupportedAdapterError, match="F8_E4M3"):
         merge(home, small, tmp_path / "out", [adapter], any_base_name=True)
-    with pytest.raises(WrongBase):
+    with pytest.raises(WrongBaseError):
         merge(home, tiny_bases["gpt2"], tmp_path / "out", [adapter], any_base_name=True)
-    with pytest.raises(CorruptFile, match="not finite in F16"):
+    with pytest.raises(CorruptFileError, match="not finite in F16"):
         merge(home, base, tmp_path / "out", {adapter: 1e7}, dtype="fp16")
-    with pytest.raises(UsageFault, match="the weight of x is nan"):
+    with pytest.raises(UsageError, match="the weight of x is nan"):
         find_shares([("x", float("nan"))], home)
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".tmp-*"))
 

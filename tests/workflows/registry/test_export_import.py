@@ -18,7 +18,14 @@ import icmlora_cli
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.disk.leases import Lease
-from icmlora_cli.errors import AlreadyExists, CorruptFile, IcmloraError, NotFound, OutOfSpace, UsageFault
+from icmlora_cli.errors import (
+    AlreadyExistsError,
+    CorruptFileError,
+    IcmloraError,
+    NotFoundError,
+    OutOfSpaceError,
+    UsageError,
+)
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.generators import GeneratorStore
 from icmlora_cli.registry.tasks import TaskStore
@@ -85,7 +92,7 @@ def relisted(members: Members, change: Callable[[dict[str, Any]], object]) -> Me
     return [regular(LISTING, json.dumps(value).encode()), *members[1:]]
 
 
-def refused(archive: Path, other: Home, error: type[IcmloraError] = CorruptFile, **how: Any) -> IcmloraError:
+def refused(archive: Path, other: Home, error: type[IcmloraError] = CorruptFileError, **how: Any) -> IcmloraError:
     """Check that an archive is refused in one clear error, and leaves nothing at all."""
     before = tree(other.root)
     with pytest.raises(error) as told:
@@ -137,20 +144,20 @@ def test_what_is_chosen_is_exported(small: SmallRegistry, tmp_path: Path, other:
 
 def test_export_says_what_it_cannot_do(small: SmallRegistry, tmp_path: Path) -> None:
     path = tmp_path / "out.tar.zst"
-    with pytest.raises(UsageFault, match="nothing to export"):
+    with pytest.raises(UsageError, match="nothing to export"):
         export.run(small.home, path)
     small.fill()
     for pattern in ({"tasks": ["zebra*"]}, {"adapters_of": ["zebra*"]}, {"generators_named": ["zebra"]}):
-        with pytest.raises(NotFound, match="zebra"):
+        with pytest.raises(NotFoundError, match="zebra"):
             export.run(small.home, path, **pattern)  # type: ignore[arg-type]
     path.write_text("mine")
-    with pytest.raises(AlreadyExists):
+    with pytest.raises(AlreadyExistsError):
         export.run(small.home, path)
     assert path.read_text() == "mine"
     export.run(small.home, path, force=True)
     before = path.read_bytes()
     flip(small.home.generators / "default" / "generator.safetensors")
-    with pytest.raises(CorruptFile, match="default is damaged"):
+    with pytest.raises(CorruptFileError, match="default is damaged"):
         export.run(small.home, path, force=True)
     assert path.read_bytes() == before
     assert [item.name for item in tmp_path.iterdir() if item.name.startswith(".tmp-")] == []
@@ -169,7 +176,7 @@ def test_something_else_of_that_name_is_kept_unless_forced(archive: Path, other:
     there = SmallRegistry(other)
     there.task("say_cat", "tiger")
     mine = tree(there.generator("default", seed=5))
-    error = refused(archive, other, AlreadyExists)
+    error = refused(archive, other, AlreadyExistsError)
     assert "task say_cat" in error.message and "generator default" in error.message and "--force" in str(error.hint)
     result = import_archive.run(other, archive, force=True)
     states = {item.thing.name: item.state for item in result.things}
@@ -201,7 +208,7 @@ def test_base_models_that_are_here_are_known(archive: Path, other: Home) -> None
 
 
 def test_a_file_that_is_not_there(other: Home, tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match=r"none\.tar\.zst"):
+    with pytest.raises(NotFoundError, match=r"none\.tar\.zst"):
         import_archive.run(other, tmp_path / "none.tar.zst")
 
 
@@ -240,7 +247,7 @@ def test_flipped_bits_are_found(archive: Path, small: SmallRegistry, other: Home
         flip(archive, at, at % 8)
         try:
             import_archive.run(other, archive)
-        except CorruptFile:
+        except CorruptFileError:
             assert tree(other.root) == {}
         else:
             meaningless += 1
@@ -331,7 +338,7 @@ def test_declared_sizes_are_bounded(archive: Path, other: Home) -> None:
 
     pack(archive, relisted(members, huge))
     assert "--max-gb" in str(refused(archive, other).hint)
-    refused(archive, other, OutOfSpace, most=2**60)  # allowed, and there is no such disk
+    refused(archive, other, OutOfSpaceError, most=2**60)  # allowed, and there is no such disk
     name = members[1][0].name
     start = raw(*members[0]) + _header(tarfile.REGTYPE, 2**40, name)
     archive.write_bytes(zstandard.compress(start + b"\0" * 4096))

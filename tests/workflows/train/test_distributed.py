@@ -13,11 +13,11 @@ import torch
 import icmlora_cli
 from icmlora_cli.config.recipes import EpisodeRecipe, TrainRecipe, VectorRecipe
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import UsageFault
+from icmlora_cli.errors import UsageError
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.workflows.train import train, training
-from icmlora_cli.workflows.train.distributed import Fleet
+from icmlora_cli.workflows.train.distributed import Distributed
 
 SECONDS = 300
 RECIPE = TrainRecipe(
@@ -115,15 +115,15 @@ def missing_tracker() -> str:
 
 @pytest.mark.parametrize("tracker", ["nonesuch", missing_tracker()])
 def test_a_tracker_that_is_not_there_is_told(tmp_path: Path, tracker: str) -> None:
-    with pytest.raises(UsageFault, match=f"--log-with {tracker}") as caught:
-        Fleet(tracker, tmp_path / "logs", "p", {"steps": 3})
+    with pytest.raises(UsageError, match=f"--log-with {tracker}") as caught:
+        Distributed(tracker, tmp_path / "logs", "p", {"steps": 3})
     assert caught.value.hint is not None and "--log-with" in caught.value.hint + caught.value.message
 
 
 def test_a_training_with_an_unknown_tracker_leaves_nothing(
     llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
 ) -> None:
-    with pytest.raises(UsageFault, match="nonesuch"):
+    with pytest.raises(UsageError, match="nonesuch"):
         train.run(say_tasks, llama_base, RECIPE, home, device="cpu", log_with="nonesuch")
     assert not home.generators.exists() or not list(home.generators.iterdir())
 

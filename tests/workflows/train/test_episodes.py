@@ -15,7 +15,7 @@ from icmlora_cli.disk.home import Home
 from icmlora_cli.generator.checkpoint import Generator
 from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics, Support
 from icmlora_cli.generator.fit import draw_support
-from icmlora_cli.generator.interface import Moment, NetworkConfig
+from icmlora_cli.generator.interface import NetworkConfig, TrainStep
 from icmlora_cli.generator.networks import CVAE, build, kl_divergence, sample
 from icmlora_cli.lm.batching import answer_log_probs, collate
 from icmlora_cli.lm.load import LoadedBase, load_base
@@ -97,7 +97,7 @@ class Room:
     ) -> tuple[dict[str, float], Gradients]:
         """Return what a step's backward pass says, and the gradients that it leaves."""
         model = self.network(reader)
-        values = term.backward(model, Moment(0, step, RECIPE.steps), torch.Generator().manual_seed(seed))
+        values = term.backward(model, TrainStep(0, step, RECIPE.steps), torch.Generator().manual_seed(seed))
         return values, collected(model)
 
 
@@ -379,10 +379,10 @@ def test_before_the_last_stage_there_are_no_episodes(room: Room) -> None:
     recipe = changed(RECIPE.model_copy(update={"pretrain_steps": 20}), contrast_weight=0.5, contrast_tasks=4)
     model, term = room.network(), room.term(recipe)
     assert model.stages(recipe) == (20, 60)
-    values = term.backward(model, Moment(0, 3, 20), torch.Generator().manual_seed(0))
+    values = term.backward(model, TrainStep(0, 3, 20), torch.Generator().manual_seed(0))
     assert set(values) == {"contrast"}
     assert {name.split(".")[0] for name, item in collected(model).items() if item.any()} == {"reader"}
-    values = term.backward(model, Moment(1, 3, 60), torch.Generator().manual_seed(0))
+    values = term.backward(model, TrainStep(1, 3, 60), torch.Generator().manual_seed(0))
     assert set(values) == {"contrast", "nll", "exact", "prior"}
 
 
@@ -413,7 +413,7 @@ def test_the_contrastive_loss_falls_when_readings_of_a_task_agree(room: Room) ->
     losses = []
     for step in range(250):
         optimizer.zero_grad(set_to_none=True)
-        losses.append(term.backward(model, Moment(0, step, 79), source)["contrast"])
+        losses.append(term.backward(model, TrainStep(0, step, 79), source)["contrast"])
         optimizer.step()
     assert losses[0] > 0.9 * math.log(8) and sum(losses[-50:]) / 50 < 0.8 * math.log(8)
 

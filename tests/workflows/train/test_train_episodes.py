@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from icmlora_cli.config.recipes import EpisodeRecipe, HarvestRecipe, TrainRecipe, VectorRecipe
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import NotFound, TrainingDiverged, UsageFault
+from icmlora_cli.errors import NotFoundError, TrainingDivergedError, UsageError
 from icmlora_cli.generator.checkpoint import WEIGHTS, Generator, load_generator
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.lm.prompts import encode_task
@@ -133,7 +133,7 @@ def test_built_in_tasks_alone_suffice(llama_base: Base, home: Home, tmp_path: Pa
     result = train.run((), llama_base, RECIPE, home, device="cpu")
     assert result.tasks == () and result.harvested == 0 and result.builtin > 5
     generate.run("Write it in capitals.", tmp_path / "out", result.folder, llama_base, home, device="cpu")
-    with pytest.raises(UsageFault, match="no task"):
+    with pytest.raises(UsageError, match="no task"):
         train.run((), llama_base, ALONE, home, device="cpu")
 
 
@@ -168,7 +168,7 @@ def test_without_queries_adapters_alone_are_learned_beside_the_contrast_of_readi
     llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
 ) -> None:
     recipe = changed(RECIPE, weight=0.0)
-    with pytest.raises(UsageFault, match="nothing to learn"):
+    with pytest.raises(UsageError, match="nothing to learn"):
         train.run(say_tasks, llama_base, recipe, home, device="cpu")
     harvest.run(say_tasks[:2], llama_base, FRAME, home, device="cpu")
     result = train.run(say_tasks, llama_base, recipe, home, device="cpu")
@@ -296,7 +296,7 @@ def test_a_diverged_training_keeps_its_last_state_and_says_what_to_do(
     llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
 ) -> None:
     absurd = ALONE.model_copy(update={"learning_rate": 1e25, "save_every": 1})
-    with pytest.raises(TrainingDiverged, match="not finite at step") as caught:
+    with pytest.raises(TrainingDivergedError, match="not finite at step") as caught:
         train.run(say_tasks, llama_base, absurd, home, device="cpu")
     assert caught.value.hint is not None and "learning_rate" in caught.value.hint
     assert not (home.generators / "default").exists()
@@ -319,7 +319,7 @@ FAULTS = (
 def test_recipes_that_do_not_fit_together_are_refused(
     llama_base: Base, home: Home, say_tasks: tuple[Task, ...], values: dict[str, object], message: str
 ) -> None:
-    with pytest.raises(UsageFault, match=message) as caught:
+    with pytest.raises(UsageError, match=message) as caught:
         train.run(say_tasks, llama_base, RECIPE.model_copy(update=values), home, device="cpu")
     assert caught.value.hint
     assert not (home.generators / "default").exists()
@@ -329,7 +329,7 @@ def test_an_unseen_task_is_not_drawn_from(llama_base: Base, home: Home, say_task
     rows = [{"input": f"item {index}", "output": "elk"} for index in range(20)]
     spec = TaskSpec.model_validate({"name": "say_elk", "description": "Say elk.", "examples": rows, "split": "unseen"})
     task, _ = TaskStore(home).add(spec, [Example(**row) for row in rows])
-    with pytest.raises(UsageFault, match="say_elk"):
+    with pytest.raises(UsageError, match="say_elk"):
         train.run((*say_tasks, task), llama_base, RECIPE, home, device="cpu")
 
 
@@ -427,7 +427,7 @@ def test_a_task_of_plain_text_is_learned_from_its_adapter_alone(
     llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
 ) -> None:
     task = passages(home)
-    with pytest.raises(UsageFault, match="prose"):
+    with pytest.raises(UsageError, match="prose"):
         train.run((*say_tasks, task), llama_base, RECIPE, home, device="cpu")
     harvest.run((task,), llama_base, FRAME.model_copy(update={"steps": 4}), home, device="cpu")
     result = train.run((*say_tasks, task), llama_base, RECIPE, home, device="cpu")
@@ -436,7 +436,7 @@ def test_a_task_of_plain_text_is_learned_from_its_adapter_alone(
 
 def test_without_episodes_each_task_needs_an_adapter(llama_base: Base, home: Home, say_tasks: tuple[Task, ...]) -> None:
     harvest.run(say_tasks[:1], llama_base, FRAME, home, device="cpu")
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         train.run(say_tasks, llama_base, RECIPE.model_copy(update={"episodes": None}), home, device="cpu")
 
 
