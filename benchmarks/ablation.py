@@ -21,7 +21,7 @@ from icmlora_cli.config.recipes import EvalRecipe, TrainRecipe, resolve
 from icmlora_cli.disk.home import Home
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.prompts import encode_task
-from icmlora_cli.lm.scoring import score
+from icmlora_cli.lm.scoring import score_rows
 from icmlora_cli.methods.controls import SwappedText
 from icmlora_cli.methods.generated import GeneratorSource, random_text
 from icmlora_cli.methods.harvested import read_last
@@ -169,7 +169,7 @@ class Table:
         """Return the share of the test examples that are answered exactly."""
         examples = task.examples("test")[: self.limit]
         with merged(self.loaded.model, adapter):
-            return score(self.loaded, encode_task(self.loaded.tokenizer, task, examples)).exact_match
+            return score_rows(self.loaded, encode_task(self.loaded.tokenizer, task, examples)).exact_match
 
 
 def makers_of(source: GeneratorSource, context: TaskContext, swapped: SwappedText) -> dict[str, Callable[[], Adapter]]:

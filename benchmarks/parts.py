@@ -19,7 +19,7 @@ from icmlora_cli.lm.batching import IGNORED, answer_log_probs, collate
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.prompts import encode_task
 from icmlora_cli.lm.row_cores import RowCores
-from icmlora_cli.lm.scoring import score
+from icmlora_cli.lm.scoring import score_rows
 from icmlora_cli.lm.targets import target_layout
 from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.weights.frame import FrameSpec, framed_adapter, seeded_frame
@@ -90,9 +90,9 @@ class Parts:
     def scored(self, task: Task, limit: int) -> tuple[float, float, float, float]:
         """Return exact match and mean NLL (nats per answer token) on test examples, with the sum and without."""
         rows = encode_task(self.loaded.tokenizer, task, task.examples("test")[:limit])
-        plain = score(self.loaded, rows)
+        plain = score_rows(self.loaded, rows)
         with merged(self.loaded.model, framed_adapter(self.frame, self.core(task).detach().clone())):
-            found = score(self.loaded, rows)
+            found = score_rows(self.loaded, rows)
         return found.exact_match, found.mean_nll, plain.exact_match, plain.mean_nll
 
 

@@ -19,7 +19,7 @@ from icmlora_cli.disk.home import Home
 from icmlora_cli.lm.finetune import finetune
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.prompts import Encoded, encode_task
-from icmlora_cli.lm.scoring import score
+from icmlora_cli.lm.scoring import score_rows
 from icmlora_cli.lm.trainers import AdapterTrainer, ContinuedTrainer, LoraTrainer
 from icmlora_cli.methods.harvested import read_last
 from icmlora_cli.registry.adapters import AdapterStore
@@ -58,12 +58,12 @@ def course(trainer: AdapterTrainer, rows: Sequence[Encoded], test: Sequence[Enco
     """Fine-tune, score on the test examples before and every few steps, and close the trainer."""
     adapted = replace(trainer.loaded, model=trainer.model)
     trainer.reset()
-    steps, nll = [0], [score(adapted, test).mean_nll]
+    steps, nll = [0], [score_rows(adapted, test).mean_nll]
 
     def look(step: int, loss: float) -> None:
         if step % every == 0:
             steps.append(step)
-            nll.append(score(adapted, test).mean_nll)
+            nll.append(score_rows(adapted, test).mean_nll)
 
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder) / "state.safetensors"
@@ -79,7 +79,7 @@ def compare(
     rows = encode_task(loaded.tokenizer, task, task.examples("train")[: options.examples])
     test = encode_task(loaded.tokenizer, task, task.examples("test")[: options.limit])
     with merged(loaded.model, oracle):
-        wanted = score(loaded, test).mean_nll
+        wanted = score_rows(loaded, test).mean_nll
     recipes = [
         HarvestRecipe(steps=options.steps, learning_rate=rate, keep=1, rank=8, alpha=16.0, seed=options.seed)
         for rate in rates

@@ -25,11 +25,11 @@ def saved_by_peft(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT warns of tied weights, and says that it saves embeddings
         adapted = get_peft_model(copy.deepcopy(model), config)
-        source = torch.Generator().manual_seed(seed)
+        rng = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, item in adapted.named_parameters():
                 if item.requires_grad:  # factors, and what is saved beside them
                     step = 0.05 if "lora_" in name else bias_step
-                    item.add_(torch.randn(item.shape, generator=source) * step)
+                    item.add_(torch.randn(item.shape, generator=rng) * step)
         adapted.save_pretrained(str(folder), save_embedding_layers=False)
     return folder

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from icmlora_cli.cli.evaluate import eval_dict, print_ladder
+from icmlora_cli.cli.evaluate import eval_dict, print_comparison
 from icmlora_cli.cli.options import Device, Json, Offline, Quiet
 from icmlora_cli.cli.out import session
 from icmlora_cli.cli.storage import storage_dict, storage_line
@@ -43,7 +43,7 @@ def demo(
                 "seconds": result.seconds,
             }
         )
-        print_ladder(out, result.evaluation)
+        print_comparison(out, result.evaluation)
         for generator in result.storage.generators:
             out.line(storage_line(generator))
         out.line(f"adapter for {result.task_text!r}: {os.path.relpath(result.adapter)}")

@@ -1,4 +1,4 @@
-"""``icmlora eval``: the ladder on held-out examples."""
+"""``icmlora eval``: the comparison on held-out examples."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from icmlora_cli.report.result import Result
     from icmlora_cli.workflows.evaluate.evaluate import EvalResult
 
-FEW = 8  # so many rungs and tasks still fit a terminal side by side
+FEW = 8  # so many methods and tasks still fit a terminal side by side
 
 
 def evaluate(
@@ -30,14 +30,15 @@ def evaluate(
         Path | None, typer.Option("--out", "-o", help="Result folder; by default results/ in the registry.")
     ] = None,
     recipe: Recipe = None,
-    rungs: Annotated[
-        list[str] | None, typer.Option("--rungs", help="Rungs to score, such as base,generated; repeatable.")
+    methods: Annotated[
+        list[str] | None,
+        typer.Option("--methods", "--rungs", help="Methods to score, such as base,generated; repeatable."),
     ] = None,
     protocol: Annotated[
         str | None, typer.Option("--protocol", help="bare, or described: the description is in every prompt.")
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Test examples a task, at most.")] = None,
-    shots: Annotated[int | None, typer.Option("--shots", min=2, help="Examples that few-shot rungs see.")] = None,
+    shots: Annotated[int | None, typer.Option("--shots", min=2, help="Examples that few-shot methods see.")] = None,
     lm_eval: Annotated[
         str | None, typer.Option("--lm-eval", help="Score on TASK[,TASK] of lm-eval too (extra icmlora[lm-eval]).")
     ] = None,
@@ -50,9 +51,9 @@ def evaluate(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Score the whole ladder on the tasks' test examples: base to oracle, with the controls that could embarrass us.
+    """Compare all methods on the tasks' test examples, with the controls that could embarrass us.
 
-    Writes result.json, table.md and report.html. Stopped, it goes on where it was. See the rungs: docs/evaluation.md.
+    Writes result.json, table.md and report.html. Stopped, it goes on where it was. See the methods: docs/evaluation.md.
     """
     with session("eval", as_json=as_json, quiet=quiet) as printer:
         from icmlora_cli.config.recipes import EvalRecipe, resolve
@@ -61,8 +62,8 @@ def evaluate(
         from icmlora_cli.workflows.select_tasks import tasks_to_score
 
         home = Home.from_environment()
-        named = None if rungs is None else tuple(name.strip() for item in rungs for name in item.split(","))
-        overrides = {"rungs": named, "protocol": protocol, "limit": limit, "shots": shots, "seed": seed}
+        named = None if methods is None else tuple(name.strip() for item in methods for name in item.split(","))
+        overrides = {"methods": named, "protocol": protocol, "limit": limit, "shots": shots, "seed": seed}
         settings = resolve(EvalRecipe, recipe, "eval", overrides)
         chosen = tasks_to_score(home, tasks)
         folder = _generator(GeneratorStore(home), generator)
@@ -79,11 +80,11 @@ def evaluate(
                 on_progress=on_progress,
             )  # fmt: skip
         printer.result(eval_dict(done))
-        print_ladder(printer, done)
+        print_comparison(printer, done)
         if folder is None:
             there = ", ".join(f"-g {name}" for name in GeneratorStore(home).names())
             advice = f"name one: {there}" if there else "train one: icmlora train"
-            printer.note(f"no generator is named 'default', so the rungs of one are missing; {advice}")
+            printer.note(f"no generator is named 'default', so the methods of one are missing; {advice}")
 
 
 def _generator(store: "GeneratorStore", name: str | None) -> Path | None:
@@ -101,16 +102,16 @@ def eval_dict(done: "EvalResult") -> dict[str, object]:
         "base": result.base.name,
         "generator": None if result.generator is None else result.generator.name,
         "protocol": result.protocol,
-        "rungs": [rung.name for rung in result.rungs],
-        "cells": [
+        "methods": [method.name for method in result.methods],
+        "scores": [
             {
-                "task": cell.task,
-                "part": parts[cell.task],
-                "rung": cell.rung,
-                "figures": {name: figure.value for name, figure in cell.figures.items()},
-                "reason": cell.reason,
+                "task": score.task,
+                "part": parts[score.task],
+                "method": score.method,
+                "figures": {name: figure.value for name, figure in score.figures.items()},
+                "reason": score.reason,
             }
-            for cell in result.cells
+            for score in result.scores
         ],
         "means": [mean.model_dump(mode="json") for mean in result.means],
         "text_specific": [item.model_dump(mode="json") for item in result.text_specific],
@@ -120,25 +121,25 @@ def eval_dict(done: "EvalResult") -> dict[str, object]:
     }
 
 
-def print_ladder(out: Out, done: "EvalResult") -> None:
-    """Print the ladder of each main metric, per task too where it fits, and where the files are."""
+def print_comparison(out: Out, done: "EvalResult") -> None:
+    """Print the comparison of each main metric, per task too where it fits, and where the files are."""
     from icmlora_cli.report.summary import SECONDARY
-    from icmlora_cli.report.tables import ladder_table, metrics_of, task_table, text_table
+    from icmlora_cli.report.tables import comparison_table, metrics_of, task_table, text_table
 
     result = done.result
     shown = [metric for metric in metrics_of(result) if metric not in SECONDARY]
     for metric in shown:
-        if len(result.rungs) <= FEW and len(result.tasks) > 1:
+        if len(result.methods) <= FEW and len(result.tasks) > 1:
             tasks = task_table(result, metric)
             out.table(tasks.headers, tasks.rows, title=tasks.title)
-        table = ladder_table(result, metric, uses=False)
+        table = comparison_table(result, metric, uses=False)
         out.table(table.headers, table.rows, title=f"{table.title}; mean [95 % interval]")
     lift = text_table(result)
     if lift.rows:
         out.table(lift.headers, lift.rows, title=lift.title)
     if done.lm_eval is not None:
         rows = lm_eval_rows(done.lm_eval)
-        out.table(("task", "rung", "lm-eval task", "metric", "value"), rows, title="lm-eval")
+        out.table(("task", "method", "lm-eval task", "metric", "value"), rows, title="lm-eval")
     _remarks(out, result)
     out.line(str(done.folder) if out.quiet else f"all tables, figures and outputs: {_shown(done.folder)}")
     out.note(f"look at it: icmlora report open {_shown(done.folder)}")
@@ -151,7 +152,7 @@ def lm_eval_rows(found: "Sequence[Mapping[str, Any]]") -> list[tuple[str, ...]]:
         for name, metrics in item["scores"].items():
             for metric, figure in metrics.items():
                 error = "" if figure["stderr"] is None else f" ± {figure['stderr']:.4f}"
-                rows.append((item["task"] or "-", item["rung"], name, metric, f"{figure['value']:.4f}{error}"))
+                rows.append((item["task"] or "-", item["method"], name, metric, f"{figure['value']:.4f}{error}"))
     return rows
 
 

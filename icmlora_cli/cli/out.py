@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from icmlora_cli.workflows.progress import OnProgress
 
 BAR_WIDTH = 12  # characters
+SCHEMA_VERSIONS = {"eval": 2, "report build": 2}  # the others are of version 1
 LARGE_TABLE = 500  # rows; beyond, cells are padded and not fitted to the terminal, which would take seconds
 
 
@@ -27,7 +28,7 @@ class Out:
     """Where a command puts its result.
 
     Args:
-        command: the command's name, which becomes the schema of its JSON: ``icmlora.<command>/1``.
+        command: the command's name, which becomes the schema of its JSON: ``icmlora.<command>/<version>``.
         as_json: print one JSON object and nothing else on stdout.
         quiet: print the bare essentials: no progress, no hints.
     """
@@ -40,7 +41,7 @@ class Out:
     def result(self, data: Mapping[str, object]) -> None:
         """Print ``data`` as the versioned JSON object; does nothing in the other modes."""
         if self.as_json:
-            schema = f"icmlora.{self.command.replace(' ', '.')}/1"
+            schema = f"icmlora.{self.command.replace(' ', '.')}/{SCHEMA_VERSIONS.get(self.command, 1)}"
             print(_json({"schema": schema} | dict(data)))
 
     def line(self, text: str = "") -> None:
@@ -154,7 +155,7 @@ def _is_figure(cell: str) -> bool:
 def _print_error(out: Out, error: "IcmloraError") -> None:
     if out.as_json:
         with suppress(OSError):  # stdout itself may be what is full
-            print(_json({"schema": "icmlora.error/1", "error": error.as_dict()}), flush=True)
+            print(_json({"schema": "icmlora.error/2", "error": error.as_dict()}), flush=True)
     lines = [f"error: {error.message}"]
     lines += [f"  {fault}" for fault in getattr(error, "faults", ())]
     lines += [f"  where: {error.where}"] if error.where else []

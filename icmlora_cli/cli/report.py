@@ -43,8 +43,8 @@ def build(
 
         write_text(target, html_report(read))
         size = target.stat().st_size
-        out.result({"report": str(target), "bytes": size, "tasks": len(read.tasks), "rungs": len(read.rungs)})
-        tasks = f"{len(read.tasks)} tasks on {len(read.rungs)} rungs"
+        out.result({"report": str(target), "bytes": size, "tasks": len(read.tasks), "methods": len(read.methods)})
+        tasks = f"{len(read.tasks)} tasks on {len(read.methods)} methods"
         out.line(str(target) if quiet else f"{target}: {tasks}, {size / 1e6:.1f} MB")
 
 

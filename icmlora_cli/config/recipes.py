@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from icmlora_cli.config.spec_yaml import load_spec
 from icmlora_cli.errors import SpecError, UsageError
@@ -238,7 +238,7 @@ class TrainRecipe(RecipeModel):
         return self.episodes is not None and self.episodes.weight > 0
 
 
-RUNGS = (
+METHODS = (
     "base",
     "described",
     "in-context",
@@ -262,35 +262,37 @@ RUNGS = (
 )
 
 
-def _rungs(value: tuple[str, ...]) -> tuple[str, ...]:
-    unknown = [name for name in value if name not in RUNGS]
+def _methods(value: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = [name for name in value if name not in METHODS]
     if unknown:
-        raise ValueError(f"there is no rung {unknown[0]!r}; the rungs are: {', '.join(RUNGS)}")
+        raise ValueError(f"there is no method {unknown[0]!r}; the methods are: {', '.join(METHODS)}")
     if not value:
-        raise ValueError("names no rung")
-    return tuple(name for name in RUNGS if name in value)  # always in the ladder's order
+        raise ValueError("names no method")
+    return tuple(name for name in METHODS if name in value)  # always in the table's order
 
 
 class EvalRecipe(RecipeModel):
-    """How the ladder is scored.
+    """How the comparison is scored.
 
     Args:
-        rungs: which rungs, in the ladder's order whatever the order here.
+        methods: which methods, in the table's order whatever the order here; ``rungs``, the name of 0.1.0, is read too.
         protocol: ``bare`` (only the weights carry the task) or ``described`` (the description is in every prompt).
         limit: test examples a task, at most; null takes all.
-        shots: k, the training examples that few-shot rungs see, the same for all of them.
+        shots: k, the training examples that few-shot methods see, the same for all of them.
         samples: K of ``best-of``.
         neighbours: K of ``weighted``.
         multi_task_steps: optimizer steps of the LoRA that is trained on all tasks.
         tune_seconds: wall time of ``tuned`` for a task.
         train_baselines: train the ``conv1d`` and ``p-diff`` generators where they are not there yet.
         baseline_steps: optimizer steps of that; null takes those of the recipes ``train/conv1d`` and ``train/p-diff``.
-        outputs: test examples whose outputs the result shows, for each task and rung.
+        outputs: test examples whose outputs the result shows, for each task and method.
         resamples: of the bootstrap.
         seed: of shots, noise, samples and resamples.
     """
 
-    rungs: Annotated[tuple[str, ...], AfterValidator(_rungs)] = RUNGS
+    methods: Annotated[tuple[str, ...], AfterValidator(_methods)] = Field(
+        default=METHODS, validation_alias=AliasChoices("methods", "rungs")
+    )
     protocol: Literal["bare", "described"] = "bare"
     limit: Count | None = None
     shots: Annotated[int, Field(ge=2)] = 5

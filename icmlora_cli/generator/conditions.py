@@ -36,21 +36,21 @@ class Support:
         """Return the support on a device."""
         return Support(self.states.to(device), self.slots.to(device))
 
-    def disturbed(self, *, noise: float, drop: float, source: torch.Generator) -> "Support":
+    def disturbed(self, *, noise: float, drop: float, rng: torch.Generator) -> "Support":
         """Return the support with Gaussian noise on its states and some of them left out, never all of a slot's.
 
         Args:
             noise: standard deviation.
             drop: probability that a state of a slot with several is left out.
-            source: what noise and choice are drawn from.
+            rng: what noise and choice are drawn from.
         """
         states = self.states
         if noise:
-            drawn = torch.randn(states.shape, generator=source).to(states.device)
+            drawn = torch.randn(states.shape, generator=rng).to(states.device)
             states = states + noise * drawn * (self.slots != EMPTY)[..., None]
         if not drop:
             return Support(states, self.slots)
-        chances = torch.rand(self.slots.shape, generator=source).to(states.device)
+        chances = torch.rand(self.slots.shape, generator=rng).to(states.device)
         slots = self.slots.clone()
         for slot in (TEXT, SHOWN):
             own = self.slots == slot

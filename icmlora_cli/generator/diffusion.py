@@ -161,36 +161,36 @@ class PDiff(Network):
         self.latent_std.copy_(raw.std(0, correction=0).clamp(min=1e-4))
         self.latents = (raw - self.latent_mean) / self.latent_std
 
-    def losses(self, batch: Batch, objective: Objective, moment: TrainStep, source: torch.Generator) -> Losses:
+    def losses(self, batch: Batch, objective: Objective, train_step: TrainStep, rng: torch.Generator) -> Losses:
         """Return ``reconstruction``, relative to predicting zero, in the first stage; ``diffusion`` in the second."""
-        if moment.stage == 0:
-            return self._autoencoder_loss(batch, objective, source)
-        return self._diffusion_loss(batch, source)
+        if train_step.stage == 0:
+            return self._autoencoder_loss(batch, objective, rng)
+        return self._diffusion_loss(batch, rng)
 
-    def _autoencoder_loss(self, batch: Batch, objective: Objective, source: torch.Generator) -> Losses:
+    def _autoencoder_loss(self, batch: Batch, objective: Objective, rng: torch.Generator) -> Losses:
         x, recipe = batch.x, objective.recipe
-        z = self.encoder(self._flat(x + recipe.parameter_noise * torch.randn(x.shape, generator=source)))
-        decoded = self._cores(self.decoder(z + recipe.latent_noise * torch.randn(z.shape, generator=source)))
+        z = self.encoder(self._flat(x + recipe.parameter_noise * torch.randn(x.shape, generator=rng)))
+        decoded = self._cores(self.decoder(z + recipe.latent_noise * torch.randn(z.shape, generator=rng)))
         loss = objective.reconstruction(decoded, x)
         return Losses(loss, {"reconstruction": loss})
 
-    def _diffusion_loss(self, batch: Batch, source: torch.Generator) -> Losses:
+    def _diffusion_loss(self, batch: Batch, rng: torch.Generator) -> Losses:
         clean, c = (
             self.latents[batch.rows].repeat(DRAWS, 1),
             self.read(batch.support).repeat(DRAWS, 1),
         )  # (B * DRAWS, ...)
-        t = torch.randint(TIMES, (len(clean),), generator=source)
-        noise = torch.randn(clean.shape, generator=source)
+        t = torch.randint(TIMES, (len(clean),), generator=rng)
+        noise = torch.randn(clean.shape, generator=rng)
         signal = self.denoiser.signal[t][:, None]
         z_t = signal.sqrt() * clean + (1 - signal).sqrt() * noise
         loss = (self.denoiser(z_t, t, c) - noise).square().mean()
         return Losses(loss, {"diffusion": loss})
 
     @torch.no_grad()
-    def sample_latent(self, c: torch.Tensor, source: torch.Generator | None) -> torch.Tensor:
+    def sample_latent(self, c: torch.Tensor, rng: torch.Generator | None) -> torch.Tensor:
         """Return a standardised z drawn by DDIM; None stands for seed 0, since diffusion has no mean to take."""
-        source = torch.Generator().manual_seed(0) if source is None else source
-        z = torch.randn((len(c), self.config.latent_dim), generator=source).to(c.device)
+        rng = torch.Generator().manual_seed(0) if rng is None else rng
+        z = torch.randn((len(c), self.config.latent_dim), generator=rng).to(c.device)
         signals = self.denoiser.signal
         times = torch.linspace(TIMES - 1, 0, SAMPLING_STEPS).round().long().tolist()
         for index, time in enumerate(times):

@@ -57,13 +57,13 @@ class StepLosses:
 class Term(Protocol):
     """Something to minimise beside what the architecture makes of harvested adapters."""
 
-    def backward(self, model: Network, moment: TrainStep, source: torch.Generator) -> dict[str, float]:
+    def backward(self, model: Network, train_step: TrainStep, rng: torch.Generator) -> dict[str, float]:
         """Add a step's gradients to the model's, and return the losses behind them by name.
 
         Args:
             model: the networks.
-            moment: where in the training this is.
-            source: what randomness is drawn from.
+            train_step: where in the training this is.
+            rng: what randomness is drawn from.
         """
 
 
@@ -102,29 +102,27 @@ class ElboTerm:
     owners: torch.Tensor
     weights: tuple[float, ...]
 
-    def backward(self, model: Network, moment: TrainStep, source: torch.Generator) -> dict[str, float]:
+    def backward(self, model: Network, train_step: TrainStep, rng: torch.Generator) -> dict[str, float]:
         """Add the gradients of one batch."""
-        weight = self.weights[min(moment.stage, len(self.weights) - 1)]
+        weight = self.weights[min(train_step.stage, len(self.weights) - 1)]
         if not weight:
             return {}
-        batch = self._draw(source)
-        losses = model.losses(batch, self.objective, moment, source)
+        batch = self._draw(rng)
+        losses = model.losses(batch, self.objective, train_step, rng)
         (weight * losses.total).backward()
         return {name: float(item.detach()) for name, item in losses.parts.items()}
 
-    def _draw(self, source: torch.Generator) -> Batch:
+    def _draw(self, rng: torch.Generator) -> Batch:
         """Return a batch in which every task is equally likely, then every one of its adapters."""
         recipe, device = self.objective.recipe, self.tokens.device
         firsts = list(accumulate((len(task.tokens) for task in self.tasks), initial=0))
         rows, supports = [], []
         for _ in range(recipe.batch_size):
-            own = pick(len(self.tasks), source)
+            own = pick(len(self.tasks), rng)
             task = self.tasks[own]
-            rows.append(firsts[own] + pick(len(task.tokens), source))
-            supports.append(draw_support(task.texts, task.demonstrations, self.space, source))
-        support = Support.stack(supports).disturbed(
-            noise=recipe.condition_noise, drop=recipe.token_dropout, source=source
-        )
+            rows.append(firsts[own] + pick(len(task.tokens), rng))
+            supports.append(draw_support(task.texts, task.demonstrations, self.space, rng))
+        support = Support.stack(supports).disturbed(noise=recipe.condition_noise, drop=recipe.token_dropout, rng=rng)
         return Batch(self.tokens, self.owners, torch.tensor(rows, device=device), support.to(device))
 
 
@@ -132,38 +130,38 @@ def draw_support(
     texts: Sequence[torch.Tensor],
     demonstrations: Sequence[torch.Tensor],
     space: ConditionSpace,
-    source: torch.Generator,
+    rng: torch.Generator,
 ) -> Support:
     """Return a support of a task with its slots drawn: half of the time text alone, which is what users give most.
 
     Of the other half, a part has demonstrations alone and a part both; a task that lacks one has the other.
     """
-    slots = pick(4, source)
+    slots = pick(4, rng)
     text, shown = None, None
     if len(texts) and (slots != 1 or not len(demonstrations)):
-        text = texts[pick(len(texts), source)]
+        text = texts[pick(len(texts), rng)]
     if len(demonstrations) and (slots in (1, 2) or text is None):
-        shown = demonstrations[pick(len(demonstrations), source)]
+        shown = demonstrations[pick(len(demonstrations), rng)]
     return space.support(text, shown)
 
 
-def pick(count: int, source: torch.Generator) -> int:
+def pick(count: int, rng: torch.Generator) -> int:
     """Return a number below count."""
-    return int(torch.randint(count, (1,), generator=source))
+    return int(torch.randint(count, (1,), generator=rng))
 
 
-def _rate(moment: TrainStep, peak: float) -> float:
+def _rate(train_step: TrainStep, peak: float) -> float:
     """Return the learning rate: within each stage a short rise, then a cosine to zero."""
-    rising = max(1, moment.steps // 20)
-    if moment.step < rising:
-        return peak * (moment.step + 1) / rising
-    share = (moment.step - rising) / max(1, moment.steps - rising)
+    rising = max(1, train_step.steps // 20)
+    if train_step.step < rising:
+        return peak * (train_step.step + 1) / rising
+    share = (train_step.step - rising) / max(1, train_step.steps - rising)
     return peak * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def _peak(recipe: TrainRecipe, moment: TrainStep) -> float:
+def _peak(recipe: TrainRecipe, train_step: TrainStep) -> float:
     """Return the highest learning rate of a stage."""
-    before = recipe.pretrain_steps and moment.stage == 0
+    before = recipe.pretrain_steps and train_step.stage == 0
     return recipe.pretrain_rate if before and recipe.pretrain_rate is not None else recipe.learning_rate
 
 
@@ -239,7 +237,7 @@ def fit(
         TrainingDivergedError: if a loss is not finite; the state of the last good save is kept.
     """
     device = next(model.parameters()).device
-    source = torch.Generator().manual_seed(recipe.seed)
+    rng = torch.Generator().manual_seed(recipe.seed)
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     saved = model.state_dict(keep_vars=True)
@@ -247,7 +245,7 @@ def fit(
     meter = meter or CostMeter()
     if resumed is not None:
         meter.resume(resumed.cost)
-        source.set_state(resumed.extra["source"])
+        rng.set_state(resumed.extra["source"])
         best = _Best.of(resumed.extra)
     tokens = torch.cat([task.tokens for task in tasks]).to(device) if tasks else torch.zeros(0, *mask.shape)
     everything = list(terms)
@@ -262,19 +260,19 @@ def fit(
         remember(True)
     curve: list[StepLosses] = []
     for step in range(resumed.step if resumed else 0, recipe.steps):
-        moment = _moment(step, stages)
-        if moment.stage != stage:
-            stage = moment.stage
+        train_step = _moment(step, stages)
+        if train_step.stage != stage:
+            stage = train_step.stage
             model.begin(stage, tokens)
-            if not moment.step:
+            if not train_step.step:
                 optimizer.state.clear()  # moments of one stage's small gradients make the next one's first steps huge
         if step % REMEMBER == 0:
             remember(False)
-        values = _learn(model, everything, recipe, moment, source, optimizer, step, reduce)
+        values = _learn(model, everything, recipe, train_step, rng, optimizer, step, reduce)
         due = (step + 1) % validation.every == 0 or step + 1 == recipe.steps if validation is not None else False
         if due or step + 1 == recipe.steps:
             remember(False)
-        if validation is not None and due and moment.stage >= validation.from_stage:
+        if validation is not None and due and train_step.stage >= validation.from_stage:
             values["validation"] = _validate(model, validation)
             best.offer(values["validation"], model)
         losses = StepLosses(step + 1, values)
@@ -282,7 +280,7 @@ def fit(
         if losses.step % 10 == 0 or losses.step == recipe.steps or "validation" in values:
             curve.append(losses)
         if losses.step % recipe.save_every == 0 and losses.step < recipe.steps and keeps_state:
-            extra = {"source": source.get_state()} | best.extra()
+            extra = {"source": rng.get_state()} | best.extra()
             cost = meter.figures()
             save_state(state, saved, optimizer, step=losses.step, identity=key, extra=extra, cost=cost)
     if best.weights:
@@ -314,8 +312,8 @@ def _learn(
     model: Network,
     terms: Sequence[Term],
     recipe: TrainRecipe,
-    moment: TrainStep,
-    source: torch.Generator,
+    train_step: TrainStep,
+    rng: torch.Generator,
     optimizer: torch.optim.Optimizer,
     step: int,
     reduce: Callable[[Sequence[torch.nn.Parameter]], None] | None,
@@ -323,7 +321,7 @@ def _learn(
     optimizer.zero_grad(set_to_none=True)  # so that networks of another stage have none, and stay as they are
     values: dict[str, float] = {}
     for term in terms:
-        values |= term.backward(model, moment, source)
+        values |= term.backward(model, train_step, rng)
     parameters = list(model.parameters())
     if reduce is not None:
         reduce(parameters)  # what is not finite in one process is then so in all
@@ -334,6 +332,6 @@ def _learn(
             hint="lower learning_rate in the train recipe",
         )
     for group in optimizer.param_groups:
-        group["lr"] = _rate(moment, _peak(recipe, moment))
+        group["lr"] = _rate(train_step, _peak(recipe, train_step))
     optimizer.step()
     return values

@@ -205,23 +205,23 @@ class Network(nn.Module):
             tokens: the normalised cores of all training adapters, fp32 [adapters, modules, R, R].
         """
 
-    def losses(self, batch: Batch, objective: Objective, moment: TrainStep, source: torch.Generator) -> Losses:
+    def losses(self, batch: Batch, objective: Objective, train_step: TrainStep, rng: torch.Generator) -> Losses:
         """Return the losses of a batch.
 
         Args:
             batch: the adapters and their conditions.
             objective: what losses are measured with.
-            moment: where in the training this is.
-            source: what all randomness is drawn from.
+            train_step: where in the training this is.
+            rng: what all randomness is drawn from.
         """
         raise TypeError(f"{type(self).__name__} has no losses")
 
-    def sample_latent(self, c: torch.Tensor, source: torch.Generator | None) -> torch.Tensor:
+    def sample_latent(self, c: torch.Tensor, rng: torch.Generator | None) -> torch.Tensor:
         """Return z [B, latent] for conditions c.
 
         Args:
             c: fp32 [B, condition].
-            source: what z is drawn from; None gives the architecture's one repeatable choice.
+            rng: what z is drawn from; None gives the architecture's one repeatable choice.
         """
         raise TypeError(f"{type(self).__name__} has no latents")
 

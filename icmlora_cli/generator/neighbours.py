@@ -123,9 +123,9 @@ class NeighbourPrior(nn.Module):
         weights = self.weights(c)
         return weights @ self.means, weights @ self.log_variances
 
-    def sample(self, c: torch.Tensor, source: torch.Generator) -> Gaussian:
+    def sample(self, c: torch.Tensor, rng: torch.Generator) -> Gaussian:
         """Return the Gaussian of one task for each row, drawn by its weight, on the CPU's stream."""
-        chosen = torch.multinomial(self.weights(c).cpu(), 1, generator=source)[:, 0].to(c.device)
+        chosen = torch.multinomial(self.weights(c).cpu(), 1, generator=rng)[:, 0].to(c.device)
         return self.means[chosen], self.log_variances[chosen]
 
 

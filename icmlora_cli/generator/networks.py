@@ -34,10 +34,10 @@ def kl_divergence(posterior: Gaussian, prior: Gaussian) -> torch.Tensor:
     return 0.5 * terms.mean()
 
 
-def sample(gaussian: Gaussian, source: torch.Generator) -> torch.Tensor:
+def sample(gaussian: Gaussian, rng: torch.Generator) -> torch.Tensor:
     """Draw z from a diagonal Gaussian by reparametrization, on the CPU's stream so that devices agree."""
     mean, log_variance = gaussian
-    noise = torch.randn(mean.shape, generator=source).to(mean.device)
+    noise = torch.randn(mean.shape, generator=rng).to(mean.device)
     return mean + noise * (0.5 * log_variance).exp()
 
 
@@ -79,7 +79,7 @@ class CVAE(Network):
         """
         return kl_divergence(posterior, self.prior(c)), []
 
-    def losses(self, batch: Batch, objective: Objective, moment: TrainStep, source: torch.Generator) -> Losses:
+    def losses(self, batch: Batch, objective: Objective, train_step: TrainStep, rng: torch.Generator) -> Losses:
         """Return ``reconstruction``, relative to predicting zero, and ``kl``, in nats a latent number.
 
         With ``prior_share`` also ``from_prior``, the reconstruction with z drawn from p(z | c) as in generation: the
@@ -87,23 +87,23 @@ class CVAE(Network):
         """
         x, c, recipe = batch.x, self.read(batch.support), objective.recipe
         posterior = self.encode(x, c)
-        reconstruction = objective.reconstruction(self.decode(sample(posterior, source), c), x)
+        reconstruction = objective.reconstruction(self.decode(sample(posterior, rng), c), x)
         kl, further = self.divergence(posterior, c, batch, objective)
-        first = moment.stage == 0  # a later stage begins with what the first one has warmed up
-        warm = min(1.0, (moment.step + 1) / max(1.0, recipe.kl_warmup * moment.steps)) if first else 1.0
+        first = train_step.stage == 0  # a later stage begins with what the first one has warmed up
+        warm = min(1.0, (train_step.step + 1) / max(1.0, recipe.kl_warmup * train_step.steps)) if first else 1.0
         total, parts = reconstruction + recipe.kl_weight * warm * kl, {"reconstruction": reconstruction, "kl": kl}
         for name, weight, item in further:
             parts[name] = item
             total = total + weight * item
         if recipe.prior_share:
-            parts["from_prior"] = objective.reconstruction(self.decode(sample(self.prior(c), source), c), x)
+            parts["from_prior"] = objective.reconstruction(self.decode(sample(self.prior(c), rng), c), x)
             total = (1.0 - recipe.prior_share) * total + recipe.prior_share * parts["from_prior"]
         return Losses(total, parts)
 
-    def sample_latent(self, c: torch.Tensor, source: torch.Generator | None) -> torch.Tensor:
+    def sample_latent(self, c: torch.Tensor, rng: torch.Generator | None) -> torch.Tensor:
         """Return z drawn from p(z | c), or its mean where there is no source."""
         gaussian = self.prior(c)
-        return gaussian[0] if source is None else sample(gaussian, source)
+        return gaussian[0] if rng is None else sample(gaussian, rng)
 
 
 def _mlp(size_in: int, hidden: int, size_out: int) -> nn.Sequential:
@@ -227,11 +227,11 @@ class TokenCVAE(CVAE):
             further.append(("neighbours", recipe.neighbour_weight, objective.reconstruction(cores, batch.x)))
         return kl_divergence(posterior, own), further
 
-    def sample_latent(self, c: torch.Tensor, source: torch.Generator | None) -> torch.Tensor:
+    def sample_latent(self, c: torch.Tensor, rng: torch.Generator | None) -> torch.Tensor:
         """Return z drawn from p(z | c), of neighbours as the mixture that it is; its mean without a source."""
-        if self.remembered is None or source is None:
-            return super().sample_latent(c, source)
-        return sample(self.remembered.sample(c, source), source)
+        if self.remembered is None or rng is None:
+            return super().sample_latent(c, rng)
+        return sample(self.remembered.sample(c, rng), rng)
 
     def decode(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         """Return cores, [B, modules, R, R]."""

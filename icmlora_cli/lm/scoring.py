@@ -33,7 +33,7 @@ class Scores:
         return sum(self.nll) / len(self.nll)
 
 
-def score(
+def score_rows(
     loaded: LoadedBase,
     rows: Sequence[Encoded],
     *,

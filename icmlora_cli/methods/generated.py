@@ -1,4 +1,4 @@
-"""Rungs that a generator makes: from the text, from text and examples, from the wrong text, the best of K samples."""
+"""Methods that a generator makes: from the text, from text and examples, from the wrong text, the best of K samples."""
 
 import hashlib
 import random
@@ -88,7 +88,7 @@ class GeneratorSource:
 
 
 TextOf = Callable[[TaskContext], str]
-"""Chooses the text that a rung is told, rightly or, for the controls, wrongly."""
+"""Chooses the text that a method is told, rightly or, for the controls, wrongly."""
 
 
 def right_text(context: TaskContext) -> str:
@@ -108,8 +108,8 @@ class GeneratedMethod:
 
     Args:
         source: the generator.
-        name: of the rung.
-        title: of the rung.
+        name: of the method.
+        title: of the method.
         text_of: the text that it is told.
         with_shots: it sees the k examples too.
         uses: what it knows of the task.
@@ -146,8 +146,8 @@ class CompanionMethod:
     Args:
         load: returns that generator, once it is trained; raises UnavailableError where there is none.
         key: what makes it what it is, the harvest and its recipe, and whose harvest it should be.
-        name: of the rung.
-        title: of the rung.
+        name: of the method.
+        title: of the method.
     """
 
     load: Callable[[], GeneratorSource]

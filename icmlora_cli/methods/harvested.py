@@ -1,4 +1,4 @@
-"""Rungs made of harvested adapters: the oracle, the average, the nearest and the weighted nearest."""
+"""Methods made of harvested adapters: the oracle, the average, the nearest and the weighted nearest."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -54,7 +54,7 @@ class HarvestedMethod:
 
 @dataclass(frozen=True)
 class Library:
-    """The harvested adapters that rungs may draw on: those of training tasks, never of an unseen one.
+    """The harvested adapters that methods may draw on: those of training tasks, never of an unseen one.
 
     Args:
         store: where they are.
@@ -161,9 +161,9 @@ class NearestMethod:
         neighbours: reads the training tasks' vectors, once.
         vector_of: reads the vector of the task that is served.
         count: K.
-        name: of the rung.
-        title: of the rung.
-        reading: all that decides the neighbours' vectors, for the cell's identity.
+        name: of the method.
+        title: of the method.
+        reading: all that decides the neighbours' vectors, for the score's identity.
         uses: what ``vector_of`` looks at.
         temperature: of the softmax.
         others: whether the served task's own adapter is left out.

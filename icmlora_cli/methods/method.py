@@ -1,4 +1,4 @@
-"""What a rung of the ladder is: one way to serve a task, through weights or through the prompt."""
+"""What a method of the comparison is: one way to serve a task, through weights or through the prompt."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,16 +12,16 @@ Uses = Literal["nothing", "text", "examples", "text and examples", "training dat
 
 
 class UnavailableError(Exception):
-    """A rung has nothing for this task; the reason is shown in its cell."""
+    """A method has nothing for this task; the reason is shown in its score."""
 
 
 @dataclass(frozen=True)
 class TaskContext:
-    """What a rung may be told of a task.
+    """What a method may be told of a task.
 
     Args:
         task: the task; its test examples are for scoring alone.
-        shots: k examples of its part ``train``, the same for every rung.
+        shots: k examples of its part ``train``, the same for every method.
     """
 
     task: Task
@@ -35,13 +35,13 @@ class TaskContext:
 
 @dataclass(frozen=True)
 class Served:
-    """How a rung serves a task.
+    """How a method serves a task.
 
     Args:
         adapter: merged into the base; None leaves it as it is.
         described: the description stands in the prompt.
         shots: examples that stand in the prompt.
-        about: what the rung says of itself, for JSON: neighbours, steps, the sample chosen.
+        about: what the method says of itself, for JSON: neighbours, steps, the sample chosen.
     """
 
     adapter: Adapter | None = None
@@ -55,7 +55,7 @@ class Method(Protocol):
 
     @property
     def name(self) -> str:
-        """The rung's name in tables and JSON."""
+        """The method's name in tables and JSON."""
 
     @property
     def title(self) -> str:
@@ -72,5 +72,5 @@ class Method(Protocol):
         """Return how the task is served.
 
         Raises:
-            UnavailableError: if the rung has nothing for the task.
+            UnavailableError: if the method has nothing for the task.
         """

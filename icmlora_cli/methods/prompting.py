@@ -1,4 +1,4 @@
-"""Rungs that leave the weights alone: the base as it is, with the description, with examples in its prompt."""
+"""Methods that leave the weights alone: the base as it is, with the description, with examples in its prompt."""
 
 from dataclasses import dataclass
 
@@ -48,7 +48,7 @@ class InContextMethod:
     uses: Uses = "examples"
 
     def identity(self, context: TaskContext) -> object:
-        """Return nothing more: the shots are part of every cell's key."""
+        """Return nothing more: the shots are part of every score's key."""
         return None
 
     def serve(self, context: TaskContext) -> Served:

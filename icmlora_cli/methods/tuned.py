@@ -1,4 +1,4 @@
-"""Rungs that fine-tune: on the k examples for some seconds, and one LoRA on all training tasks together."""
+"""Methods that fine-tune: on the k examples for some seconds, and one LoRA on all training tasks together."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ class TunedMethod:
         loaded: the base.
         recipe: rank, rate and clipping, as in harvesting.
         seconds: how long, for a task: a constant, or as long as generating its adapter takes.
-        name: of the rung.
-        title: of the rung.
-        about_time: says how long, for the cell's identity.
+        name: of the method.
+        title: of the method.
+        about_time: says how long, for the score's identity.
     """
 
     loaded: LoadedBase

@@ -71,7 +71,7 @@ def metric(name: str) -> Metric:
 def metrics_of(result: Result) -> tuple[Metric, ...]:
     """Return the metrics that a result has figures of: the tasks' own first, the most common of them leading."""
     named = Counter(task.metric for task in result.tasks)
-    there = dict.fromkeys(name for cell in result.cells for name in cell.figures)
+    there = dict.fromkeys(name for score in result.scores for name in score.figures)
     there |= dict.fromkeys(mean.metric for mean in result.means)
     known = [*HIGHER_IS_BETTER, *there]
     order = sorted(there, key=lambda name: (-named[name], known.index(name)))

@@ -35,7 +35,7 @@ class Glance:
         base: mean of the bare base.
         generated: mean of the generated adapters.
         harvested: mean of the harvested adapters.
-        rival: mean of the best other rung that was not trained on the task.
+        rival: mean of the best other method that was not trained on the task.
         rival_title: its title.
         against_rival: the paired test of the generated adapters against it.
         text_specific: what is due to the right text.
@@ -53,23 +53,23 @@ class Glance:
     text_specific: TextSpecific | None
 
 
-def generated_rung(result: Result) -> MethodInfo | None:
-    """Return the rung that the result is about: ``generated``, else the first that others were tested against."""
-    rungs = {rung.name: rung for rung in result.rungs}
-    tested = (comparison.rung for comparison in result.comparisons)
-    return next((rungs[name] for name in (GENERATED, *tested) if name in rungs), None)
+def generated_method(result: Result) -> MethodInfo | None:
+    """Return the method that the result is about: ``generated``, else the first that others were tested against."""
+    methods = {method.name: method for method in result.methods}
+    tested = (comparison.method for comparison in result.comparisons)
+    return next((methods[name] for name in (GENERATED, *tested) if name in methods), None)
 
 
-def mean_of(result: Result, part: Part, rung: str, metric: str) -> Mean | None:
-    """Return a rung's mean over a part; None where it has none."""
-    wanted = (part, rung, metric)
-    return next((mean for mean in result.means if (mean.part, mean.rung, mean.metric) == wanted), None)
+def mean_of(result: Result, part: Part, method: str, metric: str) -> Mean | None:
+    """Return a method's mean over a part; None where it has none."""
+    wanted = (part, method, metric)
+    return next((mean for mean in result.means if (mean.part, mean.method, mean.metric) == wanted), None)
 
 
-def comparison_of(result: Result, part: Part, metric: str, rung: str, against: str) -> MethodComparison | None:
-    """Return the paired test of a rung against another; None where there is none."""
-    wanted = (part, metric, rung, against)
-    found = ((item.part, item.metric, item.rung, item.against) == wanted for item in result.comparisons)
+def comparison_of(result: Result, part: Part, metric: str, method: str, against: str) -> MethodComparison | None:
+    """Return the paired test of a method against another; None where there is none."""
+    wanted = (part, metric, method, against)
+    found = ((item.part, item.metric, item.method, item.against) == wanted for item in result.comparisons)
     return next((item for item, ours in zip(result.comparisons, found, strict=True) if ours), None)
 
 
@@ -78,8 +78,10 @@ def text_specific_of(result: Result, part: Part, metric: str) -> TextSpecific | 
     return next((item for item in result.text_specific if (item.part, item.metric) == (part, metric)), None)
 
 
-def _best(result: Result, part: Part, metric: Metric, rungs: set[str]) -> Mean | None:
-    means = [mean for mean in result.means if mean.part == part and mean.metric == metric.name and mean.rung in rungs]
+def _best(result: Result, part: Part, metric: Metric, methods: set[str]) -> Mean | None:
+    means = [
+        mean for mean in result.means if mean.part == part and mean.metric == metric.name and mean.method in methods
+    ]
     sign = 1 if metric.higher else -1
     return max(means, key=lambda mean: sign * mean.figure.value, default=None)
 
@@ -87,14 +89,14 @@ def _best(result: Result, part: Part, metric: Metric, rungs: set[str]) -> Mean |
 def glance(result: Result, part: Part, metric: Metric) -> Glance:
     """Sum a part of the tasks up, in one metric.
 
-    A rival is a rung that the generated adapters were tested against and that does without the task's training data.
+    A rival is a method that the generated adapters were tested against and that does without the task's training data.
     """
-    generated = generated_rung(result)
+    generated = generated_method(result)
     name = generated.name if generated else ""
-    tested = {item.against for item in result.comparisons if item.rung == name}
-    trained = {rung.name for rung in result.rungs if rung.uses == "training data"}
+    tested = {item.against for item in result.comparisons if item.method == name}
+    trained = {method.name for method in result.methods if method.uses == "training data"}
     rival = _best(result, part, metric, tested - trained)
-    titles = {rung.name: rung.title for rung in result.rungs}
+    titles = {method.name: method.title for method in result.methods}
     return Glance(
         part=part,
         title=PART_TITLES[part],
@@ -103,17 +105,17 @@ def glance(result: Result, part: Part, metric: Metric) -> Glance:
         generated=mean_of(result, part, name, metric.name),
         harvested=mean_of(result, part, HARVESTED, metric.name),
         rival=rival,
-        rival_title="" if rival is None else titles.get(rival.rung, rival.rung),
-        against_rival=None if rival is None else comparison_of(result, part, metric.name, name, rival.rung),
+        rival_title="" if rival is None else titles.get(rival.method, rival.method),
+        against_rival=None if rival is None else comparison_of(result, part, metric.name, name, rival.method),
         text_specific=text_specific_of(result, part, metric.name),
     )
 
 
 def headline(result: Result) -> str:
     """Return the main finding in one sentence, from the tasks' main metric."""
-    metrics, generated = metrics_of(result), generated_rung(result)
+    metrics, generated = metrics_of(result), generated_method(result)
     if not metrics:
-        return "Nothing was scored: no rung had an answer for any task."
+        return "Nothing was scored: no method had an answer for any task."
     main = metrics[0]
     rows = [glance(result, part, main) for part in parts_of(result)]
     gains: list[str] = []
@@ -141,8 +143,10 @@ def _value(mean: Mean) -> str:
 
 
 def _without_generator(result: Result, metric: Metric) -> str:
-    titles = {rung.name: rung.title for rung in result.rungs}
+    titles = {method.name: method.title for method in result.methods}
     best = [(part, _best(result, part, metric, set(titles))) for part in parts_of(result)]
-    found = [f"{titles[mean.rung]} with {_value(mean)} on {PART_TITLES[part]}" for part, mean in best if mean]
-    start = f"No generated adapter was scored. Of {plural(len(titles), 'rung')} on {plural(len(result.tasks), 'task')}"
+    found = [f"{titles[mean.method]} with {_value(mean)} on {PART_TITLES[part]}" for part, mean in best if mean]
+    start = (
+        f"No generated adapter was scored. Of {plural(len(titles), 'method')} on {plural(len(result.tasks), 'task')}"
+    )
     return f"{start}, the best in {metric.label} ({metric.direction}): {joined(found)}."

@@ -22,7 +22,7 @@ from icmlora_cli.report.figures import (
 from icmlora_cli.report.headline import (
     Glance,
     comparison_of,
-    generated_rung,
+    generated_method,
     glance,
     headline,
     mean_of,
@@ -31,18 +31,18 @@ from icmlora_cli.report.headline import (
 from icmlora_cli.report.result import MethodComparison, MethodInfo, Part, Result, TaskInfo, TextSpecific
 
 PROTOCOLS = {
-    "bare": "Prompts do not name the task: what a model does, its weights alone make it do, unless a rung says that "
+    "bare": "Prompts do not name the task: what a model does, its weights alone make it do, unless a method says that "
     "it puts text or examples into the prompt.",
-    "described": "Every prompt begins with the task's description, for every rung: an adapter adds to what the "
+    "described": "Every prompt begins with the task's description, for every method: an adapter adds to what the "
     "description already does.",
 }
 
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """A rung in the table of a part and a metric; ``reason`` says why there is no mean, and is empty where there is."""
+    """A method in the table of a part and a metric; ``reason`` says why there is no mean, else it is empty."""
 
-    rung: MethodInfo
+    method: MethodInfo
     tasks: str
     mean: str
     interval: str
@@ -56,7 +56,7 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Panel:
-    """The ladder of one part and one metric."""
+    """The comparison of one part and one metric."""
 
     part: Part
     part_title: str
@@ -67,20 +67,22 @@ class Panel:
     comparisons: tuple[MethodComparison, ...]
 
 
-def _reason(result: Result, part: Part, rung: str) -> str:
+def _reason(result: Result, part: Part, method: str) -> str:
     names = {task.name for task in result.tasks if task.part == part}
-    reasons = (cell.reason for cell in result.cells if cell.rung == rung and cell.task in names and cell.reason)
+    reasons = (
+        score.reason for score in result.scores if score.method == method and score.task in names and score.reason
+    )
     return "; ".join(dict.fromkeys(reasons)) or "no figure"
 
 
-def _ladder_row(
-    result: Result, part: Part, metric: Metric, rung: MethodInfo, generated: MethodInfo | None
+def _comparison_row(
+    result: Result, part: Part, metric: Metric, method: MethodInfo, generated: MethodInfo | None
 ) -> ComparisonRow:
-    mean = mean_of(result, part, rung.name, metric.name)
-    tested = None if generated is None else comparison_of(result, part, metric.name, generated.name, rung.name)
+    mean = mean_of(result, part, method.name, metric.name)
+    tested = None if generated is None else comparison_of(result, part, metric.name, generated.name, method.name)
     recovered = None if mean is None else mean.recovered
     return ComparisonRow(
-        rung=rung,
+        method=method,
         tasks="0" if mean is None else str(mean.tasks),
         mean=ABSENT if mean is None else number(mean.figure.value),
         interval="" if mean is None else interval(mean.figure),
@@ -89,20 +91,20 @@ def _ladder_row(
         difference=ABSENT if tested is None else signed(tested.difference.value),
         difference_interval="" if tested is None else interval(tested.difference),
         p=ABSENT if tested is None else probability(tested.p),
-        reason="" if mean is not None else _reason(result, part, rung.name),
+        reason="" if mean is not None else _reason(result, part, method.name),
     )
 
 
 def panels(result: Result) -> tuple[Panel, ...]:
-    """Return a ladder for each part and metric."""
-    generated = generated_rung(result)
+    """Return a comparison for each part and metric."""
+    generated = generated_method(result)
     return tuple(
         Panel(
             part=part,
             part_title=PART_TITLES[part],
             metric=metric,
             tasks=sum(task.part == part for task in result.tasks),
-            rows=tuple(_ladder_row(result, part, metric, rung, generated) for rung in result.rungs),
+            rows=tuple(_comparison_row(result, part, metric, method, generated) for method in result.methods),
             text_specific=text_specific_of(result, part, metric.name),
             comparisons=tuple(c for c in result.comparisons if (c.part, c.metric) == (part, metric.name)),
         )
@@ -146,14 +148,14 @@ def facts(result: Result) -> tuple[tuple[str, str], ...]:
         ("Generator", "none" if result.generator is None else f"{result.generator.name} ({result.generator.arch})"),
         ("Tasks", f"{len(result.tasks)}" + (f" ({tasks})" if tasks else "")),
         ("Test examples", f"{examples:,}"),
-        ("Rungs", str(len(result.rungs))),
+        ("Methods", str(len(result.methods))),
         ("Device", f"{result.made.device}, {result.made.dtype}"),
     )
 
 
 def labels(result: Result) -> dict[str, object]:
-    """Return what the page's script needs beside the result: labels and the rungs' roles."""
-    generated = generated_rung(result)
+    """Return what the page's script needs beside the result: labels and the methods' roles."""
+    generated = generated_method(result)
     names: Iterable[Metric] = metrics_of(result)
     return {
         "metrics": {m.name: {"label": m.label, "title": m.title, "higher": m.higher} for m in names},
@@ -176,12 +178,12 @@ def context(result: Result) -> dict[str, object]:
         "metrics": metrics,
         "parts": [(part, PART_TITLES[part]) for part in parts_of(result)],
         "glances": glances,
-        "generated": generated_rung(result),
-        "panels": panels(result) if result.rungs else (),
+        "generated": generated_method(result),
+        "panels": panels(result) if result.methods else (),
         "uses": USES,
         "duplicates": duplicates(result),
         "storage": storage_sentences(result),
-        "reasons": tuple(dict.fromkeys(cell.reason for cell in result.cells if cell.reason))[:5],
-        "has_outputs": any(cell.outputs for cell in result.cells),
-        "has_layers": any(cell.reconstruction is not None for cell in result.cells),
+        "reasons": tuple(dict.fromkeys(score.reason for score in result.scores if score.reason))[:5],
+        "has_outputs": any(score.outputs for score in result.scores),
+        "has_layers": any(score.reconstruction is not None for score in result.scores),
     }

@@ -4,6 +4,7 @@ Everything in it is decided by the inputs (registry, generator, recipe, seed), s
 the same file; wall times are beside it, in ``timings.json``.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from icmlora_cli.disk import files
 from icmlora_cli.errors import CorruptFileError, NotFoundError
 
-SCHEMA: Literal["icmlora.result/1"] = "icmlora.result/1"
+SCHEMA: Literal["icmlora.result/2"] = "icmlora.result/2"
+OLD_SCHEMA = "icmlora.result/1"  # of 0.1.0, which called a method a rung and a score a cell
 RESULT = "result.json"
 Part = Literal["seen", "unseen combination", "unseen family", "unseen"]
 PARTS: tuple[Part, ...] = ("seen", "unseen combination", "unseen family", "unseen")
@@ -67,7 +69,7 @@ class Output(_ResultModel):
 
 
 class MethodInfo(_ResultModel):
-    """A rung of the ladder.
+    """A method of the comparison.
 
     Args:
         name: in tables and JSON.
@@ -123,7 +125,7 @@ class TaskInfo(_ResultModel):
         examples: how many test examples were scored.
         similar: for unseen tasks, the training task most like it.
         neighbour: of the generated adapter.
-        swapped_with: whose description the swapped rung was given.
+        swapped_with: whose description the swapped method was given.
     """
 
     name: str
@@ -138,21 +140,21 @@ class TaskInfo(_ResultModel):
 
 
 class MethodScore(_ResultModel):
-    """One rung on one task.
+    """One method on one task.
 
     Args:
         task: the task's name.
-        rung: the rung's name.
+        method: the method's name.
         reason: why there is nothing; None where there is something.
         figures: metric to figure: ``exact_match`` and ``f1`` (0 to 1), ``nll`` (nats per token), ``perplexity`` (per
             token), ``bits_per_character``, and those of entry points.
-        reconstruction: where the rung merges an adapter and the task was harvested.
-        about: what the rung says of itself: neighbours and weights, steps, the sample chosen.
+        reconstruction: where the method merges an adapter and the task was harvested.
+        about: what the method says of itself: neighbours and weights, steps, the sample chosen.
         outputs: the first few test examples.
     """
 
     task: str
-    rung: str
+    method: str
     reason: str | None
     figures: dict[str, Figure]
     reconstruction: Reconstruction | None
@@ -161,20 +163,20 @@ class MethodScore(_ResultModel):
 
 
 class Mean(_ResultModel):
-    """A rung's mean over the tasks of a part that it has an answer for, every task counting the same.
+    """A method's mean over the tasks of a part that it has an answer for, every task counting the same.
 
     Args:
         part: which tasks.
-        rung: the rung's name.
+        method: the method's name.
         metric: which figure.
         tasks: how many tasks are in the mean.
         figure: the mean; the interval resamples tasks, and examples within them.
-        recovered: (rung - base) / (harvested - base) of the means, over tasks that have all three; None where there
+        recovered: (method - base) / (harvested - base) of the means, over tasks that have all three; None where there
             are none, or the harvested adapters gain nothing.
     """
 
     part: Part
-    rung: str
+    method: str
     metric: str
     tasks: int
     figure: Figure
@@ -182,12 +184,12 @@ class Mean(_ResultModel):
 
 
 class MethodComparison(_ResultModel):
-    """A paired test of one rung against another on the same examples.
+    """A paired test of one method against another on the same examples.
 
     Args:
         part: which tasks.
         metric: which figure.
-        rung: the first.
+        method: the first.
         against: the second.
         tasks: how many tasks have both.
         difference: mean of first minus second, tasks counting the same.
@@ -196,7 +198,7 @@ class MethodComparison(_ResultModel):
 
     part: Part
     metric: str
-    rung: str
+    method: str
     against: str
     tasks: int
     difference: Figure
@@ -302,16 +304,16 @@ class Result(_ResultModel):
     """An evaluation.
 
     Args:
-        schema_: ``icmlora.result/1``; the key in JSON is ``schema``.
+        schema_: ``icmlora.result/2``; the key in JSON is ``schema``.
         protocol: ``bare`` (only the weights carry the task) or ``described`` (every prompt has the description).
         base: the base model.
         generator: what was scored; None without one.
         recipe: every setting.
-        rungs: in the ladder's order.
+        methods: in the table's order.
         tasks: in the table's order.
-        cells: one a task and rung.
-        means: by part, rung and metric.
-        comparisons: of the generated rungs with the others.
+        scores: one a task and method.
+        means: by part, method and metric.
+        comparisons: of the generated methods with the others.
         text_specific: by part.
         vectors: map of task vectors.
         adapters: map of delta-W of harvested and generated adapters.
@@ -321,14 +323,14 @@ class Result(_ResultModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    schema_: Literal["icmlora.result/1"]
+    schema_: Literal["icmlora.result/2"]
     protocol: Literal["bare", "described"]
     base: BaseInfo
     generator: GeneratorInfo | None
     recipe: dict[str, object]
-    rungs: tuple[MethodInfo, ...]
+    methods: tuple[MethodInfo, ...]
     tasks: tuple[TaskInfo, ...]
-    cells: tuple[MethodScore, ...]
+    scores: tuple[MethodScore, ...]
     means: tuple[Mean, ...]
     comparisons: tuple[MethodComparison, ...]
     text_specific: tuple[TextSpecific, ...]
@@ -337,16 +339,16 @@ class Result(_ResultModel):
     storage: StorageInfo | None
     made: ResultProvenance
 
-    def cell(self, task: str, rung: str) -> MethodScore:
-        """Return the cell of a task and a rung.
+    def score(self, task: str, method: str) -> MethodScore:
+        """Return the score of a task and a method.
 
         Raises:
             KeyError: if there is none.
         """
-        for cell in self.cells:
-            if cell.task == task and cell.rung == rung:
-                return cell
-        raise KeyError((task, rung))
+        for score in self.scores:
+            if score.task == task and score.method == method:
+                return score
+        raise KeyError((task, method))
 
     def as_dict(self) -> dict[str, object]:
         """Return the JSON form."""
@@ -372,6 +374,8 @@ def read_result(path: Path) -> Result:
             f"there is no {RESULT}", where=str(path.absolute()), hint="make one: icmlora eval -o RESULT/"
         )
     value = files.read_json(path)
+    if value.get("schema") == OLD_SCHEMA:
+        value = _renamed(value) | {"schema": SCHEMA}
     if value.get("schema") != SCHEMA:
         raise CorruptFileError(f"{path.name} says schema {value.get('schema')!r}, not {SCHEMA!r}", where=str(path))
     try:
@@ -380,3 +384,23 @@ def read_result(path: Path) -> Result:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise CorruptFileError(f"{path.name} is broken at {place}: {first['msg']}", where=str(path)) from error
+
+
+_OLD_KEYS = {"rung": "method", "rungs": "methods", "cells": "scores"}
+
+
+def _renamed(value: Mapping[str, object]) -> dict[str, object]:
+    """Return a result of 0.1.0 with today's names of its keys, which stand in it and in the items of its lists."""
+    renamed = {_OLD_KEYS.get(key, key): item for key, item in value.items()}
+    for key, items in renamed.items():
+        if isinstance(items, list):
+            renamed[key] = [
+                {_OLD_KEYS.get(name, name): item for name, item in entry.items()} if isinstance(entry, dict) else entry
+                for entry in items
+            ]
+    recipe = renamed.get("recipe")
+    return renamed | (
+        {"recipe": {_OLD_KEYS.get(name, name): item for name, item in recipe.items()}}
+        if isinstance(recipe, dict)
+        else {}
+    )

@@ -1,7 +1,7 @@
 """Bootstrap intervals and paired tests over examples and tasks, seeded so that they repeat exactly.
 
 Intervals are percentile bootstrap intervals (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter
-13). All rungs of a task are resampled with the same indices, so differences and ratios between rungs are paired.
+13). All methods of a task are resampled with the same indices, so differences and ratios between methods are paired.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ def _finish(metric: str, ratios: Array) -> Array:
 
 @dataclass(frozen=True)
 class Scored:
-    """A metric of one rung on one task, example by example: its value is sum(numerators) / sum(denominators).
+    """A metric of one method on one task, example by example: its value is sum(numerators) / sum(denominators).
 
     Args:
         metric: ``perplexity`` is the exponential of that ratio; all others are the ratio itself.
@@ -71,7 +71,7 @@ def interval(value: float, resampled: Array) -> Figure:
 
 @dataclass(frozen=True)
 class Resampler:
-    """Resamples tasks, and examples within them, alike for every rung of a part.
+    """Resamples tasks, and examples within them, alike for every method of a part.
 
     Args:
         resamples: how many.
@@ -89,7 +89,7 @@ class Resampler:
         """Return the mean over tasks, and over resamples of tasks and of their examples, [resamples].
 
         Args:
-            part: names the stream of draws: the same tasks of the same part are drawn alike for every rung.
+            part: names the stream of draws: the same tasks of the same part are drawn alike for every method.
             rows: task name and scores; with one task only its examples are resampled.
         """
         boots = np.stack([item.resampled(task, resamples=self.resamples, seed=self.seed) for task, item in rows])
@@ -104,11 +104,11 @@ class Resampler:
     def combined(
         self, part: str, groups: Sequence[Sequence[tuple[str, Scored]]], combine: Callable[..., Array]
     ) -> Figure:
-        """Return a function of several rungs' means over the same tasks, resampled together.
+        """Return a function of several methods' means over the same tasks, resampled together.
 
         Args:
             part: names the stream of draws.
-            groups: for each rung its rows, the same tasks in the same order.
+            groups: for each method its rows, the same tasks in the same order.
             combine: takes as many arrays [n] of means as there are groups, returns [n].
         """
         means = [self.mean(part, rows) for rows in groups]
@@ -123,7 +123,7 @@ class Resampler:
 
         Args:
             part: names the stream of draws.
-            rows: task name and the two rungs' scores on the same examples.
+            rows: task name and the two methods' scores on the same examples.
             flips: how many; the smallest p that can come out is 1 / (flips + 1).
         """
         weighted = np.concatenate([(first.each() - second.each()) / len(first.each()) for _, first, second in rows])
@@ -139,8 +139,8 @@ class Resampler:
         return (reached + 1) / (flips + 1)
 
 
-def recovered(rung: Array, base: Array, oracle: Array) -> Array:
-    """Return (rung - base) / (oracle - base), not-a-number where the oracle gains nothing."""
+def recovered(method: Array, base: Array, oracle: Array) -> Array:
+    """Return (method - base) / (oracle - base), not-a-number where the oracle gains nothing."""
     gain = oracle - base
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(np.abs(gain) > 1e-9, (rung - base) / gain, math.nan)
+        return np.where(np.abs(gain) > 1e-9, (method - base) / gain, math.nan)

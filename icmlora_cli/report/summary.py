@@ -1,4 +1,4 @@
-"""From cells to means, recovered lift, paired tests and text-specific lift."""
+"""From scores to means, recovered lift, paired tests and text-specific lift."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,8 +7,8 @@ import numpy as np
 from icmlora_cli.report.result import HIGHER_IS_BETTER, PARTS, Mean, MethodComparison, Part, TextSpecific
 from icmlora_cli.report.statistics import Array, Resampler, Scored, recovered
 
-CellScores = Mapping[tuple[str, str], Mapping[str, Scored]]
-"""(task, rung) to its metrics; a cell that has nothing is not there."""
+ScoreTable = Mapping[tuple[str, str], Mapping[str, Scored]]
+"""(task, method) to its metrics; a score that has nothing is not there."""
 
 BASE, ORACLE, RIGHT = "base", "harvested", "generated"
 WRONG = ("swapped-text", "random-text")
@@ -29,75 +29,75 @@ def _text_lift(right: Array, swapped: Array, random: Array) -> Array:
 
 
 class Summary:
-    """Sums cells up, part by part.
+    """Sums scores up, part by part.
 
     Args:
-        scores: the cells.
+        scores: the scores.
         parts: task to part, in the tables' order.
-        rungs: the ladder's names, in order.
+        methods: the comparison's names, in order.
         resampler: of all intervals and tests.
     """
 
     def __init__(
-        self, scores: CellScores, parts: Mapping[str, Part], rungs: Sequence[str], resampler: Resampler
+        self, scores: ScoreTable, parts: Mapping[str, Part], methods: Sequence[str], resampler: Resampler
     ) -> None:
-        self.scores, self.parts, self.rungs, self.resampler = scores, parts, rungs, resampler
-        found = (metric for cell in scores.values() for metric in cell)
+        self.scores, self.parts, self.methods, self.resampler = scores, parts, methods, resampler
+        found = (metric for score in scores.values() for metric in score)
         self.metrics = tuple(dict.fromkeys(found))
 
-    def _tasks(self, part: Part, metric: str, *rungs: str) -> list[str]:
-        """Return the tasks of a part that all of the rungs have the metric for."""
+    def _tasks(self, part: Part, metric: str, *methods: str) -> list[str]:
+        """Return the tasks of a part that all of the methods have the metric for."""
         own = [task for task, its in self.parts.items() if its == part]
-        return [task for task in own if all(metric in self.scores.get((task, rung), {}) for rung in rungs)]
+        return [task for task in own if all(metric in self.scores.get((task, method), {}) for method in methods)]
 
-    def _rows(self, tasks: Sequence[str], rung: str, metric: str) -> list[tuple[str, Scored]]:
-        return [(task, self.scores[task, rung][metric]) for task in tasks]
+    def _rows(self, tasks: Sequence[str], method: str, metric: str) -> list[tuple[str, Scored]]:
+        return [(task, self.scores[task, method][metric]) for task in tasks]
 
     def means(self) -> tuple[Mean, ...]:
-        """Return the mean of every part, metric and rung, with recovered lift where base and oracle are there."""
+        """Return the mean of every part, metric and method, with recovered lift where base and oracle are there."""
         rows = []
         for part in PARTS:
             for metric in self.metrics:
-                rows += [mean for rung in self.rungs if (mean := self._mean(part, metric, rung)) is not None]
+                rows += [mean for method in self.methods if (mean := self._mean(part, metric, method)) is not None]
         return tuple(rows)
 
-    def _mean(self, part: Part, metric: str, rung: str) -> Mean | None:
-        tasks = self._tasks(part, metric, rung)
+    def _mean(self, part: Part, metric: str, method: str) -> Mean | None:
+        tasks = self._tasks(part, metric, method)
         if not tasks:
             return None
         lift = None
-        whole = self._tasks(part, metric, rung, BASE, ORACLE)
-        if whole and rung != BASE:
-            groups = [self._rows(whole, name, metric) for name in (rung, BASE, ORACLE)]
+        whole = self._tasks(part, metric, method, BASE, ORACLE)
+        if whole and method != BASE:
+            groups = [self._rows(whole, name, metric) for name in (method, BASE, ORACLE)]
             lift = self.resampler.combined(part, groups, recovered)
             before, after = (sum(item.value for _, item in rows) for rows in groups[1:])
             better = after > before if HIGHER_IS_BETTER.get(metric, True) else after < before
             lift = lift if better and np.isfinite(lift.value) else None
-        figure = self.resampler.combined(part, [self._rows(tasks, rung, metric)], _identity)
-        return Mean(part=part, rung=rung, metric=metric, tasks=len(tasks), figure=figure, recovered=lift)
+        figure = self.resampler.combined(part, [self._rows(tasks, method, metric)], _identity)
+        return Mean(part=part, method=method, metric=metric, tasks=len(tasks), figure=figure, recovered=lift)
 
     def comparisons(self) -> tuple[MethodComparison, ...]:
-        """Return the paired tests of the generated rungs against every other rung."""
+        """Return the paired tests of the generated methods against every other method."""
         rows = []
         for part in PARTS:
             for metric in self.metrics:
                 if metric in SECONDARY:
                     continue
-                for rung in COMPARED:
-                    others = [other for other in self.rungs if other != rung and rung in self.rungs]
-                    rows += [self._comparison(part, metric, rung, other) for other in others]
+                for method in COMPARED:
+                    others = [other for other in self.methods if other != method and method in self.methods]
+                    rows += [self._comparison(part, metric, method, other) for other in others]
         return tuple(row for row in rows if row is not None)
 
-    def _comparison(self, part: Part, metric: str, rung: str, against: str) -> MethodComparison | None:
-        tasks = self._tasks(part, metric, rung, against)
+    def _comparison(self, part: Part, metric: str, method: str, against: str) -> MethodComparison | None:
+        tasks = self._tasks(part, metric, method, against)
         if not tasks:
             return None
-        groups = [self._rows(tasks, name, metric) for name in (rung, against)]
-        pairs = [(task, self.scores[task, rung][metric], self.scores[task, against][metric]) for task in tasks]
+        groups = [self._rows(tasks, name, metric) for name in (method, against)]
+        pairs = [(task, self.scores[task, method][metric], self.scores[task, against][metric]) for task in tasks]
         return MethodComparison(
             part=part,
             metric=metric,
-            rung=rung,
+            method=method,
             against=against,
             tasks=len(tasks),
             difference=self.resampler.combined(part, groups, _minus),

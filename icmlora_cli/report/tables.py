@@ -1,4 +1,4 @@
-"""A result as tables: the ladder by part, the tasks by rung, and the controls; for the terminal and ``table.md``."""
+"""A result as tables: the means by part, the tasks by method, and the controls; for the terminal and ``table.md``."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,51 +59,53 @@ def metric_name(metric: str) -> str:
     return NAMES.get(metric, metric)
 
 
-def ladder_table(result: Result, metric: str, *, uses: bool = True) -> TextTable:
-    """Return the ladder: a row a rung, for each part its mean with interval and the lift recovered.
+def comparison_table(result: Result, metric: str, *, uses: bool = True) -> TextTable:
+    """Return the comparison: a row a method, for each part its mean with interval and the lift recovered.
 
     Args:
         result: the evaluation.
         metric: which figure.
-        uses: with a column that says what each rung knows of the task.
+        uses: with a column that says what each method knows of the task.
     """
-    means = {(mean.part, mean.rung): mean for mean in result.means if mean.metric == metric}
+    means = {(mean.part, mean.method): mean for mean in result.means if mean.metric == metric}
     parts = [part for part in parts_of(result) if any(key[0] == part for key in means)]
-    headers = ["rung", "uses"] if uses else ["rung"]
+    headers = ["method", "uses"] if uses else ["method"]
     for part in parts:
         tasks = max(mean.tasks for key, mean in means.items() if key[0] == part)
         headers += [f"{part} ({tasks})", "recovered"]
     rows = []
-    for rung in result.rungs:
-        row = [rung.name, rung.uses] if uses else [rung.name]
+    for method in result.methods:
+        row = [method.name, method.uses] if uses else [method.name]
         for part in parts:
-            mean: Mean | None = means.get((part, rung.name))
+            mean: Mean | None = means.get((part, method.name))
             row += [with_interval(mean.figure if mean else None), with_interval(mean.recovered if mean else None)]
         rows.append(tuple(row))
     return TextTable(f"{metric_name(metric)}; protocol {result.protocol}", tuple(headers), tuple(rows))
 
 
 def task_table(result: Result, metric: str) -> TextTable:
-    """Return a row a task, a column a rung."""
-    rungs = [rung.name for rung in result.rungs]
-    cells = {(cell.task, cell.rung): cell.figures.get(metric) for cell in result.cells}
+    """Return a row a task, a column a method."""
+    methods = [method.name for method in result.methods]
+    cells = {(score.task, score.method): score.figures.get(metric) for score in result.scores}
     rows = []
     for part in parts_of(result):
         for task in (task for task in result.tasks if task.part == part):
-            found = [cells.get((task.name, rung)) for rung in rungs]
+            found = [cells.get((task.name, method)) for method in methods]
             if any(found):
                 rows.append((task.name, part, *(figure(item.value if item else None) for item in found)))
-    return TextTable(metric_name(metric), ("task", "part", *rungs), tuple(rows))
+    return TextTable(metric_name(metric), ("task", "part", *methods), tuple(rows))
 
 
 def reconstruction_table(result: Result) -> TextTable:
-    """Return the mean relative error and cosine of delta-W against the harvested adapters, a row a rung."""
+    """Return the mean relative error and cosine of delta-W against the harvested adapters, a row a method."""
     rows = []
-    for rung in result.rungs:
-        row = [rung.name]
+    for method in result.methods:
+        row = [method.name]
         for part in parts_of(result):
             names = {task.name for task in result.tasks if task.part == part}
-            found = [cell.reconstruction for cell in result.cells if cell.rung == rung.name and cell.task in names]
+            found = [
+                score.reconstruction for score in result.scores if score.method == method.name and score.task in names
+            ]
             there = [item.all for item in found if item is not None]
             row += [
                 figure(sum(item.error for item in there) / len(there) if there else None),
@@ -112,7 +114,7 @@ def reconstruction_table(result: Result) -> TextTable:
         if any(value != "-" for value in row[1:]):
             rows.append(tuple(row))
     headers = [header for part in parts_of(result) for header in (f"{part}: error", f"{part}: cosine")]
-    return TextTable("delta-W against the harvested adapter", ("rung", *headers), tuple(rows))
+    return TextTable("delta-W against the harvested adapter", ("method", *headers), tuple(rows))
 
 
 def text_table(result: Result) -> TextTable:
@@ -126,14 +128,14 @@ def text_table(result: Result) -> TextTable:
     )
 
 
-def comparison_table(result: Result, metric: str) -> TextTable:
-    """Return the paired tests of the rung ``generated`` against the others."""
+def paired_tests_table(result: Result, metric: str) -> TextTable:
+    """Return the paired tests of the method ``generated`` against the others."""
     rows = tuple(
         (item.part, item.against, str(item.tasks), with_interval(item.difference), f"{item.p:.4f}")
         for item in result.comparisons
-        if item.metric == metric and item.rung == "generated"
+        if item.metric == metric and item.method == "generated"
     )
-    title = f"generated minus another rung, {metric_name(metric)}, same examples; p by random sign flips"
+    title = f"generated minus another method, {metric_name(metric)}, same examples; p by random sign flips"
     return TextTable(title, ("part", "against", "tasks", "difference", "p"), rows)
 
 
@@ -162,12 +164,14 @@ def honesty_table(result: Result) -> TextTable:
 
 
 def reasons(result: Result) -> tuple[str, ...]:
-    """Return, for rungs with missing cells, why: ``rung: reason (tasks)``."""
+    """Return, for methods with missing cells, why: ``method: reason (tasks)``."""
     found: dict[tuple[str, str], int] = {}
-    for cell in result.cells:
-        if cell.reason is not None:
-            found[cell.rung, cell.reason] = found.get((cell.rung, cell.reason), 0) + 1
-    return tuple(f"{rung}: {reason} ({count} of {len(result.tasks)} tasks)" for (rung, reason), count in found.items())
+    for score in result.scores:
+        if score.reason is not None:
+            found[score.method, score.reason] = found.get((score.method, score.reason), 0) + 1
+    return tuple(
+        f"{method}: {reason} ({count} of {len(result.tasks)} tasks)" for (method, reason), count in found.items()
+    )
 
 
 def _section(table: TextTable) -> list[str]:
@@ -180,17 +184,17 @@ def markdown(result: Result) -> str:
     lines = [
         f"# Evaluation of {escaped(generator)} on {escaped(result.base.name)}\n",
         f"Protocol `{result.protocol}`, {len(result.tasks)} tasks, seed {result.recipe.get('seed')}. Intervals: 95 %, "
-        f"bootstrap over tasks and examples. Recovered: (rung - base) / (harvested - base) of the means.\n",
+        f"bootstrap over tasks and examples. Recovered: (method - base) / (harvested - base) of the means.\n",
         f"Command: {code(result.made.command, None)}; {result.made.device}, {result.made.dtype}.\n",
     ]
     for metric in metrics_of(result):
-        lines += _section(ladder_table(result, metric))
+        lines += _section(comparison_table(result, metric))
     tables: Sequence[TextTable] = [text_table(result), reconstruction_table(result), honesty_table(result)]
     for table in tables:
         lines += _section(table)
     for metric in metrics_of(result):
         if metric not in SECONDARY:
-            lines += _section(comparison_table(result, metric))
+            lines += _section(paired_tests_table(result, metric))
     for metric in metrics_of(result):
         lines += _section(task_table(result, metric))
     missing = reasons(result)

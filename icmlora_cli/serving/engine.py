@@ -83,7 +83,7 @@ class Engine:
         loaded: the base; its weights are never changed.
         sources: finds the adapters of tasks and texts.
         pinned: adapters by the names given with ``--adapter``, placed.
-        maker: makes adapters of texts; None where there is no generator.
+        adapter_generator: makes adapters of texts; None where there is no generator.
         settings: how much it takes on.
     """
 
@@ -92,11 +92,11 @@ class Engine:
         loaded: LoadedBase,
         sources: AdapterSources,
         pinned: Mapping[str, Adapter],
-        maker: AdapterGenerator | None,
+        adapter_generator: AdapterGenerator | None,
         settings: EngineSettings,
     ) -> None:
         self.loaded, self.sources, self.pinned, self.settings = loaded, sources, dict(pinned), settings
-        self._maker = maker
+        self._maker = adapter_generator
         self._shelf = AdapterCache(settings.max_adapters)
         self._encoding = threading.Lock()
         self._tokenizer = copy.deepcopy(loaded.tokenizer)  # the worker's own is not shared between threads
@@ -257,15 +257,17 @@ def load_engine(
         CorruptFileError: if a file is broken, or an adapter does not fit the base.
         UsageError: if the device is not there, or a name is the base's own.
     """
-    order = GenRequest(generator or Path(), False, None, PLAIN)
-    networks, given = (None, None) if generator is None else check(order, base)
+    request = GenRequest(generator or Path(), False, None, PLAIN)
+    networks, inputs = (None, None) if generator is None else check(request, base)
     read = {name: read_adapter(path) for name, path in (adapters or {}).items()}
     loaded = load_base(base, device=device)
-    maker = None
-    if networks is not None and given is not None:
-        maker = maker_on(loaded, order, networks, given, home, on_progress)
+    adapter_generator = None
+    if networks is not None and inputs is not None:
+        adapter_generator = maker_on(loaded, request, networks, inputs, home, on_progress)
     pinned = {name: placed(loaded.model, adapter) for name, adapter in read.items()}
-    engine = Engine(loaded, AdapterSources(base, home, networks), pinned, maker, settings or EngineSettings())
+    engine = Engine(
+        loaded, AdapterSources(base, home, networks), pinned, adapter_generator, settings or EngineSettings()
+    )
     if engine.base_name in pinned:
         engine.close()
         raise UsageError(f"{engine.base_name} is the base itself", hint="--adapter with another name")

@@ -119,9 +119,9 @@ class Folders:
             _write_harvested(folder, plain, source.record, self._base)
             return
         assert source.text is not None and self._checked is not None
-        origin = Provenance(self._checked[0], self._order.folder, self._base, source.text, None, False)
+        provenance = Provenance(self._checked[0], self._order.folder, self._base, source.text, None, False)
         write(
-            folder, plain, origin, self._maker.loaded,
+            folder, plain, provenance, self._maker.loaded,
             dtype=None, added={}, remarks=[REMARK.format(rank=plain.rank)], on_progress=silent,
         )  # fmt: skip
 

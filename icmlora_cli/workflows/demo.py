@@ -34,7 +34,7 @@ class DemoResult:
 
     Args:
         home: its registry.
-        evaluation: the ladder.
+        evaluation: the comparison.
         storage: bytes, and when a generator pays.
         adapter: a generated adapter's folder.
         task_text: what that adapter was asked for.

@@ -112,20 +112,20 @@ def wait_until(page: "Page", condition: str) -> None:
         page.wait_for_timeout(100)
 
 
-def check_ladder(page: "Page", result: Result, part: str, metric: str) -> None:
+def check_comparison(page: "Page", result: Result, part: str, metric: str) -> None:
     drawn = {}
-    for trace in traces(page, "ladder-chart"):
+    for trace in traces(page, "comparison-chart"):
         error = trace["error_x"]
-        for rung, value, low, high, custom in zip(
+        for method, value, low, high, custom in zip(
             trace["y"], trace["x"], error["arrayminus"], error["array"], trace["customdata"], strict=True
         ):
-            assert custom[:2] == [rung, value]
+            assert custom[:2] == [method, value]
             assert value - low == pytest.approx(custom[2], abs=1e-12)
             assert value + high == pytest.approx(custom[3], abs=1e-12)
-            drawn[rung] = (value, custom[2], custom[3])
+            drawn[method] = (value, custom[2], custom[3])
     means = [mean for mean in result.means if (mean.part, mean.metric) == (part, metric)]
-    assert drawn == {mean.rung: (mean.figure.value, mean.figure.low, mean.figure.high) for mean in means}
-    (shown,) = page.locator("#ladder .panel:visible").all()
+    assert drawn == {mean.method: (mean.figure.value, mean.figure.low, mean.figure.high) for mean in means}
+    (shown,) = page.locator("#comparison .panel:visible").all()
     assert (shown.get_attribute("data-part"), shown.get_attribute("data-metric")) == (part, metric)
 
 
@@ -134,11 +134,11 @@ def test_bars_are_the_results_means_for_every_part_and_metric(show: Viewer) -> N
     assert result_of(page) == json.loads(json.dumps(result.as_dict()))
     for part in ("seen", "unseen combination", "unseen family"):
         for metric in ("exact_match", "nll"):
-            page.select_option("#ladder-part", part)
-            page.select_option("#ladder-metric", metric)
-            check_ladder(page, result, part, metric)
-    bars = page.locator("#ladder-chart .bars .point").count()
-    assert bars == len({mean.rung for mean in result.means if mean.part == "unseen family"})
+            page.select_option("#comparison-part", part)
+            page.select_option("#comparison-metric", metric)
+            check_comparison(page, result, part, metric)
+    bars = page.locator("#comparison-chart .bars .point").count()
+    assert bars == len({mean.method for mean in result.means if mean.part == "unseen family"})
 
 
 def test_the_heat_map_is_the_results_cells(show: Viewer) -> None:
@@ -148,12 +148,12 @@ def test_the_heat_map_is_the_results_cells(show: Viewer) -> None:
             page.select_option("#heat-part", part)
             page.select_option("#heat-metric", metric)
             (trace,) = traces(page, "heat-chart")
-            assert trace["x"] == [rung.name for rung in result.rungs]
+            assert trace["x"] == [method.name for method in result.methods]
             found = dict(zip(trace["y"], trace["z"], strict=True))
             tasks = [task.name for task in result.tasks if part in ("", task.part)]
             assert [key for key in found if key.startswith("task:")] == [f"task:{name}" for name in tasks]
             for name in tasks:
-                figures = [result.cell(name, rung.name).figures.get(metric) for rung in result.rungs]
+                figures = [result.score(name, method.name).figures.get(metric) for method in result.methods]
                 assert found[f"task:{name}"] == [None if figure is None else figure.value for figure in figures]
     page.click("#heat-details summary")
     rows = page.locator("#heat-table tbody tr").count()
@@ -169,7 +169,7 @@ def test_layers_are_means_over_the_parts_tasks(show: Viewer) -> None:
     tasks = [task.name for task in result.tasks if task.part == "unseen combination"]
     drawn = {trace["customdata"][0]: trace for trace in traces(page, "layers-chart")}
     assert set(drawn) == set(samples.MERGED)
-    held = [result.cell(task, "generated").reconstruction for task in tasks]
+    held = [result.score(task, "generated").reconstruction for task in tasks]
     expected = [sum(one.by_layer[layer].cosine for one in held) / len(held) for layer in range(30)]
     assert drawn["generated"]["x"] == list(range(30))
     assert drawn["generated"]["y"] == pytest.approx(expected)
@@ -203,8 +203,8 @@ def test_outputs_follow_the_task_and_stay_text(show: Viewer) -> None:
     )
     page.select_option("#outputs-task", "country_capital")
     assert samples.NASTY not in page.inner_text("#outputs-table")
-    row = page.locator("#outputs-table tbody tr").nth([rung.name for rung in result.rungs].index("generated"))
-    outputs = result.cell("country_capital", "generated").outputs
+    row = page.locator("#outputs-table tbody tr").nth([method.name for method in result.methods].index("generated"))
+    outputs = result.score("country_capital", "generated").outputs
     assert row.locator("td").all_inner_texts() == [output.output for output in outputs]
     assert [cell.get_attribute("class") for cell in row.locator("td").all()] == [
         "right" if output.exact else "wrong" for output in outputs
@@ -223,18 +223,18 @@ def test_nothing_overflows_a_phone(show: Viewer, name: str) -> None:
 
 def test_what_is_missing_is_told(show: Viewer) -> None:
     page, result = show("bare_bones"), samples.bare_bones()
-    check_ladder(page, result, "seen", "bits_per_character")
-    assert page.locator(".js-plotly-plot").count() == 2  # ladder and heat map
+    check_comparison(page, result, "seen", "bits_per_character")
+    assert page.locator(".js-plotly-plot").count() == 2  # comparison and heat map
     assert page.locator("p.empty:visible").count() == 5
 
 
 def test_light_dark_and_paper_have_their_own_colours(show: Viewer) -> None:
     page = show()
-    ink = "document.getElementById('ladder-chart').layout.font.color"
+    ink = "document.getElementById('comparison-chart').layout.font.color"
     light = page.evaluate(ink)
     page.emulate_media(color_scheme="dark")
     wait_until(page, f"{ink} !== '{light}'")
     page.emulate_media(color_scheme="dark", media="print")
     wait_until(page, f"{ink} === '{light}'")
-    assert page.locator("nav").is_hidden() and page.locator("#ladder-part").is_hidden()
+    assert page.locator("nav").is_hidden() and page.locator("#comparison-part").is_hidden()
     page.emulate_media(color_scheme="light", media="screen")

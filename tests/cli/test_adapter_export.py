@@ -80,12 +80,12 @@ def test_what_is_there_is_only_replaced_when_that_is_said(trained: "Registry") -
     command = ("adapter", "export", "always_cat", "--format", "gguf", "-o")
     Path("cat.gguf").write_bytes(b"mine")
     error = trained.json(*command, "cat.gguf", code=1)["error"]
-    assert error["kind"] == "AlreadyExists" and "--force" in error["hint"]
+    assert error["kind"] == "AlreadyExistsError" and "--force" in error["hint"]
     assert Path("cat.gguf").read_bytes() == b"mine"
     trained.call(*command, "cat.gguf", "--force")
     assert tensors(Path("cat.gguf"))
     Path("folder").mkdir()
-    assert trained.json(*command, "folder", "--force", code=1)["error"]["kind"] == "AlreadyExists"
+    assert trained.json(*command, "folder", "--force", code=1)["error"]["kind"] == "AlreadyExistsError"
     assert not [path.name for path in trained.root.iterdir() if path.name.startswith(".")]
 
 
@@ -101,7 +101,10 @@ def test_what_gguf_cannot_say_is_refused(trained: "Registry") -> None:
     command = ("--format", "gguf", "-o", "x.gguf")
     dora = changed(trained.base, "dora", use_dora=True)
     error = trained.json("adapter", "export", dora, *command, code=1)["error"]
-    assert error["kind"] == "UnsupportedAdapter" and "DoRA" in error["message"] and "--approximate" in error["hint"]
+    assert error["kind"] == "UnsupportedAdapterError"
+    assert "DoRA" in error["message"] and "--approximate" in error["hint"]
+        error["kind"] == "UnsupportedAdapterError" and "DoRA" in error["message"] and "--approximate" in error["hint"]
+    )
 
     bloom = Path("bloom")
     bloom.mkdir()
@@ -122,7 +125,7 @@ def test_a_base_that_is_not_here_is_named(trained: "Registry") -> None:
         ("--format", "gguf", "-o", "x.gguf"),
     )
     error = trained.json("adapter", "export", folder, *command, code=1)["error"]
-    assert error["kind"] == "NotFound" and "some/model" in error["message"]
+    assert error["kind"] == "NotFoundError" and "some/model" in error["message"]
     assert error["hint"].startswith("icmlora base pull some/model")
     nameless = changed(trained.base, "nameless", base_model_name_or_path=None)
     assert "--base" in trained.json("adapter", "export", nameless, *command, code=1)["error"]["hint"]
@@ -143,6 +146,6 @@ def test_a_base_that_is_not_here_is_named(trained: "Registry") -> None:
 def test_options_that_do_not_go_together(trained: "Registry", arguments: tuple[str, ...], hint: str) -> None:
     changed(trained.base, "plain")
     error = trained.json("adapter", "export", *arguments, code=2)["error"]
-    assert error["kind"] == "UsageFault" and hint in error["hint"]
-    assert trained.json("adapter", "export", "nothing", "-o", "x", code=1)["error"]["kind"] == "NotFound"
+    assert error["kind"] == "UsageError" and hint in error["hint"]
+    assert trained.json("adapter", "export", "nothing", "-o", "x", code=1)["error"]["kind"] == "NotFoundError"
     assert not Path("cat").exists() and not Path("cat.gguf").exists()

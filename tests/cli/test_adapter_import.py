@@ -21,12 +21,12 @@ DIFFERENCE = {"schema", "first", "second", "only_first", "only_second", "all", "
 
 def foreign(folder: Path, base: Path, *, rank: int = 3, seed: int = 0) -> Path:
     """Write a PEFT LoRA by hand, as any program could."""
-    source = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     tensors = {}
     for layer in range(2):
         prefix = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
-        tensors[f"{prefix}.lora_A.weight"] = torch.randn(rank, 32, generator=source).bfloat16()
-        tensors[f"{prefix}.lora_B.weight"] = torch.randn(32, rank, generator=source).bfloat16()
+        tensors[f"{prefix}.lora_A.weight"] = torch.randn(rank, 32, generator=rng).bfloat16()
+        tensors[f"{prefix}.lora_B.weight"] = torch.randn(32, rank, generator=rng).bfloat16()
     folder.mkdir(parents=True)
     save_file(tensors, folder / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "r": rank, "lora_alpha": 6, "base_model_name_or_path": str(base)}
@@ -72,9 +72,9 @@ def test_what_is_wrong_has_its_code_and_what_to_type(empty: "Registry") -> None:
     assert "--describe" in said
     assert "--task" in empty.call("adapter", "import", "pirate", "--describe", "!", *base, code=2).stderr
     error = empty.json("adapter", "import", "nowhere", "--describe", "x", *base, code=1)["error"]
-    assert error["kind"] == "NotFound" and error["exit_code"] == 1
+    assert error["kind"] == "NotFoundError" and error["exit_code"] == 1
     (folder / "adapter_model.safetensors").write_bytes(b"PK\x03\x04 and so on")
     error = empty.json("adapter", "import", "pirate", "--describe", "x", *base, code=1)["error"]
-    assert error["kind"] == "UnsupportedAdapter" and "--allow-pickle" in error["hint"]
+    assert error["kind"] == "UnsupportedAdapterError" and "--allow-pickle" in error["hint"]
     assert "icmlora adapter list" in empty.call("adapter", "diff", "nothing", "nobody", code=1).stderr
     assert empty.json("task", "list")["tasks"] == [] and empty.json("adapter", "list")["adapters"] == []

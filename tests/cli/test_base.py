@@ -44,7 +44,7 @@ def test_pull_offline_says_what_to_type() -> None:
     assert result.stdout == ""
     assert "next: icmlora base pull smollm2-135m" in result.stderr
     result = runner.invoke(app, ["pull", "smollm2-135m", "--offline", "--json"])
-    assert json.loads(result.stdout)["error"]["kind"] == "BaseUnavailable"
+    assert json.loads(result.stdout)["error"]["kind"] == "BaseUnavailableError"
 
 
 def test_list(llama_base: Base) -> None:

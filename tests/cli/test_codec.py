@@ -56,7 +56,7 @@ def test_what_is_missing_is_told(empty: "Registry") -> None:
     empty.call("task", "add", "tasks.yaml")
     assert "next: icmlora harvest" in empty.call("codec", "report", *base, code=2).stderr
     named = empty.json("codec", "report", *base, "--tasks", "always_*", code=1)["error"]
-    assert (named["kind"], named["hint"]) == ("NotFound", "icmlora harvest --tasks always_cat")
+    assert (named["kind"], named["hint"]) == ("NotFoundError", "icmlora harvest --tasks always_cat")
     assert "did you mean always_cat" in empty.call("codec", "report", *base, "--tasks", "always_cta", code=1).stderr
     assert "--basis: " in empty.call("codec", "report", *base, "--basis", "best", code=2).stderr
     empty.call("codec", "report", *base, "--limit", "0", code=2)

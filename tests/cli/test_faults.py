@@ -56,7 +56,7 @@ def test_a_task_file_with_five_faults(trained: "Registry") -> None:
         assert f"bad.yaml:{line}: " in said
     assert "did you mean 'description'?" in said
     error = trained.json("task", "add", "bad.yaml", code=2)
-    assert error["schema"] == "icmlora.error/1" and error["error"]["faults"].count("\n") >= 4
+    assert error["schema"] == "icmlora.error/2" and error["error"]["faults"].count("\n") >= 4
     assert len(trained.json("task", "list")["tasks"]) == 2
 
 
@@ -214,7 +214,7 @@ def test_what_is_no_file_is_not_written_over(trained: "Registry") -> None:
 def test_lm_eval_is_looked_for_before_anything_is_scored(trained: "Registry") -> None:
     if importlib.util.find_spec("lm_eval") is not None:
         pytest.skip("the extra icmlora[lm-eval] is installed")
-    command = ("eval", "--base", trained.base, "--rungs", "base", "--lm-eval", "hellaswag", "-o", "results")
+    command = ("eval", "--base", trained.base, "--methods", "base", "--lm-eval", "hellaswag", "-o", "results")
     assert "icmlora[lm-eval]" in told(trained, *command, code=2)
     assert not Path("results").exists()
 
@@ -223,7 +223,7 @@ def test_a_generator_of_another_name_is_told_of(trained: "Registry") -> None:
     (trained.home / "generators" / "default").rename(trained.home / "generators" / "mine")
     said = trained.call("gen", "Say cat.", "-o", "out", "--offline", code=1).stderr
     assert "no generator is named 'default' here (but -g mine)" in said
-    said = trained.call("eval", "--base", trained.base, "--rungs", "base", "--limit", "1", "-o", "results").stderr
+    said = trained.call("eval", "--base", trained.base, "--methods", "base", "--limit", "1", "-o", "results").stderr
     assert "name one: -g mine" in said
 
 

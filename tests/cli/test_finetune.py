@@ -130,8 +130,8 @@ def test_bad_input(out: "Registry", tiny_bases: dict[str, Path]) -> None:
     assert "adapter_config.json" in told("--from", out.root, "--examples", "few.jsonl", code=1)
     assert "gone.jsonl" in told("--from", "out", "--examples", "gone.jsonl", code=2)
     Path("bad.jsonl").write_text('{"input": "a"}\n', encoding="utf-8")
-    assert "SpecFault" in told("--from", "out", "--examples", "bad.jsonl", code=2)
-    assert "WrongBase" in told(*good, "--base", tiny_bases["qwen3"], code=1)
+    assert "SpecError" in told("--from", "out", "--examples", "bad.jsonl", code=2)
+    assert "WrongBaseError" in told(*good, "--base", tiny_bases["qwen3"], code=1)
     assert "--rank is for" in told(*good, "--rank", "2", code=2)
     for option in (("--steps", "0"), ("--learning-rate", "-1"), ("--batch-size", "0"), ("--seed", "-1")):
         assert "command line is wrong" in told(*good, *option, code=2)
@@ -140,7 +140,7 @@ def test_bad_input(out: "Registry", tiny_bases: dict[str, Path]) -> None:
     assert "merged model" in told("--from", "whole", "--examples", "few.jsonl", code=1)
     data = Path("out", WEIGHTS).read_bytes()
     Path("out", WEIGHTS).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    assert "CorruptFile" in told(*good, code=1)
+    assert "CorruptFileError" in told(*good, code=1)
     assert not Path("x").exists()
 
 

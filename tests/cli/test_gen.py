@@ -14,7 +14,7 @@ from icmlora_cli.disk.home import Home
 from icmlora_cli.generator.checkpoint import Generator, load_generator
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.prompts import encode
-from icmlora_cli.lm.scoring import score
+from icmlora_cli.lm.scoring import score_rows
 from icmlora_cli.lm.task_vector import VectorReader
 from icmlora_cli.methods.generated import generate_adapter
 from icmlora_cli.registry.adapters import AdapterStore
@@ -58,7 +58,7 @@ def about(folder: str) -> dict[str, Any]:
 
 def nll(loaded: LoadedBase, adapter: Adapter | None, examples: tuple[Example, ...]) -> float:
     with merged(loaded.model, adapter):
-        return score(loaded, [encode(loaded.tokenizer, QA, example) for example in examples]).mean_nll
+        return score_rows(loaded, [encode(loaded.tokenizer, QA, example) for example in examples]).mean_nll
 
 
 def test_without_options_nothing_is_added(trained: "Registry") -> None:
@@ -143,7 +143,7 @@ def test_the_gate_refuses_what_is_no_better(trained: "Registry") -> None:
     assert "no better than the base" in refused.stderr and "next: " in refused.stderr
     assert not Path("out").exists() and not list(Path.cwd().glob(".tmp-*"))
     error = trained.json(*command, "--scale", "-1", code=3)["error"]
-    assert error["kind"] == "GateRefused" and error["exit_code"] == 3
+    assert error["kind"] == "GateRefusedError" and error["exit_code"] == 3
     assert error["nll"]["adapter"] > error["nll"]["base"]
 
     _, loaded = the_generator(trained)

@@ -37,7 +37,7 @@ def test_an_adapter_for_llama_cpp(trained: "Registry") -> None:
     assert np.array_equal(found["blk.1.attn_v.weight.lora_a"], adapter.factors[module].lora_A.numpy())
     assert np.array_equal(found["blk.1.attn_v.weight.lora_b"], adapter.factors[module].lora_B.numpy())
     before = Path("out/adapter.gguf").read_bytes()
-    assert trained.json("gen", CAT, "-o", "out", *GGUF, code=1)["error"]["kind"] == "AlreadyExists"
+    assert trained.json("gen", CAT, "-o", "out", *GGUF, code=1)["error"]["kind"] == "AlreadyExistsError"
     trained.call("gen", CAT, "-o", "out", *GGUF, "--force")
     assert Path("out/adapter.gguf").read_bytes() == before
     half = trained.json("gen", CAT, "-o", "half", *GGUF, "--dtype", "fp16", "--scale", "0.7")
@@ -69,9 +69,9 @@ def test_a_batch_goes_on_where_the_files_are_there(trained: "Registry") -> None:
     assert [item["state"] for item in trained.json(*command)["entries"]] == ["written", "written"]
     next(Path("out").glob("*dog*/adapter.gguf")).unlink()
     error = trained.json(*command, code=1)["error"]
-    assert error["kind"] == "AlreadyExists"
+    assert error["kind"] == "AlreadyExistsError"
     assert [item["state"] for item in trained.json(*command, "--force")["entries"]] == ["unchanged", "written"]
-    assert trained.json("gen", "--batch", "texts.txt", "-o", "out", code=1)["error"]["kind"] == "AlreadyExists"
+    assert trained.json("gen", "--batch", "texts.txt", "-o", "out", code=1)["error"]["kind"] == "AlreadyExistsError"
 
 
 def test_what_does_not_go_together(trained: "Registry") -> None:
@@ -82,5 +82,5 @@ def test_what_does_not_go_together(trained: "Registry") -> None:
         (("--dtype", "bf16", *GGUF), "--dtype fp16"),
     ):
         error = trained.json("gen", CAT, "-o", "out", *options, code=2)["error"]
-        assert error["kind"] == "UsageFault" and said in error["hint"]
+        assert error["kind"] == "UsageError" and said in error["hint"]
     assert not Path("out").exists()

@@ -100,12 +100,12 @@ def test_what_is_refused(trained: "Registry") -> None:
 
     assert error(code=2)["message"] == "no adapter is named"
     assert "the weight of always_cat is nan" in str(error("-a", "always_cat:nan", code=2)["message"])
-    assert error("nobody", code=1)["kind"] == "NotFound"
-    assert error("always_cat", "--base", trained.root, code=1)["kind"] == "BaseUnavailable"
+    assert error("nobody", code=1)["kind"] == "NotFoundError"
+    assert error("always_cat", "--base", trained.root, code=1)["kind"] == "BaseUnavailableError"
     Path("model").mkdir()
     Path("model/mine").write_text("mine")
-    assert error("always_cat", code=1)["kind"] == "AlreadyExists"
-    assert error("always_cat", "--force", code=1)["kind"] == "AlreadyExists"
+    assert error("always_cat", code=1)["kind"] == "AlreadyExistsError"
+    assert error("always_cat", "--force", code=1)["kind"] == "AlreadyExistsError"
     assert Path("model/mine").read_text() == "mine"
 
 

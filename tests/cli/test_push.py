@@ -232,7 +232,7 @@ def test_without_a_token_or_a_network(pushing: Pushing) -> None:
 def test_what_the_hub_refuses_is_told(pushing: Pushing) -> None:
     pushing.hub.forbidden.add("them/x")
     told = pushing.json("out", "them/x", "--yes", code=1)["error"]
-    assert told["kind"] == "PushRefused" and "rights" in told["message"] and "right to write" in told["hint"]
+    assert told["kind"] == "PushRefusedError" and "rights" in told["message"] and "right to write" in told["hint"]
     assert pushing.hub.blobs == {}
 
 
@@ -245,7 +245,7 @@ def test_a_public_repository_is_no_place_for_what_is_to_be_private(pushing: Push
 
 @pytest.mark.parametrize("name", ["a/b/c", "../x", "me/..", "me/a--b", "me/x.git", "me/\x1b[31m", "x" * 97, "", "me/ü"])
 def test_bad_repository_names(pushing: Pushing, name: str) -> None:
-    assert "UsageFault" in pushing.refused("out", name, code=2)
+    assert "UsageError" in pushing.refused("out", name, code=2)
 
 
 @pytest.mark.parametrize("branch", ["", "a b", "../x", "a\nb", "-x", "a" * 300])
@@ -257,7 +257,7 @@ def test_folders_that_are_nothing_of_icmloras(pushing: Pushing) -> None:
     (pushing.root / "empty").mkdir()
     (pushing.root / "many").mkdir()
     shutil.copytree(pushing.root / "out", pushing.root / "many" / "cat")
-    assert "NotFound" in pushing.refused("empty", "me/x")
+    assert "NotFoundError" in pushing.refused("empty", "me/x")
     assert "many/cat" in pushing.refused("many", "me/x")
     assert "mine" in pushing.refused("gone", "me/x")
 
@@ -282,7 +282,7 @@ def test_an_output_of_before_files_were_listed(pushing: Pushing) -> None:
     path.write_text(json.dumps(about), encoding="utf-8")
     assert len(json.loads(pushing.listed("out", "me/x", "--json").stdout)["files"]) == 4
     (pushing.root / "out" / "adapter_model.safetensors").write_bytes(b"\x80\x04pickle")
-    assert "CorruptFile" in pushing.refused("out", "me/x")
+    assert "CorruptFileError" in pushing.refused("out", "me/x")
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "state.pt", "x.PKL"])

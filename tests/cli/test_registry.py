@@ -132,7 +132,7 @@ def test_export_and_import(small: SmallRegistry, tmp_path: Path, monkeypatch: py
     assert f"icmlora base pull {BASE}" in call("import", archive).stderr
     cut(archive)
     error = as_json("import", archive, code=1)["error"]
-    assert error["kind"] == "CorruptFile" and "icmlora registry export" in error["hint"]
+    assert error["kind"] == "CorruptFileError" and "icmlora registry export" in error["hint"]
     assert "Usage" in call("import", code=2).stderr
     assert call("import", tmp_path / "none", code=1).stderr.startswith("error: there is no file none")
 

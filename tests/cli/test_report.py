@@ -51,11 +51,11 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_build_writes_beside_the_result(run: Path) -> None:
     page = run / "report.html"
     assert told("build", run) == {
-        "schema": "icmlora.report.build/1",
+        "schema": "icmlora.report.build/2",
         "report": str(page),
         "bytes": page.stat().st_size,
         "tasks": 6,
-        "rungs": 3,
+        "methods": 3,
     }
     assert MARK in page.read_text(encoding="utf-8")
     assert call("build", run / "result.json", "--quiet") == f"{page}\n"  # the file does as well; its own is replaced
@@ -72,24 +72,24 @@ def test_build_writes_elsewhere_and_makes_the_folder(
 def test_another_file_is_replaced_only_by_force(run: Path) -> None:
     page = run / "report.html"
     page.write_text("my own notes")
-    assert told("build", run, code=1)["error"]["kind"] == "AlreadyExists"
-    assert told("open", run, "--no-browser", code=1)["error"]["kind"] == "AlreadyExists"
+    assert told("build", run, code=1)["error"]["kind"] == "AlreadyExistsError"
+    assert told("open", run, "--no-browser", code=1)["error"]["kind"] == "AlreadyExistsError"
     assert page.read_text() == "my own notes"
     told("build", run, "--force")
     assert MARK in page.read_text(encoding="utf-8")
 
 
 def test_a_folder_is_no_page(run: Path, tmp_path: Path) -> None:
-    assert told("build", run, "-o", tmp_path, code=2)["error"]["kind"] == "UsageFault"
+    assert told("build", run, "-o", tmp_path, code=2)["error"]["kind"] == "UsageError"
 
 
 @pytest.mark.parametrize("command", ["build", "open"])
 def test_bad_results_are_told(run: Path, tmp_path: Path, opened: list[str], command: str) -> None:
-    assert told(command, tmp_path, code=1)["error"]["kind"] == "NotFound"
-    assert told(command, tmp_path / "nowhere", code=1)["error"]["kind"] == "NotFound"
+    assert told(command, tmp_path, code=1)["error"]["kind"] == "NotFoundError"
+    assert told(command, tmp_path / "nowhere", code=1)["error"]["kind"] == "NotFoundError"
     for text in ("{", "[]", '{"schema": "icmlora.result/99"}', '{"schema": "icmlora.result/1"}'):
         (run / "result.json").write_text(text)
-        assert told(command, run, code=1)["error"]["kind"] == "CorruptFile"
+        assert told(command, run, code=1)["error"]["kind"] == "CorruptFileError"
     assert not (run / "report.html").exists() and opened == []
 
 

@@ -109,7 +109,7 @@ def test_five_faults_and_exit_code_2(tmp_path: Path) -> None:
             assert f"{path}:{line}: " in stderr
         assert "did you mean 'description'?" in stderr
     error = run_json("validate", path, code=2)["error"]
-    assert isinstance(error, dict) and error["kind"] == "SpecFault" and error["exit_code"] == 2
+    assert isinstance(error, dict) and error["kind"] == "SpecError" and error["exit_code"] == 2
     assert run_json("list")["tasks"] == []
 
 

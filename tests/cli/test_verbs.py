@@ -23,11 +23,11 @@ GENERATED = {
     "shown", "selection", "explanation", "no_derivatives",
 }  # fmt: skip
 EVALUATED = {
-    "schema", "folder", "base", "generator", "protocol", "rungs", "cells", "means", "text_specific", "lm_eval",
+    "schema", "folder", "base", "generator", "protocol", "methods", "scores", "means", "text_specific", "lm_eval",
     "scored", "seconds",
 }  # fmt: skip
-CELL = {"task", "part", "rung", "figures", "reason"}
-RUNGS = "base,described,average,swapped-text,generated,harvested"
+SCORE = {"task", "part", "method", "figures", "reason"}
+METHODS = "base,described,average,swapped-text,generated,harvested"
 STORED = {"schema", "bases", "tasks", "adapters", "adapter_bytes", "formats", "generators", "bytes", "duplicates", "gc"}
 NAMES = ["always_cat", "always_dog"]
 
@@ -54,17 +54,17 @@ def test_the_whole_way_as_json(empty: "Registry") -> None:
     whole = empty.json("gen", "Say cat.", "-o", "whole", "--merge", "--seed", "3")
     assert whole["merged"] is True and whole["seed"] == 3 and Path("whole", "model.safetensors").is_file()
 
-    scored = empty.json("eval", *base, "--limit", "2", "--rungs", RUNGS)
-    assert set(scored) == EVALUATED and scored["schema"] == "icmlora.eval/1"
-    assert scored["rungs"] == RUNGS.split(",")
-    assert len(scored["cells"]) == scored["scored"] == 2 * len(scored["rungs"])
-    assert all(set(cell) == CELL and cell["part"] == "seen" for cell in scored["cells"])
-    assert all(set(cell["figures"]) == {"exact_match", "f1", "nll"} for cell in scored["cells"])
+    scored = empty.json("eval", *base, "--limit", "2", "--methods", METHODS)
+    assert set(scored) == EVALUATED and scored["schema"] == "icmlora.eval/2"
+    assert scored["methods"] == METHODS.split(",")
+    assert len(scored["scores"]) == scored["scored"] == 2 * len(scored["methods"])
+    assert all(set(cell) == SCORE and cell["part"] == "seen" for cell in scored["scores"])
+    assert all(set(cell["figures"]) == {"exact_match", "f1", "nll"} for cell in scored["scores"])
     assert Path(scored["folder"]) == empty.home / "results" / "default-bare"
     written = json.loads(Path(scored["folder"], "result.json").read_text(encoding="utf-8"))
     assert written["means"] == scored["means"] and written["recipe"]["limit"] == 2
-    again = empty.json("eval", *base, "--limit", "2", "--rungs", RUNGS)
-    assert again["scored"] == 0 and again["cells"] == scored["cells"]
+    again = empty.json("eval", *base, "--limit", "2", "--methods", METHODS)
+    assert again["scored"] == 0 and again["scores"] == scored["scores"]
 
     stored = empty.json("storage")
     assert set(stored) == STORED and stored["schema"] == "icmlora.storage/1"
@@ -129,9 +129,9 @@ def test_quiet_prints_the_bare_result(trained: "Registry") -> None:
     folder = quiet("train", "--base", trained.base, "--recipe", "train.yaml").removesuffix("\n")
     assert folder == str(trained.home / "generators" / "default")
     assert quiet("gen", "Say dog.", "-o", "out") == "out\n"
-    command = ("eval", "--base", trained.base, "--limit", "1", "--rungs", RUNGS)
+    command = ("eval", "--base", trained.base, "--limit", "1", "--methods", METHODS)
     rows = [line.split("\t") for line in quiet(*command).splitlines()]
-    assert {row[0] for row in rows} >= {*NAMES, *RUNGS.split(",")}
+    assert {row[0] for row in rows} >= {*NAMES, *METHODS.split(",")}
     assert rows[-1] == [str(trained.home / "results" / "default-bare")]
     assert [line.split("\t")[0] for line in quiet("adapter", "list").splitlines()] == NAMES
     assert int(quiet("adapter", "remove", "always_cat", "--yes")) > 0

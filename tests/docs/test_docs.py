@@ -11,9 +11,10 @@ import pytest
 import typer.main
 
 from icmlora_cli.cli.app import app
+from icmlora_cli.cli.out import SCHEMA_VERSIONS
 from icmlora_cli.config.recipes import (
     KINDS,
-    RUNGS,
+    METHODS,
     EpisodeRecipe,
     EvalRecipe,
     HarvestRecipe,
@@ -116,7 +117,8 @@ def commands() -> list[str]:
 def test_every_commands_json_is_in_the_docs() -> None:
     text = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
     for command in commands():
-        assert f"| `{command}` | `icmlora.{command.replace(' ', '.')}/1` |" in text, command
+        version = SCHEMA_VERSIONS.get(command, 1)
+        assert f"| `{command}` | `icmlora.{command.replace(' ', '.')}/{version}` |" in text, command
 
 
 @pytest.mark.parametrize(
@@ -146,11 +148,11 @@ def test_every_key_of_a_result_file_is_in_the_docs(name: str) -> None:
     assert f"`{name.rstrip('_')}`" in text
 
 
-def test_every_rung_is_in_the_docs_in_order() -> None:
+def test_every_method_is_in_the_docs_in_order() -> None:
     text = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
     assert re.findall(
         r"^\| `([a-z0-9-]+)` \| (?:nothing|text|examples|text and examples|training data) \|", text, re.M
-    ) == [*RUNGS]
+    ) == [*METHODS]
 
 
 def test_ci_runs_the_readmes_test_command() -> None:

@@ -8,7 +8,7 @@ import pytest
 from icmlora_cli.disk.home import Home
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.lm.prompts import encode_task
-from icmlora_cli.lm.scoring import score
+from icmlora_cli.lm.scoring import score_rows
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.generators import GeneratorStore
 from icmlora_cli.registry.tasks import TaskStore
@@ -37,5 +37,5 @@ def test_gen_without_a_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         done = generate.run(task.descriptions[0], tmp_path / task.name, folder, base, home)
         examples = encode_task(loaded.tokenizer, task, task.examples("test")[:32])
         with merged(loaded.model, read_adapter(done.folder)):
-            assert score(loaded, examples).exact_match >= 0.8, task.name
-        assert score(loaded, examples).exact_match <= 0.1
+            assert score_rows(loaded, examples).exact_match >= 0.8, task.name
+        assert score_rows(loaded, examples).exact_match <= 0.1

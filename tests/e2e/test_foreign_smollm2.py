@@ -74,13 +74,13 @@ def test_foreign_adapters_keep_their_effect(tmp_path: Path, monkeypatch: pytest.
         assert written["r"] == rank and written["lora_alpha"] == 4 * rank
         run(ImportRequest(str(tmp_path / name), task=name, any_base_name=True), base, home)
     trained = train.run(list(tasks.values()), base, resolve(TrainRecipe, Path("train/default"), "train", {}), home)
-    recipe = EvalRecipe(rungs=("base", "generated", "harvested"), limit=100)
+    recipe = EvalRecipe(methods=("base", "generated", "harvested"), limit=100)
     result = evaluate.run(
         [tasks[name] for name in FOREIGN], base, recipe, home, generator_folder=trained.folder
     ).result  # fmt: skip
     for name, rank in FOREIGN.items():
         before, after, kept = (
-            result.cell(name, rung).figures["exact_match"].value for rung in ("base", "harvested", "generated")
+            result.score(name, method).figures["exact_match"].value for method in ("base", "harvested", "generated")
         )
         share = (kept - before) / (after - before)
         print(f"{name}, rank {rank}: base {before:.2f}, imported {after:.2f}, generated {kept:.2f}, kept {share:.2f}")

@@ -55,7 +55,7 @@ episodes:
   validate_every: 7
 """
 SAID = "interrupted: what was finished is kept; run the same command again to go on"
-RUNGS = (
+METHODS = (
     "base,described,in-context,average,nearest,nearest-shots,weighted,multi-task,noise,random-text,swapped-text,"
     "generated,generated-shots,best-of,harvested"
 )  # all that no clock decides
@@ -268,7 +268,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_bases: dict[str, Path
 def test_eval(trained: Place) -> None:
     """Killed at random moments, it goes on and ends with the very file of an uninterrupted run."""
     out, whole = trained.root / "broken-result", trained.root / "whole-result"
-    (trained.root / "eval.yaml").write_text(f"rungs: [{RUNGS}]\nmulti_task_steps: 60\nsamples: 4\n", encoding="utf-8")
+    (trained.root / "eval.yaml").write_text(
+        f"methods: [{METHODS}]\nmulti_task_steps: 60\nsamples: 4\n", encoding="utf-8"
+    )
     command = ("eval", "--base", trained.base, "--recipe", trained.recipe("eval"), "--limit", "60", "--json", "-o", out)
 
     def cells() -> int:
@@ -283,7 +285,7 @@ def test_eval(trained: Place) -> None:
         stop(process)
         assert not (out / "result.json").exists()
     there = cells()
-    assert 5 <= there < 3 * len(RUNGS.split(","))
+    assert 5 <= there < 3 * len(METHODS.split(","))
     resumed = json.loads(trained.finish(*command))
     assert 0 < resumed["scored"] <= len(resumed["cells"]) - there
     assert {cell["task"] for cell in resumed["cells"]} == {"always_cat", "always_dog", "z_long"}

@@ -9,15 +9,15 @@ HIDDEN = 8
 
 
 def space() -> ConditionSpace:
-    source = torch.Generator().manual_seed(5)
-    text, shown = (3.0 * torch.randn(50, HIDDEN, generator=source) + shift for shift in (1.0, -2.0))
+    rng = torch.Generator().manual_seed(5)
+    text, shown = (3.0 * torch.randn(50, HIDDEN, generator=rng) + shift for shift in (1.0, -2.0))
     return ConditionSpace(SlotStatistics.of(text), SlotStatistics.of(shown))
 
 
 def support(text: int, shown: int, seed: int = 0) -> Support:
     """Return a support with so many states in each slot."""
-    source = torch.Generator().manual_seed(seed)
-    states = [torch.randn(count, HIDDEN, generator=source) if count else None for count in (text, shown)]
+    rng = torch.Generator().manual_seed(seed)
+    states = [torch.randn(count, HIDDEN, generator=rng) if count else None for count in (text, shown)]
     return space().support(*states)
 
 
@@ -34,8 +34,8 @@ def test_a_batch_is_padded_at_the_end_with_nothing() -> None:
 
 
 def test_each_slot_is_standardised_by_its_own_statistics_and_comes_in_order() -> None:
-    made, source = space(), torch.Generator().manual_seed(1)
-    text, shown = torch.randn(2, HIDDEN, generator=source), torch.randn(3, HIDDEN, generator=source).half()
+    made, rng = space(), torch.Generator().manual_seed(1)
+    text, shown = torch.randn(2, HIDDEN, generator=rng), torch.randn(3, HIDDEN, generator=rng).half()
     found = made.support(text, shown)
     assert found.slots.tolist() == [[TEXT, TEXT, SHOWN, SHOWN, SHOWN]] and found.states.dtype == torch.float32
     assert torch.allclose(found.states[0, :2], (text - made.text.mean) / made.text.std, atol=1e-6)
@@ -59,7 +59,7 @@ def test_dropout_never_leaves_out_all_of_a_slot(drop: float) -> None:
     batch = Support.stack([support(1, 0, 1), support(0, 1, 2), support(6, 3, 3), support(0, 0), support(1, 9, 4)])
     lost = 0
     for seed in range(200):
-        found = batch.disturbed(noise=0.0, drop=drop, source=torch.Generator().manual_seed(seed))
+        found = batch.disturbed(noise=0.0, drop=drop, rng=torch.Generator().manual_seed(seed))
         for slot in (TEXT, SHOWN):
             before, after = (batch.slots == slot).sum(1), (found.slots == slot).sum(1)
             assert bool((after <= before).all()) and torch.equal(after > 0, before > 0)
@@ -74,13 +74,13 @@ def test_dropout_never_leaves_out_all_of_a_slot(drop: float) -> None:
 def test_nothing_is_left_out_without_dropout_and_noise_is_only_where_there_are_states() -> None:
     batch = Support.stack([support(40, 30, 1), support(5, 0, 2)])
     there = batch.slots != EMPTY
-    found = batch.disturbed(noise=0.5, drop=0.0, source=torch.Generator().manual_seed(0))
+    found = batch.disturbed(noise=0.5, drop=0.0, rng=torch.Generator().manual_seed(0))
     assert torch.equal(found.slots, batch.slots)
     assert not found.states[~there].any()
     deviation = (found.states - batch.states)[there]
     assert float(deviation.std()) == pytest.approx(0.5, rel=0.1) and abs(float(deviation.mean())) < 0.1
     assert bool((deviation != 0).all())
-    same = batch.disturbed(noise=0.0, drop=0.0, source=torch.Generator().manual_seed(0))
+    same = batch.disturbed(noise=0.0, drop=0.0, rng=torch.Generator().manual_seed(0))
     assert torch.equal(same.states, batch.states) and torch.equal(same.slots, batch.slots)
 
 
@@ -89,7 +89,7 @@ def test_disturbance_is_decided_by_the_source() -> None:
     before = batch.states.clone(), batch.slots.clone()
 
     def draw(seed: int) -> Support:
-        return batch.disturbed(noise=0.3, drop=0.4, source=torch.Generator().manual_seed(seed))
+        return batch.disturbed(noise=0.3, drop=0.4, rng=torch.Generator().manual_seed(seed))
 
     one, two, other = draw(7), draw(7), draw(8)
     assert torch.equal(one.states, two.states) and torch.equal(one.slots, two.slots)

@@ -30,32 +30,30 @@ class Problem:
     """Two tasks with adapters that have nothing in common, and texts that are far apart."""
 
     def __init__(self) -> None:
-        source = torch.Generator().manual_seed(3)
-        self.adapters = [self._adapter(source) for _ in range(2)]
+        rng = torch.Generator().manual_seed(3)
+        self.adapters = [self._adapter(rng) for _ in range(2)]
         self.codec: Codec = fit_codec(self.adapters, energy=1.0)
         raw = [self.codec.encode(adapter)[None] for adapter in self.adapters]
         self.mask = self.codec.mask()
         self.scale = module_scales(torch.cat(raw), self.mask)
-        self.data = [self._task(tokens / self.scale[:, None, None], source) for tokens in raw]
+        self.data = [self._task(tokens / self.scale[:, None, None], rng) for tokens in raw]
         self.space = ConditionSpace(
             SlotStatistics.of(torch.cat([item.texts for item in self.data])),
             SlotStatistics.of(torch.cat([item.demonstrations for item in self.data])),
         )
 
     @staticmethod
-    def _adapter(source: torch.Generator) -> Adapter:
+    def _adapter(rng: torch.Generator) -> Adapter:
         factors = {
-            f"layers.{index}.q_proj": Factors(
-                torch.randn(RANK, 6, generator=source), torch.randn(5, RANK, generator=source)
-            )
+            f"layers.{index}.q_proj": Factors(torch.randn(RANK, 6, generator=rng), torch.randn(5, RANK, generator=rng))
             for index in range(3)
         }
         return Adapter("tiny", float(RANK), factors)
 
     @staticmethod
-    def _task(tokens: torch.Tensor, source: torch.Generator) -> TaskData:
-        centre = torch.randn(2, 1, HIDDEN, generator=source)
-        near = centre + 0.1 * torch.randn(2, 3, HIDDEN, generator=source)
+    def _task(tokens: torch.Tensor, rng: torch.Generator) -> TaskData:
+        centre = torch.randn(2, 1, HIDDEN, generator=rng)
+        near = centre + 0.1 * torch.randn(2, 3, HIDDEN, generator=rng)
         return TaskData(tokens, near[0], near[1])
 
     def network(self, recipe: TrainRecipe) -> PDiff:

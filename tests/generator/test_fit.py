@@ -19,13 +19,13 @@ RECIPE = TrainRecipe(steps=120, batch_size=8, learning_rate=3e-3, save_every=50,
 
 
 def problem(tasks: int = 3) -> tuple[list[TaskData], ConditionSpace, torch.Tensor]:
-    source = torch.Generator().manual_seed(1)
+    rng = torch.Generator().manual_seed(1)
     data = []
     for _ in range(tasks):
-        core = torch.randn(1, 4, 3, 3, generator=source)
-        tokens = core + 0.01 * torch.randn(2, 4, 3, 3, generator=source)
-        centre = torch.randn(2, 1, HIDDEN, generator=source)
-        near = 0.1 * torch.randn(2, 5, HIDDEN, generator=source)
+        core = torch.randn(1, 4, 3, 3, generator=rng)
+        tokens = core + 0.01 * torch.randn(2, 4, 3, 3, generator=rng)
+        centre = torch.randn(2, 1, HIDDEN, generator=rng)
+        near = 0.1 * torch.randn(2, 5, HIDDEN, generator=rng)
         data.append(TaskData(tokens, centre[0] + near[0], centre[1] + near[1]))
     space = ConditionSpace(
         SlotStatistics.of(torch.cat([item.texts for item in data])),
@@ -82,10 +82,10 @@ def test_prior_share_takes_z_as_generation_does(share: float) -> None:
     if not share:
         assert set(parts) == {"reconstruction", "kl"} and float(found.total) == pytest.approx(total)
         return
-    source, c = seeded(), model.read(support)
+    rng, c = seeded(), model.read(support)
     assert isinstance(model, CVAE)
-    sample(model.encode(tokens, c), source)
-    made = model.decode(sample(model.prior(c), source), c)
+    sample(model.encode(tokens, c), rng)
+    made = model.decode(sample(model.prior(c), rng), c)
     wanted = float((made - tokens).square().mean() / tokens.square().mean())
     assert parts["from_prior"] == pytest.approx(wanted, rel=1e-4)
     assert float(found.total) == pytest.approx((1 - share) * total + share * wanted, rel=1e-4)
@@ -116,8 +116,8 @@ def test_a_stage_starts_with_fresh_moments_and_its_own_rate(tmp_path: Path) -> N
     class Louder:
         """After the first stage, a gradient that is as large as clipping lets it be."""
 
-        def backward(self, model: Network, moment: TrainStep, source: torch.Generator) -> dict[str, float]:
-            if moment.stage:
+        def backward(self, model: Network, train_step: TrainStep, rng: torch.Generator) -> dict[str, float]:
+            if train_step.stage:
                 sum(1e3 * item.sum() for item in model.parameters()).backward()  # type: ignore[union-attr]
             return {}
 

@@ -27,14 +27,12 @@ MASK = torch.ones(4, 3, 3, dtype=torch.bool)
 
 def problem() -> list[TaskData]:
     """Tasks whose texts and demonstrations lie around centres of their own; the last one has no demonstrations."""
-    source = torch.Generator().manual_seed(1)
+    rng = torch.Generator().manual_seed(1)
     data = []
     for index in range(TASKS):
-        tokens = torch.randn(1, 4, 3, 3, generator=source)
-        centres = torch.randn(2, 1, HIDDEN, generator=source)
-        texts, shown = (
-            [centre + 0.1 * torch.randn(3, HIDDEN, generator=source) for _ in range(2)] for centre in centres
-        )
+        tokens = torch.randn(1, 4, 3, 3, generator=rng)
+        centres = torch.randn(2, 1, HIDDEN, generator=rng)
+        texts, shown = ([centre + 0.1 * torch.randn(3, HIDDEN, generator=rng) for _ in range(2)] for centre in centres)
         data.append(TaskData(tokens, texts, shown if index < TASKS - 1 else []))
     return data
 
@@ -113,10 +111,10 @@ def test_samples_are_of_the_tasks_by_their_weights() -> None:
     prior.log_variances.fill_(-40.0)  # each Gaussian a point, so that z says whose it is
     prior.scales -= 3.0
     c = model.read(SPACE.support(problem()[0].texts[0], None))
-    source = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     counts = torch.zeros(TASKS)
     for _ in range(2000):
-        distances = (model.sample_latent(c, source) - prior.means).norm(dim=1)
+        distances = (model.sample_latent(c, rng) - prior.means).norm(dim=1)
         assert float(distances.min()) < 1e-3
         counts[distances.argmin()] += 1
     assert torch.allclose(counts / 2000, prior.weights(c)[0], atol=0.04)

@@ -99,7 +99,7 @@ def codec(basis: str) -> tuple[Codec, FrameSpec | None]:
 def generator(basis: str = "frame", hidden_dim: int = 64) -> Generator:
     """Return an untrained generator whose adapters depend on the text."""
     made, spec = codec(basis)
-    source = torch.Generator().manual_seed(1)
+    rng = torch.Generator().manual_seed(1)
     torch.manual_seed(0)
     model = build(
         NetworkConfig(
@@ -112,10 +112,10 @@ def generator(basis: str = "frame", hidden_dim: int = 64) -> Generator:
             if name == "heads":
                 item.mul_(20.0)
     space = ConditionSpace(
-        SlotStatistics.of(torch.randn(60, HIDDEN, generator=source)),
-        SlotStatistics.of(torch.randn(60, HIDDEN, generator=source)),
+        SlotStatistics.of(torch.randn(60, HIDDEN, generator=rng)),
+        SlotStatistics.of(torch.randn(60, HIDDEN, generator=rng)),
     )
-    scale = 0.1 + torch.rand(6, generator=source)
+    scale = 0.1 + torch.rand(6, generator=rng)
     return Generator(model.eval(), made, space, scale, made.width, {"note": "kept"}, spec)
 
 

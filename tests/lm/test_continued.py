@@ -10,7 +10,7 @@ from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.lm.finetune import finetune
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.lm.prompts import Encoded
-from icmlora_cli.lm.scoring import score
+from icmlora_cli.lm.scoring import score_rows
 from icmlora_cli.lm.targets import target_layout
 from icmlora_cli.lm.trainers import ContinuedTrainer
 from icmlora_cli.registry.bases import Base
@@ -41,7 +41,7 @@ def test_it_starts_where_the_adapter_is(tiny_base: Base, tmp_path: Path, use_rsl
     loaded, start = load_base(tiny_base, device="cpu"), some_adapter(tiny_base, use_rslora=use_rslora)
     before = {name: item.clone() for name, item in loaded.model.state_dict().items()}
     with merged(loaded.model, start):
-        nll = score(loaded, ROWS).mean_nll
+        nll = score_rows(loaded, ROWS).mean_nll
     losses: list[float] = []
     trainer = ContinuedTrainer(loaded, RECIPE, start)
     finetune(
@@ -55,7 +55,7 @@ def test_it_starts_where_the_adapter_is(tiny_base: Base, tmp_path: Path, use_rsl
     assert [item.rank for item in after.factors.values()] == [item.rank for item in start.factors.values()]
     assert (after.alpha, after.alphas, after.use_rslora) == (start.alpha, start.alphas, use_rslora)
     with merged(loaded.model, after):
-        assert score(loaded, ROWS).mean_nll < losses[0]
+        assert score_rows(loaded, ROWS).mean_nll < losses[0]
     left = loaded.model.state_dict()
     assert all(torch.equal(item, before[name]) for name, item in left.items()) and len(left) == len(before)
 

@@ -17,15 +17,15 @@ def test_each_row_has_its_own_adapter(tiny_base: Base) -> None:
     endings = target_modules(loaded.model, "auto")
     names = [name for name, _ in loaded.model.named_modules() if name.endswith(tuple(f".{end}" for end in endings))]
     assert names
-    source = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     transposed = [type(loaded.model.get_submodule(name)).__name__ == "Conv1D" for name in names]
     left, right = [], []
     for name, turned in zip(names, transposed, strict=True):
         shape = loaded.model.get_submodule(name).weight.shape
         out, inn = (shape[1], shape[0]) if turned else shape
-        left.append(torch.linalg.qr(torch.randn(out, 4, generator=source)).Q)
-        right.append(torch.linalg.qr(torch.randn(inn, 4, generator=source)).Q.T)
-    cores = torch.randn(3, len(names), 4, 4, generator=source).requires_grad_()
+        left.append(torch.linalg.qr(torch.randn(out, 4, generator=rng)).Q)
+        right.append(torch.linalg.qr(torch.randn(inn, 4, generator=rng)).Q.T)
+    cores = torch.randn(3, len(names), 4, 4, generator=rng).requires_grad_()
     ids = torch.arange(5, 26).reshape(3, 7)
     rows = RowCores(loaded.model, names, left, right)
     with rows.applied(cores):

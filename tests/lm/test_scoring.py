@@ -5,7 +5,7 @@ import torch
 
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.lm.prompts import Encoded
-from icmlora_cli.lm.scoring import score
+from icmlora_cli.lm.scoring import score_rows
 from icmlora_cli.registry.bases import Base
 
 
@@ -22,13 +22,13 @@ def test_exact_match_is_what_generate_writes(tiny_base: Base) -> None:
         answer = written if right else [*written[:2], (written[2] + 1) % 300]
         rows.append(Encoded(tuple(prompt[0].tolist()), tuple(answer)))
         wanted.append(right)
-    assert score(loaded, rows, batch_size=4).exact == tuple(wanted)
+    assert score_rows(loaded, rows, batch_size=4).exact == tuple(wanted)
 
 
 def test_nll_does_not_depend_on_the_batch(llama_base: Base) -> None:
     loaded = load_base(llama_base, device="cpu")
     rows = [Encoded(tuple(range(5, 7 + index)), (40, 41 + index)[: 1 + index % 2]) for index in range(9)]
-    together, alone = score(loaded, rows, batch_size=9), score(loaded, rows, batch_size=1)
+    together, alone = score_rows(loaded, rows, batch_size=9), score_rows(loaded, rows, batch_size=1)
     assert together.nll == pytest.approx(alone.nll, abs=2e-5)
     assert together.exact == alone.exact
     assert together.mean_nll == pytest.approx(sum(alone.nll) / 9, abs=2e-5)

@@ -15,7 +15,7 @@ from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.task_file import TaskSpec
 from icmlora_cli.workflows.evaluate.evaluate import context_of
-from icmlora_cli.workflows.evaluate.methods import EvalContext, bench
+from icmlora_cli.workflows.evaluate.methods import EvalContext, evaluation
 from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.progress import silent
 from icmlora_cli.workflows.train import train
@@ -41,9 +41,9 @@ def make_tasks(home: Home) -> tuple[Task, ...]:
 
 @dataclass(frozen=True)
 class Room:
-    """What the tests of rungs share."""
+    """What the tests of methods share."""
 
-    bench: EvalContext
+    evaluation: EvalContext
     base: Base
     home: Home
     tasks: tuple[Task, ...]
@@ -51,11 +51,11 @@ class Room:
     @property
     def library(self) -> Library:
         """The harvested adapters of the training tasks."""
-        return self.bench.library
+        return self.evaluation.library
 
     def context(self, index: int) -> TaskContext:
         """Return the context of a task."""
-        return context_of(self.tasks[index], self.bench)
+        return context_of(self.tasks[index], self.evaluation)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def make_room(llama_base: Base, home: Home) -> Callable[..., Room]:
         recipe = EvalRecipe.model_validate(
             {"shots": 4, "samples": 3, "multi_task_steps": 12, "baseline_steps": 100} | settings
         )
-        shared = bench(tasks, load_base(llama_base, device="cpu"), home, recipe, folder, silent)
+        shared = evaluation(tasks, load_base(llama_base, device="cpu"), home, recipe, folder, silent)
         return Room(shared, llama_base, home, tasks)
 
     return make

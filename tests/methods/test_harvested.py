@@ -14,7 +14,7 @@ from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.task_file import TaskSpec
 from icmlora_cli.weights.adapter import Adapter, read_adapter
 from icmlora_cli.weights.compare import compare
-from icmlora_cli.workflows.evaluate.methods import ladder
+from icmlora_cli.workflows.evaluate.methods import methods_of
 
 if TYPE_CHECKING:
     from tests.methods.conftest import Room
@@ -27,8 +27,8 @@ def same(one: Adapter | None, two: Adapter | None) -> bool:
     return compare(one, two).all.error < 1e-5
 
 
-def rungs(room: "Room") -> dict[str, object]:
-    return {rung.name: rung for rung in ladder(room.bench)}
+def methods(room: "Room") -> dict[str, object]:
+    return {method.name: method for method in methods_of(room.evaluation)}
 
 
 def test_the_oracle_is_the_tasks_own_adapter(make_room: MakeRoom) -> None:
@@ -62,7 +62,7 @@ def test_the_average_is_the_mean_and_of_one_it_is_that_one(make_room: MakeRoom) 
 
 def test_the_nearest_of_a_seen_task_is_itself(make_room: MakeRoom) -> None:
     room = make_room(generator=False)
-    nearest = rungs(room)["nearest"]
+    nearest = methods(room)["nearest"]
     for index in (0, 1):
         served = nearest.serve(room.context(index))  # type: ignore[attr-defined]
         assert served.about["nearest"][0]["task"] == room.tasks[index].name
@@ -73,12 +73,12 @@ def test_the_nearest_of_a_seen_task_is_itself(make_room: MakeRoom) -> None:
 
 def test_the_nearest_other_is_never_itself(make_room: MakeRoom) -> None:
     room = make_room(generator=False)
-    other = rungs(room)["nearest-other"]
+    other = methods(room)["nearest-other"]
     for index, name in ((0, "always_dog"), (1, "always_cat")):
         served = other.serve(room.context(index))  # type: ignore[attr-defined]
         assert [item["task"] for item in served.about["nearest"]] == [name]
         assert same(served.adapter, room.library.adapter(name))
-    nearest = rungs(room)["nearest"]
+    nearest = methods(room)["nearest"]
     assert other.serve(room.context(2)).about == nearest.serve(room.context(2)).about  # type: ignore[attr-defined]
     assert other.identity(room.context(0)) != nearest.identity(room.context(0))  # type: ignore[attr-defined]
     library = Library(room.library.store, room.library.records[:1])
@@ -90,17 +90,17 @@ def test_the_nearest_other_is_never_itself(make_room: MakeRoom) -> None:
 
 def test_the_nearest_by_examples_looks_at_the_examples(make_room: MakeRoom) -> None:
     room = make_room(generator=False)
-    rung = rungs(room)["nearest-shots"]
+    method = methods(room)["nearest-shots"]
     context = room.context(1)
-    served = rung.serve(context)  # type: ignore[attr-defined]
+    served = method.serve(context)  # type: ignore[attr-defined]
     assert served.about["nearest"][0]["task"] == "always_dog"
     disguised = type(context)(room.tasks[0], context.shots)  # dog's examples under cat's name
-    assert rung.serve(disguised).about["nearest"][0]["task"] == "always_dog"  # type: ignore[attr-defined]
+    assert method.serve(disguised).about["nearest"][0]["task"] == "always_dog"  # type: ignore[attr-defined]
 
 
 def test_weights_sum_to_one_and_the_nearest_weighs_most(make_room: MakeRoom) -> None:
     room = make_room(generator=False, neighbours=2)
-    served = rungs(room)["weighted"].serve(room.context(0))  # type: ignore[attr-defined]
+    served = methods(room)["weighted"].serve(room.context(0))  # type: ignore[attr-defined]
     found = served.about["nearest"]
     assert [item["task"] for item in found] == ["always_cat", "always_dog"]
     assert sum(item["weight"] for item in found) == pytest.approx(1.0, abs=1e-3)

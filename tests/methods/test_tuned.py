@@ -13,7 +13,7 @@ from icmlora_cli.methods.method import UnavailableError
 from icmlora_cli.methods.tuned import TunedMethod
 from icmlora_cli.weights.adapter import read_adapter
 from icmlora_cli.weights.compare import compare
-from icmlora_cli.workflows.evaluate.methods import ladder
+from icmlora_cli.workflows.evaluate.methods import methods_of
 from icmlora_cli.workflows.evaluate.scores import nll_on_shots
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Clock:
 
 def test_it_stops_when_the_time_is_up_and_has_learned_the_examples(make_room: MakeRoom) -> None:
     room = make_room(generator=False)
-    context, loaded = room.context(2), room.bench.loaded
+    context, loaded = room.context(2), room.evaluation.loaded
     rows = encode_task(loaded.tokenizer, context.task, context.shots)
     trainer = LoraTrainer(loaded, RECIPE)
     short = tune_for(trainer, rows, seconds=0.0, clock=Clock())
@@ -45,33 +45,33 @@ def test_it_stops_when_the_time_is_up_and_has_learned_the_examples(make_room: Ma
     assert (short.steps, long.steps) == (1, 60) and long.seconds == 60.0
     before, after = nll_on_shots(loaded, context, short.adapter), nll_on_shots(loaded, context, long.adapter)
     assert after < before - 0.2
-    rung = TunedMethod(loaded, RECIPE, lambda context: 0.0, "tuned", "", "0 s")
-    served = rung.serve(context)
+    method = TunedMethod(loaded, RECIPE, lambda context: 0.0, "tuned", "", "0 s")
+    served = method.serve(context)
     assert served.about["steps"] == 1 and served.adapter is not None
     assert compare(served.adapter, short.adapter).all.error < 1e-5
     with pytest.raises(UnavailableError):
-        rung.serve(type(context)(context.task, ()))
+        method.serve(type(context)(context.task, ()))
 
 
 def test_as_long_as_generation_takes_is_measured(make_room: MakeRoom) -> None:
     room = make_room()
-    rung = {item.name: item for item in ladder(room.bench)}["tuned-same-time"]
-    assert isinstance(rung, TunedMethod)
-    seconds = rung.seconds(room.context(0))
+    method = {item.name: item for item in methods_of(room.evaluation)}["tuned-same-time"]
+    assert isinstance(method, TunedMethod)
+    seconds = method.seconds(room.context(0))
     assert 0.0 < seconds < 30.0
-    served = rung.serve(room.context(0))
+    served = method.serve(room.context(0))
     assert isinstance(served.about["steps"], int) and served.about["steps"] >= 1
 
 
 def test_the_multi_task_lora_learns_all_tasks_and_is_trained_once(make_room: MakeRoom) -> None:
     room = make_room(generator=False, multi_task_steps=40)
-    rung = {item.name: item for item in ladder(room.bench)}["multi-task"]
-    loaded = room.bench.loaded
+    method = {item.name: item for item in methods_of(room.evaluation)}["multi-task"]
+    loaded = room.evaluation.loaded
     steps: list[int] = []
-    object.__setattr__(rung, "on_step", steps.append)
-    served = rung.serve(room.context(0))
+    object.__setattr__(method, "on_step", steps.append)
+    served = method.serve(room.context(0))
     assert served.about == {"steps": 40, "tasks": 2} and steps == list(range(1, 41))
-    again = rung.serve(room.context(1))
+    again = method.serve(room.context(1))
     assert len(steps) == 40  # kept, not trained again
     assert served.adapter is not None and again.adapter is not None
     assert compare(served.adapter, again.adapter).all.error < 1e-6

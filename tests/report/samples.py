@@ -1,4 +1,4 @@
-"""Made-up results that look like real ones, and ask for trouble: markup in every text, cells without figures."""
+"""Made-up results that look like real ones, and ask for trouble: markup in every text, scores without figures."""
 
 import random
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from icmlora_cli.report.result import (
 )
 
 NASTY = "</script><script>alert(1)</script><!--<img src=x onerror=alert(2)>&amp;\"'{{ 7 * 7 }}"
-RUNGS = tuple(
+METHODS = tuple(
     MethodInfo(name=name, title=title, uses=uses)  # type: ignore[arg-type]
     for name, title, uses in (
         ("base", "base model", "nothing"),
@@ -52,7 +52,7 @@ RUNGS = tuple(
     )
 )
 PERCENT = (0, 4, 30, 34, 0, 25, 45, 50, 55, 15, 12, 82, 74, 84, 86, 95, 40, 98)
-LEVELS = {rung.name: percent for rung, percent in zip(RUNGS, PERCENT, strict=True)}
+LEVELS = {method.name: percent for method, percent in zip(METHODS, PERCENT, strict=True)}
 TASKS: tuple[tuple[str, Part, str | None], ...] = (
     ("pick_first_of_3", "seen", "pick"),
     ("pick_last_of_3", "seen", "pick"),
@@ -78,14 +78,14 @@ def _figure(value: float, wide: float) -> Figure:
     )
 
 
-def _value(source: random.Random, rung: str, part: Part, metric: str) -> float:
-    level = LEVELS[rung] / 100 * (1.0 if rung in ("harvested", "warm-start", "scratch") else FACTOR[part])
+def _value(source: random.Random, method: str, part: Part, metric: str) -> float:
+    level = LEVELS[method] / 100 * (1.0 if method in ("harvested", "warm-start", "scratch") else FACTOR[part])
     level = min(max(level + source.uniform(-0.06, 0.06), 0.0), 1.0)
     return level if metric == "exact_match" else 0.02 + 4.5 * (1.0 - level) ** 1.3
 
 
-def _reconstruction(source: random.Random, rung: str, part: Part) -> Reconstruction:
-    level = 1.05 - LEVELS[rung] / 100 * FACTOR[part] * 0.8
+def _reconstruction(source: random.Random, method: str, part: Part) -> Reconstruction:
+    level = 1.05 - LEVELS[method] / 100 * FACTOR[part] * 0.8
 
     def one() -> Fidelity:
         error = max(0.02, level + source.uniform(-0.08, 0.08))
@@ -96,16 +96,16 @@ def _reconstruction(source: random.Random, rung: str, part: Part) -> Reconstruct
 
 
 def _cells(source: random.Random, metrics: tuple[str, ...]) -> tuple[MethodScore, ...]:
-    cells = []
+    scores = []
     for task, part, family in TASKS:
-        for rung in RUNGS:
+        for method in METHODS:
             reason = None
-            if rung.name in ("harvested", "warm-start") and part == "unseen family":
+            if method.name in ("harvested", "warm-start") and part == "unseen family":
                 reason = "not harvested"
-            if task == "roman_numerals" and rung.uses in ("examples", "text and examples"):
+            if task == "roman_numerals" and method.uses in ("examples", "text and examples"):
                 reason = f"the task has no training example to show {NASTY}"
             figures = {
-                m: _figure(_value(source, rung.name, part, m), 0.05 if m == "exact_match" else 0.3) for m in metrics
+                m: _figure(_value(source, method.name, part, m), 0.05 if m == "exact_match" else 0.3) for m in metrics
             }
             nasty = task == "pick_first_of_3"
             words = ("apple", "banana", "cherry", "plum")
@@ -113,50 +113,54 @@ def _cells(source: random.Random, metrics: tuple[str, ...]) -> tuple[MethodScore
                 Output(
                     input=f"{word}, {words[(i + 1) % 4]}, {words[(i + 2) % 4]}" + (NASTY if nasty and i == 0 else ""),
                     expected=word,
-                    output=word if i * 30 < LEVELS[rung.name] else NASTY if nasty else f"The answer is\n{words[i - 1]}",
-                    exact=i * 30 < LEVELS[rung.name],
+                    output=word
+                    if i * 30 < LEVELS[method.name]
+                    else NASTY
+                    if nasty
+                    else f"The answer is\n{words[i - 1]}",
+                    exact=i * 30 < LEVELS[method.name],
                 )
                 for i, word in enumerate(words)
             )
             harvested = part != "unseen family"
-            cells.append(
+            scores.append(
                 MethodScore(
                     task=task,
-                    rung=rung.name,
+                    method=method.name,
                     reason=reason,
                     figures={} if reason else figures,
-                    reconstruction=_reconstruction(source, rung.name, part)
-                    if rung.name in MERGED and harvested and not reason
+                    reconstruction=_reconstruction(source, method.name, part)
+                    if method.name in MERGED and harvested and not reason
                     else None,
                     about={"family": family},
                     outputs=() if reason else outputs,
                 )
             )
-    return tuple(cells)
+    return tuple(scores)
 
 
-def _means(source: random.Random, cells: tuple[MethodScore, ...], metrics: tuple[str, ...]) -> tuple[Mean, ...]:
+def _means(source: random.Random, scores: tuple[MethodScore, ...], metrics: tuple[str, ...]) -> tuple[Mean, ...]:
     parts = {task: part for task, part, _ in TASKS}
     means = []
     for part in dict.fromkeys(parts.values()):
         for metric in metrics:
             values = {
-                rung.name: [
+                method.name: [
                     c.figures[metric].value
-                    for c in cells
-                    if c.rung == rung.name and parts[c.task] == part and c.figures
+                    for c in scores
+                    if c.method == method.name and parts[c.task] == part and c.figures
                 ]
-                for rung in RUNGS
+                for method in METHODS
             }
-            mean = {rung: sum(found) / len(found) for rung, found in values.items() if found}
-            for rung, value in mean.items():
+            mean = {method: sum(found) / len(found) for method, found in values.items() if found}
+            for method, value in mean.items():
                 gain = mean["harvested"] - mean["base"] if "harvested" in mean else None
                 means.append(
                     Mean(
                         part=part,
-                        rung=rung,
+                        method=method,
                         metric=metric,
-                        tasks=len(values[rung]),
+                        tasks=len(values[method]),
                         figure=_figure(value, source.uniform(0.03, 0.12)),
                         recovered=None if gain is None else _figure((value - mean["base"]) / gain, 0.06),
                     )
@@ -165,11 +169,11 @@ def _means(source: random.Random, cells: tuple[MethodScore, ...], metrics: tuple
 
 
 def _comparisons(source: random.Random, means: tuple[Mean, ...]) -> tuple[MethodComparison, ...]:
-    others = [rung.name for rung in RUNGS if rung.name not in (*GENERATED, "best-of-8")]
-    value = {(m.part, m.metric, m.rung): m for m in means}
+    others = [method.name for method in METHODS if method.name not in (*GENERATED, "best-of-8")]
+    value = {(m.part, m.metric, m.method): m for m in means}
     found = []
-    for (part, metric, rung), mean in value.items():
-        for against in others if rung in GENERATED else ():
+    for (part, metric, method), mean in value.items():
+        for against in others if method in GENERATED else ():
             other = value.get((part, metric, against))
             if other is not None:
                 difference = mean.figure.value - other.figure.value
@@ -177,7 +181,13 @@ def _comparisons(source: random.Random, means: tuple[Mean, ...]) -> tuple[Method
                 p = 1 / 2001 if abs(difference) > 0.15 else source.uniform(0.001, 0.7)
                 found.append(
                     MethodComparison(
-                        part=part, metric=metric, rung=rung, against=against, tasks=mean.tasks, difference=figure, p=p
+                        part=part,
+                        metric=metric,
+                        method=method,
+                        against=against,
+                        tasks=mean.tasks,
+                        difference=figure,
+                        p=p,
                     )
                 )
     return tuple(found)
@@ -220,11 +230,11 @@ def _tasks() -> tuple[TaskInfo, ...]:
 
 
 def sample() -> Result:
-    """Return an evaluation of 18 rungs on 12 tasks of 3 parts, in exact match and NLL."""
+    """Return an evaluation of 18 methods on 12 tasks of 3 parts, in exact match and NLL."""
     source = random.Random(0)
     metrics = ("exact_match", "nll")
-    cells = _cells(source, metrics)
-    means = _means(source, cells, metrics)
+    scores = _cells(source, metrics)
+    means = _means(source, scores, metrics)
     lifts = {"seen": 0.68, "unseen combination": 0.3, "unseen family": 0.01}
     curve = tuple(
         (
@@ -238,7 +248,7 @@ def sample() -> Result:
         for step in range(0, 2000, 25)
     )
     return Result(
-        schema_="icmlora.result/1",
+        schema_="icmlora.result/2",
         protocol="bare",
         base=BaseInfo(
             name="smollm2-135m",
@@ -255,9 +265,9 @@ def sample() -> Result:
             curve=curve,
         ),
         recipe={"limit": 48, "seed": 0, "note": NASTY, "metrics": ["exact_match", "nll"]},
-        rungs=RUNGS,
+        methods=METHODS,
         tasks=_tasks(),
-        cells=cells,
+        scores=scores,
         means=means,
         comparisons=_comparisons(source, means),
         text_specific=tuple(
@@ -296,28 +306,28 @@ def bare_bones() -> Result:
     )
     keep: Callable[[str], bool] = names.__contains__
     here = {task.name for task in tasks}
-    cells = tuple(
-        cell.model_copy(
+    scores = tuple(
+        score.model_copy(
             update={
-                "figures": {"bits_per_character": cell.figures["nll"]} if "nll" in cell.figures else {},
+                "figures": {"bits_per_character": score.figures["nll"]} if "nll" in score.figures else {},
                 "outputs": (),
                 "reconstruction": None,
             }
         )
-        for cell in full.cells
-        if keep(cell.rung) and cell.task in here
+        for score in full.scores
+        if keep(score.method) and score.task in here
     )
     means = tuple(
         mean.model_copy(update={"metric": "bits_per_character"})
         for mean in full.means
-        if keep(mean.rung) and mean.part == "seen" and mean.metric == "nll"
+        if keep(mean.method) and mean.part == "seen" and mean.metric == "nll"
     )
     return changed(
         full,
         generator=None,
-        rungs=tuple(rung for rung in RUNGS if keep(rung.name)),
+        methods=tuple(method for method in METHODS if keep(method.name)),
         tasks=tasks,
-        cells=cells,
+        scores=scores,
         means=means,
         comparisons=(),
         text_specific=(),
@@ -328,15 +338,15 @@ def bare_bones() -> Result:
 
 
 def nothing() -> Result:
-    """Return a result in which no rung had an answer for the one task there is."""
+    """Return a result in which no method had an answer for the one task there is."""
     full = sample()
     task = full.tasks[-1]
-    cells = tuple(
-        cell.model_copy(update={"figures": {}, "outputs": (), "reconstruction": None, "reason": "no such luck"})
-        for cell in full.cells
-        if cell.task == task.name
+    scores = tuple(
+        score.model_copy(update={"figures": {}, "outputs": (), "reconstruction": None, "reason": "no such luck"})
+        for score in full.scores
+        if score.task == task.name
     )
-    return changed(bare_bones(), rungs=full.rungs, tasks=(task,), cells=cells, means=())
+    return changed(bare_bones(), methods=full.methods, tasks=(task,), scores=scores, means=())
 
 
 assert set(FACTOR) == set(get_args(Part))

@@ -105,7 +105,7 @@ def test_ids_are_unique_and_controls_have_labels(page: Page) -> None:
 
 def test_the_page_has_every_part(page: Page) -> None:
     sections = [attrs["id"] for tag, attrs in page.tags if tag == "section"]
-    assert sections == "glance ladder heat maps layers training storage outputs tasks made".split()
+    assert sections == "glance comparison heat maps layers training storage outputs tasks made".split()
     for text in (
         "recover 85 % of the harvested adapters' gain over the base in exact match on seen tasks",
         "Protocol: bare.",
@@ -125,12 +125,12 @@ def _words(text: str) -> str:
     return re.sub(r"\s+", "", text)
 
 
-def test_the_ladders_table_has_every_mean() -> None:
+def test_the_comparisons_table_has_every_mean() -> None:
     result = sample()
     text = html_report(result)
     for mean in result.means:
         start = text.index(f'<div class="panel" data-part="{mean.part}" data-metric="{mean.metric}">')
-        row = text[text.index(f'data-rung="{mean.rung}">', start) :]
+        row = text[text.index(f'data-method="{mean.method}">', start) :]
         row = row[: row.index("</tr>")]
         assert f'<td class="n"><b>{number(mean.figure.value)}</b></td>' in row
         assert f"{number(mean.figure.low)} to {number(mean.figure.high)}" in row
@@ -155,11 +155,11 @@ def test_a_result_without_a_generator_says_what_is_missing() -> None:
 def test_a_result_with_no_figure_at_all_says_why() -> None:
     page = Page(html_report(samples.nothing()))
     assert "Nothing was scored" in page.text
-    assert "no rung has a figure for any task (no such luck)" in page.text
+    assert "no method has a figure for any task (no such luck)" in page.text
 
 
 def test_a_result_with_no_task_is_a_page_too() -> None:
-    empty = samples.changed(samples.nothing(), tasks=(), cells=(), rungs=())
+    empty = samples.changed(samples.nothing(), tasks=(), scores=(), methods=())
     assert "No task was scored." in Page(html_report(empty)).text
 
 
@@ -174,11 +174,11 @@ def test_one_map_alone_and_a_generator_without_curve() -> None:
 
 def test_figures_that_json_cannot_say_become_null() -> None:
     result = sample()
-    cell = result.cells[0].model_copy(
+    cell = result.scores[0].model_copy(
         update={"figures": {"perplexity": Figure(value=math.inf, low=1.0, high=math.nan)}}
     )
-    page = Page(html_report(samples.changed(result, cells=(cell, *result.cells[1:]))))
-    cells = page.json("result-json")["cells"]
+    page = Page(html_report(samples.changed(result, scores=(cell, *result.scores[1:]))))
+    cells = page.json("result-json")["scores"]
     assert isinstance(cells, list)
     assert cells[0]["figures"] == {"perplexity": {"value": None, "low": 1.0, "high": None}}
 
@@ -209,17 +209,17 @@ def test_the_main_metric_is_that_of_most_tasks() -> None:
 def test_a_rival_was_tested_against_and_does_without_training_data() -> None:
     result = sample()
     row = glance(result, "seen", metric("exact_match"))
-    assert row.rival is not None and row.rival.rung == "nearest-demonstrations"
+    assert row.rival is not None and row.rival.method == "nearest-demonstrations"
     low = glance(result, "seen", metric("nll"))
-    assert low.rival is not None and low.rival.rung == "nearest-demonstrations"  # the least NLL, not the largest
+    assert low.rival is not None and low.rival.method == "nearest-demonstrations"  # the least NLL, not the largest
     assert row.against_rival is not None and row.against_rival.against == "nearest-demonstrations"
 
 
 def test_the_headline_tells_what_there_is_no_oracle_for() -> None:
     assert headline(sample()).endswith("on tasks of unseen families, where there is no harvested gain to measure by.")
     means = tuple(mean.model_copy(update={"recovered": None}) for mean in sample().means if mean.metric == "nll")
-    cells = tuple(cell.model_copy(update={"figures": {}}) for cell in sample().cells)
-    text = headline(samples.changed(sample(), means=means, cells=cells))
+    cells = tuple(cell.model_copy(update={"figures": {}}) for cell in sample().scores)
+    text = headline(samples.changed(sample(), means=means, scores=cells))
     assert text.startswith("Generated from the description alone, adapters reach NLL (lower is better) 0.")
     assert "recover" not in text
 

@@ -1,4 +1,4 @@
-"""Means, recovered lift and controls over hand-made cells."""
+"""Means, recovered lift and controls over hand-made scores."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from icmlora_cli.report.statistics import Resampler, Scored
 from icmlora_cli.report.summary import Summary
 
 PARTS: dict[str, Part] = {"a": "seen", "b": "seen", "c": "unseen", "text": "seen"}
-RUNGS = ("base", "random-text", "swapped-text", "generated", "harvested")
+METHODS = ("base", "random-text", "swapped-text", "generated", "harvested")
 
 
 def exact(share: float) -> dict[str, Scored]:
@@ -25,11 +25,11 @@ def summary() -> Summary:
         ("text", "generated"): {"bits_per_character": Scored("bits_per_character", (1.5, 1.5), (1.0, 2.0))},
         ("text", "harvested"): {"bits_per_character": Scored("bits_per_character", (1.0, 1.0), (1.0, 2.0))},
     }  # fmt: skip
-    return Summary(scores, PARTS, RUNGS, Resampler(200, 0))
+    return Summary(scores, PARTS, METHODS, Resampler(200, 0))
 
 
-def test_means_are_over_the_tasks_that_have_the_rung() -> None:
-    means = {(item.part, item.rung, item.metric): item for item in summary().means()}
+def test_means_are_over_the_tasks_that_have_the_method() -> None:
+    means = {(item.part, item.method, item.metric): item for item in summary().means()}
     assert means["seen", "generated", "exact_match"].figure.value == pytest.approx(0.65)
     assert means["seen", "generated", "exact_match"].tasks == 2
     assert means["seen", "harvested", "exact_match"].tasks == 1
@@ -38,7 +38,7 @@ def test_means_are_over_the_tasks_that_have_the_rung() -> None:
 
 
 def test_recovered_lift_is_over_the_tasks_that_have_base_and_oracle() -> None:
-    means = {(item.part, item.rung, item.metric): item.recovered for item in summary().means()}
+    means = {(item.part, item.method, item.metric): item.recovered for item in summary().means()}
     lift = means["seen", "generated", "exact_match"]
     assert lift is not None and lift.value == pytest.approx(0.5)  # task a alone: b was not harvested
     assert means["unseen", "generated", "exact_match"] is None
@@ -52,9 +52,9 @@ def test_text_specific_lift() -> None:
     assert (item.part, item.tasks) == ("seen", 1) and item.lift.value == pytest.approx(0.5 - 0.15)
 
 
-def test_comparisons_are_of_generated_rungs_on_shared_tasks() -> None:
+def test_comparisons_are_of_generated_methods_on_shared_tasks() -> None:
     found = {(item.part, item.metric, item.against): item for item in summary().comparisons()}
-    assert {key[2] for key in found} == set(RUNGS) - {"generated"}
+    assert {key[2] for key in found} == set(METHODS) - {"generated"}
     base = found["seen", "exact_match", "base"]
     assert base.tasks == 2 and base.difference.value == pytest.approx(0.55) and base.p < 0.01
 
@@ -65,7 +65,9 @@ def test_comparisons_are_of_generated_rungs_on_shared_tasks() -> None:
 def test_nothing_is_recovered_where_the_harvested_adapter_is_worse_than_the_base(
     metric: str, worse: tuple[float, float, float]
 ) -> None:
-    rungs = ("base", "harvested", "generated")
-    scores = {("a", rung): {metric: Scored(metric, (value,), (1.0,))} for rung, value in zip(rungs, worse, strict=True)}
-    means = Summary(scores, {"a": "seen"}, rungs, Resampler(200, 0)).means()
+    methods = ("base", "harvested", "generated")
+    scores = {
+        ("a", method): {metric: Scored(metric, (value,), (1.0,))} for method, value in zip(methods, worse, strict=True)
+    }
+    means = Summary(scores, {"a": "seen"}, methods, Resampler(200, 0)).means()
     assert len(means) == 3 and all(item.recovered is None for item in means)

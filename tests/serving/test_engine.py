@@ -23,11 +23,11 @@ GREEDY = Sampling(12, temperature=0.0)
 
 def strong_adapter(model: torch.nn.Module, base: Base) -> Adapter:
     """Return an adapter that changes what is written."""
-    source = torch.Generator().manual_seed(5)
+    rng = torch.Generator().manual_seed(5)
     factors = {
         name: Factors(
-            torch.randn(3, module.weight.shape[1], generator=source),
-            torch.randn(module.weight.shape[0], 3, generator=source),
+            torch.randn(3, module.weight.shape[1], generator=rng),
+            torch.randn(module.weight.shape[0], 3, generator=rng),
         )
         for name, module in model.named_modules()
         if name.endswith(("o_proj", "down_proj"))
@@ -128,4 +128,4 @@ def test_the_shelf_keeps_what_was_used_last() -> None:
         return shelf.get(AdapterSource(key, key), make)
 
     assert [get(key).base_model for key in "abacab"] == [*"abacab"]
-    assert made == [*"abcb"] and [source.key for source in shelf.sources()] == ["a", "b"]
+    assert made == [*"abcb"] and [rng.key for rng in shelf.sources()] == ["a", "b"]

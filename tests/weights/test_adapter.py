@@ -11,10 +11,10 @@ from icmlora_cli.weights.adapter import WEIGHTS, Adapter, Factors, average, read
 
 
 def make(seed: int = 0, rank: int = 3, *, alpha: float = 6.0) -> Adapter:
-    source = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     shapes = {"model.layers.0.self_attn.q_proj": (8, 6), "model.layers.1.self_attn.v_proj": (4, 6)}
     factors = {
-        name: Factors(torch.randn(rank, inn, generator=source), torch.randn(out, rank, generator=source))
+        name: Factors(torch.randn(rank, inn, generator=rng), torch.randn(out, rank, generator=rng))
         for name, (out, inn) in shapes.items()
     }
     return Adapter("some/base", alpha, factors)

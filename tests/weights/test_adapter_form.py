@@ -13,8 +13,8 @@ NAME = "model.layers.0.self_attn.q_proj"
 
 def made(rank: int = 6, *, size: float = 1.0) -> Adapter:
     """Return an adapter as a codec decodes it."""
-    source = torch.Generator().manual_seed(0)
-    pair = Factors(torch.randn(rank, 20, generator=source), size * torch.randn(12, rank, generator=source))
+    rng = torch.Generator().manual_seed(0)
+    pair = Factors(torch.randn(rank, 20, generator=rng), size * torch.randn(12, rank, generator=rng))
     adapter = Adapter("base", 2.0 * rank, {NAME: pair})
     codec = fit_codec([adapter], energy=1.0)
     return codec.decode(codec.encode(adapter))
@@ -50,10 +50,10 @@ def test_numbers_that_do_not_fit_are_told() -> None:
 @pytest.mark.parametrize(("rank", "served"), [(1, 1), (2, 8), (8, 8), (9, 16), (300, 320)])
 @pytest.mark.parametrize("rslora", [False, True])
 def test_a_servable_adapter_is_the_same_in_the_plainest_form(rank: int, served: int, rslora: bool) -> None:
-    source = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     ranks = {NAME: rank, f"{NAME}.other": max(1, rank - 1)}
     factors = {
-        name: Factors(torch.randn(own, 20, generator=source), torch.randn(12, own, generator=source))
+        name: Factors(torch.randn(own, 20, generator=rng), torch.randn(12, own, generator=rng))
         for name, own in ranks.items()
     }
     adapter = Adapter("base", 5.0, factors, use_rslora=rslora, alphas={NAME: 7.0})

@@ -18,9 +18,9 @@ SHAPES = {
 
 
 def make(seed: int, rank: int, alpha: float = 4.0) -> Adapter:
-    source = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     factors = {
-        name: Factors(torch.randn(rank, inn, generator=source), torch.randn(out, rank, generator=source))
+        name: Factors(torch.randn(rank, inn, generator=rng), torch.randn(out, rank, generator=rng))
         for name, (out, inn) in SHAPES.items()
     }
     return Adapter("some/base", alpha, factors)

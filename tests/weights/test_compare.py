@@ -8,10 +8,9 @@ from icmlora_cli.weights.compare import compare, gram, norm, principal_map, spre
 
 
 def adapter(seed: int, rank: int = 2, modules: tuple[str, ...] = ("l.0.q_proj", "l.0.v_proj", "l.1.q_proj")) -> Adapter:
-    source = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     factors = {
-        name: Factors(torch.randn(rank, 6, generator=source), torch.randn(5, rank, generator=source))
-        for name in modules
+        name: Factors(torch.randn(rank, 6, generator=rng), torch.randn(5, rank, generator=rng)) for name in modules
     }
     return Adapter("base", 4.0, factors)
 

@@ -26,9 +26,9 @@ SPEC = FrameSpec(seed=7, width=4)
 
 
 def foreign(seed: int, rank: int = 2) -> Adapter:
-    source = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     factors = {
-        name: Factors(torch.randn(rank, inn, generator=source), torch.randn(out, rank, generator=source))
+        name: Factors(torch.randn(rank, inn, generator=rng), torch.randn(out, rank, generator=rng))
         for name, out, inn in SHAPES
     }
     return Adapter("b", 2.0, factors)

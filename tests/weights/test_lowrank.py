@@ -21,9 +21,9 @@ def test_a_fit_is_the_best_there_is() -> None:
 
 
 def test_singular_values_are_those_of_delta_w() -> None:
-    source = torch.Generator().manual_seed(1)
+    rng = torch.Generator().manual_seed(1)
     for rank in (2, 9):  # narrower and wider than the module
-        pair = Factors(torch.randn(rank, 6, generator=source), torch.randn(5, rank, generator=source))
+        pair = Factors(torch.randn(rank, 6, generator=rng), torch.randn(5, rank, generator=rng))
         adapter = Adapter("b", 8.0, {"m": pair})
         wanted = torch.linalg.svdvals(adapter.delta("m").double())[: min(rank, 5)]
         assert torch.allclose(singular_values(adapter, "m")[: len(wanted)], wanted, atol=1e-5)

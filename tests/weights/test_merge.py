@@ -17,7 +17,7 @@ from icmlora_cli.workflows.base.pull import pull
 
 
 def random_adapter(model: torch.nn.Module, base: Base) -> Adapter:
-    source = torch.Generator().manual_seed(5)
+    rng = torch.Generator().manual_seed(5)
     conv = base.architecture.startswith("GPT2")
     ending = "c_attn" if conv else "q_proj"
     factors = {}
@@ -25,9 +25,7 @@ def random_adapter(model: torch.nn.Module, base: Base) -> Adapter:
         if name.endswith(ending):
             rows, columns = module.weight.shape
             out, inn = (columns, rows) if conv else (rows, columns)
-            factors[name] = Factors(
-                torch.randn(3, inn, generator=source) * 0.2, torch.randn(out, 3, generator=source) * 0.2
-            )
+            factors[name] = Factors(torch.randn(3, inn, generator=rng) * 0.2, torch.randn(out, 3, generator=rng) * 0.2)
     return Adapter(base.model_id, 6.0, factors, fan_in_fan_out=conv)
 
 

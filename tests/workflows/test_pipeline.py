@@ -36,7 +36,7 @@ TRAIN = TrainRecipe(
     steps=250, batch_size=8, learning_rate=3e-3, hidden_dim=48, code_dim=16, latent_dim=4, save_every=100,
     vectors=VectorRecipe(draws=3, shots=2),
 )  # fmt: skip
-RUNGS = EvalRecipe(rungs=("base", "average", "generated", "harvested"), resamples=100)
+METHODS = EvalRecipe(methods=("base", "average", "generated", "harvested"), resamples=100)
 TEXTS = {"always_cat": "Always answer with cat.", "always_dog": "Whatever is asked, say dog."}
 
 
@@ -75,9 +75,9 @@ def test_the_whole_way(tiny_base: Base, home: Home, tmp_path: Path) -> None:
     loaded = load_base(tiny_base, device="cpu")
     adapted = PeftModel.from_pretrained(loaded.model, str(made.folder))
     assert torch.allclose(adapted(input_ids=ids).logits, whole(input_ids=ids).logits, atol=1e-4)
-    result = evaluate.run(tasks, tiny_base, RUNGS, home, generator_folder=trained.folder, device="cpu").result
+    result = evaluate.run(tasks, tiny_base, METHODS, home, generator_folder=trained.folder, device="cpu").result
     for task in TEXTS:
-        figures = (result.cell(task, rung).figures["nll"].value for rung in ("base", "harvested", "generated"))
+        figures = (result.score(task, method).figures["nll"].value for method in ("base", "harvested", "generated"))
         base, harvested, generated = figures
         assert harvested < base - 0.1
         assert abs(generated - harvested) < 0.2 * (base - harvested)
@@ -163,13 +163,13 @@ def test_an_unseen_task_is_never_learned(llama_base: Base, home: Home) -> None:
     with pytest.raises(UsageError, match="always_owl"):
         train.run(tasks, llama_base, TRAIN, home, device="cpu")
     trained = train.run(tasks[:2], llama_base, TRAIN, home, device="cpu")
-    few = RUNGS.model_copy(update={"limit": 4})
+    few = METHODS.model_copy(update={"limit": 4})
     result = evaluate.run(tasks, llama_base, few, home, generator_folder=trained.folder, device="cpu").result
     assert {task.name for task in result.tasks if task.part != "seen"} == {"always_owl"}
     assert all(task.examples == 4 for task in result.tasks)
-    average = result.cell("always_owl", "average")
+    average = result.score("always_owl", "average")
     mine = ("always_cat", "always_dog")
-    assert average.about["adapters"] == 2 and {result.cell(task, "average").about["adapters"] for task in mine} == {2}
+    assert average.about["adapters"] == 2 and {result.score(task, "average").about["adapters"] for task in mine} == {2}
 
 
 def test_gen_does_not_overwrite(llama_base: Base, home: Home, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def baselines_faults(home: Home, look: Look) -> Iterator[Finding]:
         flaws = missing or checks.safetensors_flaws(weights)
         if not _is_json(config):
             flaws.append(Flaw("unreadable", config, "not a JSON object"))
-        cost = "the rung 'multi-task' fails; without this folder, it is trained again"
+        cost = "the method 'multi-task' fails; without this folder, it is trained again"
         for flaw in flaws:
             yield Finding(
                 flaw.kind, "baseline", folder.name, flaw.path, flaw.what, cost, REPAIR, True, "quarantine", folder
@@ -93,15 +93,15 @@ def baselines_faults(home: Home, look: Look) -> Iterator[Finding]:
 
 
 def results_faults(home: Home, look: Look) -> Iterator[Finding]:
-    """Yield the faults of evaluations: what of them is no JSON. Their cells have no hashes."""
+    """Yield the faults of evaluations: what of them is no JSON. Their scores have no hashes."""
     for folder in files.subfolders(home.root / "results"):
         look("result", folder.name)
         for path in files.finished_files(folder, ".json"):
             if _is_json(path):
                 continue
             whole = path.parent == folder
-            cost = "the report cannot be built; the cells are kept" if whole else "this cell is scored again"
-            mend = "the same icmlora eval again, which goes on with the cells that are there"
+            cost = "the report cannot be built; the scores are kept" if whole else "this score is scored again"
+            mend = "the same icmlora eval again, which goes on with the scores that are there"
             yield Finding(
                 "unreadable", "result", folder.name, path, "not a JSON object", cost, mend, whole, "quarantine", path
             )

@@ -1,28 +1,28 @@
 "use strict";
 // A function for each chart: from the result to plotly's traces and layout, or to a sentence where there is nothing.
 
-/** Bars of the ladder: a trace for each kind of knowledge; customdata is [rung, value, low, high]. */
-function ladderChart(part, metric) {
+/** Bars of the comparison: a trace for each kind of knowledge; customdata is [method, value, low, high]. */
+function comparisonChart(part, metric) {
   const means = new Map(
-    RESULT.means.filter((m) => m.part === part && m.metric === metric && known(m.figure.value)).map((m) => [m.rung, m])
+    RESULT.means.filter((m) => m.part === part && m.metric === metric && known(m.figure.value)).map((m) => [m.method, m])
   );
   const label = LABELS.metrics[metric];
-  if (!means.size) return `No rung has ${label.label} on ${LABELS.parts[part]}.`;
-  const names = RESULT.rungs.map((rung) => rung.name).filter((name) => means.has(name));
+  if (!means.size) return `No method has ${label.label} on ${LABELS.parts[part]}.`;
+  const names = RESULT.methods.map((method) => method.name).filter((name) => means.has(name));
   const colours = theme().uses;
   const data = LABELS.uses.map((use, index) => {
-    const rows = names.filter((name) => RUNGS.get(name).uses === use).map((name) => means.get(name));
+    const rows = names.filter((name) => METHODS.get(name).uses === use).map((name) => means.get(name));
     return {
       type: "bar", orientation: "h", name: use, marker: { color: colours[index] },
-      y: rows.map((m) => m.rung), x: rows.map((m) => m.figure.value),
-      customdata: rows.map((m) => [m.rung, m.figure.value, m.figure.low, m.figure.high]),
+      y: rows.map((m) => m.method), x: rows.map((m) => m.figure.value),
+      customdata: rows.map((m) => [m.method, m.figure.value, m.figure.low, m.figure.high]),
       error_x: {
         type: "data", symmetric: false, color: theme().ink, thickness: 1.2, width: 4,
         array: rows.map((m) => m.figure.high - m.figure.value),
         arrayminus: rows.map((m) => m.figure.value - m.figure.low),
       },
       hovertext: rows.map((m) =>
-        `<b>${plain(titleOf(m.rung))}</b><br>${number(m.figure.value)} (${between(m.figure)})<br>` +
+        `<b>${plain(titleOf(m.method))}</b><br>${number(m.figure.value)} (${between(m.figure)})<br>` +
         `${m.tasks} task${m.tasks === 1 ? "" : "s"}; ${plain(use)}`),
       hoverinfo: "text",
     };
@@ -42,9 +42,9 @@ function ladderChart(part, metric) {
   };
 }
 
-/** A rung that the others were tested against is made by the generator. */
-function isOurs(rung) {
-  return rung === LABELS.generated || RESULT.comparisons.some((item) => item.rung === rung);
+/** A method that the others were tested against is made by the generator. */
+function isOurs(method) {
+  return method === LABELS.generated || RESULT.comparisons.some((item) => item.method === method);
 }
 
 /** Rows of the heat map: a heading for each part when all are shown, then its tasks. */
@@ -58,27 +58,27 @@ function heatRows(part) {
   return rows;
 }
 
-function heatText(task, rung, metric) {
-  const cell = cellOf(task, rung);
-  const start = `<b>${plain(task)}</b><br>${plain(titleOf(rung))}<br>`;
+function heatText(task, method, metric) {
+  const cell = cellOf(task, method);
+  const start = `<b>${plain(task)}</b><br>${plain(titleOf(method))}<br>`;
   if (!cell) return `${start}not scored`;
   const figure = cell.figures[metric];
   if (figure && known(figure.value)) return `${start}${number(figure.value)} (${between(figure)})`;
   return start + plain(cell.reason || "no such figure");
 }
 
-/** Task by rung; z is null where there is no figure. */
+/** Task by method; z is null where there is no figure. */
 function heatChart(part, metric) {
   const rows = heatRows(part);
-  const names = RESULT.rungs.map((rung) => rung.name);
-  const value = (task, rung) => {
-    const figure = cellOf(task, rung)?.figures[metric];
+  const names = RESULT.methods.map((method) => method.name);
+  const value = (task, method) => {
+    const figure = cellOf(task, method)?.figures[metric];
     return figure && known(figure.value) ? figure.value : null;
   };
-  const z = rows.map((row) => names.map((rung) => (row.task === undefined ? null : value(row.task, rung))));
+  const z = rows.map((row) => names.map((method) => (row.task === undefined ? null : value(row.task, method))));
   const values = z.flat().filter(known);
   const label = LABELS.metrics[metric];
-  if (!values.length) return `No rung has ${label.label} on ${part ? LABELS.parts[part] : "any task"}.`;
+  if (!values.length) return `No method has ${label.label} on ${part ? LABELS.parts[part] : "any task"}.`;
   const bounded = values.every((each) => each >= 0 && each <= 1) && label.higher;
   const sorted = [...values].sort((a, b) => a - b);
   const high = sorted[Math.floor(0.95 * (sorted.length - 1))]; // one very bad figure shall not wash out all others
@@ -91,7 +91,7 @@ function heatChart(part, metric) {
       zmin: bounded ? 0 : sorted[0], zmax: bounded ? 1 : Math.max(high, sorted[0] + 1e-9), showscale: false, xgap: 2,
       ygap: 2, text: z.map((row) => row.map((each) => (each === null ? "" : number(each)))), texttemplate: "%{text}",
       textfont: { size: 11.5, color: theme().ink }, hoverinfo: "text",
-      hovertext: rows.map((row) => names.map((rung) => (row.task === undefined ? "" : heatText(row.task, rung, metric)))),
+      hovertext: rows.map((row) => names.map((method) => (row.task === undefined ? "" : heatText(row.task, method, metric)))),
     }],
     layout: layout({
       height: 150 + 25 * rows.length, margin: { l: 8, r: 40, t: 120, b: 8 },

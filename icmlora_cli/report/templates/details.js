@@ -1,20 +1,20 @@
 "use strict";
 // Fidelity by layer and module, training curves, storage.
 
-/** Mean fidelity of each rung over the tasks of a part: [rung, sorted keys, key to mean], for by_layer or by_type. */
+/** Mean fidelity of each method over the tasks of a part: [method, sorted keys, key to mean], for by_layer or by_type. */
 function fidelity(part, measure, group) {
   const found = [];
-  for (const rung of RESULT.rungs) {
-    if (rung.name === HARVESTED) continue; // it would be compared with itself
+  for (const method of RESULT.methods) {
+    if (method.name === HARVESTED) continue; // it would be compared with itself
     const values = new Map();
     for (const task of RESULT.tasks) {
-      const held = task.part === part ? cellOf(task.name, rung.name)?.reconstruction : null;
+      const held = task.part === part ? cellOf(task.name, method.name)?.reconstruction : null;
       for (const [key, each] of Object.entries(held ? held[group] : {})) {
         if (known(each[measure])) values.set(key, [...(values.get(key) || []), each[measure]]);
       }
     }
     const keys = [...values.keys()].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
-    if (keys.length) found.push([rung.name, keys, keys.map((key) => mean(values.get(key)))]);
+    if (keys.length) found.push([method.name, keys, keys.map((key) => mean(values.get(key)))]);
   }
   return found;
 }
@@ -24,12 +24,12 @@ const DASHES = ["solid", "dash", "dot"];
 const PATTERNS = ["", "/", "."];
 const noFidelity = (part) => `Nothing to compare on ${LABELS.parts[part]}: no adapter there has a harvested one beside it.`;
 
-const MERGING = [...new Set(RESULT.cells.filter((cell) => cell.reconstruction && cell.rung !== HARVESTED).map((cell) => cell.rung))];
+const MERGING = [...new Set(RESULT.cells.filter((cell) => cell.reconstruction && cell.method !== HARVESTED).map((cell) => cell.method))];
 
-/** A rung's colour, dash and pattern, the same in every chart. */
-function looks(rung) {
+/** A method's colour, dash and pattern, the same in every chart. */
+function looks(method) {
   const { many } = theme();
-  const index = MERGING.indexOf(rung);
+  const index = MERGING.indexOf(method);
   const round = Math.floor(index / many.length) % DASHES.length;
   return { color: many[index % many.length], dash: DASHES[round], shape: PATTERNS[round] };
 }
@@ -38,10 +38,10 @@ function layersChart(part, measure) {
   const found = fidelity(part, measure, "by_layer");
   if (!found.length) return noFidelity(part);
   return {
-    data: found.map(([rung, layers, values]) => ({
-      type: "scatter", mode: layers.length > 1 ? "lines" : "markers", name: short(rung, 28), x: layers.map(Number), y: values,
-      customdata: layers.map(() => rung), line: { color: looks(rung).color, dash: looks(rung).dash, width: isOurs(rung) ? 3 : 1.6 },
-      hovertext: values.map((value, index) => `<b>${plain(titleOf(rung))}</b><br>layer ${layers[index]}: ${number(value)}`),
+    data: found.map(([method, layers, values]) => ({
+      type: "scatter", mode: layers.length > 1 ? "lines" : "markers", name: short(method, 28), x: layers.map(Number), y: values,
+      customdata: layers.map(() => method), line: { color: looks(method).color, dash: looks(method).dash, width: isOurs(method) ? 3 : 1.6 },
+      hovertext: values.map((value, index) => `<b>${plain(titleOf(method))}</b><br>layer ${layers[index]}: ${number(value)}`),
       hoverinfo: "text",
     })),
     layout: layout({
@@ -55,10 +55,10 @@ function typesChart(part, measure) {
   const found = fidelity(part, measure, "by_type");
   if (!found.length) return noFidelity(part);
   return {
-    data: found.map(([rung, types, values]) => ({
-      type: "bar", name: short(rung, 28), x: types.map((type) => short(type, 24)), y: values, customdata: types.map(() => rung),
-      marker: { color: looks(rung).color, pattern: { shape: looks(rung).shape } },
-      hovertext: values.map((value, index) => `<b>${plain(titleOf(rung))}</b><br>${plain(types[index])}: ${number(value)}`),
+    data: found.map(([method, types, values]) => ({
+      type: "bar", name: short(method, 28), x: types.map((type) => short(type, 24)), y: values, customdata: types.map(() => method),
+      marker: { color: looks(method).color, pattern: { shape: looks(method).shape } },
+      hovertext: values.map((value, index) => `<b>${plain(titleOf(method))}</b><br>${plain(types[index])}: ${number(value)}`),
       hoverinfo: "text",
     })),
     layout: layout({

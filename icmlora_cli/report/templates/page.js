@@ -15,22 +15,22 @@ function element(tag, text, attributes = {}) {
   return made;
 }
 
-function rungHead(rung) {
-  const head = element("th", titleOf(rung), { scope: "row" });
-  head.append(" ", element("code", rung));
+function methodHead(method) {
+  const head = element("th", titleOf(method), { scope: "row" });
+  head.append(" ", element("code", method));
   return head;
 }
 
-function showLadder() {
-  const [part, metric] = [chosen("ladder-part"), chosen("ladder-metric")];
-  for (const panel of document.querySelectorAll("#ladder .panel")) {
+function showComparison() {
+  const [part, metric] = [chosen("comparison-part"), chosen("comparison-metric")];
+  for (const panel of document.querySelectorAll("#comparison .panel")) {
     panel.hidden = panel.dataset.part !== part || panel.dataset.metric !== metric;
   }
-  draw("ladder-chart", () => ladderChart(part, metric));
+  draw("comparison-chart", () => comparisonChart(part, metric));
 }
 
 function heatTable(part, metric) {
-  const names = RESULT.rungs.map((rung) => rung.name);
+  const names = RESULT.methods.map((method) => method.name);
   const head = element("tr");
   head.append(element("th", "Task", { scope: "col" }), ...names.map((name) => element("th", name, { scope: "col" })));
   const body = element("tbody");
@@ -66,10 +66,10 @@ function showLayers() {
   draw("types-chart", () => typesChart(part, measure));
 }
 
-/** The examples of a task that any rung has an output for, in order. */
+/** The examples of a task that any method has an output for, in order. */
 function examplesOf(task) {
   const found = new Map();
-  for (const { name } of RESULT.rungs) {
+  for (const { name } of RESULT.methods) {
     for (const output of cellOf(task, name)?.outputs || []) found.set(JSON.stringify([output.input, output.expected]), output);
   }
   return [...found.entries()];
@@ -85,18 +85,18 @@ function showOutputs() {
   sentence.hidden = Boolean(examples.length);
   sentence.textContent = examples.length ? "" : "No outputs were kept for this task.";
   const head = element("tr");
-  head.append(element("th", "Rung", { scope: "col" }));
+  head.append(element("th", "Method", { scope: "col" }));
   for (const [, example] of examples) {
     const column = element("th", undefined, { scope: "col" });
     column.append(element("b", example.input), "expected: ", element("code", example.expected));
     head.append(column);
   }
   const body = element("tbody");
-  for (const { name } of RESULT.rungs) {
+  for (const { name } of RESULT.methods) {
     const cell = cellOf(task, name);
     const outputs = new Map((cell?.outputs || []).map((each) => [JSON.stringify([each.input, each.expected]), each]));
     const line = element("tr", undefined, name === LABELS.generated ? { class: "ours" } : {});
-    line.append(rungHead(name));
+    line.append(methodHead(name));
     if (outputs.size) {
       for (const [key] of examples) {
         const output = outputs.get(key);
@@ -112,7 +112,7 @@ function showOutputs() {
   table.replaceChildren(top, body);
 }
 
-onChange(["ladder-part", "ladder-metric"], showLadder);
+onChange(["comparison-part", "comparison-metric"], showComparison);
 onChange(["heat-part", "heat-metric"], showHeat);
 onChange(["layers-part", "layers-measure"], showLayers);
 onChange(["outputs-task"], showOutputs);

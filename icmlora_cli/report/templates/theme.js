@@ -3,9 +3,9 @@
 
 const RESULT = JSON.parse(document.getElementById("result-json").textContent);
 const LABELS = JSON.parse(document.getElementById("labels-json").textContent);
-const RUNGS = new Map(RESULT.rungs.map((rung) => [rung.name, rung]));
+const METHODS = new Map(RESULT.methods.map((method) => [method.name, method]));
 const TASKS = new Map(RESULT.tasks.map((task) => [task.name, task]));
-const CELLS = new Map(RESULT.cells.map((cell) => [JSON.stringify([cell.task, cell.rung]), cell]));
+const CELLS = new Map(RESULT.cells.map((cell) => [JSON.stringify([cell.task, cell.method]), cell]));
 const HARVESTED = "harvested";
 
 const LIGHT = {
@@ -29,9 +29,9 @@ let onPaper = printing.matches;
 
 const theme = () => (darkness.matches && !onPaper ? DARK : LIGHT);
 const narrow = () => !onPaper && innerWidth < 760;
-const cellOf = (task, rung) => CELLS.get(JSON.stringify([task, rung]));
-const titleOf = (rung) => (RUNGS.has(rung) ? RUNGS.get(rung).title : rung);
-const useOf = (rung) => LABELS.uses.indexOf(RUNGS.get(rung).uses);
+const cellOf = (task, method) => CELLS.get(JSON.stringify([task, method]));
+const titleOf = (method) => (METHODS.has(method) ? METHODS.get(method).title : method);
+const useOf = (method) => LABELS.uses.indexOf(METHODS.get(method).uses);
 const known = (value) => value !== null && value !== undefined;
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 

@@ -1,4 +1,4 @@
-"""Eval: the ladder of rungs on held-out test examples, through one loaded base, cell by cell, resumable."""
+"""Eval: the comparison of methods on held-out test examples, through one loaded base, score by score, resumable."""
 
 import hashlib
 import random
@@ -20,13 +20,13 @@ from icmlora_cli.report.result import RESULT, Result, write_result
 from icmlora_cli.report.tables import TABLE, markdown
 from icmlora_cli.workflows.evaluate import lm_eval_rows
 from icmlora_cli.workflows.evaluate.lm_eval_rows import HarnessRequest
-from icmlora_cli.workflows.evaluate.methods import EvalContext, bench, ladder
+from icmlora_cli.workflows.evaluate.methods import EvalContext, evaluation, methods_of
 from icmlora_cli.workflows.evaluate.result import compose, oracle
-from icmlora_cli.workflows.evaluate.scores import MethodScorer, RawScore, read_cell, write_cell
+from icmlora_cli.workflows.evaluate.scores import MethodScorer, RawScore, read_score, write_score
 from icmlora_cli.workflows.gen.generate import check_base
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
-CELLS = "cells"
+SCORES = "scores"
 TIMINGS = "timings.json"
 
 
@@ -35,9 +35,9 @@ class EvalResult:
     """An evaluation, done.
 
     Args:
-        folder: holds ``result.json``, ``table.md``, ``report.html``, ``timings.json`` and ``cells/``.
+        folder: holds ``result.json``, ``table.md``, ``report.html``, ``timings.json`` and ``scores/``.
         result: what ``result.json`` holds.
-        scored: cells that this run scored; the others were there from an earlier one, or have no figures.
+        scored: scores that this run scored; the others were there from an earlier one, or have no figures.
         lm_eval: what lm-eval's tasks gave, a row an adapter; None where it was not asked.
         seconds: wall time of this run.
     """
@@ -67,21 +67,21 @@ def run(
     device: str | None = None,
     on_progress: OnProgress = silent,
 ) -> EvalResult:
-    """Score the rungs on the tasks' test examples and write the result folder.
+    """Score the methods on the tasks' test examples and write the result folder.
 
-    Each cell is written as soon as it is scored; a run that was stopped goes on there, and writes the very
-    ``result.json`` that an uninterrupted one does (but for rungs that tune for a wall time, which no clock repeats).
+    Each score is written as soon as it is scored; a run that was stopped goes on there, and writes the very
+    ``result.json`` that an uninterrupted one does (but for methods that tune for a wall time, which no clock repeats).
 
     Args:
         tasks: what to score on.
         base: the base model.
-        recipe: the rungs and how they are scored.
+        recipe: the methods and how they are scored.
         home: the registry.
-        generator_folder: the generator to score; None leaves its rungs out.
+        generator_folder: the generator to score; None leaves its methods out.
         out: the result folder; None takes ``default_folder``.
         lm_eval: tasks of lm-eval on which base, generated and harvested adapters are scored as well.
         device: where the base runs.
-        on_progress: told of each task and rung.
+        on_progress: told of each task and method.
 
     Raises:
         UsageError: if there is no task.
@@ -98,38 +98,38 @@ def run(
     if lm_eval is not None:
         lm_eval_rows.check(lm_eval)
     loaded = load_base(base, device=device)
-    shared = bench(tasks, loaded, home, recipe, generator_folder, on_progress)
+    shared = evaluation(tasks, loaded, home, recipe, generator_folder, on_progress)
     if shared.generator is not None:
         check_base(shared.generator, base)
-    rungs = ladder(shared)
-    if not rungs:
-        raise UsageError("none of the rungs asked for can be there without a generator", hint="icmlora train")
+    methods = methods_of(shared)
+    if not methods:
+        raise UsageError("none of the methods asked for can be there without a generator", hint="icmlora train")
     scorer = MethodScorer(loaded, recipe.protocol == "described", recipe.limit, recipe.outputs)
     contexts = [context_of(task, shared) for task in tasks]
-    cells: list[RawScore] = []
+    scores: list[RawScore] = []
     scored = 0
     for index, context in enumerate(contexts):
         record, wanted = shared.library.store.newest(base, context.task), oracle(shared, context.task)
         compared_with = None if record is None else record.checkpoints[-1].sha256
-        for at, rung in enumerate(rungs):
-            on_progress(Progress("eval", context.task.name, at, len(rungs), rung.name, index, len(tasks)))
-            path = folder / CELLS / context.task.name / f"{rung.name}.json"
-            key = scorer.key(rung, context, compared_with)
-            cell = read_cell(path, key)
-            if cell is None:
-                cell = scorer.cell(rung, context, wanted, key)
-                write_cell(path, cell)
-                scored += cell.reason is None
-            cells.append(cell)
-        on_progress(Progress("eval", context.task.name, len(rungs), len(rungs), "", index + 1, len(tasks)))
-    result = compose(shared, contexts, rungs, cells)
-    _write(folder, result, cells)
+        for at, method in enumerate(methods):
+            on_progress(Progress("eval", context.task.name, at, len(methods), method.name, index, len(tasks)))
+            path = folder / SCORES / context.task.name / f"{method.name}.json"
+            key = scorer.key(method, context, compared_with)
+            score = read_score(path, key)
+            if score is None:
+                score = scorer.score(method, context, wanted, key)
+                write_score(path, score)
+                scored += score.reason is None
+            scores.append(score)
+        on_progress(Progress("eval", context.task.name, len(methods), len(methods), "", index + 1, len(tasks)))
+    result = compose(shared, contexts, methods, scores)
+    _write(folder, result, scores)
     harnessed = None if lm_eval is None else lm_eval_rows.run(shared, tasks, lm_eval, folder)
     return EvalResult(folder, result, scored, harnessed, time.monotonic() - started)
 
 
 def context_of(task: Task, shared: EvalContext) -> TaskContext:
-    """Return what rungs are told of a task; its shots are drawn from its part ``train`` by the recipe's seed."""
+    """Return what methods are told of a task; its shots are drawn from its part ``train`` by the recipe's seed."""
     examples = list(task.examples("train"))
     digest = hashlib.sha256(f"{shared.recipe.seed}:shots:{task.name}".encode()).digest()
     shots = random.Random(digest).sample(examples, min(shared.recipe.shots, len(examples)))
@@ -140,15 +140,15 @@ def _check_out(folder: Path) -> None:
     if not folder.exists():
         return
     empty = folder.is_dir() and not any(folder.iterdir())
-    if not empty and not (folder / CELLS).is_dir() and not (folder / RESULT).is_file():
+    if not empty and not (folder / SCORES).is_dir() and not (folder / RESULT).is_file():
         raise AlreadyExistsError(
             f"{folder.name} is there and holds no evaluation", where=str(folder), hint="name another folder with -o"
         )
 
 
-def _write(folder: Path, result: Result, cells: Sequence[RawScore]) -> None:
-    timings = [{"task": cell.task, "rung": cell.rung, **cell.seconds} for cell in cells]
-    files.write_json(folder / TIMINGS, {"schema": "icmlora.timings/1", "unit": "seconds", "cells": timings})
+def _write(folder: Path, result: Result, scores: Sequence[RawScore]) -> None:
+    timings = [{"task": score.task, "method": score.method, **score.seconds} for score in scores]
+    files.write_json(folder / TIMINGS, {"schema": "icmlora.timings/2", "unit": "seconds", "scores": timings})
     files.write_text(folder / TABLE, markdown(result))
     write_result(folder, result)
     write_report(folder, result)

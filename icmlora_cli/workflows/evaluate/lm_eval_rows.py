@@ -1,4 +1,4 @@
-"""lm-eval-harness beside the ladder: base, generated and harvested adapters on lm-eval's own tasks, one by one."""
+"""lm-eval-harness beside the comparison: base, generated and harvested adapters on lm-eval's own tasks, one by one."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -41,56 +41,60 @@ def check(request: HarnessRequest) -> None:
     lm_eval.check(request.tasks, request.include)
 
 
-def run(bench: EvalContext, tasks: Sequence[Task], request: HarnessRequest, folder: Path) -> list[dict[str, object]]:
+def run(
+    evaluation: EvalContext, tasks: Sequence[Task], request: HarnessRequest, folder: Path
+) -> list[dict[str, object]]:
     """Score base, generated and harvested adapters of each task; what is scored already is not scored again.
 
     Args:
-        bench: base, generator and harvested adapters.
+        evaluation: base, generator and harvested adapters.
         tasks: tasks of the registry, whose adapters are scored.
         request: lm-eval's tasks.
         folder: the result folder.
 
     Returns:
-        A row an adapter: ``task`` (null for the base), ``rung``, and ``scores``: lm-eval's task to metric to value.
+        A row an adapter: ``task`` (null for the base), ``method``, and ``scores``: lm-eval's task to metric to value.
 
     Raises:
         IcmloraError: if lm-eval fails.
         NotFoundError: if it has no such task.
     """
     rows: list[dict[str, object]] = []
-    for task, rung, adapter, key in _adapters(bench, tasks):
+    for task, method, adapter, key in _adapters(evaluation, tasks):
         identity = files.sha256_json([VERSION, key, list(request.tasks), str(request.include), request.limit])
-        path = folder / FOLDER / f"{rung if task is None else f'{task}.{rung}'}.json"
+        path = folder / FOLDER / f"{method if task is None else f'{task}.{method}'}.json"
         there = files.read_json(path) if path.is_file() else {}
         if there.get("key") != identity:
             found = lm_eval.run(
-                {rung: adapter},
-                bench.loaded,
+                {method: adapter},
+                evaluation.loaded,
                 request.tasks,
                 include_path=request.include,
                 limit=request.limit,
-                on_progress=bench.on_progress,
+                on_progress=evaluation.on_progress,
             )
             scores = {
                 name: {metric: asdict(figure) for metric, figure in metrics.items()}
-                for name, metrics in found.figures[rung].items()
+                for name, metrics in found.figures[method].items()
             }
-            there = {"key": identity, "lm_eval": found.version, "task": task, "rung": rung, "scores": scores}
+            there = {"key": identity, "lm_eval": found.version, "task": task, "method": method, "scores": scores}
             files.write_json(path, there)
-        rows.append({name: there[name] for name in ("task", "rung", "scores")})
-    files.write_json(folder / SUMMARY, {"schema": "icmlora.lm-eval/1", "scores": rows})
+        rows.append({name: there[name] for name in ("task", "method", "scores")})
+    files.write_json(folder / SUMMARY, {"schema": "icmlora.lm-eval/2", "scores": rows})
     return rows
 
 
-def _adapters(bench: EvalContext, tasks: Sequence[Task]) -> Iterator[tuple[str | None, str, Adapter | None, list[str]]]:
-    """Yield task, rung, adapter, and what identifies the adapter."""
-    base = bench.loaded.base.weight_hash
+def _adapters(
+    evaluation: EvalContext, tasks: Sequence[Task]
+) -> Iterator[tuple[str | None, str, Adapter | None, list[str]]]:
+    """Yield task, method, adapter, and what identifies the adapter."""
+    base = evaluation.loaded.base.weight_hash
     yield None, "base", None, [base]
-    source = bench.source()
+    source = evaluation.source()
     for task in tasks:
-        if source is not None and bench.generator is not None:
+        if source is not None and evaluation.generator is not None:
             text = task.descriptions[0]
-            yield task.name, "generated", source.make(text), [base, generator_key(bench.generator), text]
-        record = bench.library.store.newest(bench.loaded.base, task)
+            yield task.name, "generated", source.make(text), [base, generator_key(evaluation.generator), text]
+        record = evaluation.library.store.newest(evaluation.loaded.base, task)
         if record is not None:
-            yield task.name, "harvested", oracle(bench, task), [base, record.checkpoints[-1].sha256]
+            yield task.name, "harvested", oracle(evaluation, task), [base, record.checkpoints[-1].sha256]

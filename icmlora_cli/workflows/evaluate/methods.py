@@ -1,4 +1,4 @@
-"""The rungs of an evaluation, wired to a registry, a base and a generator."""
+"""The methods of an evaluation, wired to a registry, a base and a generator."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ COMPANIONS = {"conv1d": "Conv1d CVAE of the ICM-LoRA paper", "p-diff": "COND P-D
 
 @dataclass(frozen=True)
 class EvalContext:
-    """What the rungs of one evaluation share.
+    """What the methods of one evaluation share.
 
     Args:
         loaded: the base.
@@ -96,7 +96,7 @@ def generator_key(generator: Generator) -> str:
     return f"{generator.about.get('key')}:{generator.about.get('sha256')}"
 
 
-def bench(
+def evaluation(
     tasks: Sequence[Task],
     loaded: LoadedBase,
     home: Home,
@@ -104,7 +104,7 @@ def bench(
     folder: Path | None,
     on_progress: OnProgress,
 ) -> EvalContext:
-    """Gather what the rungs share.
+    """Gather what the methods share.
 
     Raises:
         CorruptFileError: if a generator or manifest is broken.
@@ -138,42 +138,42 @@ def _learned(generator: Generator | None, store: TaskStore) -> tuple[Task, ...]:
     return tuple(task for task in tasks if task.split == "train")
 
 
-def ladder(bench: EvalContext) -> tuple[Method, ...]:
-    """Return the rungs that the recipe asks for and that can be there: without a generator its rungs are left out."""
+def methods_of(evaluation: EvalContext) -> tuple[Method, ...]:
+    """Return the methods that the recipe asks for; without a generator, its methods are left out."""
     makers: dict[str, Callable[[], Method | None]] = {
         "base": BaseMethod,
-        "described": lambda: DescribedMethod() if bench.recipe.protocol == "bare" else None,
+        "described": lambda: DescribedMethod() if evaluation.recipe.protocol == "bare" else None,
         "in-context": InContextMethod,
-        "average": lambda: AverageMethod(bench.library),
-        "nearest": lambda: _nearest(bench, "nearest"),
-        "nearest-other": lambda: _nearest(bench, "nearest-other"),
-        "nearest-shots": lambda: _nearest(bench, "nearest-shots"),
-        "weighted": lambda: _nearest(bench, "weighted"),
-        "multi-task": lambda: _multi_task(bench),
-        "noise": lambda: NoiseMethod(bench.library, bench.recipe.seed),
-        "conv1d": lambda: _companion(bench, "conv1d"),
-        "p-diff": lambda: _companion(bench, "p-diff"),
-        "tuned": lambda: _tuned(bench),
-        "harvested": lambda: HarvestedMethod(bench.library.store, bench.loaded.base),
+        "average": lambda: AverageMethod(evaluation.library),
+        "nearest": lambda: _nearest(evaluation, "nearest"),
+        "nearest-other": lambda: _nearest(evaluation, "nearest-other"),
+        "nearest-shots": lambda: _nearest(evaluation, "nearest-shots"),
+        "weighted": lambda: _nearest(evaluation, "weighted"),
+        "multi-task": lambda: _multi_task(evaluation),
+        "noise": lambda: NoiseMethod(evaluation.library, evaluation.recipe.seed),
+        "conv1d": lambda: _companion(evaluation, "conv1d"),
+        "p-diff": lambda: _companion(evaluation, "p-diff"),
+        "tuned": lambda: _tuned(evaluation),
+        "harvested": lambda: HarvestedMethod(evaluation.library.store, evaluation.loaded.base),
     }
-    source = bench.source()
+    source = evaluation.source()
     if source is not None:
-        makers |= _generated(bench, source)
-    made = (makers[name]() for name in bench.recipe.rungs if name in makers)
-    return tuple(rung for rung in made if rung is not None)
+        makers |= _generated(evaluation, source)
+    made = (makers[name]() for name in evaluation.recipe.methods if name in makers)
+    return tuple(method for method in made if method is not None)
 
 
-def _generated(bench: EvalContext, source: GeneratorSource) -> dict[str, Callable[[], Method | None]]:
-    recipe = bench.recipe
+def _generated(evaluation: EvalContext, source: GeneratorSource) -> dict[str, Callable[[], Method | None]]:
+    recipe = evaluation.recipe
     return {
         "random-text": lambda: GeneratedMethod(
             source, "random-text", "generated from random words", random_text, uses="nothing"
         ),
         "swapped-text": lambda: GeneratedMethod(
-            source, "swapped-text", "generated from another task's description", swapped(bench), uses="nothing"
+            source, "swapped-text", "generated from another task's description", swapped(evaluation), uses="nothing"
         ),
         "tuned-same-time": lambda: TunedMethod(
-            bench.loaded,
+            evaluation.loaded,
             HarvestRecipe(),
             source.seconds,
             "tuned-same-time",
@@ -189,37 +189,40 @@ def _generated(bench: EvalContext, source: GeneratorSource) -> dict[str, Callabl
             uses="text and examples",
         ),
         "best-of": lambda: BestOfMethod(
-            source, lambda context, adapter: nll_on_shots(bench.loaded, context, adapter), recipe.samples, recipe.seed
+            source,
+            lambda context, adapter: nll_on_shots(evaluation.loaded, context, adapter),
+            recipe.samples,
+            recipe.seed,
         ),
     }
 
 
-def swapped(bench: EvalContext) -> SwappedText:
+def swapped(evaluation: EvalContext) -> SwappedText:
     """Return what chooses another task's description."""
-    return SwappedText(*bench.texts())
+    return SwappedText(*evaluation.texts())
 
 
-def _tuned(bench: EvalContext) -> TunedMethod:
-    seconds = bench.recipe.tune_seconds
+def _tuned(evaluation: EvalContext) -> TunedMethod:
+    seconds = evaluation.recipe.tune_seconds
     title = f"fine-tuned on the k examples for {seconds:g} s"
-    return TunedMethod(bench.loaded, HarvestRecipe(), lambda context: seconds, "tuned", title, f"{seconds:g} s")
+    return TunedMethod(evaluation.loaded, HarvestRecipe(), lambda context: seconds, "tuned", title, f"{seconds:g} s")
 
 
-def _multi_task(bench: EvalContext) -> MultiTaskMethod:
-    steps = bench.recipe.multi_task_steps
-    recipe = HarvestRecipe(steps=steps, seed=bench.recipe.seed)
+def _multi_task(evaluation: EvalContext) -> MultiTaskMethod:
+    steps = evaluation.recipe.multi_task_steps
+    recipe = HarvestRecipe(steps=steps, seed=evaluation.recipe.seed)
 
     def report(step: int) -> None:
-        bench.on_progress(Progress("eval", "multi-task LoRA", step, steps))
+        evaluation.on_progress(Progress("eval", "multi-task LoRA", step, steps))
 
-    folder = bench.home.root / "baselines" / bench.loaded.base.slug
-    return MultiTaskMethod(bench.loaded, bench.learned, recipe, folder, report)
+    folder = evaluation.home.root / "baselines" / evaluation.loaded.base.slug
+    return MultiTaskMethod(evaluation.loaded, evaluation.learned, recipe, folder, report)
 
 
-def _nearest(bench: EvalContext, name: str) -> NearestMethod:
-    reader, shown, count = bench.reader(), name == "nearest-shots", 1
+def _nearest(evaluation: EvalContext, name: str) -> NearestMethod:
+    reader, shown, count = evaluation.reader(), name == "nearest-shots", 1
     if name == "weighted":
-        count = bench.recipe.neighbours
+        count = evaluation.recipe.neighbours
     title = {
         "nearest": "nearest task's adapter, by the description's vector",
         "nearest-other": "nearest other task's adapter, by the description's vector",
@@ -227,13 +230,15 @@ def _nearest(bench: EvalContext, name: str) -> NearestMethod:
         "weighted": f"weighted average of the {count} nearest tasks' adapters",
     }[name]
     harvested = [
-        task for task in bench.learned if task.name in bench.library.tasks and (task.has_examples or not shown)
+        task
+        for task in evaluation.learned
+        if task.name in evaluation.library.tasks and (task.has_examples or not shown)
     ]
 
     @cache
     def neighbours() -> Neighbours:
         vectors = [
-            reader.draws(task.examples("train"), seed=bench.recipe.seed, kind=task.template.kind).mean(0)
+            reader.draws(task.examples("train"), seed=evaluation.recipe.seed, kind=task.template.kind).mean(0)
             if shown
             else reader.text(task.descriptions[0])
             for task in harvested
@@ -252,48 +257,50 @@ def _nearest(bench: EvalContext, name: str) -> NearestMethod:
     uses: Uses = "text and examples" if shown else "text"
     others = name == "nearest-other"
     reading = [reader.recipe.model_dump(mode="json"), [[task.name, task.descriptions[0]] for task in harvested]]
-    return NearestMethod(bench.library, neighbours, vector_of, count, name, title, reading, uses, others=others)
+    return NearestMethod(evaluation.library, neighbours, vector_of, count, name, title, reading, uses, others=others)
 
 
-def _companion(bench: EvalContext, arch: str) -> CompanionMethod | None:
-    """Return the rung of another architecture trained on the same harvest; None where the generator is of that one.
+def _companion(evaluation: EvalContext, arch: str) -> CompanionMethod | None:
+    """Return the method of another architecture trained on the same harvest; None where the generator is of that one.
 
     One that is there already under the companion's name is taken as it is, whatever its recipe, if it learned from the
     same tasks; a missing one is trained by the shipped recipe of its architecture, with the generator's own seed and
     vectors.
     """
-    if bench.generator is None or bench.folder is None or bench.generator.model.config.arch == arch:
+    if evaluation.generator is None or evaluation.folder is None or evaluation.generator.model.config.arch == arch:
         return None
-    own = TrainRecipe.model_validate(bench.generator.about["recipe"])
+    own = TrainRecipe.model_validate(evaluation.generator.about["recipe"])
     shipped = resolve(
-        TrainRecipe, Path(f"train/{arch}"), "train", {"seed": own.seed, "steps": bench.recipe.baseline_steps}
+        TrainRecipe, Path(f"train/{arch}"), "train", {"seed": own.seed, "steps": evaluation.recipe.baseline_steps}
     )
     recipe = shipped.model_copy(update={"vectors": own.vectors.model_copy(update={"pooling": shipped.vectors.pooling})})
-    name = f"{bench.folder.name}.{arch}"
-    wanted = harvested_tasks(bench.generator)
-    tasks = [task for task in bench.learned if task.name in wanted and task.name in bench.library.tasks]
-    store, base = GeneratorStore(bench.home), bench.loaded.base
+    name = f"{evaluation.folder.name}.{arch}"
+    wanted = harvested_tasks(evaluation.generator)
+    tasks = [task for task in evaluation.learned if task.name in wanted and task.name in evaluation.library.tasks]
+    store, base = GeneratorStore(evaluation.home), evaluation.loaded.base
     complete = bool(tasks) and len(tasks) == len(wanted)
     if name in store.names():
         key = store.about(name).get("key")
     else:
-        key = train.key_of(tasks, base, recipe, bench.home) if complete else None
+        key = train.key_of(tasks, base, recipe, evaluation.home) if complete else None
 
     @cache
     def load() -> GeneratorSource:
         if name not in store.names():
-            if not bench.recipe.train_baselines:
+            if not evaluation.recipe.train_baselines:
                 raise UnavailableError(f"not trained: icmlora train --recipe train/{arch} --name {name}")
             if not complete:
                 raise UnavailableError("not all harvested adapters that the generator learned from are here")
-            device = str(bench.loaded.device)
-            train.run(tasks, base, recipe, bench.home, name=name, device=device, on_progress=bench.on_progress)
+            device = str(evaluation.loaded.device)
+            train.run(
+                tasks, base, recipe, evaluation.home, name=name, device=device, on_progress=evaluation.on_progress
+            )
         companion = load_generator(store.folder(name))
         if harvested_tasks(companion) != wanted:
             raise UnavailableError(
                 f"{name} learned from other tasks: icmlora train --recipe train/{arch} --name {name}"
             )
-        reader = VectorReader(bench.loaded, vector_recipe(companion), bench.home)
+        reader = VectorReader(evaluation.loaded, vector_recipe(companion), evaluation.home)
         return GeneratorSource(companion, reader, generator_key(companion))
 
     return CompanionMethod(load, [key, sorted(wanted)], arch, COMPANIONS[arch])

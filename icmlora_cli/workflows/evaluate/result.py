@@ -1,4 +1,4 @@
-"""From scored cells to the result: parts, near-duplicates, memorisation, maps and storage."""
+"""From scored scores to the result: parts, near-duplicates, memorisation, maps and storage."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,44 +28,44 @@ SAME_EXAMPLES = 0.5  # of the unseen task's test examples
 
 
 def compose(
-    bench: EvalContext, contexts: Sequence[TaskContext], rungs: Sequence[Method], cells: Sequence[RawScore]
+    evaluation: EvalContext, contexts: Sequence[TaskContext], methods: Sequence[Method], scores: Sequence[RawScore]
 ) -> schema.Result:
     """Return the result of an evaluation, all of it decided by the inputs.
 
     Args:
-        bench: what was evaluated.
+        evaluation: what was evaluated.
         contexts: the tasks, in order.
-        rungs: the ladder, in order.
-        cells: one a task and rung.
+        methods: the comparison, in order.
+        scores: one a task and method.
     """
-    recipe = bench.recipe
-    parts = {context.task.name: part_of(context.task, bench) for context in contexts}
+    recipe = evaluation.recipe
+    parts = {context.task.name: part_of(context.task, evaluation) for context in contexts}
     resampler = Resampler(recipe.resamples, recipe.seed)
-    scores = {(cell.task, cell.rung): cell.scores for cell in cells if cell.reason is None}
-    names = tuple(rung.name for rung in rungs)
-    summary = Summary(scores, parts, names, resampler)
-    adapters = _Adapters.of(bench, contexts)
-    counts = {cell.task: len(item.numerators) for cell in cells for item in cell.scores.values()}
-    neighbours = _neighbours(bench, adapters)
+    values = {(score.task, score.method): score.scores for score in scores if score.reason is None}
+    names = tuple(method.name for method in methods)
+    summary = Summary(values, parts, names, resampler)
+    adapters = _Adapters.of(evaluation, contexts)
+    counts = {score.task: len(item.numerators) for score in scores for item in score.scores.values()}
+    neighbours = _neighbours(evaluation, adapters)
     builtin: tuple[BuiltinTask, ...] = ()
     known: dict[str, frozenset[Example]] = {}
     if set(parts.values()) != {"seen"}:
-        registered = {task.name for task in bench.learned}
-        builtin = tuple(task for task in bench.builtin if task.name not in registered)
-        known = _examples(bench.learned) | {item.name: frozenset(item.examples()) for item in builtin}
-    others = swapped(bench)
+        registered = {task.name for task in evaluation.learned}
+        builtin = tuple(task for task in evaluation.builtin if task.name not in registered)
+        known = _examples(evaluation.learned) | {item.name: frozenset(item.examples()) for item in builtin}
+    others = swapped(evaluation)
     return schema.Result(
         schema_=schema.SCHEMA,
         protocol=recipe.protocol,
         base=schema.BaseInfo(
-            name=bench.loaded.base.name,
-            model_id=bench.loaded.base.model_id,
-            revision=bench.loaded.base.revision,
-            weight_hash=bench.loaded.base.weight_hash,
+            name=evaluation.loaded.base.name,
+            model_id=evaluation.loaded.base.model_id,
+            revision=evaluation.loaded.base.revision,
+            weight_hash=evaluation.loaded.base.weight_hash,
         ),
-        generator=_generator_info(bench),
+        generator=_generator_info(evaluation),
         recipe=recipe.model_dump(mode="json"),
-        rungs=tuple(schema.MethodInfo(name=rung.name, title=rung.title, uses=rung.uses) for rung in rungs),
+        methods=tuple(schema.MethodInfo(name=method.name, title=method.title, uses=method.uses) for method in methods),
         tasks=tuple(
             schema.TaskInfo(
                 name=context.task.name,
@@ -76,39 +76,39 @@ def compose(
                 examples=counts.get(context.task.name, 0),
                 similar=None
                 if parts[context.task.name] == "seen"
-                else similar(context.task, (*bench.learned, *builtin), known),
+                else similar(context.task, (*evaluation.learned, *builtin), known),
                 neighbour=neighbours.get(context.task.name),
                 swapped_with=others.other(context) if "swapped-text" in names else None,
             )
             for context in contexts
         ),
-        cells=tuple(_cell(cell, resampler) for cell in cells),
+        scores=tuple(_score(score, resampler) for score in scores),
         means=summary.means(),
         comparisons=summary.comparisons(),
         text_specific=summary.text_specific(),
-        vectors=_vector_map(bench, contexts, parts),
+        vectors=_vector_map(evaluation, contexts, parts),
         adapters=_points(adapters.rows, parts, adapters.products),
-        storage=_storage(bench),
+        storage=_storage(evaluation),
         made=schema.ResultProvenance(
             versions=versions(),
             command=command_line(),
-            device=str(bench.loaded.device),
-            dtype=str(bench.loaded.dtype).removeprefix("torch."),
+            device=str(evaluation.loaded.device),
+            dtype=str(evaluation.loaded.dtype).removeprefix("torch."),
         ),
     )
 
 
-def part_of(task: Task, bench: EvalContext) -> schema.Part:
+def part_of(task: Task, evaluation: EvalContext) -> schema.Part:
     """Return whether a task was seen, and if not, how far it is from what was: by its family, where it names one.
 
     Without a generator the tasks of split ``train`` are the seen ones.
     """
-    learned = seen_tasks(bench.generator) or {item.name for item in bench.learned}
+    learned = seen_tasks(evaluation.generator) or {item.name for item in evaluation.learned}
     if task.name in learned:
         return "seen"
     if task.family is None:
         return "unseen"
-    families = {item.family for item in bench.learned} | {item.family for item in bench.builtin}
+    families = {item.family for item in evaluation.learned} | {item.family for item in evaluation.builtin}
     return "unseen combination" if task.family in families else "unseen family"
 
 
@@ -140,15 +140,15 @@ def similar(
     return best
 
 
-def _cell(cell: RawScore, resampler: Resampler) -> schema.MethodScore:
+def _score(score: RawScore, resampler: Resampler) -> schema.MethodScore:
     return schema.MethodScore(
-        task=cell.task,
-        rung=cell.rung,
-        reason=cell.reason,
-        figures={metric: resampler.figure(cell.task, item) for metric, item in cell.scores.items()},
-        reconstruction=cell.reconstruction,
-        about=dict(cell.about),
-        outputs=cell.outputs,
+        task=score.task,
+        method=score.method,
+        reason=score.reason,
+        figures={metric: resampler.figure(score.task, item) for metric, item in score.scores.items()},
+        reconstruction=score.reconstruction,
+        about=dict(score.about),
+        outputs=score.outputs,
     )
 
 
@@ -165,29 +165,29 @@ class _Adapters:
     products: torch.Tensor
 
     @classmethod
-    def of(cls, bench: EvalContext, contexts: Sequence[TaskContext]) -> "_Adapters":
-        harvested = {name: bench.library.adapter(name) for name in bench.library.tasks}
+    def of(cls, evaluation: EvalContext, contexts: Sequence[TaskContext]) -> "_Adapters":
+        harvested = {name: evaluation.library.adapter(name) for name in evaluation.library.tasks}
         for context in contexts:
             if context.task.name not in harvested:
-                adapter = oracle(bench, context.task)
+                adapter = oracle(evaluation, context.task)
                 if adapter is not None:
                     harvested[context.task.name] = adapter
-        source = bench.source()
+        source = evaluation.source()
         generated = {} if source is None else {item.task.name: source.make(item.text) for item in contexts}
         rows = [(task, "harvested") for task in harvested] + [(task, "generated") for task in generated]
         return cls(tuple(rows), gram([*harvested.values(), *generated.values()]))
 
 
-def _neighbours(bench: EvalContext, adapters: _Adapters) -> dict[str, schema.NeighbourInfo]:
+def _neighbours(evaluation: EvalContext, adapters: _Adapters) -> dict[str, schema.NeighbourInfo]:
     """Return, for each generated adapter, the training adapter nearest to it by ||difference|| / ||harvested||."""
     products = adapters.products.tolist()
     found = {}
     for at, (task, kind) in enumerate(adapters.rows):
-        if kind != "generated" or not bench.library.records:
+        if kind != "generated" or not evaluation.library.records:
             continue
         near = [
             (closeness(products[at][at], products[at][other], products[other][other]), name)
-            for other, name in enumerate(bench.library.tasks)  # they come first among the rows
+            for other, name in enumerate(evaluation.library.tasks)  # they come first among the rows
         ]
         best, name = min(near, key=lambda item: (item[0].error, item[1]))
         found[task] = schema.NeighbourInfo(task=name, distance=best.error, cosine=best.cosine)
@@ -210,10 +210,10 @@ def _points(
 
 
 def _vector_map(
-    bench: EvalContext, contexts: Sequence[TaskContext], parts: Mapping[str, schema.Part]
+    evaluation: EvalContext, contexts: Sequence[TaskContext], parts: Mapping[str, schema.Part]
 ) -> schema.Map | None:
     """Map the task vectors of descriptions and of the shots, each kind standardised on its own."""
-    reader = bench.reader()
+    reader = evaluation.reader()
     rows: list[tuple[str, str]] = []
     blocks: list[torch.Tensor] = []
     texts = [reader.text(context.text) for context in contexts]
@@ -234,29 +234,29 @@ def _vector_map(
     return _points(rows, parts, vectors @ vectors.T)
 
 
-def oracle(bench: EvalContext, task: Task) -> Adapter | None:
+def oracle(evaluation: EvalContext, task: Task) -> Adapter | None:
     """Return the harvested adapter of a task, or None.
 
     Raises:
         CorruptFileError: if it is broken.
     """
-    if task.name in bench.library.tasks:
-        return bench.library.adapter(task.name)
-    store = bench.library.store
-    record = store.newest(bench.loaded.base, task)
+    if task.name in evaluation.library.tasks:
+        return evaluation.library.adapter(task.name)
+    store = evaluation.library.store
+    record = store.newest(evaluation.loaded.base, task)
     return None if record is None else read_last(store, record)
 
 
-def _generator_info(bench: EvalContext) -> schema.GeneratorInfo | None:
-    if bench.generator is None or bench.folder is None:
+def _generator_info(evaluation: EvalContext) -> schema.GeneratorInfo | None:
+    if evaluation.generator is None or evaluation.folder is None:
         return None
-    about = bench.generator.about
+    about = evaluation.generator.about
     figures, curve = about.get("figures"), about.get("curve")
     return schema.GeneratorInfo(
-        name=bench.folder.name,
+        name=evaluation.folder.name,
         key=str(about.get("key")),
-        arch=bench.generator.model.config.arch,
-        tasks=tuple(sorted(seen_tasks(bench.generator))),
+        arch=evaluation.generator.model.config.arch,
+        tasks=tuple(sorted(seen_tasks(evaluation.generator))),
         figures={
             name: value
             for name, value in (figures.items() if isinstance(figures, dict) else ())
@@ -273,11 +273,11 @@ def _curve_row(row: object) -> tuple[int, dict[str, float]]:
     return int(row[0]), {str(name): float(value) for name, value in dict(row[1]).items()}
 
 
-def _storage(bench: EvalContext) -> schema.StorageInfo | None:
-    if bench.folder is None or not bench.library.records:
+def _storage(evaluation: EvalContext) -> schema.StorageInfo | None:
+    if evaluation.folder is None or not evaluation.library.records:
         return None
-    records = bench.library.records
-    own, one = files.folder_bytes(bench.folder), sum(record.checkpoints[-1].bytes for record in records)
+    records = evaluation.library.records
+    own, one = files.folder_bytes(evaluation.folder), sum(record.checkpoints[-1].bytes for record in records)
     return schema.StorageInfo(
         generator=own,
         tasks=len(records),

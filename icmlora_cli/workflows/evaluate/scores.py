@@ -1,4 +1,4 @@
-"""One rung on one task: scored example by example, kept in a file of its own, so that an evaluation resumes."""
+"""One method on one task: scored example by example, kept in a file of its own, so that an evaluation resumes."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from icmlora_cli.lm.in_context import encode_with_shots
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.perplexity import TextScore, score_texts
 from icmlora_cli.lm.prompts import Encoded, encode_task
-from icmlora_cli.lm.scoring import score
+from icmlora_cli.lm.scoring import score_rows
 from icmlora_cli.methods.method import Method, Served, TaskContext, UnavailableError
 from icmlora_cli.registry.task_record import PromptTemplate, Task
 from icmlora_cli.report.result import Fidelity, Output, Reconstruction
@@ -24,30 +24,30 @@ from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.compare import Closeness, compare
 from icmlora_cli.weights.merge import merged
 
-SCHEMA = "icmlora.cell/1"
-VERSION = 2  # of the scoring; part of every cell's key
+SCHEMA = "icmlora.score/1"
+VERSION = 2  # of the scoring; part of every score's key
 SHOWN_CHARACTERS = 600  # of an input or output in a result; a passage can be long
 
 
 @dataclass(frozen=True)
 class RawScore:
-    """A scored cell, with everything that the result is computed from.
+    """A scored score, with everything that the result is computed from.
 
     Args:
         key: hash of all that decides it.
         task: the task's name.
-        rung: the rung's name.
+        method: the method's name.
         reason: why there is nothing; None where there is something.
         scores: metric to its values, example by example.
         reconstruction: against the task's harvested adapter.
-        about: what the rung says of itself.
+        about: what the method says of itself.
         outputs: of the first test examples.
         seconds: wall time of getting the adapter and of scoring.
     """
 
     key: str
     task: str
-    rung: str
+    method: str
     reason: str | None = None
     scores: Mapping[str, Scored] = field(default_factory=dict)
     reconstruction: Reconstruction | None = None
@@ -61,7 +61,7 @@ class RawScore:
             "schema": SCHEMA,
             "key": self.key,
             "task": self.task,
-            "rung": self.rung,
+            "method": self.method,
             "reason": self.reason,
             "scores": {name: asdict(item) for name, item in self.scores.items()},
             "reconstruction": None if self.reconstruction is None else self.reconstruction.model_dump(mode="json"),
@@ -71,13 +71,13 @@ class RawScore:
         }
 
 
-def write_cell(path: Path, cell: RawScore) -> None:
-    """Write a cell, whole or not at all."""
-    files.write_text(path, json.dumps(cell.as_dict(), ensure_ascii=False) + "\n")
+def write_score(path: Path, score: RawScore) -> None:
+    """Write a score, whole or not at all."""
+    files.write_text(path, json.dumps(score.as_dict(), ensure_ascii=False) + "\n")
 
 
-def read_cell(path: Path, key: str) -> RawScore | None:
-    """Return the cell of a file if it is there, whole, and of this key; else None: it is scored again.
+def read_score(path: Path, key: str) -> RawScore | None:
+    """Return the score of a file if it is there, whole, and of this key; else None: it is scored again.
 
     So is one without figures: what was missing then, such as another generator, may be there now.
     """
@@ -93,7 +93,7 @@ def read_cell(path: Path, key: str) -> RawScore | None:
         return RawScore(
             key=key,
             task=str(value["task"]),
-            rung=str(value["rung"]),
+            method=str(value["method"]),
             reason=value["reason"],
             scores=scores,
             reconstruction=None if made is None else Reconstruction.model_validate(made),
@@ -107,13 +107,13 @@ def read_cell(path: Path, key: str) -> RawScore | None:
 
 @dataclass(frozen=True)
 class MethodScorer:
-    """Scores rungs on tasks.
+    """Scores methods on tasks.
 
     Args:
         loaded: the base.
         described: the description is in every prompt (protocol ``described``).
         limit: test examples a task, at most.
-        outputs: how many outputs a cell shows.
+        outputs: how many outputs a score shows.
     """
 
     loaded: LoadedBase
@@ -121,11 +121,11 @@ class MethodScorer:
     limit: int | None
     outputs: int
 
-    def key(self, rung: Method, context: TaskContext, oracle: str | None) -> str:
-        """Return the hash of all that decides a cell; ``oracle`` names the adapter that it is compared with."""
+    def key(self, method: Method, context: TaskContext, oracle: str | None) -> str:
+        """Return the hash of all that decides a score; ``oracle`` names the adapter that it is compared with."""
         task = context.task
         try:
-            identity = rung.identity(context)
+            identity = method.identity(context)
         except UnavailableError as reason:
             identity = str(reason)
         told = list(task.descriptions[:1])
@@ -137,33 +137,33 @@ class MethodScorer:
             others,
             str(self.loaded.dtype),
         ]  # a tokenizer, or its template, may change
-        wholly = [VERSION, base, task.data_hash, told, shots, settings, rung.name, identity, oracle]
+        wholly = [VERSION, base, task.data_hash, told, shots, settings, method.name, identity, oracle]
         return files.sha256_json(wholly)[:24]
 
-    def cell(self, rung: Method, context: TaskContext, oracle: Adapter | None, key: str) -> RawScore:
-        """Score a rung on a task.
+    def score(self, method: Method, context: TaskContext, oracle: Adapter | None, key: str) -> RawScore:
+        """Score a method on a task.
 
         Args:
-            rung: what serves the task.
+            method: what serves the task.
             context: the task.
             oracle: its harvested adapter, if any.
-            key: of the cell.
+            key: of the score.
         """
         started = time.monotonic()
         try:
-            served = rung.serve(context)
+            served = method.serve(context)
         except UnavailableError as reason:
-            return RawScore(key, context.task.name, rung.name, reason=str(reason))
+            return RawScore(key, context.task.name, method.name, reason=str(reason))
         ready = time.monotonic()
         examples = context.task.examples("test")[: self.limit]
         if not examples:
-            return RawScore(key, context.task.name, rung.name, reason="the task has no test examples")
+            return RawScore(key, context.task.name, method.name, reason="the task has no test examples")
         with merged(self.loaded.model, served.adapter):
             scores, outputs = self._scores(served, context, examples)
         return RawScore(
             key=key,
             task=context.task.name,
-            rung=rung.name,
+            method=method.name,
             scores=scores,
             reconstruction=reconstruction(served.adapter, oracle),
             about=served.about,
@@ -189,7 +189,7 @@ class MethodScorer:
     ) -> tuple[dict[str, Scored], tuple[Output, ...]]:
         task, described = context.task, served.described or self.described
         rows = encode_with_shots(self.loaded.tokenizer, task, examples, served.shots, described=described)
-        scored = score(self.loaded, rows)
+        scored = score_rows(self.loaded, rows)
         written = written_answers(self.loaded, task, examples, rows, scored.exact)
         ones = (1.0,) * len(rows)
         f1 = tuple(token_f1(text, example.output) for text, example in zip(written, examples, strict=True))
@@ -269,4 +269,4 @@ def nll_on_shots(loaded: LoadedBase, context: TaskContext, adapter: Adapter) -> 
         if context.task.template.kind == "text":
             found = score_texts(loaded, [shot.output for shot in context.shots])
             return sum(item.nll for item in found) / sum(item.tokens for item in found)
-        return score(loaded, encode_task(loaded.tokenizer, context.task, context.shots)).mean_nll
+        return score_rows(loaded, encode_task(loaded.tokenizer, context.task, context.shots)).mean_nll

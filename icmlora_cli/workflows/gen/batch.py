@@ -103,9 +103,9 @@ def run(
     items = read_batch(batch)
     if out.exists() and not out.is_dir():
         raise AlreadyExistsError(f"{out} is a file", where=str(out.absolute()), hint="name a folder with -o")
-    order = GenRequest(generator_folder, merged, seed, options)
-    generator, given = check(order, base)
-    there = [_is_made(out / item.name, _wanted(item, generator, base, order, given), order) for item in items]
+    request = GenRequest(generator_folder, merged, seed, options)
+    generator, inputs = check(request, base)
+    there = [_is_made(out / item.name, _wanted(item, generator, base, request, inputs), request) for item in items]
     _check_free([out / item.name for item, made in zip(items, there, strict=True) if not made], force)
     place = [0]
 
@@ -114,38 +114,38 @@ def run(
         label = f"{items[at].name}: {progress.label}" if at < len(items) else progress.label
         on_progress(replace(progress, label=label, items_done=at, items_total=len(items)))
 
-    maker: AdapterGenerator | None = None
+    adapter_generator: AdapterGenerator | None = None
     entries = []
     for index, (item, made) in enumerate(zip(items, there, strict=True)):
         place[0] = index
         if made:
             entries.append(BatchEntry(item.name, item.text, out / item.name, "unchanged"))
             continue
-        maker = maker or load_maker(order, generator, given, base, home, device, report)
+        adapter_generator = adapter_generator or load_maker(request, generator, inputs, base, home, device, report)
         report(Progress("gen", "make", 0, 1))
-        entries.append(_entry(maker, item, out))
+        entries.append(_entry(adapter_generator, item, out))
     on_progress(Progress("gen", "all", 1, 1, items_done=len(items), items_total=len(items)))
     return BatchResult(out, tuple(entries), time.monotonic() - started)
 
 
-def _entry(maker: AdapterGenerator, item: BatchItem, out: Path) -> BatchEntry:
+def _entry(adapter_generator: AdapterGenerator, item: BatchItem, out: Path) -> BatchEntry:
     started, folder = time.monotonic(), out / item.name
     try:
-        result = maker.write(folder, item.text, maker.make(item.text), started)
+        result = adapter_generator.write(folder, item.text, adapter_generator.make(item.text), started)
     except GateRefusedError as error:
         return BatchEntry(item.name, item.text, folder, "refused", reason=error.message)
     return BatchEntry(item.name, item.text, folder, "written", result)
 
 
-def _wanted(item: BatchItem, generator: Generator, base: Base, order: GenRequest, given: GenInputs) -> list[object]:
-    origin = Provenance(generator, order.folder, base, item.text, order.seed, order.merged)
-    return identity(origin.about() | {"options": order.asked(given)})
+def _wanted(item: BatchItem, generator: Generator, base: Base, request: GenRequest, inputs: GenInputs) -> list[object]:
+    provenance = Provenance(generator, request.folder, base, item.text, request.seed, request.merged)
+    return identity(provenance.about() | {"options": request.asked(inputs)})
 
 
-def _is_made(folder: Path, wanted: list[object], order: GenRequest) -> bool:
+def _is_made(folder: Path, wanted: list[object], request: GenRequest) -> bool:
     """Tell whether a folder holds what would be made."""
     try:
-        return is_whole(folder, order) and identity(files.read_json(folder / ABOUT)) == wanted
+        return is_whole(folder, request) and identity(files.read_json(folder / ABOUT)) == wanted
     except (FileNotFoundError, CorruptFileError):
         return False
 

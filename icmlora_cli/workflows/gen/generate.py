@@ -55,7 +55,7 @@ def base_name(folder: Path) -> str | None:
     return str(about["name"]) if isinstance(about, dict) and "name" in about else None
 
 
-def check(order: GenRequest, base: Base) -> tuple[Generator, GenInputs]:
+def check(request: GenRequest, base: Base) -> tuple[Generator, GenInputs]:
     """Check what is asked for, and read generator and example files; the base is not loaded.
 
     Raises:
@@ -65,25 +65,25 @@ def check(order: GenRequest, base: Base) -> tuple[Generator, GenInputs]:
         CorruptFileError: if the generator is broken.
         UnsupportedAdapterError: if what is asked for cannot be said in the format.
     """
-    options = order.options
-    order.check()
-    given = read_given(options)
-    generator = load_generator(order.folder)
+    options = request.options
+    request.check()
+    inputs = read_given(options)
+    generator = load_generator(request.folder)
     check_base(generator, base)
-    check_format(order, base)
+    check_format(request, base)
     if options.rank is not None and options.rank > generator.rank:
         raise UsageError(
             f"--rank {options.rank} is more than the rank of this generator's adapters, {generator.rank}",
-            where=str(order.folder),
+            where=str(request.folder),
             hint=f"--rank {generator.rank} or less",
         )
-    return generator, given
+    return generator, inputs
 
 
 def load_maker(
-    order: GenRequest,
+    request: GenRequest,
     generator: Generator,
-    given: GenInputs,
+    inputs: GenInputs,
     base: Base,
     home: Home,
     device: str | None,
@@ -96,15 +96,20 @@ def load_maker(
         UsageError: if the device is not there.
     """
     on_progress(Progress("gen", "load the base", 0, 3))
-    return maker_on(load_base(base, device=device), order, generator, given, home, on_progress)
+    return maker_on(load_base(base, device=device), request, generator, inputs, home, on_progress)
 
 
 def maker_on(
-    loaded: LoadedBase, order: GenRequest, generator: Generator, given: GenInputs, home: Home, on_progress: OnProgress
+    loaded: LoadedBase,
+    request: GenRequest,
+    generator: Generator,
+    inputs: GenInputs,
+    home: Home,
+    on_progress: OnProgress,
 ) -> AdapterGenerator:
     """Return what makes adapters with a base that is loaded already."""
     reader = VectorReader(loaded, vector_recipe(generator), home)
-    return AdapterGenerator(generator, loaded.base, reader, AdapterStore(home), order, given, on_progress)
+    return AdapterGenerator(generator, loaded.base, reader, AdapterStore(home), request, inputs, on_progress)
 
 
 def run(
@@ -150,12 +155,12 @@ def run(
     started = time.monotonic()
     text = checked_text(text)
     check_out(out, force)
-    order = GenRequest(generator_folder, merged, seed, options)
-    generator, given = check(order, base)
-    maker = load_maker(order, generator, given, base, home, device, on_progress)
+    request = GenRequest(generator_folder, merged, seed, options)
+    generator, inputs = check(request, base)
+    adapter_generator = load_maker(request, generator, inputs, base, home, device, on_progress)
     on_progress(Progress("gen", "read the task", 1, 3))
-    made = maker.make(text)
+    made = adapter_generator.make(text)
     on_progress(Progress("gen", "write", 2, 3))
-    result = maker.write(out, text, made, started)
+    result = adapter_generator.write(out, text, made, started)
     on_progress(Progress("gen", "write", 3, 3))
     return result

@@ -84,8 +84,8 @@ class AdapterGenerator:
         base: its base model.
         reader: reads task vectors as the generator was trained with, from the loaded base.
         store: where harvested adapters are.
-        order: what is asked for.
-        given: the example files that it names.
+        request: what is asked for.
+        inputs: the example files that it names.
         on_progress: told of what takes time.
     """
 
@@ -93,14 +93,14 @@ class AdapterGenerator:
     base: Base
     reader: VectorReader
     store: AdapterStore
-    order: GenRequest
-    given: GenInputs
+    request: GenRequest
+    inputs: GenInputs
     on_progress: OnProgress
 
     @property
     def options(self) -> GenOptions:
         """The options."""
-        return self.order.options
+        return self.request.options
 
     @property
     def loaded(self) -> LoadedBase:
@@ -118,16 +118,16 @@ class AdapterGenerator:
         return read_seen(self.generator, self.reader, self.on_progress)
 
     @cached_property
-    def judge(self) -> CandidateScorer | None:
+    def candidate_scorer(self) -> CandidateScorer | None:
         """What scores on the examples; None without any."""
-        return None if self.given.judged is None else CandidateScorer.of(self.loaded, self.given.judged)
+        return None if self.inputs.judged is None else CandidateScorer.of(self.loaded, self.inputs.judged)
 
     @cached_property
     def controls(self) -> tuple[CandidateScore, CandidateScore | None]:
         """The scores of the base and, for the gate, of the average adapter, where any of its adapters is here."""
-        assert self.judge is not None
+        assert self.candidate_scorer is not None
         known = tuple(self.learned.adapters.values()) if self.options.gate else ()
-        return self.judge(None), self.judge(average(known)) if known else None
+        return self.candidate_scorer(None), self.candidate_scorer(average(known)) if known else None
 
     def make(self, text: str) -> Generated:
         """Return the adapter of a text, the best one where there are examples to choose by.
@@ -136,35 +136,37 @@ class AdapterGenerator:
             GateRefusedError: if the gate is set, and the adapter is no better than the base or the average.
             UsageError: if examples are too long for the base.
         """
-        shown = self.given.shown
+        shown = self.inputs.shown
         kind = "plain" if shown is None else shown.template.kind
         if shown is not None:
             self.reader.check_examples(shown.examples, kind)
-        words, demonstrations = readings(self.reader, text, self.given.demonstrations, kind)
+        words, demonstrations = readings(self.reader, text, self.inputs.demonstrations, kind)
         assert words is not None
 
         def whole(seed: int | None) -> Adapter:
             return self.generator.generate(words, demonstrations, seed=seed)
 
         selection = None
-        if self.judge is None:
-            seed, adapter = self.order.seed, self._shaped(whole(self.order.seed))
+        if self.candidate_scorer is None:
+            seed, adapter = self.request.seed, self._shaped(whole(self.request.seed))
         else:
-            adapter, selection = self._chosen(self.judge, lambda seed: self._shaped(whole(seed)))
+            adapter, selection = self._chosen(self.candidate_scorer, lambda seed: self._shaped(whole(seed)))
             seed = selection.candidates[selection.kept].seed
-        costs = self.options.rank is not None or self.order.dtype is not None
+        costs = self.options.rank is not None or self.request.dtype is not None
         error = self._error(adapter, whole(seed)) if costs else 0.0
         told = explain(self.generator, words, adapter, self.seen, self.learned) if self.options.explain else None
         return Generated(adapter, seed, error, selection, told)
 
-    def _chosen(self, judge: CandidateScorer, make: Callable[[int | None], Adapter]) -> tuple[Adapter, Selection]:
-        seeds = seeds_of(self.options.count, self.order.seed)
-        adapter, kept, candidates = best_of(make, seeds, judge, self.on_progress)
+    def _chosen(
+        self, candidate_scorer: CandidateScorer, make: Callable[[int | None], Adapter]
+    ) -> tuple[Adapter, Selection]:
+        seeds = seeds_of(self.options.count, self.request.seed)
+        adapter, kept, candidates = best_of(make, seeds, candidate_scorer, self.on_progress)
         base, mean = self.controls
         selection = Selection(
-            file=judge.file.path.name,
-            examples=len(judge.file.examples),
-            shown=self.given.overlap,
+            file=candidate_scorer.file.path.name,
+            examples=len(candidate_scorer.file.examples),
+            shown=self.inputs.overlap,
             candidates=candidates,
             kept=kept,
             base=base,
@@ -173,7 +175,7 @@ class AdapterGenerator:
             learned=self.learned.count if self.options.gate else 0,
         )
         if self.options.gate:
-            check_gate(selection, str(judge.file.path.absolute()))
+            check_gate(selection, str(candidate_scorer.file.path.absolute()))
         return adapter, selection
 
     def _error(self, adapter: Adapter, whole: Adapter) -> float:
@@ -186,59 +188,65 @@ class AdapterGenerator:
             adapter = leading(adapter, options.rank)
         if options.scale != 1.0:
             adapter = scaled(adapter, options.scale)
-        return adapter if self.order.dtype is None else cast(adapter, self.order.dtype)
+        return adapter if self.request.dtype is None else cast(adapter, self.request.dtype)
 
-    def write(self, out: Path, text: str, made: Generated, started: float) -> GenResult:
-        """Write what was made of a text.
+    def write(self, out: Path, text: str, generated: Generated, started: float) -> GenResult:
+        """Write what was generated of a text.
 
         Args:
             out: the folder.
             text: the task in words.
-            made: its adapter.
+            generated: its adapter.
             started: when its making began, by ``time.monotonic``.
 
         Raises:
             OutOfSpaceError: if the disk is full; the folder is then what it was before.
         """
-        added = {} if self.order.plain else {"options": self.order.asked(self.given)} | _added(made)
-        origin = Provenance(
-            self.generator, self.order.folder, self.base, text, made.seed, self.order.merged, self.options.format
+        added = {} if self.request.plain else {"options": self.request.asked(self.inputs)} | _added(generated)
+        provenance = Provenance(
+            self.generator,
+            self.request.folder,
+            self.base,
+            text,
+            generated.seed,
+            self.request.merged,
+            self.options.format,
         )
         model = write(
-            out, made.adapter, origin, self.loaded,
-            dtype=self.options.dtype, added=added, remarks=self._remarks(made), on_progress=self.on_progress,
+            out, generated.adapter, provenance, self.loaded,
+            dtype=self.options.dtype, added=added, remarks=self._remarks(generated), on_progress=self.on_progress,
         )  # fmt: skip
         return GenResult(
             folder=out,
             task_text=text,
-            merged=self.order.merged,
+            merged=self.request.merged,
             format=self.options.format,
-            rank=made.adapter.rank,
+            rank=generated.adapter.rank,
             bytes=files.folder_bytes(out),
             seconds=time.monotonic() - started,
-            seed=made.seed,
+            seed=generated.seed,
             dtype=self._dtype(model),
             scale=self.options.scale,
-            error=made.error,
-            shown=len(self.given.demonstrations),
-            selection=made.selection,
-            explanation=made.explanation,
-            no_derivatives=origin.no_derivatives,
+            error=generated.error,
+            shown=len(self.inputs.demonstrations),
+            selection=generated.selection,
+            explanation=generated.explanation,
+            no_derivatives=provenance.no_derivatives,
         )
 
     def _dtype(self, model: WrittenModel | None) -> str:
         """Return the number format of what was written."""
         if model is not None:
             return model.dtype
-        return self.options.dtype or (dtype_name(self.loaded.dtype) if self.order.merged else "fp32")
+        return self.options.dtype or (dtype_name(self.loaded.dtype) if self.request.merged else "fp32")
 
-    def _remarks(self, made: Generated) -> Sequence[str]:
+    def _remarks(self, generated: Generated) -> Sequence[str]:
         """Return what the card says of the options."""
         options, remarks = self.options, list[str]()
-        if self.given.shown is not None:
-            remarks.append(f"Beside the text the generator was shown {len(self.given.demonstrations)} examples.")
-        if made.selection is not None:
-            found, kept = made.selection, made.selection.candidates[made.selection.kept]
+        if self.inputs.shown is not None:
+            remarks.append(f"Beside the text the generator was shown {len(self.inputs.demonstrations)} examples.")
+        if generated.selection is not None:
+            found, kept = generated.selection, generated.selection.candidates[generated.selection.kept]
             count = len(found.candidates)
             which = f", the best of {count} samples" if count > 1 else ""
             remarks.append(
@@ -249,14 +257,14 @@ class AdapterGenerator:
             remarks.append(f"Kept: {options.rank} of {self.generator.rank} singular directions of each module.")
         if options.scale != 1.0:
             remarks.append(f"delta-W is multiplied by {options.scale:g}.")
-        if made.error:
-            remarks.append(f"Relative error of delta-W against the generator's own adapter: {made.error:.4f}.")
+        if generated.error:
+            remarks.append(f"Relative error of delta-W against the generator's own adapter: {generated.error:.4f}.")
         return remarks
 
 
-def _added(made: Generated) -> dict[str, object]:
+def _added(generated: Generated) -> dict[str, object]:
     return {
-        "error": made.error,
-        "selection": None if made.selection is None else asdict(made.selection),
-        "explanation": None if made.explanation is None else asdict(made.explanation),
+        "error": generated.error,
+        "selection": None if generated.selection is None else asdict(generated.selection),
+        "explanation": None if generated.explanation is None else asdict(generated.explanation),
     }

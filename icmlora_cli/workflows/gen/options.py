@@ -195,16 +195,16 @@ class GenRequest:
         """Whether nothing is asked for that ``icmlora.json`` did not always say."""
         return self.options == PLAIN
 
-    def asked(self, given: GenInputs) -> dict[str, object]:
+    def asked(self, inputs: GenInputs) -> dict[str, object]:
         """Return, in JSON's types, all that decides what is written beside text, generator and base."""
         options = self.options
         return {
             "merged": self.merged,
             "seed": self.seed,
-            "examples": None if given.shown is None else given.shown.identity(),
-            "select": None if options.select is None or given.judged is None else given.judged.identity(),
+            "examples": None if inputs.shown is None else inputs.shown.identity(),
+            "select": None if options.select is None or inputs.judged is None else inputs.judged.identity(),
             "samples": options.count,
-            "template": options.template if given.shown or given.judged else "qa",
+            "template": options.template if inputs.shown or inputs.judged else "qa",
             "gate": options.gate,
             "rank": options.rank,
             "dtype": options.dtype,

@@ -8,7 +8,7 @@ from icmlora_cli.errors import GateRefusedError, UsageError
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.perplexity import aggregate, max_tokens, score_texts
 from icmlora_cli.lm.prompts import Encoded, encode, encode_text
-from icmlora_cli.lm.scoring import score
+from icmlora_cli.lm.scoring import score_rows
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.merge import merged
 from icmlora_cli.workflows.gen.options import ExampleFile
@@ -121,7 +121,7 @@ class CandidateScorer:
             if self.file.template.kind == "text":
                 texts = score_texts(self.loaded, [example.output for example in self.file.examples])
                 return CandidateScore(aggregate(texts).nats_per_token, None)
-            scores = score(self.loaded, self.rows)
+            scores = score_rows(self.loaded, self.rows)
             return CandidateScore(scores.mean_nll, scores.exact_match)
 
 

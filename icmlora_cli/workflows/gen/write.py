@@ -145,28 +145,28 @@ def check_out(out: Path, force: bool) -> None:
         )
 
 
-def check_format(order: GenRequest, base: Base) -> None:
+def check_format(request: GenRequest, base: Base) -> None:
     """Check that what is asked for can be written in the format, by the base's configuration and tokenizer.
 
     Raises:
         CorruptFileError: if one of them is damaged.
         UnsupportedAdapterError: if it cannot.
     """
-    if order.options.format != "gguf":
+    if request.options.format != "gguf":
         return
     path = base.path / "config.json"
-    if order.merged:
+    if request.merged:
         check_model(files.read_json(path), where=str(path))
         check_tokenizer(base.path)
     else:
         GgufTarget.of(files.read_json(path), where=str(path))
 
 
-def is_whole(folder: Path, order: GenRequest) -> bool:
+def is_whole(folder: Path, request: GenRequest) -> bool:
     """Tell whether a folder has the files that gen writes for an order."""
-    if order.options.format == "gguf":
-        return (folder / (GGUF_MODEL if order.merged else GGUF_LORA)).is_file()
-    if order.merged:
+    if request.options.format == "gguf":
+        return (folder / (GGUF_MODEL if request.merged else GGUF_LORA)).is_file()
+    if request.merged:
         return (folder / "config.json").is_file() and any(folder.glob("model*.safetensors"))
     return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
 
@@ -189,7 +189,7 @@ def check_apart(out: Path, inputs: Sequence[Path]) -> None:
 def write(
     out: Path,
     adapter: Adapter,
-    origin: Provenance,
+    provenance: Provenance,
     loaded: LoadedBase,
     *,
     dtype: Stored | None,
@@ -202,7 +202,7 @@ def write(
     Args:
         out: the folder.
         adapter: what was made.
-        origin: by what, from what.
+        provenance: by what, from what.
         loaded: the base; it is the same afterwards.
         dtype: of a merged model's weights, where None leaves them as the base has them; of a LoRA in GGUF.
         added: what options add to ``icmlora.json``.
@@ -218,21 +218,22 @@ def write(
         UnsupportedAdapterError: if the base's files cannot be changed.
         UsageError: if the folder is, or holds, the base.
     """
-    check_apart(out, [origin.base.path])
+    check_apart(out, [provenance.base.path])
     model = None
     with files.new_folder(out.absolute()) as folder:
-        if origin.merged:
-            model = _write_merged(folder, loaded, adapter, origin, dtype, on_progress)
-        elif origin.format == "gguf":
+        if provenance.merged:
+            model = _write_merged(folder, loaded, adapter, provenance, dtype, on_progress)
+        elif provenance.format == "gguf":
             target = GgufTarget.of(loaded.model.config.to_dict())
             numbers: Numbers = "fp16" if dtype == "fp16" else "fp32"
-            name, text = _title(origin.text), origin.text
+            name, text = _title(provenance.text), provenance.text
             write_lora(folder / GGUF_LORA, adapter, target, name=name, description=text, dtype=numbers)
         else:
-            write_adapter(folder, adapter, revision=origin.base.revision)
-        files.write_text(folder / CARD, origin.card(remarks))
+            write_adapter(folder, adapter, revision=provenance.base.revision)
+        files.write_text(folder / CARD, provenance.card(remarks))
         files.write_json(
-            folder / ABOUT, origin.about() | dict(added) | {"files": listed(folder, model.sha256 if model else None)}
+            folder / ABOUT,
+            provenance.about() | dict(added) | {"files": listed(folder, model.sha256 if model else None)},
         )
     return model
 
@@ -261,12 +262,12 @@ def _write_merged(
     folder: Path,
     loaded: LoadedBase,
     adapter: Adapter,
-    origin: Provenance,
+    provenance: Provenance,
     dtype: Stored | None,
     on_progress: OnProgress,
 ) -> WrittenModel | None:
     """Write the base with the adapter in it: file by file, or as GGUF from a copy in fp32, rounded only once."""
-    if origin.format == "gguf":
+    if provenance.format == "gguf":
         model = copy.deepcopy(loaded.model).float()
         merge(model, adapter)
         write_gguf(
@@ -274,11 +275,11 @@ def _write_merged(
             dict(model.named_parameters()),
             model.config.to_dict(),
             loaded.base.path,
-            name=_title(origin.text),
+            name=_title(provenance.text),
             dtype=dtype or dtype_name(loaded.dtype),
         )
         return None
     assert dtype != "q8_0"  # Order.check: of GGUF alone
-    checkpoint = checkpoint_of(origin.base)
+    checkpoint = checkpoint_of(provenance.base)
     changes = combined([(steps_of(adapter, checkpoint.shapes), 1.0)])
     return write_model(folder, checkpoint, changes, dtype=dtype, on_progress=on_progress)

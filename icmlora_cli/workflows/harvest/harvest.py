@@ -18,7 +18,7 @@ from icmlora_cli.lm.finetune import finetune
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.perplexity import aggregate, score_texts
 from icmlora_cli.lm.prompts import encode_task
-from icmlora_cli.lm.scoring import score
+from icmlora_cli.lm.scoring import score_rows
 from icmlora_cli.lm.trainers import AdapterTrainer, make_trainer
 from icmlora_cli.provenance.energy import CostMeter
 from icmlora_cli.provenance.versions import command_line, now, versions
@@ -248,7 +248,7 @@ class _TaskHarvest:
         if self.task.template.kind == "text":
             whole = aggregate(score_texts(loaded, [example.output for example in examples]))
             return {"bits_per_character": whole.bits_per_character, "perplexity": whole.perplexity}
-        scores = score(loaded, encode_task(loaded.tokenizer, self.task, examples))
+        scores = score_rows(loaded, encode_task(loaded.tokenizer, self.task, examples))
         return {"exact_match": scores.exact_match, "nll": scores.mean_nll}
 
     def _record(self, folder: Path, key: str, figures: dict[str, float]) -> AdapterRecord:

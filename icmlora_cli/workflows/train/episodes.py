@@ -57,48 +57,48 @@ class EpisodeTerm:
         if self.recipe.episodes.gradient_checkpointing:
             _checkpoint(self.loaded.model)
 
-    def backward(self, model: Network, moment: TrainStep, source: torch.Generator) -> dict[str, float]:
+    def backward(self, model: Network, train_step: TrainStep, rng: torch.Generator) -> dict[str, float]:
         """Add the gradients of the contrastive loss, and in the last stage those of a batch of episodes."""
         assert isinstance(model, CVAE) and self.recipe.episodes is not None
         values: dict[str, float] = {}
         learned = next(model.reader.parameters(), None) is not None
         if self.recipe.episodes.contrast_weight and len(self.tasks) > 1 and learned:
-            values["contrast"] = self._contrast(model, source)
-        if self.recipe.episodes.weight and moment.stage == len(model.stages(self.recipe)) - 1:
-            values |= self._episodes(model, moment.step, source)
+            values["contrast"] = self._contrast(model, rng)
+        if self.recipe.episodes.weight and train_step.stage == len(model.stages(self.recipe)) - 1:
+            values |= self._episodes(model, train_step.step, rng)
         return values
 
-    def _contrast(self, model: CVAE, source: torch.Generator) -> float:
+    def _contrast(self, model: CVAE, rng: torch.Generator) -> float:
         recipe = self.recipe.episodes
         assert recipe is not None
-        order = torch.randperm(len(self.tasks), generator=source)[: recipe.contrast_tasks].tolist()
-        supports = [self._slot(self.tasks[index], source) for index in order for _ in range(2)]
-        loss = contrast(model.reader(self._disturbed(supports, source)))
+        order = torch.randperm(len(self.tasks), generator=rng)[: recipe.contrast_tasks].tolist()
+        supports = [self._slot(self.tasks[index], rng) for index in order for _ in range(2)]
+        loss = contrast(model.reader(self._disturbed(supports, rng)))
         (recipe.contrast_weight * loss).backward()
         return float(loss.detach())
 
-    def _slot(self, task: EpisodeTask, source: torch.Generator) -> Support:
+    def _slot(self, task: EpisodeTask, rng: torch.Generator) -> Support:
         """Return a support of one slot: text in two of three cases."""
-        shown = bool(task.demonstrations) and pick(3, source) == 0
+        shown = bool(task.demonstrations) and pick(3, rng) == 0
         readings = task.demonstrations if shown else task.texts
-        reading = readings[pick(len(readings), source)]
+        reading = readings[pick(len(readings), rng)]
         return self.space.support(None, reading) if shown else self.space.support(reading, None)
 
-    def _disturbed(self, supports: Sequence[Support], source: torch.Generator) -> Support:
+    def _disturbed(self, supports: Sequence[Support], rng: torch.Generator) -> Support:
         support = Support.stack(supports).disturbed(
-            noise=self.recipe.condition_noise, drop=self.recipe.token_dropout, source=source
+            noise=self.recipe.condition_noise, drop=self.recipe.token_dropout, rng=rng
         )
         return support.to(self.loaded.device)
 
-    def _episodes(self, model: CVAE, step: int, source: torch.Generator) -> dict[str, float]:
+    def _episodes(self, model: CVAE, step: int, rng: torch.Generator) -> dict[str, float]:
         recipe = self.recipe.episodes
         assert recipe is not None
         rows = self._rows(step)
         supports = [
-            draw_support(self.tasks[own].texts, self.tasks[own].demonstrations, self.space, source) for own, _ in rows
+            draw_support(self.tasks[own].texts, self.tasks[own].demonstrations, self.space, rng) for own, _ in rows
         ]
-        prior = model.prior(c := model.read(self._disturbed(supports, source)))
-        z = sample(prior, source)
+        prior = model.prior(c := model.read(self._disturbed(supports, rng)))
+        z = sample(prior, rng)
         cores = model.decode(z, c) * self.scale[:, None, None]
         queries = [self.tasks[own].queries[query] for own, query in rows]
         leaf = cores.detach().requires_grad_()

@@ -114,12 +114,12 @@ def run(
         meter.sample()
         on_progress(progress)
 
-    with Distributed(log_with, home.root / "logs" / name, name, recipe.model_dump(mode="json")) as fleet:
-        loaded = load_base(base, device=fleet.device or device)
+    with Distributed(log_with, home.root / "logs" / name, name, recipe.model_dump(mode="json")) as distributed:
+        loaded = load_base(base, device=distributed.device or device)
         basis = make_basis(harvested, loaded, recipe)
-        training = Training(tasks, harvested, basis, loaded, recipe, home, name, key, fleet, meter, report)
+        training = Training(tasks, harvested, basis, loaded, recipe, home, name, key, distributed, meter, report)
         generator, curve = training.fit()
-        if fleet.main:
+        if distributed.main:
             kept = stored(generator, recipe.storage)
             figures = training.figures(generator, kept)
             figures |= meter.figures()
@@ -128,7 +128,7 @@ def run(
                 replaced = quarantine.keep(home, target, "replaced by another training of this name")
             _save(target, kept, about, recipe)
             training.state.unlink(missing_ok=True)
-        fleet.wait()
+        distributed.wait()
     return replace(_result(target, trained=True, seconds=time.monotonic() - started), replaced=replaced)
 
 

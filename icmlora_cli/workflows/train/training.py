@@ -139,7 +139,7 @@ class Training:
     home: Home
     name: str
     key: str
-    fleet: Distributed
+    distributed: Distributed
     meter: CostMeter
     on_progress: OnProgress
 
@@ -210,7 +210,7 @@ class Training:
             names = [item.name for item in codec.layout.modules]
             rows = RowCores(self.loaded.model, names, codec.left, codec.right)
             on_device = scale.to(self.loaded.device)
-            process = (self.fleet.process, self.fleet.processes)
+            process = (self.distributed.process, self.distributed.processes)
             terms = [EpisodeTerm(self.loaded, rows, on_device, self.pool, space, recipe, process)]
             if self.held and recipe.episodes.weight:
                 score = TaskValidation(terms[0], self.held, recipe.episodes.validation_examples)
@@ -219,7 +219,7 @@ class Training:
         curve = fit(
             model, data, space, mask, recipe,
             state=self.state, key=self.key, on_step=self._report, terms=terms, validation=validation,
-            reduce=self.fleet.reduce, keeps_state=self.fleet.main, meter=self.meter,
+            reduce=self.distributed.reduce, keeps_state=self.distributed.main, meter=self.meter,
         )  # fmt: skip
         adapters = [adapter for item in self.harvested for adapter in item.adapters]
         rank = codec.width
@@ -255,7 +255,7 @@ class Training:
             )
 
     def _report(self, losses: StepLosses) -> None:
-        self.fleet.log(losses.values, losses.step)
+        self.distributed.log(losses.values, losses.step)
         detail = ", ".join(f"{loss} {value:.4f}" for loss, value in losses.values.items())
         self.on_progress(Progress("train", self.name, losses.step, self.recipe.steps, detail))
 

@@ -48,12 +48,12 @@ def loras(draw: st.DrawFn, targets: list[str]) -> tuple[dict[str, object], dict[
 
 
 def factors(tiny: "Tiny", ranks: Mapping[str, int], dtype: torch.dtype, seed: int) -> dict[str, torch.Tensor]:
-    source = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     tensors = {}
     for name, rank in ranks.items():
         facts = tiny.shapes.modules[name]
         for side, shape in (("A", (rank, facts.in_features)), ("B", (facts.out_features, rank))):
-            drawn = torch.randn(*shape, generator=source) * 0.05
+            drawn = torch.randn(*shape, generator=rng) * 0.05
             tensors[f"base_model.model.{name}.lora_{side}.weight"] = drawn.to(dtype)
     return tensors
 

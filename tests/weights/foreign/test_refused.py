@@ -204,8 +204,8 @@ FAULTS: dict[str, tuple[Change, type[IcmloraError], str]] = {
 
 @pytest.fixture
 def good(llama: "Tiny", write_lora: Callable[..., Path], tmp_path: Path) -> Path:
-    source = torch.Generator().manual_seed(0)
-    pair = {KEY: torch.randn(4, 32, generator=source), OTHER: torch.randn(32, 4, generator=source)}
+    rng = torch.Generator().manual_seed(0)
+    pair = {KEY: torch.randn(4, 32, generator=rng), OTHER: torch.randn(32, 4, generator=rng)}
     return write_lora(tmp_path / "lora", pair, r=4, target_modules=[MODULE])
 
 

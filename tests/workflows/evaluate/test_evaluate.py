@@ -33,7 +33,7 @@ SURE = (
     "base", "described", "in-context", "average", "nearest", "nearest-other", "nearest-shots", "weighted", "multi-task",
     "noise", "random-text", "swapped-text", "generated", "generated-shots", "best-of", "harvested",
 )  # fmt: skip  # all that no clock decides and that need no further generator
-RECIPE = EvalRecipe(rungs=SURE, shots=3, samples=2, multi_task_steps=10, limit=6, resamples=100, outputs=2)
+RECIPE = EvalRecipe(methods=SURE, shots=3, samples=2, multi_task_steps=10, limit=6, resamples=100, outputs=2)
 
 
 def register(home: Home, name: str, word: str, *, family: str | None = None, split: str = "train") -> Task:
@@ -60,36 +60,38 @@ def place(llama_base: Base, home: Home) -> tuple[tuple[Task, ...], Path]:
 Place = tuple[tuple[Task, ...], Path]
 
 
-def score(place: Place, base: Base, home: Home, out: Path, recipe: EvalRecipe = RECIPE) -> evaluate.EvalResult:
+def evaluated(place: Place, base: Base, home: Home, out: Path, recipe: EvalRecipe = RECIPE) -> evaluate.EvalResult:
     tasks, folder = place
     return evaluate.run(tasks, base, recipe, home, generator_folder=folder, out=out, device="cpu")
 
 
-def test_the_result_holds_every_rung_for_every_task(place: Place, llama_base: Base, home: Home, tmp_path: Path) -> None:
-    done = score(place, llama_base, home, tmp_path / "out")
+def test_the_result_holds_every_method_for_every_task(
+    place: Place, llama_base: Base, home: Home, tmp_path: Path
+) -> None:
+    done = evaluated(place, llama_base, home, tmp_path / "out")
     result = done.result
     assert read_result(tmp_path / "out") == result
     assert {path.name for path in done.folder.iterdir()} == {
-        "cells", "result.json", "table.md", "report.html", "timings.json",
+        "scores", "result.json", "table.md", "report.html", "timings.json",
     }  # fmt: skip
-    assert [rung.name for rung in result.rungs] == list(SURE)
-    assert done.scored == len(result.cells) - 1 == 4 * len(SURE) - 1  # one is missing
+    assert [method.name for method in result.methods] == list(SURE)
+    assert done.scored == len(result.scores) - 1 == 4 * len(SURE) - 1  # one is missing
     assert {task.name: task.part for task in result.tasks} == {
         "cats": "seen", "dogs": "seen", "owls": "unseen combination", "tins": "unseen family",
     }  # fmt: skip
-    missing = [(cell.task, cell.rung) for cell in result.cells if cell.reason is not None]
+    missing = [(score.task, score.method) for score in result.scores if score.reason is not None]
     assert missing == [("tins", "harvested")]
-    for cell in result.cells:
-        if cell.reason is None:
-            assert set(cell.figures) == {"exact_match", "f1", "nll"} and len(cell.outputs) == 2
+    for score in result.scores:
+        if score.reason is None:
+            assert set(score.figures) == {"exact_match", "f1", "nll"} and len(score.outputs) == 2
             assert all(
-                item.low <= item.value + 1e-9 and item.value <= item.high + 1e-9 for item in cell.figures.values()
+                item.low <= item.value + 1e-9 and item.value <= item.high + 1e-9 for item in score.figures.values()
             )
-            assert cell.figures["f1"].value >= cell.figures["exact_match"].value - 1e-9
-    weights = {rung for rung in SURE if rung not in ("base", "described", "in-context")}
+            assert score.figures["f1"].value >= score.figures["exact_match"].value - 1e-9
+    weights = {method for method in SURE if method not in ("base", "described", "in-context")}
     for task in ("cats", "dogs", "owls"):
-        found = {cell.rung: cell.reconstruction for cell in result.cells if cell.task == task}
-        assert {rung for rung, item in found.items() if item is not None} == weights
+        found = {score.method: score.reconstruction for score in result.scores if score.task == task}
+        assert {method for method, item in found.items() if item is not None} == weights
         oracle, generated = found["harvested"], found["generated"]
         assert oracle is not None and oracle.all.error < 1e-5 and oracle.all.cosine == pytest.approx(1.0)
         assert (
@@ -97,14 +99,14 @@ def test_the_result_holds_every_rung_for_every_task(place: Place, llama_base: Ba
             and set(generated.by_type) == {"q_proj", "v_proj"}
             and set(generated.by_layer) == {0, 1}
         )
-    means = {(item.part, item.rung, item.metric): item for item in result.means}
+    means = {(item.part, item.method, item.metric): item for item in result.means}
     assert means["seen", "harvested", "nll"].recovered is not None
     assert means["seen", "harvested", "nll"].recovered.value == pytest.approx(1.0)
     assert means["seen", "generated", "nll"].figure.value == pytest.approx(
-        sum(result.cell(task, "generated").figures["nll"].value for task in ("cats", "dogs")) / 2
+        sum(result.score(task, "generated").figures["nll"].value for task in ("cats", "dogs")) / 2
     )
     assert means["unseen family", "generated", "nll"].recovered is None
-    assert {item.against for item in result.comparisons if item.rung == "generated"} == set(SURE) - {"generated"}
+    assert {item.against for item in result.comparisons if item.method == "generated"} == set(SURE) - {"generated"}
     assert {item.part for item in result.text_specific} == {"seen", "unseen combination", "unseen family"}
     near = {task.name: task.neighbour for task in result.tasks}
     assert all(item is not None and item.task in ("cats", "dogs") for item in near.values())
@@ -114,12 +116,12 @@ def test_the_result_holds_every_rung_for_every_task(place: Place, llama_base: Ba
     assert result.storage is not None and result.storage.tasks == 2
     assert result.generator is not None and result.generator.curve[0][1]["reconstruction"] > 0
     table = (done.folder / "table.md").read_text(encoding="utf-8")
-    assert all(f"| {rung} |" in table for rung in SURE) and "not harvested" in table
+    assert all(f"| {method} |" in table for method in SURE) and "not harvested" in table
 
 
 def test_exact_match_equals_an_independent_count(place: Place, llama_base: Base, home: Home, tmp_path: Path) -> None:
     tasks, _ = place
-    result = score(place, llama_base, home, tmp_path / "out").result
+    result = evaluated(place, llama_base, home, tmp_path / "out").result
     loaded = load_base(llama_base, device="cpu")
     for task in tasks[:3]:
         record = AdapterStore(home).latest(llama_base, task)
@@ -133,8 +135,8 @@ def test_exact_match_equals_an_independent_count(place: Place, llama_base: Base,
                     pad_token_id=0,
                 )  # fmt: skip
                 right += out[0, ids.shape[1] :].tolist() == wanted
-        assert result.cell(task.name, "harvested").figures["exact_match"].value == pytest.approx(right / len(examples))
-    assert result.cell("cats", "harvested").figures["exact_match"].value > 0  # or nothing was counted
+        assert result.score(task.name, "harvested").figures["exact_match"].value == pytest.approx(right / len(examples))
+    assert result.score("cats", "harvested").figures["exact_match"].value > 0  # or nothing was counted
 
 
 @pytest.mark.parametrize("stop_at", [("cats", "base"), ("cats", "multi-task"), ("owls", "best-of")])
@@ -142,7 +144,7 @@ def test_a_stopped_evaluation_goes_on_and_writes_the_same_result(
     place: Place, llama_base: Base, home: Home, tmp_path: Path, stop_at: tuple[str, str]
 ) -> None:
     tasks, folder = place
-    whole = score(place, llama_base, home, tmp_path / "whole")
+    whole = evaluated(place, llama_base, home, tmp_path / "whole")
 
     def stop(progress: Progress) -> None:
         if (progress.label, progress.detail) == stop_at:
@@ -155,11 +157,11 @@ def test_a_stopped_evaluation_goes_on_and_writes_the_same_result(
     half = next(iter(out.rglob("*.json")), None)
     if half is not None:
         half.write_text(half.read_text(encoding="utf-8")[:-20], encoding="utf-8")  # as if written by halves
-    resumed = score(place, llama_base, home, out)
+    resumed = evaluated(place, llama_base, home, out)
     assert (out / "result.json").read_bytes() == (tmp_path / "whole" / "result.json").read_bytes()
     assert (out / "table.md").read_bytes() == (tmp_path / "whole" / "table.md").read_bytes()
     assert resumed.scored == whole.scored - max(0, done_before(stop_at) - (half is not None))
-    assert score(place, llama_base, home, out).scored == 0
+    assert evaluated(place, llama_base, home, out).scored == 0
 
 
 def done_before(stop_at: tuple[str, str]) -> int:
@@ -168,52 +170,52 @@ def done_before(stop_at: tuple[str, str]) -> int:
 
 def test_what_changed_is_scored_again_and_no_more(place: Place, llama_base: Base, home: Home, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    few = RECIPE.model_copy(update={"rungs": ("base", "average", "generated", "harvested")})
-    assert score(place, llama_base, home, out, few).scored == 15
-    more = few.model_copy(update={"rungs": ("base", "noise", "average", "generated", "harvested")})
-    assert score(place, llama_base, home, out, more).scored == 4
+    few = RECIPE.model_copy(update={"methods": ("base", "average", "generated", "harvested")})
+    assert evaluated(place, llama_base, home, out, few).scored == 15
+    more = few.model_copy(update={"methods": ("base", "noise", "average", "generated", "harvested")})
+    assert evaluated(place, llama_base, home, out, more).scored == 4
     again = few.model_copy(update={"limit": 5})
-    assert score(place, llama_base, home, out, again).scored == 15
+    assert evaluated(place, llama_base, home, out, again).scored == 15
     harvest.run(place[0][:1], llama_base, HARVEST.model_copy(update={"seed": 1}), home, device="cpu")
     assert (
-        score(place, llama_base, home, out, again).scored == 4 + 3
+        evaluated(place, llama_base, home, out, again).scored == 4 + 3
     )  # all that is compared with it, and the average everywhere
 
 
-def test_a_rung_of_another_generator_is_scored_for_what_is_there_now(
+def test_a_method_of_another_generator_is_scored_for_what_is_there_now(
     place: Place, llama_base: Base, home: Home, tmp_path: Path
 ) -> None:
-    """A cell without figures does not stay; nor do figures of a companion that learned from other tasks."""
-    values = {"rungs": ("base", "conv1d"), "train_baselines": False, "baseline_steps": 5}
+    """A score without figures does not stay; nor do figures of a companion that learned from other tasks."""
+    values = {"methods": ("base", "conv1d"), "train_baselines": False, "baseline_steps": 5}
     untrained = RECIPE.model_copy(update=values)
-    done = score(place, llama_base, home, tmp_path / "out", untrained)
-    assert "not trained" in str(done.result.cell("cats", "conv1d").reason) and done.scored == 4
+    done = evaluated(place, llama_base, home, tmp_path / "out", untrained)
+    assert "not trained" in str(done.result.score("cats", "conv1d").reason) and done.scored == 4
     trained = untrained.model_copy(update={"train_baselines": True})
-    done = score(place, llama_base, home, tmp_path / "out", trained)
-    assert done.result.cell("cats", "conv1d").reason is None and done.scored == 4
-    assert score(place, llama_base, home, tmp_path / "out", trained).scored == 0
+    done = evaluated(place, llama_base, home, tmp_path / "out", trained)
+    assert done.result.score("cats", "conv1d").reason is None and done.scored == 4
+    assert evaluated(place, llama_base, home, tmp_path / "out", trained).scored == 0
     fewer = (place[0], train.run(place[0][:1], llama_base, TRAIN, home, device="cpu").folder)
-    done = score(fewer, llama_base, home, tmp_path / "out", trained)
-    assert "learned from other tasks" in str(done.result.cell("cats", "conv1d").reason)
+    done = evaluated(fewer, llama_base, home, tmp_path / "out", trained)
+    assert "learned from other tasks" in str(done.result.score("cats", "conv1d").reason)
 
 
 def test_another_reading_is_another_neighbourhood(place: Place, llama_base: Base, home: Home, tmp_path: Path) -> None:
-    few = RECIPE.model_copy(update={"rungs": ("base", "nearest", "nearest-shots", "weighted")})
-    assert score(place, llama_base, home, tmp_path / "out", few).scored == 16
+    few = RECIPE.model_copy(update={"methods": ("base", "nearest", "nearest-shots", "weighted")})
+    assert evaluated(place, llama_base, home, tmp_path / "out", few).scored == 16
     deeper = TRAIN.model_copy(update={"steps": 2, "vectors": TRAIN.vectors.model_copy(update={"layer": 1.0})})
     other = (place[0], train.run(place[0][:2], llama_base, deeper, home, device="cpu").folder)
-    assert score(other, llama_base, home, tmp_path / "out", few).scored == 12
+    assert evaluated(other, llama_base, home, tmp_path / "out", few).scored == 12
 
 
 def test_described_is_another_protocol(place: Place, llama_base: Base, home: Home, tmp_path: Path) -> None:
     described = RECIPE.model_copy(update={"protocol": "described"})
-    bare = score(place, llama_base, home, tmp_path / "bare").result
-    told = score(place, llama_base, home, tmp_path / "told", described).result
+    bare = evaluated(place, llama_base, home, tmp_path / "bare").result
+    told = evaluated(place, llama_base, home, tmp_path / "told", described).result
     assert (bare.protocol, told.protocol) == ("bare", "described")
-    assert "described" not in [rung.name for rung in told.rungs]
-    assert told.cell("cats", "base").figures == bare.cell("cats", "described").figures
-    for rung in ("average", "harvested", "generated", "in-context"):
-        assert told.cell("cats", rung).figures["nll"] != bare.cell("cats", rung).figures["nll"]
+    assert "described" not in [method.name for method in told.methods]
+    assert told.score("cats", "base").figures == bare.score("cats", "described").figures
+    for method in ("average", "harvested", "generated", "in-context"):
+        assert told.score("cats", method).figures["nll"] != bare.score("cats", method).figures["nll"]
 
 
 def test_a_near_duplicate_is_told(place: Place, llama_base: Base, home: Home, tmp_path: Path) -> None:
@@ -223,7 +225,7 @@ def test_a_near_duplicate_is_told(place: Place, llama_base: Base, home: Home, tm
         {"name": "kittens", "description": "Something else.", "examples": rows, "split": "unseen"}
     )
     twin, _ = TaskStore(home).add(spec, [Example(**row) for row in rows])
-    recipe = RECIPE.model_copy(update={"rungs": ("base", "generated")})
+    recipe = RECIPE.model_copy(update={"methods": ("base", "generated")})
     done = evaluate.run(
         (*tasks, twin), llama_base, recipe, home, generator_folder=folder, out=tmp_path / "out", device="cpu"
     )
@@ -237,7 +239,7 @@ def test_a_near_duplicate_is_told(place: Place, llama_base: Base, home: Home, tm
 
 def test_without_a_generator(place: Place, llama_base: Base, home: Home, tmp_path: Path) -> None:
     done = evaluate.run(place[0], llama_base, RECIPE, home, generator_folder=None, out=tmp_path / "out", device="cpu")
-    names = [rung.name for rung in done.result.rungs]
+    names = [method.name for method in done.result.methods]
     assert "harvested" in names and "generated" not in names
     assert done.result.generator is None and done.result.storage is None and done.result.adapters is not None
     assert {task.part for task in done.result.tasks if task.name in ("cats", "dogs")} == {"seen"}
@@ -250,23 +252,23 @@ def test_bad_input(place: Place, llama_base: Base, home: Home, tmp_path: Path) -
     taken.mkdir()
     (taken / "thesis.txt").write_text("years of work", encoding="utf-8")
     with pytest.raises(AlreadyExistsError, match="holds no evaluation"):
-        score(place, llama_base, home, taken)
+        evaluated(place, llama_base, home, taken)
     assert [path.name for path in taken.iterdir()] == ["thesis.txt"]
-    only = RECIPE.model_copy(update={"rungs": ("generated",)})
+    only = RECIPE.model_copy(update={"methods": ("generated",)})
     with pytest.raises(UsageError, match="without a generator"):
         evaluate.run(place[0], llama_base, only, home, generator_folder=None, out=tmp_path / "o", device="cpu")
 
 
-def test_recipes_of_rungs(tmp_path: Path) -> None:
+def test_recipes_of_methods(tmp_path: Path) -> None:
     from icmlora_cli.config.recipes import resolve
 
     file = tmp_path / "mine.yaml"
-    file.write_text("rungs: [harvested, base]\n", encoding="utf-8")
-    assert resolve(EvalRecipe, file, "eval", {}).rungs == ("base", "harvested")
-    file.write_text("rungs: [bass]\n", encoding="utf-8")
+    file.write_text("methods: [harvested, base]\n", encoding="utf-8")
+    assert resolve(EvalRecipe, file, "eval", {}).methods == ("base", "harvested")
+    file.write_text("methods: [bass]\n", encoding="utf-8")
     with pytest.raises(SpecError) as caught:
         resolve(EvalRecipe, file, "eval", {})
-    assert "no rung 'bass'" in str(json.dumps(caught.value.faults))
+    assert "no method 'bass'" in str(json.dumps(caught.value.faults))
 
 
 def test_plain_text_is_scored_in_bits_per_character(llama_base: Base, home: Home, tmp_path: Path) -> None:
@@ -282,17 +284,17 @@ def test_plain_text_is_scored_in_bits_per_character(llama_base: Base, home: Home
     folder = train.run(tasks, llama_base, TRAIN, home, device="cpu").folder
     done = evaluate.run(tasks, llama_base, RECIPE, home, generator_folder=folder, out=tmp_path / "out", device="cpu")
     result = done.result
-    for rung in SURE:
-        assert set(result.cell("cats", rung).figures) == {"bits_per_character", "perplexity"}
-    means = {(item.rung, item.metric): item for item in result.means}
-    base, oracle = (means[rung, "bits_per_character"].figure.value for rung in ("base", "harvested"))
+    for method in SURE:
+        assert set(result.score("cats", method).figures) == {"bits_per_character", "perplexity"}
+    means = {(item.method, item.metric): item for item in result.means}
+    base, oracle = (means[method, "bits_per_character"].figure.value for method in ("base", "harvested"))
     assert oracle < base
     lift = means["generated", "bits_per_character"].recovered
     assert lift is not None and lift.value == pytest.approx(
         (means["generated", "bits_per_character"].figure.value - base) / (oracle - base)
     )
     assert {item.metric for item in result.comparisons} == {"bits_per_character"}
-    assert result.cell("cats", "described").figures != result.cell("cats", "base").figures
+    assert result.score("cats", "described").figures != result.score("cats", "base").figures
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
@@ -313,7 +315,7 @@ def test_lm_eval_scores_base_generated_and_harvested_and_resumes(
         "metric_list: [{metric: exact_match}]\n",
         encoding="utf-8",
     )
-    few = RECIPE.model_copy(update={"rungs": ("base", "generated", "harvested")})
+    few = RECIPE.model_copy(update={"methods": ("base", "generated", "harvested")})
     request = HarnessRequest(("owls_local",), include)
 
     def scored() -> list[dict[str, object]]:
@@ -331,12 +333,12 @@ def test_lm_eval_scores_base_generated_and_harvested_and_resumes(
         return done.lm_eval
 
     first = scored()
-    rungs = [(row["task"], row["rung"]) for row in first]
-    assert rungs == [(None, "base"), ("owls", "generated"), ("owls", "harvested"), ("tins", "generated")]
+    methods = [(row["task"], row["method"]) for row in first]
+    assert methods == [(None, "base"), ("owls", "generated"), ("owls", "harvested"), ("tins", "generated")]
     assert all(set(row["scores"]) == {"owls_local"} for row in first)  # type: ignore[call-overload]
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "lm-eval").iterdir()}
     assert len(kept) == 4
     assert scored() == first
     assert {path: path.stat().st_mtime_ns for path in kept} == kept  # nothing was scored again
     summary = json.loads((tmp_path / "out" / "lm-eval.json").read_text(encoding="utf-8"))
-    assert summary == {"schema": "icmlora.lm-eval/1", "scores": first}
+    assert summary == {"schema": "icmlora.lm-eval/2", "scores": first}

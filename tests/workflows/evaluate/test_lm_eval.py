@@ -55,12 +55,12 @@ def loaded(llama_base: Base) -> LoadedBase:
 
 
 def adapter(loaded: LoadedBase) -> Adapter:
-    source = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     factors = {}
     for name, module in loaded.model.named_modules():
         if name.endswith(("o_proj", "down_proj")):
             out, inn = module.weight.shape
-            factors[name] = Factors(torch.randn(2, inn, generator=source), torch.randn(out, 2, generator=source))
+            factors[name] = Factors(torch.randn(2, inn, generator=rng), torch.randn(out, 2, generator=rng))
     return Adapter(loaded.base.model_id, 4.0, factors)
 
 

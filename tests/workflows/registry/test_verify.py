@@ -183,7 +183,7 @@ def test_base_models(small: SmallRegistry) -> None:
 
 def test_results_baselines_and_vectors(small: SmallRegistry) -> None:
     result = small.home.root / "results" / "default-plain"
-    files.write_json(result / "result.json", {"schema": "icmlora.result/1"})
+    files.write_json(result / "result.json", {"schema": "icmlora.result/2"})
     files.write_json(result / "cells" / "say_cat" / "base.json", {"schema": "icmlora.cell/1"})
     multi = small.home.root / "baselines" / BASE / "multi-task-abc"
     files.write_bytes(multi / "adapter_model.safetensors", safetensors(40))

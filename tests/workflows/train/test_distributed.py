@@ -65,7 +65,7 @@ with fleet:
         "process": fleet.process, "processes": fleet.processes, "main": fleet.main, "device": fleet.device,
         "gradients": [None if item.grad is None else item.grad.tolist() for item in mine],
     }
-    (out / f"{fleet.process}.json").write_text(json.dumps(found), encoding="utf-8")
+    (out / f"{distributed.process}.json").write_text(json.dumps(found), encoding="utf-8")
     fleet.wait()
     assert len(list(out.glob("*.json"))) == 2  # the other has written by now
 """

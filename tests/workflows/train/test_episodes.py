@@ -21,7 +21,7 @@ from icmlora_cli.lm.batching import answer_log_probs, collate
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.prompts import encode_task
 from icmlora_cli.lm.row_cores import RowCores
-from icmlora_cli.lm.scoring import score
+from icmlora_cli.lm.scoring import score_rows
 from icmlora_cli.lm.targets import target_layout
 from icmlora_cli.lm.task_vector import VectorReader
 from icmlora_cli.registry.bases import Base
@@ -284,13 +284,13 @@ def direct(room: Room, recipe: TrainRecipe, step: int, seed: int) -> tuple[float
     """Return NLL and gradients of the whole loss by plain autograd, from the support to the base's answers."""
     episodes, model, term = recipe.episodes, room.network(), room.term(recipe)
     assert episodes is not None
-    rows, source = term._rows(step), torch.Generator().manual_seed(seed)
+    rows, rng = term._rows(step), torch.Generator().manual_seed(seed)
     tasks = [room.tasks[own] for own, _ in rows]
-    supports = [draw_support(task.texts, task.demonstrations, room.space, source) for task in tasks]
+    supports = [draw_support(task.texts, task.demonstrations, room.space, rng) for task in tasks]
     noise, drop = recipe.condition_noise, recipe.token_dropout
-    c = model.read(Support.stack(supports).disturbed(noise=noise, drop=drop, source=source))
+    c = model.read(Support.stack(supports).disturbed(noise=noise, drop=drop, rng=rng))
     prior = model.prior(c)
-    cores = model.decode(sample(prior, source), c) * room.scale[:, None, None]
+    cores = model.decode(sample(prior, rng), c) * room.scale[:, None, None]
     queries = [room.tasks[own].queries[query] for own, query in rows]
     with term.cores.applied(cores):
         log_probs, _ = answer_log_probs(room.loaded.model, collate(queries, 0, room.loaded.device))
@@ -408,12 +408,12 @@ def test_a_step_repeats_by_its_source(room: Room) -> None:
 def test_the_contrastive_loss_falls_when_readings_of_a_task_agree(room: Room) -> None:
     recipe = changed(RECIPE, contrast_weight=1.0, weight=0.0, prior_weight=0.0, contrast_tasks=8)
     recipe = recipe.model_copy(update={"pretrain_steps": 79, "condition_noise": 0.0, "token_dropout": 0.0})
-    model, term, source = room.network(), room.term(recipe), torch.Generator().manual_seed(0)
+    model, term, rng = room.network(), room.term(recipe), torch.Generator().manual_seed(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     losses = []
     for step in range(250):
         optimizer.zero_grad(set_to_none=True)
-        losses.append(term.backward(model, TrainStep(0, step, 79), source)["contrast"])
+        losses.append(term.backward(model, TrainStep(0, step, 79), rng)["contrast"])
         optimizer.step()
     assert losses[0] > 0.9 * math.log(8) and sum(losses[-50:]) / 50 < 0.8 * math.log(8)
 
@@ -428,9 +428,9 @@ def test_validation_scores_what_generation_and_merging_give(room: Room) -> None:
     plain, wanted, likely = [], [], []
     for task in room.held:
         rows = task.queries[: EPISODES.validation_examples]
-        plain.append(score(room.loaded, rows).mean_nll)
+        plain.append(score_rows(room.loaded, rows).mean_nll)
         with merged(room.loaded.model, generator.generate(task.texts[0], None)):
-            found = score(room.loaded, rows)
+            found = score_rows(room.loaded, rows)
         wanted.append(found.mean_nll)
         assert scores[task.name].nll == pytest.approx(found.mean_nll, abs=2e-4)
         assert scores[task.name].exact == pytest.approx(found.exact_match)

@@ -17,7 +17,7 @@ from icmlora_cli.errors import NotFoundError, TrainingDivergedError, UsageError
 from icmlora_cli.generator.checkpoint import WEIGHTS, Generator, load_generator
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.lm.prompts import encode_task
-from icmlora_cli.lm.scoring import score
+from icmlora_cli.lm.scoring import score_rows
 from icmlora_cli.lm.task_vector import VectorReader
 from icmlora_cli.methods.generated import generate_adapter
 from icmlora_cli.registry.adapters import AdapterStore
@@ -124,9 +124,9 @@ def test_it_learns_to_serve_its_tasks_on_examples_that_it_has_not_seen(
     reader = VectorReader(loaded, recipe.vectors, home)
     for task in say_tasks:
         rows = encode_task(loaded.tokenizer, task, task.examples("test"))
-        base = score(loaded, rows).mean_nll
+        base = score_rows(loaded, rows).mean_nll
         with merged(loaded.model, generate_adapter(generator, reader, task.descriptions[0])):
-            assert score(loaded, rows).mean_nll < base - 0.2
+            assert score_rows(loaded, rows).mean_nll < base - 0.2
 
 
 def test_built_in_tasks_alone_suffice(llama_base: Base, home: Home, tmp_path: Path) -> None:
