@@ -103,8 +103,6 @@ def test_what_gguf_cannot_say_is_refused(trained: "Registry") -> None:
     error = trained.json("adapter", "export", dora, *command, code=1)["error"]
     assert error["kind"] == "UnsupportedAdapterError"
     assert "DoRA" in error["message"] and "--approximate" in error["hint"]
-        error["kind"] == "UnsupportedAdapterError" and "DoRA" in error["message"] and "--approximate" in error["hint"]
-    )
 
     bloom = Path("bloom")
     bloom.mkdir()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from icmlora_cli.cli.app import app
+from icmlora_cli.cli.base import app
 from icmlora_cli.registry.bases import Base
 
 KEYS = {

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from icmlora_cli.cli.app import app
+from icmlora_cli.cli.task import app
 from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.tasks import TaskStore
 from icmlora_cli.tasks.builtin import builtin_names, builtin_task

@@ -15,7 +15,7 @@ from icmlora_cli.disk import files, temporary
 KILLED = """
 import sys
 from pathlib import Path
-from icmlora_cli.registry import files
+from icmlora_cli.disk import files
 from tests.dying import die_at_rename
 
 die_at_rename(int(sys.argv[2]))
@@ -29,7 +29,7 @@ import resource, signal, sys
 from pathlib import Path
 import numpy
 from safetensors.numpy import save_file
-from icmlora_cli.registry import files
+from icmlora_cli.disk import files
 
 signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -34,7 +34,7 @@ from icmlora_cli.config.recipes import HarvestRecipe
 from icmlora_cli.registry.bases import BaseStore
 from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.tasks import TaskStore
-from icmlora_cli.workflows import harvest
+from icmlora_cli.workflows.harvest import harvest
 
 print("ready", flush=True)
 recipe = HarvestRecipe(steps=120, batch_size=6, learning_rate=3e-2, keep=2, keep_every=2, save_every=7, rank=4)

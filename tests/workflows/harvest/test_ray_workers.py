@@ -69,7 +69,7 @@ def test_a_node_dies_at_work_and_all_is_done(
 def test_what_stops_a_task_is_told(cluster: object, llama_base: Base, home: Home, say_tasks: tuple[Task, ...]) -> None:
     from icmlora_cli.workflows.harvest import ray_workers
 
-    recipe = RECIPE.model_copy(update={"learning_rate": 1e30})
+    recipe = RECIPE.model_copy(update={"learning_rate": 3e37})
     with pytest.raises(TrainingDivergedError, match="the loss is"):
         ray_workers.run(say_tasks, llama_base, recipe, home)
 

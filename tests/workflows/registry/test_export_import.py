@@ -476,7 +476,7 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from icmlora_cli.disk.home import Home
-from icmlora_cli.workflows import import_archive
+from icmlora_cli.workflows.registry import import_archive
 from tests.dying import die_at_rename
 
 for at in range(1, 100):

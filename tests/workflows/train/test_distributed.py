@@ -33,15 +33,15 @@ ALONE = """
 import sys
 from pathlib import Path
 import torch
-from icmlora_cli.workflows.train.distributed import Fleet
+from icmlora_cli.workflows.train.distributed import Distributed
 
 parameter = torch.nn.Parameter(torch.ones(3))
 parameter.grad = torch.full((3,), 2.0)
-with Fleet(None, Path("logs"), "p", {}) as fleet:
-    fleet.reduce([parameter])
-    fleet.log({"loss": 1.0}, 1)
-    fleet.wait()
-    assert (fleet.process, fleet.processes, fleet.main, fleet.device) == (0, 1, True, None)
+with Distributed(None, Path("logs"), "p", {}) as distributed:
+    distributed.reduce([parameter])
+    distributed.log({"loss": 1.0}, 1)
+    distributed.wait()
+    assert (distributed.process, distributed.processes, distributed.main, distributed.device) == (0, 1, True, None)
 assert parameter.grad.tolist() == [2.0] * 3
 assert "accelerate" not in sys.modules
 assert not Path("logs").exists()
@@ -52,21 +52,22 @@ import json
 import sys
 from pathlib import Path
 import torch
-from icmlora_cli.workflows.train.distributed import Fleet
+from icmlora_cli.workflows.train.distributed import Distributed
 
 out = Path(sys.argv[1])
-fleet = Fleet(None, out / "logs", "p", {})
+distributed = Distributed(None, out / "logs", "p", {})
 mine = [torch.nn.Parameter(torch.zeros(2, 3)) for _ in range(3)]
-mine[0].grad = torch.full((2, 3), 1.0 + 4.0 * fleet.process)
-mine[2].grad = torch.arange(6.0).reshape(2, 3) * (fleet.process + 1)
-with fleet:
-    fleet.reduce(mine)  # the one in the middle has no gradient, in no process
+mine[0].grad = torch.full((2, 3), 1.0 + 4.0 * distributed.process)
+mine[2].grad = torch.arange(6.0).reshape(2, 3) * (distributed.process + 1)
+with distributed:
+    distributed.reduce(mine)  # the one in the middle has no gradient, in no process
     found = {
-        "process": fleet.process, "processes": fleet.processes, "main": fleet.main, "device": fleet.device,
+        "process": distributed.process, "processes": distributed.processes,
+        "main": distributed.main, "device": distributed.device,
         "gradients": [None if item.grad is None else item.grad.tolist() for item in mine],
     }
     (out / f"{distributed.process}.json").write_text(json.dumps(found), encoding="utf-8")
-    fleet.wait()
+    distributed.wait()
     assert len(list(out.glob("*.json"))) == 2  # the other has written by now
 """
 
@@ -77,7 +78,7 @@ from pathlib import Path
 from icmlora_cli.config.recipes import TrainRecipe
 from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.tasks import TaskStore
-from icmlora_cli.workflows import train
+from icmlora_cli.workflows.train import train
 from icmlora_cli.workflows.base.pull import pull
 
 home = Home.from_environment()
