@@ -133,9 +133,23 @@ class AdapterRecord:
 
 def again(record: AdapterRecord) -> str:
     """Return the command that makes an adapter again."""
+    base = str(record.about.get("model_id") or record.base)
     if record.imported is None:
-        return f"icmlora harvest --tasks {shlex.quote(record.task)}"
-    return shlex.join(["icmlora", "adapter", "import", str(record.imported.get("from")), "--task", record.task])
+        words = ["icmlora", "harvest", "--tasks", record.task, "--base", base]
+        return shlex.join([*words, *_recipe_option(record.about.get("recipe"))])
+    source = str(record.imported.get("from"))
+    return shlex.join(["icmlora", "adapter", "import", source, "--task", record.task, "--base", base])
+
+
+def _recipe_option(recipe: object) -> tuple[str, ...]:
+    """Return the option that names the shipped recipe of these settings; nothing where it is the default one."""
+    from icmlora_cli.config.recipes import HarvestRecipe, resolve, shipped_recipes
+
+    for name in sorted(shipped_recipes(), key=lambda name: name != "harvest/default"):
+        same = name.startswith("harvest/") and resolve(HarvestRecipe, Path(name), "harvest", {}).model_dump() == recipe
+        if same:
+            return () if name == "harvest/default" else ("--recipe", name)
+    return ("--recipe", "RECIPE.yaml")
 
 
 def read_record(path: Path) -> AdapterRecord:
@@ -259,7 +273,8 @@ class AdapterStore:
             raise CorruptFileError(
                 f"the adapter of task {record.task!r} is missing or not what its manifest says",
                 where=str(weights),
-                hint=f"icmlora adapter remove {record.task} --yes && {again(record)}",
+                hint="icmlora registry verify --repair, or: "
+                f"icmlora adapter remove {record.task} --key {record.key} --yes && {again(record)}",
             )
         return folder
 

@@ -53,6 +53,10 @@ def test_verify(small: SmallRegistry) -> None:
     assert as_json("verify", "--quick")["ok"]
     repaired = as_json("verify", "--repair", code=1)
     assert [item["action"] for item in repaired["repairs"]] == ["quarantined"]
+    said = call("verify", code=1).stdout
+    assert "LOST: missing: generator default: it was moved into quarantine (changed: " in said
+    assert "mends: icmlora train" in said
+    small.generator("default")
     assert as_json("verify")["ok"]
 
 

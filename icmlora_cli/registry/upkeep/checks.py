@@ -1,9 +1,12 @@
 """Is a task, an adapter or a generator what its manifest says? Every file of its folder is looked at."""
 
+import functools
 import json
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Concatenate, Literal, ParamSpec
 
 from icmlora_cli.disk import checksums, files
 from icmlora_cli.disk.leases import is_marker
@@ -14,6 +17,7 @@ from icmlora_cli.registry.base_files import check_safetensors
 from icmlora_cli.registry.task_record import Task, data_hash
 from icmlora_cli.tasks.splits import PARTS
 
+P = ParamSpec("P")
 Kind = Literal["missing", "truncated", "changed", "unreadable", "unlisted"]
 TASK_KEYS = frozenset(
     {
@@ -39,6 +43,25 @@ class Flaw:
     what: str
 
 
+def _unreadable_is_a_flaw(
+    check: Callable[Concatenate[Path, P], list[Flaw]],
+) -> Callable[Concatenate[Path, P], list[Flaw]]:
+    """Let a check tell of a file that the system cannot read, rather than end the whole survey there."""
+
+    @functools.wraps(check)
+    def checked(path: Path, /, *args: P.args, **kwargs: P.kwargs) -> list[Flaw]:
+        try:
+            return check(path, *args, **kwargs)
+        except FileNotFoundError:  # gone this moment: the caller knows what that means
+            raise
+        except OSError as error:
+            where = Path(os.fsdecode(error.filename)) if error.filename else path
+            return [Flaw("unreadable", where, f"it cannot be read: {error.strerror}")]
+
+    return checked
+
+
+@_unreadable_is_a_flaw
 def task_flaws(folder: Path, name: str, *, quick: bool = False) -> list[Flaw]:
     """Return what is wrong with a task.
 
@@ -80,6 +103,7 @@ def _examples_flaws(path: Path, task: Task) -> list[Flaw]:
     return [] if same and well_formed else [Flaw("changed", path, "not what data_hash or counts in task.json say")]
 
 
+@_unreadable_is_a_flaw
 def adapter_flaws(folder: Path, base: str, task: str, key: str, *, quick: bool = False) -> list[Flaw]:
     """Return what is wrong with a finished adapter.
 
@@ -132,6 +156,7 @@ def _checkpoint_flaws(record: AdapterRecord, item: AdapterCheckpoint, folder: Pa
     return flaws
 
 
+@_unreadable_is_a_flaw
 def generator_flaws(folder: Path, *, quick: bool = False) -> list[Flaw]:
     """Return what is wrong with a generator.
 
@@ -155,6 +180,7 @@ def generator_flaws(folder: Path, *, quick: bool = False) -> list[Flaw]:
     return flaws
 
 
+@_unreadable_is_a_flaw
 def manifest_flaws(path: Path, known: frozenset[str]) -> list[Flaw]:
     """Return what is wrong with a manifest itself: that it is missing, no JSON, or not what its seal says.
 
@@ -166,6 +192,7 @@ def manifest_flaws(path: Path, known: frozenset[str]) -> list[Flaw]:
     return [value] if isinstance(value, Flaw) else []
 
 
+@_unreadable_is_a_flaw
 def safetensors_flaws(path: Path) -> list[Flaw]:
     """Return whether a safetensors file is shorter or longer than its header says; the tensors are not read."""
     try:

@@ -10,7 +10,7 @@ NOT_USED = "nothing: it is not used"
 
 Kind = Literal["missing", "truncated", "changed", "unreadable", "unlisted", "half-written", "left-over"]
 Thing = Literal["task", "adapter", "generator", "base", "baseline", "result", "vector", "file"]
-Action = Literal["quarantine", "restore", "leave"]
+Action = Literal["quarantine", "restore", "remake", "leave"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class Finding:
         cost: what that costs the user.
         mend: the command to type.
         severe: something that was there cannot be used; otherwise nothing is lost.
-        action: of a repair: move ``unit`` into quarantine, put it back (``restore``), or leave it to the command.
-        unit: what the repair moves.
+        action: what a repair does: move ``unit`` into quarantine, put it back (``restore``), make again what ``unit``
+            in quarantine was (``remake``), or leave it to the command.
+        unit: what the repair moves, or makes again.
     """
 
     kind: Kind

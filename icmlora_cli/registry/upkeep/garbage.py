@@ -8,7 +8,6 @@ from typing import Literal, get_args
 
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.upkeep import duplicates, leftovers, quarantine
 from icmlora_cli.registry.upkeep.duplicates import Copy, Duplicates, Linker
@@ -74,9 +73,7 @@ def collect(home: Home, whats: tuple[What, ...] = WHATS, equal: Duplicates | Non
     if "states" in whats:
         found += _states(home)
     if "quarantine" in whats:
-        found += [
-            (GarbageItem("quarantine", e.folder, e.bytes, _why(e.folder)), True) for e in quarantine.entries(home)
-        ]
+        found += _quarantine(home)
     if "vectors" in whats:
         found += _vectors(home)
     if "duplicates" in whats:
@@ -117,12 +114,12 @@ def _duplicates(home: Home, found: Duplicates) -> Iterator[tuple[GarbageItem, bo
         yield GarbageItem("duplicates", left.path, left.bytes, left.said), False
 
 
-def _why(folder: Path) -> str:
-    try:
-        note = files.read_json(folder / quarantine.NOTE)
-        return f"{note['was']}: {note['why']}"
-    except (CorruptFileError, FileNotFoundError, KeyError):
-        return "in quarantine"
+def _quarantine(home: Home) -> Iterator[tuple[GarbageItem, bool]]:
+    for entry in quarantine.entries(home):
+        said = f"{entry.note.was}: {entry.note.why}" if entry.note else "in quarantine"
+        if entry.missing:
+            said = f"the only copy of {said}; it has not been made again: icmlora registry verify --repair"
+        yield GarbageItem("quarantine", entry.folder, entry.bytes, said), not entry.missing
 
 
 def _bytes(*paths: Path) -> int:

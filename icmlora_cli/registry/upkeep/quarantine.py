@@ -5,15 +5,51 @@ import shutil
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Literal
 from uuid import uuid4
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.provenance.versions import now
+from icmlora_cli.registry import adapters
+from icmlora_cli.registry.upkeep.findings import Thing
 from icmlora_cli.registry.upkeep.leftovers import QUARANTINE
 
 NOTE = "why.json"
-SCHEMA = "icmlora.quarantine/1"
+SCHEMA: Literal["icmlora.quarantine/1"] = "icmlora.quarantine/1"
+
+Reason = Literal["damaged", "replaced", "copied"]
+
+
+class QuarantineNote(BaseModel):
+    """What stands in ``why.json`` beside a thing in quarantine.
+
+    Args:
+        schema_: ``icmlora.quarantine/1``; the key in JSON is ``schema``.
+        was: where the thing was, from the root of the registry or of its cache.
+        why: why it was moved, in words.
+        when: UTC time, ISO 8601.
+        reason: ``damaged``, ``replaced`` by something that is already there, or ``copied`` before it was replaced; None
+            in notes of 0.1.0, which did not say it.
+        thing: what it is; None where it is only a file that nothing lists.
+        name: the name of the thing.
+        mend: the command that makes it again.
+        settled: it has been made again, or put back, so that nothing is missing any more.
+    """
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, strict=True)
+    schema_: Literal["icmlora.quarantine/1"] = Field(default=SCHEMA, alias="schema")
+    was: str
+    why: str
+    when: str
+    reason: Reason | None = None
+    thing: Thing | None = None
+    name: str = ""
+    mend: str = ""
+    settled: bool = False
 
 
 @dataclass(frozen=True)
@@ -23,10 +59,38 @@ class QuarantineEntry:
     Args:
         folder: holds the thing, under its own name, and the note.
         bytes: that deleting it gives back.
+        note: what is known of it; None where the note is missing or broken.
     """
 
     folder: Path
     bytes: int
+    note: QuarantineNote | None
+
+    @property
+    def root(self) -> Path:
+        """The registry's root, or its cache: whatever the thing was moved within."""
+        return self.folder.parents[1]
+
+    @property
+    def thing(self) -> Path:
+        """The file or folder itself, where it is now."""
+        return self.folder / (Path(self.note.was).name if self.note else "")
+
+    @property
+    def missing(self) -> bool:
+        """Whether a task, adapter, generator or base was moved here, and nothing is in its place."""
+        note = self.note
+        if note is None or note.settled or note.thing is None or note.reason not in ("damaged", "replaced"):
+            return False
+        place = self.root / note.was
+        if note.thing == "adapter":  # a harvest that is under way has a folder, and no manifest yet
+            return not (place / adapters.MANIFEST).is_file()
+        return not os.path.lexists(place)
+
+    def settle(self) -> None:
+        """Write down that nothing is missing any more."""
+        if self.note is not None:
+            _write_note(self.folder, self.note.model_copy(update={"settled": True}))
 
 
 def keep(home: Home, path: Path, why: str) -> Path:
@@ -37,7 +101,7 @@ def keep(home: Home, path: Path, why: str) -> Path:
     Raises:
         OutOfSpaceError: if the disk is full.
     """
-    folder = _entry(home, path, why)
+    folder = _entry(home, path, QuarantineNote(was="", why=why, when=now(), reason="copied"))
     with files.new_folder(folder / path.name) as copy:
         for item in sorted(path.iterdir()):
             try:
@@ -47,35 +111,61 @@ def keep(home: Home, path: Path, why: str) -> Path:
     return folder / path.name
 
 
-def put(home: Home, path: Path, why: str) -> Path:
+def put(
+    home: Home,
+    path: Path,
+    why: str,
+    *,
+    reason: Reason = "damaged",
+    thing: Thing | None = None,
+    name: str = "",
+    mend: str = "",
+) -> Path:
     """Move a file or folder into quarantine, and return where it is now.
 
-    The note is written first; the move is one rename on the same disk.
+    The note is written first; the move is one rename on the same disk. A thing that was moved counts as missing, for
+    ``verify`` and ``gc``, until something is in its place.
 
     Args:
         home: the registry; ``path`` lies in its root or its cache.
         path: what is moved.
         why: in words.
+        reason: whether it is damaged, or is being replaced.
+        thing: what it is, where something is missing without it.
+        name: the name of the thing.
+        mend: the command that makes it again.
 
     Raises:
         OutOfSpaceError: if the disk is full; nothing was moved then.
     """
-    folder = _entry(home, path, why)
+    note = QuarantineNote(was="", why=why, when=now(), reason=reason, thing=thing, name=name, mend=mend)
+    folder = _entry(home, path, note)
     os.replace(path, folder / path.name)
+    files.sync_folder(path.parent)
     return folder / path.name
 
 
-def _entry(home: Home, path: Path, why: str) -> Path:
+def _entry(home: Home, path: Path, note: QuarantineNote) -> Path:
     """Make a folder in quarantine with a note, and return it."""
     root = home.root if path.is_relative_to(home.root) else home.cache
     stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     folder = root / QUARANTINE / f"{stamp}-{uuid4().hex[:6]}"
-    was = path.relative_to(root).as_posix()
-    files.write_json(folder / NOTE, {"schema": SCHEMA, "was": was, "why": why, "when": now()})
+    _write_note(folder, note.model_copy(update={"was": path.relative_to(root).as_posix()}))
     return folder
+
+
+def _write_note(folder: Path, note: QuarantineNote) -> None:
+    files.write_json(folder / NOTE, note.model_dump(by_alias=True))
 
 
 def entries(home: Home) -> tuple[QuarantineEntry, ...]:
     """Return what is in quarantine, the oldest first."""
     folders = [path for root in {home.root, home.cache} for path in files.subfolders(root / QUARANTINE)]
-    return tuple(QuarantineEntry(path, files.freed_bytes(path)) for path in sorted(folders))
+    return tuple(QuarantineEntry(path, files.freed_bytes(path), _read_note(path)) for path in sorted(folders))
+
+
+def _read_note(folder: Path) -> QuarantineNote | None:
+    try:
+        return QuarantineNote.model_validate(files.read_json(folder / NOTE))
+    except (CorruptFileError, FileNotFoundError, ValidationError):
+        return None

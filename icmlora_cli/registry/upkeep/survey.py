@@ -49,6 +49,7 @@ class Survey:
             *survey_cache.vectors_faults(self.home, self.look),
             *survey_leftovers.temporary_faults(self.home),
             *survey_leftovers.state_faults(self.home),
+            *survey_leftovers.quarantine_faults(self.home),
         ]
         return tuple(sorted(found, key=lambda fault: not fault.severe))
 
@@ -149,7 +150,7 @@ def _is_named_folder(path: Path) -> bool:
 
 def _adapter_mend(folder: Path) -> str:
     """Return what mends an adapter; one that was imported cannot be harvested again."""
-    with suppress(FileNotFoundError, NotADirectoryError, CorruptFileError):
+    with suppress(OSError, CorruptFileError):
         record = adapters.read_record(folder / adapters.MANIFEST)
         if record.imported is not None:
             return f"{REPAIR} && {adapters.again(record)}"
@@ -187,5 +188,5 @@ def _took(folder: Path) -> str:
 def _read(manifest: Path) -> dict[str, object]:
     try:
         return files.read_json(manifest)
-    except (FileNotFoundError, NotADirectoryError, CorruptFileError):
+    except (OSError, CorruptFileError):
         return {}

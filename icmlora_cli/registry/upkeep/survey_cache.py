@@ -123,8 +123,8 @@ def vectors_faults(home: Home, look: Look) -> Iterator[Finding]:
 def _is_json(path: Path) -> bool:
     try:
         files.read_json(path)
-    except CorruptFileError:
-        return False
     except FileNotFoundError:
         return True  # replaced this moment
+    except (CorruptFileError, OSError):
+        return False
     return True

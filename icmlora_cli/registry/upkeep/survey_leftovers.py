@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from icmlora_cli.disk.home import Home
-from icmlora_cli.registry.upkeep import leftovers
+from icmlora_cli.registry.upkeep import leftovers, quarantine
 from icmlora_cli.registry.upkeep.findings import GC, NOT_USED, REPAIR, Finding, Thing
 
 AGAIN = {"adapter": "icmlora harvest --tasks {}", "generator": "icmlora train --name {}", "baseline": "icmlora eval"}
@@ -23,6 +23,24 @@ def temporary_faults(home: Home) -> Iterator[Finding]:
         what = f"it is {name}, set aside by a replacement that was killed before the new one was in place"
         cost, thing = f"{name} is missing under its name", thing_at(home, item.target)
         yield Finding("half-written", thing, name, item.path, what, cost, REPAIR, True, "restore", item.path)
+
+
+def quarantine_faults(home: Home) -> Iterator[Finding]:
+    """Yield what was moved into quarantine and is missing since, for the repair or import was cut short there."""
+    for entry in quarantine.entries(home):
+        note = entry.note
+        if note is None or note.thing is None or not entry.missing:
+            continue
+        cost = f"{note.was} is missing; the only copy is in quarantine, where registry gc leaves it"
+        if note.reason == "replaced":
+            what = "it was moved into quarantine, and what was to replace it never came"
+            yield Finding(
+                "missing", note.thing, note.name, entry.thing, what, cost, REPAIR, True, "restore", entry.thing
+            )
+            continue
+        what = f"it was moved into quarantine ({note.why}), and has not been made again"
+        mend = REPAIR if note.thing == "adapter" else note.mend or REPAIR
+        yield Finding("missing", note.thing, note.name, entry.thing, what, cost, mend, True, "remake", entry.thing)
 
 
 def thing_at(home: Home, path: Path) -> Thing:

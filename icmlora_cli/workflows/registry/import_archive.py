@@ -204,7 +204,14 @@ def _land(home: Home, staging: Path, thing: Thing, archive: Path) -> ImportedThi
     target.parent.mkdir(parents=True, exist_ok=True)
     files.sync_tree(staging / thing.folder)
     if os.path.lexists(target):
-        aside = quarantine.put(home, target, f"replaced by what {archive.name} holds")
+        aside = quarantine.put(
+            home,
+            target,
+            f"replaced by what {archive.name} holds",
+            reason="replaced",
+            thing=thing.kind,
+            name=thing.name,
+        )
     os.replace(staging / thing.folder, target)
     files.sync_folder(target.parent)
     return ImportedThing(thing, state, aside)

@@ -1,8 +1,14 @@
-"""Repair: what was set aside goes back, what is damaged goes into quarantine, and adapters are harvested again."""
+"""Repair: what was set aside goes back, what is damaged goes into quarantine, and adapters are harvested again.
+
+A repair that is killed loses nothing and is gone on with by the next one: what it moved into quarantine and has not
+made again is still a finding of ``verify``.
+"""
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from icmlora_cli.config.recipes import HarvestRecipe, resolve, shipped_recipes
 from icmlora_cli.disk import files, temporary
@@ -12,71 +18,149 @@ from icmlora_cli.registry import adapters, bases
 from icmlora_cli.registry.bases import Base, BaseStore
 from icmlora_cli.registry.tasks import BUILTIN_MAKER, TaskStore
 from icmlora_cli.registry.upkeep import checks, quarantine
-from icmlora_cli.registry.upkeep.findings import Finding
+from icmlora_cli.registry.upkeep.findings import Finding, Thing
+from icmlora_cli.registry.upkeep.quarantine import QuarantineEntry
 from icmlora_cli.registry.upkeep.survey_leftovers import thing_at
 from icmlora_cli.workflows.progress import OnProgress
-from icmlora_cli.workflows.registry.verify import Repair
+
+LASTING = ("task", "adapter", "generator", "base")  # the rest is made again by itself when it is needed
+
+
+@dataclass(frozen=True)
+class Repair:
+    """One step of a repair.
+
+    Args:
+        action: ``restored`` (an old folder is under its name again), ``quarantined`` (moved to ``to``), ``harvested``,
+            ``added`` (a built-in task), or ``left`` (nothing was done; ``said`` says why).
+        thing: what was repaired.
+        name: the name of the thing.
+        path: what was mended or moved.
+        to: where it is now; None where it has not moved.
+        said: what was done, and where there is something left to type, the command.
+        mended: the thing can be used again.
+    """
+
+    action: Literal["restored", "quarantined", "harvested", "added", "left"]
+    thing: str
+    name: str
+    path: Path
+    to: Path | None
+    said: str
+    mended: bool
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the JSON form."""
+        return vars(self) | {"path": str(self.path), "to": None if self.to is None else str(self.to)}
+
+
+@dataclass(frozen=True)
+class _Lost:
+    """Something in quarantine that is to be made again.
+
+    Args:
+        entry: where it is now.
+        place: where it was, and is to be again.
+        path: what the finding named, which counts as mended once this is made again.
+    """
+
+    entry: QuarantineEntry
+    place: Path
+    path: Path
 
 
 def repair_all(
-    home: Home, faults: Sequence[Finding], *, device: str | None, on_progress: OnProgress
+    home: Home, findings: Sequence[Finding], *, device: str | None, on_progress: OnProgress
 ) -> tuple[Repair, ...]:
     """Repair what can be, and return what was done. Nothing is deleted.
 
-    Tasks come before adapters, so that an adapter can be harvested again from a task that was mended.
+    Everything that is damaged is moved first, and tasks are made again before adapters, so that an adapter can be
+    harvested again from a task that was mended.
 
     Args:
         home: the registry.
-        faults: what a survey found.
+        findings: what a survey found.
         device: where adapters are harvested again.
         on_progress: told of each step of a harvest.
     """
     units: dict[Path, Finding] = {}
-    for fault in faults:
-        if fault.unit is not None and not any(parent in units for parent in fault.unit.parents):
-            units.setdefault(fault.unit, fault)
-    order = {"restore": 0, "quarantine": 1}
+    for finding in findings:
+        if finding.unit is not None and not any(parent in units for parent in finding.unit.parents):
+            units.setdefault(finding.unit, finding)
+    known = {entry.thing: entry for entry in quarantine.entries(home)}
     repairs: list[Repair] = []
-    lost: list[tuple[Path, list[HarvestRecipe]]] = []
-    for unit, fault in sorted(units.items(), key=lambda item: (order[item[1].action], item[1].thing != "task")):
-        if fault.action == "restore":
-            repairs.append(_restore(home, fault, unit))
+    lost: list[_Lost] = []
+    order = {"restore": 0, "quarantine": 1, "remake": 2}
+    for unit, finding in sorted(units.items(), key=lambda item: order[item[1].action]):
+        if finding.action == "restore":
+            repairs.append(_restore(home, finding, unit, known.get(unit)))
             continue
-        recipes = list(_recipes(unit)) if fault.thing == "adapter" and fault.severe else []
-        why = f"{fault.kind}: {fault.path.name}: {fault.what}"
-        to = quarantine.put(home, unit, why)
-        said = f"moved to {to.parent}" + (f"; next: {_next(fault)}" if fault.severe else "")
-        repairs.append(Repair("quarantined", fault.thing, fault.name, unit, to, said, not fault.severe))
-        if fault.thing == "task" and fault.severe:
-            repairs += _add_again(home, fault, to)
-        elif recipes:
-            lost.append((unit, recipes))
-    repairs += [_harvest_again(home, *item, device=device, on_progress=on_progress) for item in lost]
+        if finding.action == "remake":
+            lost.append(_Lost(known[unit], known[unit].root / Path(str(_was(known[unit]))), unit))
+            continue
+        moved, to = _put_away(home, finding, unit)
+        repairs.append(moved)
+        if finding.severe:
+            entry = next(item for item in quarantine.entries(home) if item.thing == to)
+            lost.append(_Lost(entry, unit, unit))
+    for item in sorted(lost, key=lambda item: item.entry.note is None or item.entry.note.thing != "task"):
+        repairs += _make_again(home, item, device=device, on_progress=on_progress)
     return tuple(repairs)
 
 
-def _next(fault: Finding) -> str:
+def _was(entry: QuarantineEntry) -> str | None:
+    return entry.note.was if entry.note else None
+
+
+def _put_away(home: Home, finding: Finding, unit: Path) -> tuple[Repair, Path]:
+    """Move what is damaged into quarantine; return what was done, and where it is now."""
+    thing: Thing | None = finding.thing if finding.severe and finding.thing in LASTING else None
+    to = quarantine.put(
+        home,
+        unit,
+        f"{finding.kind}: {finding.path.name}: {finding.what}",
+        thing=thing,
+        name=finding.name,
+        mend=_next(finding),
+    )
+    said = f"moved to {to.parent}" + (f"; next: {_next(finding)}" if finding.severe else "")
+    return Repair("quarantined", finding.thing, finding.name, unit, to, said, not finding.severe), to
+
+
+def _next(finding: Finding) -> str:
     """Return what is left to type once the damaged thing is out of the way."""
-    after = fault.mend.partition(" && ")[2]
-    if not after and fault.thing == "adapter":
-        return f"icmlora harvest --tasks {fault.name}"
-    return after or fault.mend
+    return finding.mend.partition(" && ")[2] or finding.mend.partition("   (")[0]
 
 
-def _restore(home: Home, fault: Finding, aside: Path) -> Repair:
+def _restore(home: Home, finding: Finding, aside: Path, entry: QuarantineEntry | None) -> Repair:
     """Put a folder that was set aside under its name again, if it is whole; else it goes into quarantine."""
-    said = temporary.parse(aside.name)
-    assert said is not None
-    target = aside.with_name(said.name)
+    target = _target(aside, entry)
     if os.path.lexists(target):
         why = f"{target.name} is there by now; next: icmlora registry gc"
-        return Repair("left", fault.thing, fault.name, aside, None, why, True)
+        return Repair("left", finding.thing, finding.name, aside, None, why, True)
     flaws = [flaw.what for flaw in _flaws(home, aside, target) if flaw.kind != "unlisted"]
+    if flaws and entry is not None:
+        why = f"it is damaged, and stays in quarantine: {flaws[0]}"
+        return Repair("left", finding.thing, finding.name, aside, None, why, False)
     if flaws:
         to = quarantine.put(home, aside, f"it was {target.name}, and is damaged: {flaws[0]}")
-        return Repair("quarantined", fault.thing, fault.name, aside, to, f"damaged, and moved to {to.parent}", False)
+        return Repair(
+            "quarantined", finding.thing, finding.name, aside, to, f"damaged, and moved to {to.parent}", False
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
     aside.rename(target)
-    return Repair("restored", fault.thing, fault.name, aside, target, f"{target.name} is back in its place", True)
+    if entry is not None:
+        entry.settle()
+    return Repair("restored", finding.thing, finding.name, aside, target, f"{target.name} is back in its place", True)
+
+
+def _target(aside: Path, entry: QuarantineEntry | None) -> Path:
+    """Return the place of what was set aside, by an entry's note or by its temporary name."""
+    if entry is not None and entry.note is not None:
+        return entry.root / entry.note.was
+    parsed = temporary.parse(aside.name)
+    assert parsed is not None  # a finding to restore something is only made of such a name
+    return aside.with_name(parsed.name)
 
 
 def _flaws(home: Home, aside: Path, target: Path) -> list[checks.Flaw]:
@@ -85,6 +169,8 @@ def _flaws(home: Home, aside: Path, target: Path) -> list[checks.Flaw]:
         return checks.task_flaws(aside, target.name)
     if thing == "generator":
         return checks.generator_flaws(aside)
+    if thing == "adapter":
+        return checks.adapter_flaws(aside, target.parents[1].name, target.parent.name, target.name)
     if thing == "base":
         try:
             base = bases.read_base(aside / bases.MANIFEST)
@@ -94,19 +180,35 @@ def _flaws(home: Home, aside: Path, target: Path) -> list[checks.Flaw]:
     return []
 
 
-def _add_again(home: Home, fault: Finding, moved: Path) -> list[Repair]:
+def _make_again(home: Home, lost: _Lost, *, device: str | None, on_progress: OnProgress) -> list[Repair]:
+    """Make a built-in task or a harvested adapter again; of what only its owner can make, nothing is done."""
+    note = lost.entry.note
+    if note is None or note.thing is None:
+        return []
+    if note.thing == "task":
+        return _add_again(home, note.name, lost)
+    if note.thing != "adapter":
+        return []
+    recipes = list(_recipes(lost.entry.thing))
+    if not recipes:
+        return []
+    return [_harvest_again(home, lost, recipes, device=device, on_progress=on_progress)]
+
+
+def _add_again(home: Home, name: str, lost: _Lost) -> list[Repair]:
     """Add a built-in task again, if that is what the damaged one was."""
     from icmlora_cli.tasks.builtin import builtin_names
 
     try:
-        value = files.read_json(moved / "task.json")
+        value = files.read_json(lost.entry.thing / "task.json")
     except (CorruptFileError, FileNotFoundError):
         value = {}
-    if value.get("source") != BUILTIN_MAKER or fault.name not in builtin_names():
+    if value.get("source") != BUILTIN_MAKER or name not in builtin_names():
         return []
-    task = TaskStore(home).add_builtin(fault.name)
+    task = TaskStore(home).add_builtin(name)
+    lost.entry.settle()
     same = "the same examples" if task.data_hash == value.get("data_hash") else "other examples than it had"
-    return [Repair("added", "task", task.name, task.folder, None, f"added again from icmlora's own, {same}", True)]
+    return [Repair("added", "task", task.name, lost.path, None, f"added again from icmlora's own, {same}", True)]
 
 
 def _recipes(folder: Path) -> Iterator[HarvestRecipe]:
@@ -125,28 +227,27 @@ def _recipes(folder: Path) -> Iterator[HarvestRecipe]:
 
 
 def _harvest_again(
-    home: Home, folder: Path, recipes: Sequence[HarvestRecipe], *, device: str | None, on_progress: OnProgress
+    home: Home, lost: _Lost, recipes: Sequence[HarvestRecipe], *, device: str | None, on_progress: OnProgress
 ) -> Repair:
     """Harvest an adapter again, if task, base and recipe are what they were: then it has the same key."""
+    folder = lost.place
     name, base_slug = folder.parent.name, folder.parent.parent.name
-    mend = f"icmlora harvest --tasks {name}"
+    mend = lost.entry.note.mend if lost.entry.note else f"icmlora harvest --tasks {name}"
     try:
         task, base = TaskStore(home).get(name), _base(home, base_slug)
-        from icmlora_cli.workflows.harvest.harvest import (  # torch: only where there is something to train
-            harvest_key,
-            run,
-        )
+        from icmlora_cli.workflows.harvest.harvest import harvest_key, run  # torch: only where there is work for it
 
         fitting = [recipe for recipe in recipes if harvest_key(base, task, recipe) == folder.name]
         if not fitting:
             why = f"not harvested again: task, base or recipe is not what it was; next: {mend}"
-            return Repair("left", "adapter", name, folder, None, why, False)
+            return Repair("left", "adapter", name, lost.path, None, why, False)
         (record,) = run([task], base, fitting[0], home, device=device, on_progress=on_progress).records
     except IcmloraError as error:
         why = f"not harvested again: {error.message}; next: {error.hint or mend}"
-        return Repair("left", "adapter", name, folder, None, why, False)
+        return Repair("left", "adapter", name, lost.path, None, why, False)
+    lost.entry.settle()
     said = f"harvested again in {record.figures.get('seconds', 0.0):.0f} s"
-    return Repair("harvested", "adapter", name, record.folder, None, said, True)
+    return Repair("harvested", "adapter", name, lost.path, None, said, True)
 
 
 def _base(home: Home, slug: str) -> Base:

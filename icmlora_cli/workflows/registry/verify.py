@@ -1,43 +1,19 @@
 """Verify: is everything in the registry what it was when it was written? And mend what is not."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+
+from filelock import FileLock
 
 from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.upkeep.findings import Finding
 from icmlora_cli.registry.upkeep.survey import Survey
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
+from icmlora_cli.workflows.registry.repair import Repair, repair_all
 
-
-@dataclass(frozen=True)
-class Repair:
-    """One step of a repair.
-
-    Args:
-        action: ``restored`` (an old folder is under its name again), ``quarantined`` (moved to ``to``), ``harvested``,
-            ``added`` (a built-in task), or ``left`` (nothing was done; ``said`` says why).
-        thing: what was repaired.
-        name: of the thing.
-        path: what was mended or moved.
-        to: where it is now; None where it has not moved.
-        said: what was done, and where there is something left to type, the command.
-        mended: the thing can be used again.
-    """
-
-    action: Literal["restored", "quarantined", "harvested", "added", "left"]
-    thing: str
-    name: str
-    path: Path
-    to: Path | None
-    said: str
-    mended: bool
-
-    def as_dict(self) -> dict[str, object]:
-        """Return the JSON form."""
-        return vars(self) | {"path": str(self.path), "to": None if self.to is None else str(self.to)}
+LOCK = ".repair.lock"
 
 
 @dataclass(frozen=True)
@@ -89,16 +65,23 @@ def run(
     def look(thing: str, name: str) -> None:
         on_progress(Progress("verify", thing, sum(survey.checked.values()), 0, name))
 
-    survey = Survey(home, quick, look)
-    faults = survey.faults()
     repairs: tuple[Repair, ...] = ()
-    remaining = sum(fault.severe for fault in faults)
-    if repair and faults:
-        from icmlora_cli.workflows.registry.repair import repair_all  # which imports this module
-
-        repairs = repair_all(home, faults, device=device, on_progress=on_progress)
-        remaining = _remaining(faults, repairs)
+    with _one_repair(home) if repair else nullcontext():
+        survey = Survey(home, quick, look)
+        faults = survey.faults()
+        remaining = sum(fault.severe for fault in faults)
+        if repair and faults:
+            repairs = repair_all(home, faults, device=device, on_progress=on_progress)
+            remaining = _remaining(faults, repairs)
     return VerifyResult(faults, survey.checked, repairs, remaining, time.monotonic() - started)
+
+
+@contextmanager
+def _one_repair(home: Home) -> Iterator[None]:
+    """Let one repair of a registry run at a time; the next one looks anew when the first has ended."""
+    home.root.mkdir(parents=True, exist_ok=True)
+    with FileLock(home.root / LOCK):
+        yield
 
 
 def _remaining(faults: Sequence[Finding], repairs: Sequence[Repair]) -> int:

@@ -1,5 +1,6 @@
 """Verify finds what is wrong and says what mends it; a repair puts back, adds or quarantines, and loses nothing."""
 
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from icmlora_cli.disk.leases import Lease
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import BaseStore
 from icmlora_cli.registry.tasks import TaskStore
+from icmlora_cli.registry.upkeep import quarantine
 from icmlora_cli.workflows.registry import gc, verify
 from tests.small_registry import BASE, KEY, SmallRegistry, cut, flip, safetensors, tree
 
@@ -81,7 +83,13 @@ def test_a_repair_quarantines_and_loses_nothing(small: SmallRegistry, thing: str
     assert moved.to is not None and moved.to.is_dir() and "next: icmlora" in moved.said
     after = tree(small.home.root)
     assert sorted(before.values()) == sorted(data for path, data in after.items() if not path.endswith("why.json"))
-    assert verify.run(small.home).faults == ()
+    (missing,) = verify.run(small.home).faults  # it is lost until it is made again
+    assert (missing.kind, missing.severe, missing.path) == ("missing", True, moved.to)
+    kept = gc.plan(small.home, ["quarantine"])
+    assert kept.free == () and [item.path for item in kept.kept] == [moved.to.parent]
+    assert not verify.run(small.home, repair=True).ok  # nor does a second repair pretend that it is mended
+    os.replace(moved.to, moved.path)
+    assert gc.plan(small.home, ["quarantine"]).kept == ()
 
 
 def test_a_damaged_builtin_task_is_added_again(small: SmallRegistry) -> None:
@@ -178,6 +186,8 @@ def test_base_models(small: SmallRegistry) -> None:
     assert verify.run(small.home, quick=True).ok
     result = verify.run(small.home, repair=True)
     assert BaseStore(small.home).all() == () and len(list((small.home.cache / "quarantine").iterdir())) == 1
+    assert kinds(verify.run(small.home)) == {("missing", "base", BASE, True)}
+    small.base()
     assert verify.run(small.home).faults == ()
 
 
@@ -239,3 +249,70 @@ def test_the_cache_may_lie_in_the_registry(tmp_path: Path) -> None:
         files.write_bytes(registry.home.vectors / "ab" / "x.safetensors", safetensors(5))
         strange = {fault.path.name for fault in verify.run(registry.home).faults}
         assert strange <= {"cache"}  # that of the first round
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that opens and cannot be read")
+@pytest.mark.parametrize("thing", PLACES)
+def test_an_unreadable_file_is_told_and_the_rest_is_looked_at(small: SmallRegistry, thing: str) -> None:
+    small.fill()
+    broken = small.home.root / PLACES[thing]
+    broken.unlink()
+    broken.symlink_to("/proc/self/mem")  # it opens, and reading its first byte is an input/output error
+    cut(small.home.tasks / "say_dog" / "examples.jsonl")
+    result = verify.run(small.home)
+    assert ("unreadable", thing, "default" if thing == "generator" else "say_cat", True) in kinds(result)
+    assert ("truncated", "task", "say_dog", True) in kinds(result)
+
+
+REPAIR_KILLED = """
+import sys
+from icmlora_cli.disk.home import Home
+from icmlora_cli.workflows.registry import verify
+from tests.dying import die_at_rename
+
+die_at_rename(int(sys.argv[1]))
+verify.run(Home.from_environment(), repair=True)
+"""
+
+
+@pytest.mark.parametrize("rename", range(1, 6))
+def test_a_repair_that_is_killed_is_gone_on_with(small: SmallRegistry, rename: int) -> None:
+    task = TaskStore(small.home).add_builtin("pick_last_of_3")
+    flip(task.folder / "examples.jsonl")
+    damaged = (task.folder / "examples.jsonl").read_bytes()
+    environment = os.environ | {"PYTHONPATH": str(Path(icmlora_cli.__file__).parents[1])}
+    command = [sys.executable, "-c", REPAIR_KILLED, str(rename)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    made = task.folder.is_dir() and verify.run(small.home).ok
+    assert verify.run(small.home).ok == made, "what is neither whole nor made again is lost"
+    gc.run(small.home, gc.plan(small.home, ["temporary"]))
+    assert verify.run(small.home, repair=True).ok
+    assert TaskStore(small.home).get(task.name).data_hash == task.data_hash
+    assert damaged in tree(small.home.root).values()  # and the damaged bytes are kept
+
+
+def test_two_repairs_at_once_agree(small: SmallRegistry) -> None:
+    task = TaskStore(small.home).add_builtin("pick_last_of_3")
+    flip(task.folder / "examples.jsonl")
+    environment = os.environ | {"PYTHONPATH": str(Path(icmlora_cli.__file__).parents[1])}
+    command = [sys.executable, "-m", "icmlora_cli", "registry", "verify", "--repair", "--json"]
+    pair = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [json.loads(process.communicate()[0]) for process in pair]
+    assert [process.returncode for process in pair] == [0, 0]
+    assert sorted(len(item["repairs"]) for item in told) == [0, 2]
+    assert verify.run(small.home).ok
+
+
+def test_an_import_that_was_cut_short_between_two_renames_is_undone(small: SmallRegistry) -> None:
+    small.fill()
+    before = tree(small.home.tasks / "say_cat")
+    quarantine.put(
+        small.home, small.home.tasks / "say_cat", "replaced by what x holds", reason="replaced", thing="task",
+        name="say_cat",
+    )  # fmt: skip
+    assert kinds(verify.run(small.home)) == {("missing", "task", "say_cat", True)}
+    assert gc.plan(small.home, ["quarantine"]).free == ()
+    result = verify.run(small.home, repair=True)
+    assert result.ok and [item.action for item in result.repairs] == ["restored"]
+    assert tree(small.home.tasks / "say_cat") == before and verify.run(small.home).ok
