@@ -4,20 +4,23 @@ import re
 import shlex
 from collections.abc import Collection, Iterator
 
-_ROOT = r"(?:/(?!/)|~[\w.-]*/|[A-Za-z]:[\\/]|\\\\|file:/)"
+_ROOT = r"(?:/(?![/\s])|~[\w.-]*/|[A-Za-z]:[\\/]|\\\\|file:/)"
 _ALONE = re.compile(rf"{_ROOT}.*[^/\\].*", re.DOTALL)
-_WITHIN = re.compile(rf"(?:^|(?<=[\s'\"`=(\[,;]))/?{_ROOT}[^\s'\"`)\],;]*[^\s'\"`)\],;/\\.]")
+_START = re.compile(rf"(?:^|(?<=[\s'\"`=(\[,;]))/?{_ROOT}", re.MULTILINE)
+_CLOSING = {"'": "'", '"': '"', "`": "`", "(": ")", "[": "]"}
+_WORD = r"[^\s'\"`)\],;/\\]+"
+_NAMED = re.compile(rf"/?{_ROOT}{_WORD}(?: {_WORD}){{0,3}}[/\\]+[^\s/\\]")
 _PARTS = re.compile(r"[^/\\]+")
 
 
 def is_local(text: str) -> bool:
-    """Tell whether text is an absolute path of any system, and no more: ``/home/me``, ``~/x``, a drive, a file URL."""
+    """Tell whether text begins as an absolute path of any system: ``/home/me``, ``~/x``, a drive, a file URL."""
     return _ALONE.fullmatch(text.strip()) is not None
 
 
 def names_path(text: str) -> bool:
-    """Tell whether an absolute path of two parts or more stands somewhere in text."""
-    return any(len(_PARTS.findall(found[0])) > 1 for found in _WITHIN.finditer(text))
+    """Tell whether an absolute path of two parts or more stands somewhere in text; its first part may hold spaces."""
+    return any(_NAMED.match(text, found.start()) is not None for found in _START.finditer(text))
 
 
 def _last(path: str) -> str:
@@ -26,8 +29,22 @@ def _last(path: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return text with each absolute path replaced by its last part."""
-    return _last(text) if is_local(text) and " " not in text else _WITHIN.sub(lambda found: _last(found[0]), text)
+    """Return text with each absolute path replaced by its last part.
+
+    Names of folders can hold anything but a separator, so that nobody can tell where a path ends within a sentence. It
+    is taken to end at the last quote or bracket that closes one before it, else at the end of its line: rather too much
+    is left out than the name of somebody's folder let out.
+    """
+    kept, at = [], 0
+    while (found := _START.search(text, at)) is not None:
+        line_end = text.find("\n", found.end())
+        end = len(text) if line_end < 0 else line_end
+        closing = _CLOSING.get(text[found.start() - 1]) if found.start() else None
+        if closing and (last := text.rfind(closing, found.end(), end)) > 0:
+            end = last
+        kept += [text[at : found.start()], _last(text[found.start() : end])]
+        at = end
+    return "".join([*kept, text[at:]])
 
 
 def shortened_command(text: str) -> str:
@@ -36,16 +53,18 @@ def shortened_command(text: str) -> str:
         words = shlex.split(text)
     except ValueError:
         return shortened(text)
-    cut = []
-    for word in words:
-        option, equals, value = word.partition("=")
-        if option.startswith("-") and equals and is_local(value):
-            cut.append(f"{option}={_last(value)}")
-        elif re.match("-[A-Za-z]", word) and is_local(word[2:]):
-            cut.append(word[:2] + _last(word[2:]))
-        else:
-            cut.append(_last(word) if is_local(word) else word)
+    cut = [shortened_word(word) for word in words]
     return text if cut == words else shlex.join(cut)
+
+
+def shortened_word(word: str) -> str:
+    """Return a word of a command line; of an absolute path, also in ``--option=PATH`` and ``-oPATH``, the last part."""
+    if re.match("-[A-Za-z]", word) and is_local(word[2:]):
+        return word[:2] + _last(word[2:])
+    option, equals, value = word.partition("=")
+    if option.startswith("-") and equals and is_local(value):
+        return f"{option}={_last(value)}"
+    return _last(word) if is_local(word) else word
 
 
 def strings(value: object, key: str = "") -> Iterator[tuple[str, str]]:

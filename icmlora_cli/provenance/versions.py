@@ -2,11 +2,13 @@
 
 import os
 import platform
+import shlex
 import sys
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 
 from icmlora_cli import __version__
+from icmlora_cli.provenance.local_paths import shortened_word
 
 ABOUT = "icmlora.json"  # beside what was generated: how it was made
 PACKAGES = ("torch", "transformers", "peft", "safetensors")
@@ -29,8 +31,9 @@ def versions() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """Return the command as it was typed, with the program's folder left off; bytes that are no UTF-8 as escapes."""
-    import shlex
+    """Return the command as it was typed, fit to be published: of each absolute path, only the last part.
 
-    words = shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
+    Bytes that are no UTF-8 stand as escapes.
+    """
+    words = shlex.join([os.path.basename(sys.argv[0]), *map(shortened_word, sys.argv[1:])])
     return words.encode("utf-8", "backslashreplace").decode("utf-8")

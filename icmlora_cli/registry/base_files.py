@@ -8,6 +8,7 @@ from typing import Any
 
 from icmlora_cli.disk.files import read_json, sha256_file, sha256_json
 from icmlora_cli.errors import BaseUnavailableError, CorruptFileError
+from icmlora_cli.provenance.front_matter import front_matter
 from icmlora_cli.registry.bases import Base, BaseFile
 
 WEIGHTS = "*.safetensors"
@@ -178,9 +179,5 @@ def _header(path: Path) -> tuple[int, int, dict[str, Any]]:
 
 def licence_of(path: Path) -> str | None:
     """Return the licence that a folder's ``README.md`` names in its front matter, in lower case; None without."""
-    readme = path / "README.md"
-    if not readme.is_file():
-        return None
-    front = re.match(r"---\s*\n(.*?)\n---", readme.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
-    found = re.search(r"^license:\s*['\"]?([\w.+-]+)", front.group(1), re.MULTILINE) if front else None
+    found = re.search(r"^license: *['\"]?([\w.+-]+)", front_matter(path / "README.md"), re.MULTILINE)
     return found.group(1).lower() if found else None

@@ -1,16 +1,17 @@
 """Is a card one that the hub takes, and fit to leave this machine? Checked without a network."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
-from huggingface_hub import ModelCard
-from huggingface_hub.repocard_data import CardData
 
 from icmlora_cli.errors import PushRefusedError
+from icmlora_cli.provenance.front_matter import front_matter
 from icmlora_cli.provenance.licences import HUB, OTHER, UNKNOWN
 from icmlora_cli.provenance.local_paths import names_path
 from icmlora_cli.report.cards import CARD, is_hub_id
 
+LARGEST = 1 << 20  # bytes
 AGAIN = "edit it, or generate again: icmlora gen ... --force"
 
 
@@ -25,32 +26,36 @@ def check_card(path: Path) -> str:
             machine.
     """
     try:
+        if path.stat().st_size > LARGEST:
+            raise PushRefusedError(f"{CARD} has more than {LARGEST:,} bytes", where=str(path), hint=AGAIN)
         text = path.read_bytes().decode("utf-8")
-        card = ModelCard(text)
+        metadata = yaml.safe_load(front_matter(path))
+        if not isinstance(metadata, dict):
+            raise ValueError("it has none")
     except FileNotFoundError:
         raise PushRefusedError(f"there is no {CARD}", where=str(path.parent), hint=AGAIN) from None
-    except (ValueError, TypeError, yaml.YAMLError) as error:  # TypeError: metadata whose keys are no names
+    except (ValueError, yaml.YAMLError) as error:
         first = (str(error).splitlines() or [""])[0]
         raise PushRefusedError(
             f"the metadata of {CARD} cannot be read: {first}", where=str(path), hint=AGAIN
         ) from error
-    fault = _fault(card.data) or _local(text)
+    fault = _fault(metadata) or _local(text)
     if fault is not None:
         raise PushRefusedError(f"{CARD}: {fault}", where=str(path), hint=AGAIN)
     return text
 
 
-def _fault(data: CardData) -> str | None:
+def _fault(data: Mapping[str, object]) -> str | None:
     """Return what is wrong with the metadata, or None."""
     base, licence, tags = data.get("base_model"), data.get("license"), data.get("tags")
-    bases = base if isinstance(base, list) else [base]
+    bases: list[object] = base if isinstance(base, list) else [base]
     if not all(isinstance(name, str) and is_hub_id(name) for name in bases):
         return f"base_model is {base!r}, and should be the id of a model on the hub"
     if not isinstance(licence, str) or licence not in HUB | {OTHER, UNKNOWN}:
         return f"license is {licence!r}, which is none that the hub knows; with another one: license: other"
     if licence == OTHER and not isinstance(data.get("license_name"), str):
         return "license is other, and license_name does not say which"
-    if not isinstance(tags or [], list) or not all(isinstance(tag, str) for tag in tags or []):
+    if tags is not None and not (isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)):
         return "tags are not a list of texts"
     return None
 

@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from icmlora_cli.disk import files
+from icmlora_cli.disk import checksums, files
 
 SLOTS = ("step", "exp_avg", "exp_avg_sq")  # of torch.optim.AdamW
 
@@ -59,7 +59,12 @@ def save_state(
             kept[f"optimizer.{slot}.{name}"] = value.detach().clone().contiguous()
     kept |= {f"extra.{name}": item for name, item in (extra or {}).items()}
     metadata = {"step": str(step), "identity": identity, "cost": json.dumps(dict(cost or {}))}
-    files.write_with(path, lambda temporary: save_file(kept, temporary, metadata=metadata))
+
+    def write(temporary: Path) -> None:
+        save_file(kept, temporary, metadata=checksums.checked_metadata(metadata))
+        checksums.write_checksum(temporary)
+
+    files.write_with(path, write)
 
 
 def load_state(
@@ -74,11 +79,14 @@ def load_state(
         identity: what the state must be of.
 
     Returns:
-        What was found; None where there is no readable state of this very run, and then nothing is changed.
+        What was found; None where there is no state of this very run that is as it was written. Nothing is changed
+        then.
     """
     if not path.is_file():
         return None
     try:
+        if not checksums.is_intact(path):
+            return None
         with safe_open(path, framework="pt") as source:
             metadata = source.metadata() or {}
             if metadata.get("identity") != identity:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -149,13 +150,23 @@ def test_an_adapter_arrives_whole(pushing: Pushing) -> None:
 
 
 def test_no_path_of_this_machine_is_sent(pushing: Pushing) -> None:
-    before = (pushing.root / "out" / "icmlora.json").read_bytes()
+    manifest = pushing.root / "out" / "icmlora.json"
+    written = json.loads(manifest.read_bytes())
+    assert written["command"] == f"icmlora gen '{CAT}' -o out"  # no folder is written down in the first place
+    hostile = "/home/Jane Doe/My (old) Loras/O'Brien, x/out"  # as a version that wrote paths down would have it
+    written["sources"][0]["source"] = f"imported from {hostile}"
+    written["command"] = shlex.join(["icmlora", "gen", CAT, "-o", hostile, f"--examples={hostile}"])
+    manifest.write_text(json.dumps(written), encoding="utf-8")
+    before = manifest.read_bytes()
     done = pushing.json("out", "antonyms", "--yes")
-    about = json.loads(pushing.hub.repositories["me/antonyms"].branches["main"]["icmlora.json"])
-    assert about["command"] == f"icmlora gen '{CAT}' -o out" and about["task_text"] == CAT
+    sent = pushing.hub.repositories["me/antonyms"].branches["main"]
+    about = json.loads(sent["icmlora.json"])
+    assert about["command"] == f"icmlora gen '{CAT}' -o out --examples=out" and about["task_text"] == CAT
     assert done["shortened"] == ["icmlora.json"] and done["repo_id"] == "me/antonyms"
     kept = json.loads(before)
-    assert {key for key in kept if kept[key] != about[key]} == {"command"}
+    assert {key for key in kept if kept[key] != about[key]} == {"command", "sources"}
+    for name, data in sent.items():
+        assert not any(part in data for part in (b"Jane", b"My (old)", b"Brien", b"/home")), name
     assert (pushing.root / "out" / "icmlora.json").read_bytes() == before
 
 

@@ -73,6 +73,20 @@ def test_a_resumed_harvest_equals_an_uninterrupted_one(tiny_base: Base, tmp_path
             assert torch.equal(item.lora_B, resumed[step].factors[name].lora_B)
 
 
+def test_a_damaged_state_is_not_gone_on_with(llama_base: Base, tmp_path: Path) -> None:
+    loaded = load_base(llama_base, device="cpu")
+    _, whole = harvest(loaded, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        harvest(loaded, tmp_path / "state", stop=7)
+    data = bytearray((tmp_path / "state").read_bytes())
+    data[-5] ^= 64  # a bit of an optimizer moment: still a number, and not the one that was saved
+    (tmp_path / "state").write_bytes(bytes(data))
+    losses, again = harvest(loaded, tmp_path / "state")
+    assert len(losses) == RECIPE.steps
+    for step, adapter in whole.items():
+        assert all(torch.equal(item.lora_B, again[step].factors[name].lora_B) for name, item in adapter.factors.items())
+
+
 def test_all_tasks_start_from_one_lora_a(llama_base: Base) -> None:
     loaded = load_base(llama_base, device="cpu")
     starts = []

@@ -1,6 +1,11 @@
 """Paths of this machine: found and shortened, and nothing else."""
 
+import re
+import shlex
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from icmlora_cli.provenance.local_paths import clean, is_local, names_path, shortened, shortened_command, strings
 
@@ -26,10 +31,30 @@ def test_no_paths(text: str) -> None:
         ("/home/me/x", "x"),
         ("C:\\Users\\me\\x.yaml", "x.yaml"),
         ("file:///home/me/x", "x"),
+        ("/home/Jane Doe/My Loras/cat", "cat"),
+        ("adapter /home/Jane Doe/My Loras/cat", "adapter cat"),
+        ("from '/home/O'Brien/Jane, Doe/x.txt', and more", "from 'x.txt', and more"),
+        ("C:\\Users\\Jane Doe\\My Loras\\x.yaml", "x.yaml"),
+        ("~jane/My (old) Loras/x", "x"),
+        ("one /a b/c d/e\ntwo /f g/h", "one e\ntwo h"),
     ],
 )
 def test_shortened(text: str, short: str) -> None:
     assert shortened(text) == short and not names_path(shortened(text))
+
+
+HOSTILE = st.lists(st.text(min_size=1).filter(lambda text: not re.search(r"[/\\\x00]", text)), min_size=2, max_size=5)
+
+
+@given(HOSTILE, st.sampled_from(["/", "~/", "C:\\", "file:///"]))
+def test_no_folder_of_a_path_is_left_whatever_it_is_called(parts: list[str], root: str) -> None:
+    names = [f"secret{index}{part}" for index, part in enumerate(parts)]
+    path = root + "/".join(names)
+    line = path.replace("\n", " ").replace("\r", " ")
+    for text in (line, f"imported from {line}", f"'{line}'", f"see ({line})"):
+        assert not re.search(r"secret0", shortened(text).replace(f"secret{len(names) - 1}", "")), text
+    said = shortened_command(shlex.join(["icmlora", "gen", "x", "-o", path, f"--examples={path}", f"-e{path}"]))
+    assert "secret0" not in said
 
 
 def test_a_command_is_cut_by_its_words() -> None:

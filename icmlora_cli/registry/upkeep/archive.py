@@ -8,10 +8,10 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Annotated, Literal
 
 import zstandard
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import NAME
@@ -21,6 +21,8 @@ from icmlora_cli.registry import adapters, generators, task_record
 
 SCHEMA = "icmlora.export/1"
 LISTING = "icmlora-export.json"
+BYTES_A_MARK = 24  # of a listing: its brackets and commas are at least so far apart; an entry of a file has 100 bytes
+SPARE_MARKS = 1000  # beside those: versions and the command line
 LEVEL = 3  # of zstd: float weights hardly shrink at any level, and text does at this one
 
 Kind = Literal["task", "adapter", "generator"]
@@ -57,7 +59,7 @@ class Thing(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
     kind: Kind
     folder: str
-    files: list[Member] = Field(min_length=1)
+    files: Annotated[list[Member], FailFast(), Field(min_length=1)]
 
     @property
     def name(self) -> str:
@@ -72,7 +74,7 @@ class Thing(BaseModel):
 
 class _Listing(BaseModel):
     model_config = ConfigDict(strict=True)
-    things: list[Thing] = Field(min_length=1)
+    things: Annotated[list[Thing], FailFast(), Field(min_length=1)]  # at the first error: there may be millions
 
 
 def listing_bytes(things: Sequence[Thing]) -> bytes:
@@ -91,6 +93,7 @@ def read_listing(data: bytes, where: Path) -> tuple[Thing, ...]:
     Raises:
         CorruptFileError: if it is not a listing, or names a path that is none of a task's, adapter's or generator's.
     """
+    _check_density(data, where)
     try:
         value = json.loads(data)
         if not isinstance(value, dict) or value.get("schema") != SCHEMA:
@@ -109,6 +112,19 @@ def read_listing(data: bytes, where: Path) -> tuple[Thing, ...]:
             raise broken(where, f"it names a file of {thing.folder} twice")
         seen |= paths
     return things
+
+
+def _check_density(data: bytes, where: Path) -> None:
+    """Refuse a listing that would take far more memory than its bytes, before it is parsed.
+
+    A file's entry has a path and a SHA-256. Whatever holds more brackets or commas than such entries need is no
+    listing.
+
+    Raises:
+        CorruptFileError: if it is so.
+    """
+    if sum(map(data.count, (b"{", b"[", b","))) > len(data) // BYTES_A_MARK + SPARE_MARKS:
+        raise broken(where, "its listing holds empty entries")
 
 
 def _check_paths(thing: Thing, where: Path) -> None:

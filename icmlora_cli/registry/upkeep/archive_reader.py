@@ -17,7 +17,7 @@ MAGIC = b"\x28\xb5\x2f\xfd"
 WINDOW = 1 << 27  # bytes of memory that a frame may ask for
 CHUNK = 1 << 10  # compressed bytes at a time; one such chunk can become at most about 32 MiB
 SLACK = 1 << 16  # bytes for headers and padding around a member
-LISTING_BYTES = 1 << 26
+LISTING_BYTES = 1 << 25  # of some 200,000 files
 ROOM = 1 << 28  # bytes that an archive of any size may unpack to
 RATIO = 200  # times its own size that a larger archive may unpack to
 
@@ -118,7 +118,7 @@ def unpack(
                 stream.budget = SLACK
                 if tar.next() is not None:
                     raise broken(path, "it holds a file that is not listed")
-        except tarfile.TarError as error:
+        except (tarfile.TarError, ValueError, OverflowError) as error:  # ValueError: numbers in PAX and sparse headers
             raise broken(path, f"it is not a whole tar file: {error}") from error
         stream.finish()
     return things

@@ -193,19 +193,26 @@ def manifest_flaws(path: Path, known: frozenset[str]) -> list[Flaw]:
 
 
 @_unreadable_is_a_flaw
-def safetensors_flaws(path: Path) -> list[Flaw]:
-    """Return whether a safetensors file is shorter or longer than its header says; the tensors are not read."""
+def safetensors_flaws(path: Path, *, quick: bool = False) -> list[Flaw]:
+    """Return whether a safetensors file is shorter or longer than its header says, or not what its checksum says.
+
+    Args:
+        path: the file.
+        quick: do not read the tensors.
+    """
     try:
         check_safetensors(path)
     except CorruptFileError as error:
         return [Flaw("truncated", path, error.message)]
-    return []
+    if quick or checksums.is_intact(path):
+        return []
+    return [Flaw("changed", path, "not what was written: its checksum differs")]
 
 
 def _weights_flaws(path: Path, sha256: str, *, quick: bool) -> list[Flaw]:
     if not path.is_file():
         return [Flaw("missing", path, "its weights are missing")]
-    found = safetensors_flaws(path)
+    found = safetensors_flaws(path, quick=True)
     if found or quick or files.sha256_file(path) == sha256:
         return found
     return [Flaw("changed", path, "not the weights that were written: another SHA-256")]

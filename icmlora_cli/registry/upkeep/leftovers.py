@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from icmlora_cli.disk import files, temporary
+from icmlora_cli.disk import checksums, files, temporary
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.registry import adapters, generators
@@ -70,7 +70,7 @@ class State:
     Args:
         path: the file.
         finished: what it was for is there, whole; nothing reads the state again.
-        readable: it is as long as its header says.
+        readable: it is as long as its header says, and what its checksum says.
         steps: optimizer steps behind it; None where it does not say.
         name: of the task, generator or base that is trained.
         kind: ``adapter``, ``generator`` or ``baseline``.
@@ -122,6 +122,6 @@ def _of_generator(home: Home, path: Path) -> State:
 def _readable(path: Path) -> bool:
     try:
         check_safetensors(path)
-    except CorruptFileError:
+        return checksums.is_intact(path)
+    except (CorruptFileError, OSError):
         return False
-    return True
