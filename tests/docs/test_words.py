@@ -24,13 +24,26 @@ PRIVATE = {
     "Maker": r"Maker",
 }
 ALLOWED = {
-    "rung": (r"--methods, --rungs", r'"--methods", "--rungs"', r"``rungs``, the name of 0\.1\.0", r'"methods", "rungs"',
-             r"called a method a rung", r"^_OLD_KEYS = "),
+    "rung": (
+        r"--methods, --rungs",
+        r'"--methods", "--rungs"',
+        r"``rungs``, the name of 0\.1\.0",
+        r'"methods", "rungs"',
+        r"called a method a rung",
+        r"^_OLD_KEYS = ",
+    ),
     "ladder": (r"It is a ladder of what a method may know", r"kitchen ladder lantern"),
-    "cell": (r"\btable cell", r"[Ee]mpty cells?\b", r"more cells than columns", r"called a method a rung", r"^_OLD_KEYS = ",
-             r"rows?: cells, one for each|# cells, and the bytes|beyond, cells are padded|wide as their cells",
-             r"rich\.cells|\bfor cell in (row|line|column)|in cells\)|for cells in|enumerate\(zip|_is_figure|return cell|pad \+ cell"),
-}  # fmt: skip
+    "cell": (
+        r"\btable cell",
+        r"[Ee]mpty cells?\b",
+        r"more cells than columns",
+        r"called a method a rung",
+        r"^_OLD_KEYS = ",
+        r"rows?: cells, one for each|# cells, and the bytes|beyond, cells are padded|wide as their cells",
+        r"\bfor cell in (row|line|column)|in cells\)|for cells in|enumerate\(zip|_is_figure|return cell|pad \+ cell",
+        r"rich\.cells",
+    ),
+}
 
 
 def texts() -> list[Path]:
@@ -58,7 +71,7 @@ def test_the_ladder_is_named_once() -> None:
 
 def test_every_term_is_explained_under_a_heading_of_its_own() -> None:
     parts = re.split(r"^### ", GLOSSARY.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
-    terms = {part.splitlines()[0]: part.split("\n\n")[0].partition("\n")[2] for part in parts}
+    terms = {part.splitlines()[0]: part.strip().split("\n\n")[0].partition("\n")[2] for part in parts}
     assert len(terms) == len(parts) >= 50
     assert [term for term, words in terms.items() if not words.endswith((".", ".)"))] == []
     anchors = runpy.run_path(str(ROOT / "docs" / "check_links.py"))["anchors"](GLOSSARY)
