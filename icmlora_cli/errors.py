@@ -18,6 +18,7 @@ class IcmloraError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+        """Keep the message, the place and the hint for the user."""
         super().__init__(message)
         self.message = message
         self.where = where
@@ -56,6 +57,7 @@ class SpecError(IcmloraError):
     def __init__(
         self, message: str, faults: Sequence[str], *, where: str | None = None, hint: str | None = None
     ) -> None:
+        """Keep the faults beside the message."""
         super().__init__(message, where=where, hint=hint)
         self.faults = tuple(faults)
 
@@ -120,6 +122,7 @@ class GateRefusedError(IcmloraError):
     def __init__(
         self, message: str, nll: Mapping[str, float], *, where: str | None = None, hint: str | None = None
     ) -> None:
+        """Keep the NLLs beside the message."""
         super().__init__(message, where=where, hint=hint)
         self.nll = dict(nll)
 
@@ -138,6 +141,7 @@ class RequestError(UsageError):
     """
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        """Keep the field and OpenAI's code beside the message."""
         super().__init__(message)
         self.param = param
         self.code = code
@@ -152,6 +156,7 @@ class BusyError(IcmloraError):
     """
 
     def __init__(self, message: str, retry_after: int) -> None:
+        """Keep the seconds to wait beside the message."""
         super().__init__(message)
         self.retry_after = retry_after
 

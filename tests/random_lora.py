@@ -43,7 +43,7 @@ def random_lora(
     source, factors = torch.Generator().manual_seed(seed), {}
     for index, module in enumerate(layout.modules):
         rank = ranks[index % len(ranks)]
-        lora_A = size * torch.randn(rank, module.in_features, generator=source)
-        lora_B = size * torch.randn(module.out_features, rank, generator=source)
-        factors[module.name] = Factors(lora_A, lora_B)
+        lora_a = size * torch.randn(rank, module.in_features, generator=source)
+        lora_b = size * torch.randn(module.out_features, rank, generator=source)
+        factors[module.name] = Factors(lora_a, lora_b)
     return Adapter(str(base), alpha, factors, fan_in_fan_out=layout.fan_in_fan_out)

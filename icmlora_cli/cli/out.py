@@ -34,6 +34,7 @@ class Out:
     """
 
     def __init__(self, command: str, *, as_json: bool, quiet: bool) -> None:
+        """Keep the command's name and the form of its output."""
         self.command = command
         self.as_json = as_json
         self.quiet = quiet

@@ -46,6 +46,7 @@ class Lease:
     """
 
     def __init__(self, folder: Path) -> None:
+        """Name the lease's marker; nothing is taken yet."""
         self.folder = folder
         self._lock = _lock(folder)
 

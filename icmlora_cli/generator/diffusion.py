@@ -40,6 +40,7 @@ class Encoder(nn.Module):
     """Strided 1-D convolutions, then one linear map to the latent."""
 
     def __init__(self, length: int, latent_dim: int) -> None:
+        """Build the layers for ``length`` padded parameters and a latent of ``latent_dim`` numbers."""
         super().__init__()
         layers: list[nn.Module] = []
         for size_in, size_out, stride in _layers():
@@ -59,6 +60,7 @@ class Decoder(nn.Module):
     """The encoder's mirror image: a linear map, then transposed 1-D convolutions."""
 
     def __init__(self, length: int, latent_dim: int) -> None:
+        """Build the layers for ``length`` padded parameters and a latent of ``latent_dim`` numbers."""
         super().__init__()
         layers: list[nn.Module] = []
         for size_out, size_in, stride in _layers():
@@ -101,6 +103,7 @@ class Denoiser(nn.Module):
     signal: torch.Tensor
 
     def __init__(self, config: NetworkConfig, condition: int) -> None:
+        """Build the layers for conditions of ``condition`` numbers."""
         super().__init__()
         hidden = config.hidden_dim
         self.waves = max(1, hidden // 2)
@@ -136,6 +139,7 @@ class PDiff(Network):
     latents: torch.Tensor
 
     def __init__(self, config: NetworkConfig) -> None:
+        """Build all parts, with latents standardised by mean 0 and deviation 1 until they are known."""
         super().__init__(config)
         self.numbers = config.modules * config.width**2
         self.length = math.ceil(self.numbers / FOLD) * FOLD  # padded with zeros

@@ -166,6 +166,7 @@ class Network(nn.Module):
     """The children and parameters that only training needs; a saved generator is without them."""
 
     def __init__(self, config: NetworkConfig) -> None:
+        """Build the reader of conditions; a subclass adds the rest."""
         super().__init__()
         self.config = config
         self.reader: MeanReader | AttentionReader

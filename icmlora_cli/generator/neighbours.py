@@ -38,6 +38,7 @@ class NeighbourPrior(nn.Module):
     readings: torch.Tensor
 
     def __init__(self, tasks: int, hidden: int, reading: int, latent_dim: int, log_variance: float) -> None:
+        """Make a Gaussian for each task; its keys are zeros until they are read."""
         super().__init__()
         self.hidden, self.reading = hidden, reading
         self.register_buffer("text", torch.zeros(tasks, hidden))

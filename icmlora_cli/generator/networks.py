@@ -157,6 +157,7 @@ class TokenCVAE(CVAE):
     groups: torch.Tensor
 
     def __init__(self, config: NetworkConfig) -> None:
+        """Build encoder, prior and decoder in the sizes of ``config``."""
         super().__init__(config)
         numbers, seen, condition = config.width**2, 16, self.reader.size
         self.register_buffer("layers", torch.tensor([layer for layer, _ in config.places]), persistent=False)
@@ -258,6 +259,7 @@ class Conv1dCVAE(CVAE):
     LAYERS = 12
 
     def __init__(self, config: NetworkConfig) -> None:
+        """Build encoder and decoder in the sizes of ``config``."""
         super().__init__(config)
         self.length = config.modules * config.width**2
         channels, lengths = self._plan()

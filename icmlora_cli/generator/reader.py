@@ -21,6 +21,7 @@ class MeanReader(nn.Module):
     """
 
     def __init__(self, hidden: int) -> None:
+        """Keep the size; there is nothing to learn."""
         super().__init__()
         self.size = 2 * hidden + 2
 
@@ -57,6 +58,7 @@ class AttentionReader(nn.Module):
     """
 
     def __init__(self, hidden: int, size: int, queries: int, layers: int, condition_dim: int) -> None:
+        """Build the block and its learned queries."""
         super().__init__()
         self.size = condition_dim
         self.project = nn.Linear(hidden, size)

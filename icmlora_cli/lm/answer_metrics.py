@@ -15,8 +15,11 @@ Metric = Callable[[list[str], list[str]], Sequence[float]]
 
 
 def token_f1(written: str, expected: str) -> float:
-    """Return the F1 of the two texts' words, 0 to 1, case ignored (as SQuAD's, Rajpurkar et al., EMNLP 2016, but
-    with punctuation and articles kept: they are part of a small task's answer)."""
+    """Return the F1 of the two texts' words, 0 to 1, case ignored.
+
+    It is SQuAD's (Rajpurkar et al., EMNLP 2016), but punctuation and articles count: they are part of a small task's
+    answer.
+    """
     one, two = written.casefold().split(), expected.casefold().split()
     common = sum((Counter(one) & Counter(two)).values())
     if not one or not two:

@@ -22,14 +22,14 @@ DEFAULT_LENGTH = 2048  # of a model whose configuration does not say how much it
 
 @dataclass(frozen=True)
 class TextScore:
-    """How well a text (or several, see ``aggregate``) is predicted.
+    r"""How well a text (or several, see ``aggregate``) is predicted.
 
     Args:
         nll: negative log-likelihood of the whole, nats.
         tokens: tokens scored: all of the text's own.
         characters: Unicode code points.
         bytes: of the text in UTF-8.
-        words: pieces between runs of white space, as lm-evaluation-harness counts them (``re.split(r"\\s+", text)``).
+        words: pieces between runs of white space, as lm-evaluation-harness counts them (``re.split(r"\s+", text)``).
     """
 
     nll: float

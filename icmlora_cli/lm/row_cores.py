@@ -33,6 +33,7 @@ class RowCores:
         left: Sequence[torch.Tensor],
         right: Sequence[torch.Tensor],
     ) -> None:
+        """Find the modules in the model and move the frame to its device and dtype."""
         parameter = next(model.parameters())
         self.modules: list[torch.nn.Module] = []
         self.left = [item.to(parameter.device, parameter.dtype) for item in left]

@@ -57,6 +57,7 @@ class Pieces:
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
+        """Start with nothing sent."""
         self.stop = tuple(stop)
         self.sent = ""
 

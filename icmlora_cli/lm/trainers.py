@@ -89,6 +89,7 @@ class LoraTrainer:
     fan_in_fan_out: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        """Put the LoRA on the base and draw its first values from the recipe's seed."""
         endings = target_modules(self.loaded.model, self.recipe.target_modules)
         leaves = {name.rsplit(".", 1)[-1]: type(module).__name__ for name, module in self.loaded.model.named_modules()}
         self.fan_in_fan_out = any(leaves.get(ending.rsplit(".", 1)[-1]) == "Conv1D" for ending in endings)
@@ -137,9 +138,9 @@ def _with_lora(loaded: LoadedBase, config: LoraConfig) -> PeftModel:
 
 
 def _place(name: str) -> tuple[str, str]:
-    """Return module and side of a parameter of PEFT's: ``lora_A`` or ``lora_B``."""
+    """Return the module of a parameter of PEFT's, and the name of its factor here: ``lora_a`` or ``lora_b``."""
     module, side, _ = re.split(r"\.(lora_[AB])\.", name.removeprefix("base_model.model."))
-    return module, side
+    return module, side.lower()
 
 
 def _factors(parameters: Mapping[str, torch.nn.Parameter]) -> dict[str, Factors]:
@@ -177,6 +178,7 @@ class ContinuedTrainer:
     parameters: dict[str, torch.nn.Parameter] = field(init=False)
 
     def __post_init__(self) -> None:
+        """Put the given LoRA on the base."""
         check_fits(self.loaded.model, self.start)
         given = config_dict(self.start)
         config = LoraConfig(task_type="CAUSAL_LM", **{name: given[name] for name in LIKE})
@@ -216,6 +218,7 @@ class FrameTrainer:
     parameters: dict[str, torch.nn.Parameter] = field(init=False)
 
     def __post_init__(self) -> None:
+        """Put a core of zeros in its frame on each module."""
         layout = target_layout(self.loaded.model, self.recipe.target_modules)
         spec = FrameSpec(self.recipe.seed, self.recipe.rank)
         self.frame = seeded_frame(layout, spec, self.loaded.base.model_id)

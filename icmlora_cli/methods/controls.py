@@ -48,11 +48,11 @@ class NoiseMethod:
         first = adapters[0]
         for module, item in first.factors.items():
             norms = [math.sqrt(inner(other, other, module)) for other in adapters]
-            lora_A = torch.randn(item.lora_A.shape, generator=source)
-            lora_B = torch.randn(item.lora_B.shape, generator=source)
-            drawn = Adapter("", float(first.rank), {module: Factors(lora_A, lora_B)})
+            lora_a = torch.randn(item.lora_a.shape, generator=source)
+            lora_b = torch.randn(item.lora_b.shape, generator=source)
+            drawn = Adapter("", float(first.rank), {module: Factors(lora_a, lora_b)})
             size = math.sqrt(inner(drawn, drawn, module))
-            factors[module] = Factors(lora_A, lora_B * (sum(norms) / len(norms) / size))
+            factors[module] = Factors(lora_a, lora_b * (sum(norms) / len(norms) / size))
         return Served(Adapter(first.base_model, float(first.rank), factors, fan_in_fan_out=first.fan_in_fan_out))
 
 

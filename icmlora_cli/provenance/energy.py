@@ -19,6 +19,7 @@ class EnergyMeter:
     """
 
     def __init__(self, root: Path = POWERCAP) -> None:
+        """Read the counters for the first time."""
         zones = sorted(root.glob("*:[0-9]*")) if root.is_dir() else []
         packages = [zone for zone in zones if zone.name.count(":") == 1 and _text(zone / "name").startswith("package")]
         self._last = {zone: count for zone in packages if (count := _number(zone / "energy_uj")) is not None}
@@ -50,6 +51,7 @@ class CostMeter:
     """Adds up the seconds and joules of a computation, over the runs that it took."""
 
     def __init__(self) -> None:
+        """Start the clock and the energy counters; earlier runs are added later."""
         self._energy, self._started = EnergyMeter(), time.monotonic()
         self._earlier: Mapping[str, float] = {"seconds": 0.0, "joules": 0.0}
 

@@ -170,6 +170,7 @@ class BaseStore:
     """
 
     def __init__(self, home: Home) -> None:
+        """Keep the home whose cache holds the manifests."""
         self.home = home
 
     def folder(self, name: str) -> Path:

@@ -41,6 +41,7 @@ class Summary:
     def __init__(
         self, scores: ScoreTable, parts: Mapping[str, Part], methods: Sequence[str], resampler: Resampler
     ) -> None:
+        """Keep the scores, and list their metrics in the order in which they first occur."""
         self.scores, self.parts, self.methods, self.resampler = scores, parts, methods, resampler
         found = (metric for score in scores.values() for metric in score)
         self.metrics = tuple(dict.fromkeys(found))

@@ -86,11 +86,11 @@ def comparison_table(result: Result, metric: str, *, uses: bool = True) -> TextT
 def task_table(result: Result, metric: str) -> TextTable:
     """Return a row a task, a column a method."""
     methods = [method.name for method in result.methods]
-    cells = {(score.task, score.method): score.figures.get(metric) for score in result.scores}
+    figures = {(score.task, score.method): score.figures.get(metric) for score in result.scores}
     rows = []
     for part in parts_of(result):
         for task in (task for task in result.tasks if task.part == part):
-            found = [cells.get((task.name, method)) for method in methods]
+            found = [figures.get((task.name, method)) for method in methods]
             if any(found):
                 rows.append((task.name, part, *(figure(item.value if item else None) for item in found)))
     return TextTable(metric_name(metric), ("task", "part", *methods), tuple(rows))
@@ -164,7 +164,7 @@ def honesty_table(result: Result) -> TextTable:
 
 
 def reasons(result: Result) -> tuple[str, ...]:
-    """Return, for methods with missing cells, why: ``method: reason (tasks)``."""
+    """Return, for methods without a figure for some tasks, why: ``method: reason (tasks)``."""
     found: dict[tuple[str, str], int] = {}
     for score in result.scores:
         if score.reason is not None:

@@ -16,6 +16,7 @@ class AdapterCache:
     """
 
     def __init__(self, most: int) -> None:
+        """Start with no adapter."""
         self._most = most
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, tuple[AdapterSource, Adapter]] = OrderedDict()

@@ -95,6 +95,7 @@ class Engine:
         adapter_generator: AdapterGenerator | None,
         settings: EngineSettings,
     ) -> None:
+        """Keep the base and start the queue of its requests."""
         self.loaded, self.sources, self.pinned, self.settings = loaded, sources, dict(pinned), settings
         self._maker = adapter_generator
         self._shelf = AdapterCache(settings.max_adapters)

@@ -38,6 +38,7 @@ class RequestQueue(Generic[T]):
     """
 
     def __init__(self, do: Callable[[QueuedJob[T]], None], room: int) -> None:
+        """Start the thread that does the jobs."""
         self._do, self._room = do, room
         self._changed = threading.Condition()
         self._waiting: deque[QueuedJob[T]] = deque()

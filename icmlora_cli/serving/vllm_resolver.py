@@ -39,6 +39,7 @@ class IcmloraResolver(LoRAResolver):  # type: ignore[misc]  # vLLM is not always
     """
 
     def __init__(self, settings: Mapping[str, str]) -> None:
+        """Read how many adapters are kept, and start the thread that makes them."""
         self._settings = dict(settings)
         most = self._settings.get(MOST, "1000")
         if not most.isdecimal():

@@ -25,20 +25,20 @@ KEY = re.compile(r"^base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weig
 
 @dataclass(frozen=True)
 class Factors:
-    """The two factors of one module's update, delta-W = scaling * ``lora_B @ lora_A``.
+    """The two factors of one module's update, delta-W = scaling * ``lora_b @ lora_a``.
 
     Args:
-        lora_A: [r, in], any float dtype.
-        lora_B: [out, r], same dtype.
+        lora_a: [r, in], any float dtype.
+        lora_b: [out, r], same dtype.
     """
 
-    lora_A: torch.Tensor
-    lora_B: torch.Tensor
+    lora_a: torch.Tensor
+    lora_b: torch.Tensor
 
     @property
     def rank(self) -> int:
         """The inner dimension r."""
-        return int(self.lora_A.shape[0])
+        return int(self.lora_a.shape[0])
 
 
 @dataclass(frozen=True)
@@ -74,19 +74,19 @@ class Adapter:
     def delta(self, module: str) -> torch.Tensor:
         """Return delta-W of a module in fp32, [out, in]."""
         item = self.factors[module]
-        return self.scaling(module) * (item.lora_B.float() @ item.lora_A.float())
+        return self.scaling(module) * (item.lora_b.float() @ item.lora_a.float())
 
     def numbers(self) -> int:
         """Return how many numbers the factors hold."""
-        return sum(item.lora_A.numel() + item.lora_B.numel() for item in self.factors.values())
+        return sum(item.lora_a.numel() + item.lora_b.numel() for item in self.factors.values())
 
 
 def state_dict(adapter: Adapter) -> dict[str, torch.Tensor]:
     """Return the adapter's tensors under PEFT's keys."""
     tensors: dict[str, torch.Tensor] = {}
     for module, item in adapter.factors.items():
-        tensors[f"base_model.model.{module}.lora_A.weight"] = item.lora_A.contiguous()
-        tensors[f"base_model.model.{module}.lora_B.weight"] = item.lora_B.contiguous()
+        tensors[f"base_model.model.{module}.lora_A.weight"] = item.lora_a.contiguous()
+        tensors[f"base_model.model.{module}.lora_B.weight"] = item.lora_b.contiguous()
     return tensors
 
 
@@ -163,7 +163,7 @@ def _pairs(tensors: Mapping[str, torch.Tensor], path: Path) -> dict[str, Factors
             raise CorruptFileError(f"{module}: lora_A and lora_B do not fit together", where=str(path))
     if not sides:
         raise CorruptFileError(f"{path.name} holds no LoRA factors", where=str(path))
-    return {module: Factors(lora_A=pair["A"], lora_B=pair["B"]) for module, pair in sides.items()}
+    return {module: Factors(lora_a=pair["A"], lora_b=pair["B"]) for module, pair in sides.items()}
 
 
 def read_adapter(folder: Path) -> Adapter:
@@ -214,15 +214,15 @@ def weighted_sum(adapters: Sequence[Adapter], weights: Sequence[float]) -> Adapt
             for item, weight in zip(adapters, weights, strict=True)
             if module in item.factors
         ]
-        lora_A = torch.cat([pair.lora_A.float() for pair, _ in pairs])  # (sum of r, in)
-        lora_B = torch.cat([pair.lora_B.float() * scale for pair, scale in pairs], dim=1)  # (out, sum of r)
-        factors[module] = Factors(lora_A=lora_A, lora_B=lora_B)
+        lora_a = torch.cat([pair.lora_a.float() for pair, _ in pairs])  # (sum of r, in)
+        lora_b = torch.cat([pair.lora_b.float() * scale for pair, scale in pairs], dim=1)  # (out, sum of r)
+        factors[module] = Factors(lora_a=lora_a, lora_b=lora_b)
     rank = max(item.rank for item in factors.values())
     return at_rank(Adapter(first.base_model, float(rank), factors, fan_in_fan_out=first.fan_in_fan_out), rank)
 
 
 def at_rank(adapter: Adapter, rank: int) -> Adapter:
-    """Return an adapter whose delta-W is ``lora_B @ lora_A``, with all modules at one rank, filled up with zeros.
+    """Return an adapter whose delta-W is ``lora_b @ lora_a``, with all modules at one rank, filled up with zeros.
 
     Args:
         adapter: one whose factors hold all of delta-W: each module's scaling would be 1 at its own rank.
@@ -238,7 +238,7 @@ def _padded(item: Factors, rank: int) -> Factors:
     if missing == 0:
         return item
     pad = torch.nn.functional.pad
-    return Factors(lora_A=pad(item.lora_A, (0, 0, 0, missing)), lora_B=pad(item.lora_B, (0, missing)))
+    return Factors(lora_a=pad(item.lora_a, (0, 0, 0, missing)), lora_b=pad(item.lora_b, (0, missing)))
 
 
 def average(adapters: Sequence[Adapter]) -> Adapter:

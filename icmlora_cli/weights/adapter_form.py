@@ -32,7 +32,7 @@ def leading(adapter: Adapter, rank: int) -> Adapter:
     """
     rank = min(rank, adapter.rank)
     factors = {
-        name: Factors(lora_A=item.lora_A[:rank].clone(), lora_B=item.lora_B[:, :rank].clone())
+        name: Factors(lora_a=item.lora_a[:rank].clone(), lora_b=item.lora_b[:, :rank].clone())
         for name, item in adapter.factors.items()
     }
     share = rank / adapter.rank
@@ -57,11 +57,11 @@ def cast(adapter: Adapter, dtype: Dtype) -> Adapter:
     """
     kind = DTYPES[dtype]
     factors = {
-        name: Factors(lora_A=item.lora_A.to(kind), lora_B=item.lora_B.to(kind))
+        name: Factors(lora_a=item.lora_a.to(kind), lora_b=item.lora_b.to(kind))
         for name, item in adapter.factors.items()
     }
     for name, item in factors.items():
-        if not (torch.isfinite(item.lora_A).all() and torch.isfinite(item.lora_B).all()):
+        if not (torch.isfinite(item.lora_a).all() and torch.isfinite(item.lora_b).all()):
             raise UsageError(f"the factors of {name} are too large for {dtype}", hint="--dtype bf16, or fp32")
     return replace(adapter, factors=factors)
 

@@ -25,7 +25,7 @@ def placed(model: torch.nn.Module, adapter: Adapter) -> Adapter:
     factors = {}
     for name, item in adapter.factors.items():
         device = fitting(model, adapter, name)[0].device
-        factors[name] = Factors(lora_A=item.lora_A.to(device), lora_B=item.lora_B.to(device))
+        factors[name] = Factors(lora_a=item.lora_a.to(device), lora_b=item.lora_b.to(device))
     return replace(adapter, factors=factors)
 
 
@@ -53,7 +53,7 @@ def _hook(item: Factors, scaling: float) -> Hook:
     linear = torch.nn.functional.linear
 
     def add(module: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        seen = linear(args[0].to(item.lora_A.dtype), item.lora_A)  # (B, T, r)
-        return (output + linear(seen, item.lora_B) * scaling).to(output.dtype)  # (B, T, out)
+        seen = linear(args[0].to(item.lora_a.dtype), item.lora_a)  # (B, T, r)
+        return (output + linear(seen, item.lora_b) * scaling).to(output.dtype)  # (B, T, out)
 
     return add

@@ -55,9 +55,9 @@ class Codec:
             if module.name not in adapter.factors:
                 continue
             item, left, right = adapter.factors[module.name], self.left[index], self.right[index]
-            if item.lora_B.shape[0] != left.shape[0] or item.lora_A.shape[1] != right.shape[1]:
+            if item.lora_b.shape[0] != left.shape[0] or item.lora_a.shape[1] != right.shape[1]:
                 raise CorruptFileError(f"{module.name} of the adapter has another shape: it is of another base model")
-            core = (left.T @ item.lora_B.float()) @ (item.lora_A.float() @ right.T)
+            core = (left.T @ item.lora_b.float()) @ (item.lora_a.float() @ right.T)
             tokens[index, : left.shape[1], : right.shape[0]] = adapter.scaling(module.name) * core
         return tokens
 
@@ -79,11 +79,11 @@ class Codec:
             u, s, vh = torch.linalg.svd(core, full_matrices=False)
             size = min(kept, s.shape[0])
             root = s[:size].sqrt()
-            lora_B = torch.zeros(left.shape[0], kept)
-            lora_A = torch.zeros(kept, right.shape[1])
-            lora_B[:, :size] = left @ (u[:, :size] * root)
-            lora_A[:size] = (root[:, None] * vh[:size]) @ right
-            factors[module.name] = Factors(lora_A=lora_A, lora_B=lora_B)
+            lora_b = torch.zeros(left.shape[0], kept)
+            lora_a = torch.zeros(kept, right.shape[1])
+            lora_b[:, :size] = left @ (u[:, :size] * root)
+            lora_a[:size] = (root[:, None] * vh[:size]) @ right
+            factors[module.name] = Factors(lora_a=lora_a, lora_b=lora_b)
         return Adapter(self.base_model, float(kept), factors, fan_in_fan_out=self.layout.fan_in_fan_out)
 
     def truncated(self, width: int) -> "Codec":
@@ -139,9 +139,9 @@ def spans(adapters: Sequence[Adapter], weights: Sequence[float], module: str) ->
         if module not in adapter.factors:
             continue
         item, scale = adapter.factors[module], weight * adapter.scaling(module)
-        lora_A, lora_B = item.lora_A.float(), item.lora_B.float()
-        rows.append(scale * (torch.linalg.qr(lora_B).R @ lora_A))
-        columns.append(scale * (torch.linalg.qr(lora_A.T).R @ lora_B.T))
+        lora_a, lora_b = item.lora_a.float(), item.lora_b.float()
+        rows.append(scale * (torch.linalg.qr(lora_b).R @ lora_a))
+        columns.append(scale * (torch.linalg.qr(lora_a.T).R @ lora_b.T))
     return torch.cat(rows), torch.cat(columns)
 
 

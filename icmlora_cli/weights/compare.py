@@ -37,8 +37,8 @@ def inner(first: Adapter, second: Adapter, module: str) -> float:
     if module not in first.factors or module not in second.factors:
         return 0.0
     one, two = first.factors[module], second.factors[module]
-    left = one.lora_B.double().T @ two.lora_B.double()  # (r1, r2)
-    right = one.lora_A.double() @ two.lora_A.double().T  # (r1, r2)
+    left = one.lora_b.double().T @ two.lora_b.double()  # (r1, r2)
+    right = one.lora_a.double() @ two.lora_a.double().T  # (r1, r2)
     return first.scaling(module) * second.scaling(module) * float((left * right).sum())
 
 
@@ -94,8 +94,8 @@ def gram(adapters: Sequence[Adapter]) -> torch.Tensor:
             if module in adapter.factors:
                 item = adapter.factors[module]
                 owners += [index] * item.rank
-                rows.append(item.lora_A.double())
-                columns.append(item.lora_B.double() * adapter.scaling(module))
+                rows.append(item.lora_a.double())
+                columns.append(item.lora_b.double() * adapter.scaling(module))
         a, b = torch.cat(rows), torch.cat(columns, dim=1)  # (sum of r, in), (out, sum of r)
         products = (a @ a.T) * (b.T @ b)
         member = torch.nn.functional.one_hot(torch.tensor(owners), len(adapters)).double()  # (sum of r, n)

@@ -113,8 +113,8 @@ def framed_adapter(frame: Codec, cores: torch.Tensor) -> Adapter:
         missing = frame.width - right.shape[0]
         core = cores[index, : left.shape[1], : right.shape[0]].float()
         factors[module.name] = Factors(
-            lora_A=torch.nn.functional.pad(right, (0, 0, 0, missing)),
-            lora_B=torch.nn.functional.pad(left @ core, (0, missing)),
+            lora_a=torch.nn.functional.pad(right, (0, 0, 0, missing)),
+            lora_b=torch.nn.functional.pad(left @ core, (0, missing)),
         )
     return Adapter(frame.base_model, float(frame.width), factors, fan_in_fan_out=frame.layout.fan_in_fan_out)
 

@@ -97,7 +97,7 @@ def layout_of(adapters: Sequence[Adapter]) -> Layout:
         if adapter.fan_in_fan_out != adapters[0].fan_in_fan_out:
             raise CorruptFileError("the adapters are of base models with different weight orientation")
         for name, item in adapter.factors.items():
-            shape = ModuleShape(name, int(item.lora_B.shape[0]), int(item.lora_A.shape[1]))
+            shape = ModuleShape(name, int(item.lora_b.shape[0]), int(item.lora_a.shape[1]))
             if shapes.setdefault(name, shape) != shape:
                 raise CorruptFileError(f"{name} has two shapes among the adapters: they are of different base models")
     ordered = sorted(shapes.values(), key=lambda item: (item.layer, item.kind, item.name))

@@ -28,18 +28,18 @@ def fitted(delta: torch.Tensor, rank: int) -> tuple[Factors, float]:
         vh = v.T
     root = s[:kept].sqrt()
     pair = Factors(
-        lora_A=(root[:, None] * vh[:kept]).float().contiguous(), lora_B=(u[:, :kept] * root).float().contiguous()
+        lora_a=(root[:, None] * vh[:kept]).float().contiguous(), lora_b=(u[:, :kept] * root).float().contiguous()
     )
     norm = float(delta.double().norm())
-    missed = float((pair.lora_B.double() @ pair.lora_A.double() - delta.double()).norm())
+    missed = float((pair.lora_b.double() @ pair.lora_a.double() - delta.double()).norm())
     return pair, missed / norm if norm else 0.0
 
 
 def singular_values(adapter: Adapter, module: str) -> torch.Tensor:
     """Return the singular values of a module's delta-W, largest first, fp64 [min(r, out, in)]."""
     item = adapter.factors[module]
-    left = torch.linalg.qr(item.lora_B.double()).R  # (min(out, r), r)
-    right = torch.linalg.qr(item.lora_A.double().T).R  # (min(in, r), r)
+    left = torch.linalg.qr(item.lora_b.double()).R  # (min(out, r), r)
+    right = torch.linalg.qr(item.lora_a.double().T).R  # (min(in, r), r)
     values: torch.Tensor = torch.linalg.svdvals(abs(adapter.scaling(module)) * (left @ right.T))
     return values
 

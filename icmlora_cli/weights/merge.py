@@ -24,7 +24,7 @@ def fitting(model: torch.nn.Module, adapter: Adapter, name: str) -> tuple[torch.
     assert isinstance(weight, torch.nn.Parameter)
     turned = type(module).__name__ == "Conv1D"
     item = adapter.factors[name]
-    shape = (int(item.lora_B.shape[0]), int(item.lora_A.shape[1]))
+    shape = (int(item.lora_b.shape[0]), int(item.lora_a.shape[1]))
     oriented = shape[::-1] if turned else shape
     if tuple(weight.shape) != oriented:
         raise CorruptFileError(f"{name} is {tuple(weight.shape)} in the base and {oriented} in the adapter")

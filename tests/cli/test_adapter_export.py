@@ -41,7 +41,7 @@ def test_a_task_by_its_name_its_key_and_its_folder(trained: "Registry") -> None:
     assert len(found) == 2 * len(adapter.factors) == 2 * made["modules"]
     for module, item in adapter.factors.items():
         layer, name = module.split(".")[2], {"q_proj": "attn_q", "v_proj": "attn_v"}[module.rsplit(".", 1)[-1]]
-        assert np.array_equal(found[f"blk.{layer}.{name}.weight.lora_a"], item.lora_A.numpy())
+        assert np.array_equal(found[f"blk.{layer}.{name}.weight.lora_a"], item.lora_a.numpy())
 
     trained.call("adapter", "export", record["key"], "-o", "key.gguf", "--format", "gguf")
     assert Path("key.gguf").read_bytes() == Path("cat.gguf").read_bytes()

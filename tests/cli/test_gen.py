@@ -68,8 +68,8 @@ def test_without_options_nothing_is_added(trained: "Registry") -> None:
     made, wanted = read_adapter(Path("out")), generate_adapter(generator, reader, CAT)
     assert made.alpha == wanted.alpha and made.factors.keys() == wanted.factors.keys()
     for name, item in wanted.factors.items():
-        assert torch.equal(made.factors[name].lora_A, item.lora_A)
-        assert torch.equal(made.factors[name].lora_B, item.lora_B)
+        assert torch.equal(made.factors[name].lora_a, item.lora_a)
+        assert torch.equal(made.factors[name].lora_b, item.lora_b)
     assert set(about("out")) == PLAIN
     assert "Kept" not in Path("out/README.md").read_text(encoding="utf-8")
 

@@ -34,8 +34,8 @@ def test_an_adapter_for_llama_cpp(trained: "Registry") -> None:
     said = gguf.GGUFReader("out/adapter.gguf").fields
     assert said["adapter.lora.alpha"].contents() == adapter.alpha and said["general.name"].contents() == CAT
     module = "model.layers.1.self_attn.v_proj"
-    assert np.array_equal(found["blk.1.attn_v.weight.lora_a"], adapter.factors[module].lora_A.numpy())
-    assert np.array_equal(found["blk.1.attn_v.weight.lora_b"], adapter.factors[module].lora_B.numpy())
+    assert np.array_equal(found["blk.1.attn_v.weight.lora_a"], adapter.factors[module].lora_a.numpy())
+    assert np.array_equal(found["blk.1.attn_v.weight.lora_b"], adapter.factors[module].lora_b.numpy())
     before = Path("out/adapter.gguf").read_bytes()
     assert trained.json("gen", CAT, "-o", "out", *GGUF, code=1)["error"]["kind"] == "AlreadyExistsError"
     trained.call("gen", CAT, "-o", "out", *GGUF, "--force")

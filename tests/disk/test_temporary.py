@@ -81,7 +81,7 @@ def test_what_a_killed_process_left_is_not_in_use(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="no limits on files")
 def test_what_a_library_left_of_a_killed_process_is_told_too(tmp_path: Path) -> None:
-    """safetensors writes under a name of its own, which says nothing."""
+    """Safetensors writes under a name of its own, which says nothing."""
     (tmp_path / "a.safetensors").write_bytes(b"old")
     assert ended(CUT_SHORT, str(tmp_path / "a.safetensors")) == -signal.SIGXFSZ
     (left,) = (path for path in tmp_path.iterdir() if path.name != "a.safetensors")

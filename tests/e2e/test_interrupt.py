@@ -273,26 +273,26 @@ def test_eval(trained: Place) -> None:
     )
     command = ("eval", "--base", trained.base, "--recipe", trained.recipe("eval"), "--limit", "60", "--json", "-o", out)
 
-    def cells() -> int:
-        return len(list(out.glob("cells/*/*.json")))
+    def scores() -> int:
+        return len(list(out.glob("scores/*/*.json")))
 
     moments = random.Random(0)
     for stop in (interrupt, kill, kill, interrupt, kill):
-        before, more = cells(), moments.randint(1, 5)
+        before, more = scores(), moments.randint(1, 5)
         process = trained.start(*command)
-        wait(process, lambda: cells() >= before + more)  # noqa: B023
+        wait(process, lambda: scores() >= before + more)  # noqa: B023
         time.sleep(moments.random() * 0.05)
         stop(process)
         assert not (out / "result.json").exists()
-    there = cells()
+    there = scores()
     assert 5 <= there < 3 * len(METHODS.split(","))
     resumed = json.loads(trained.finish(*command))
-    assert 0 < resumed["scored"] <= len(resumed["cells"]) - there
-    assert {cell["task"] for cell in resumed["cells"]} == {"always_cat", "always_dog", "z_long"}
+    assert 0 < resumed["scored"] <= len(resumed["scores"]) - there
+    assert {score["task"] for score in resumed["scores"]} == {"always_cat", "always_dog", "z_long"}
     first = (out / "result.json").read_bytes()
     shutil.move(out, whole)
-    figures = [cell for cell in resumed["cells"] if cell["reason"] is None]
-    assert json.loads(trained.finish(*command))["scored"] == len(figures) >= len(resumed["cells"]) - 1
+    figures = [score for score in resumed["scores"] if score["reason"] is None]
+    assert json.loads(trained.finish(*command))["scored"] == len(figures) >= len(resumed["scores"]) - 1
     assert (out / "result.json").read_bytes() == first
 
 

@@ -146,8 +146,8 @@ def test_a_stored_generator_loads_and_makes_close_adapters(tmp_path: Path, stora
         ours = kept.generate(texts[0], texts[1], seed=seed)
         read = loaded.generate(texts[0], texts[1], seed=seed)
         for name, item in ours.factors.items():
-            assert torch.equal(item.lora_A, read.factors[name].lora_A), name
-            assert torch.equal(item.lora_B, read.factors[name].lora_B), name
+            assert torch.equal(item.lora_a, read.factors[name].lora_a), name
+            assert torch.equal(item.lora_b, read.factors[name].lora_b), name
     assert loaded.about["note"] == "kept" and loaded.rank == whole.rank and loaded.frame == whole.frame
 
 

@@ -27,11 +27,11 @@ def some_adapter(base: Base, **changed: object) -> Adapter:
     source, factors = torch.Generator().manual_seed(3), {}
     for index, item in enumerate(layout.modules):
         rank = 2 + index % 3
-        lora_A, lora_B = (
+        lora_a, lora_b = (
             torch.randn(rank, item.in_features, generator=source),
             torch.randn(item.out_features, rank, generator=source),
         )
-        factors[item.name] = Factors(lora_A * 0.1, lora_B * 0.1)
+        factors[item.name] = Factors(lora_a * 0.1, lora_b * 0.1)
     given = {"alpha": 6.0, "alphas": {layout.modules[0].name: 3.0}, "fan_in_fan_out": layout.fan_in_fan_out}
     return Adapter(base.model_id, factors=factors, **(given | changed))  # type: ignore[arg-type]
 
@@ -65,8 +65,8 @@ def test_before_the_first_step_it_is_the_adapter(llama_base: Base) -> None:
     trainer = ContinuedTrainer(load_base(llama_base, device="cpu"), RECIPE, start)
     trainer.reset()
     for name, item in trainer.adapter().factors.items():
-        assert torch.equal(item.lora_A, start.factors[name].lora_A)
-        assert torch.equal(item.lora_B, start.factors[name].lora_B)
+        assert torch.equal(item.lora_a, start.factors[name].lora_a)
+        assert torch.equal(item.lora_b, start.factors[name].lora_b)
     trainer.close()
 
 

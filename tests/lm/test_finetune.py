@@ -69,8 +69,8 @@ def test_a_resumed_harvest_equals_an_uninterrupted_one(tiny_base: Base, tmp_path
     assert sorted(resumed) == sorted(whole) == [9, 12]
     for step, adapter in whole.items():
         for name, item in adapter.factors.items():
-            assert torch.equal(item.lora_A, resumed[step].factors[name].lora_A)
-            assert torch.equal(item.lora_B, resumed[step].factors[name].lora_B)
+            assert torch.equal(item.lora_a, resumed[step].factors[name].lora_a)
+            assert torch.equal(item.lora_b, resumed[step].factors[name].lora_b)
 
 
 def test_a_damaged_state_is_not_gone_on_with(llama_base: Base, tmp_path: Path) -> None:
@@ -97,10 +97,10 @@ def test_all_tasks_start_from_one_lora_a(llama_base: Base) -> None:
         trainer.close()
     name = next(iter(starts[0].factors))
     first, second, other = (start.factors[name] for start in starts)
-    assert torch.equal(first.lora_A, second.lora_A) and not torch.equal(first.lora_A, other.lora_A)
-    assert not first.lora_B.any()
-    bound = first.lora_A.shape[1] ** -0.5
-    assert 0.8 * bound < float(first.lora_A.abs().max()) <= bound
+    assert torch.equal(first.lora_a, second.lora_a) and not torch.equal(first.lora_a, other.lora_a)
+    assert not first.lora_b.any()
+    bound = first.lora_a.shape[1] ** -0.5
+    assert 0.8 * bound < float(first.lora_a.abs().max()) <= bound
 
 
 def test_the_rate_rises_then_falls_to_zero() -> None:
@@ -137,7 +137,7 @@ def test_what_is_not_trained_is_what_the_seed_gives(llama_base: Base, tmp_path: 
         trainer.reset()
         start = trainer.adapter()
     for name, item in kept[12].factors.items():
-        assert torch.equal(item.lora_A, start.factors[name].lora_A) and bool(item.lora_B.any())
+        assert torch.equal(item.lora_a, start.factors[name].lora_a) and bool(item.lora_b.any())
     framed = RECIPE.model_copy(update={"parametrization": "frame", "rank": 3})
     _, kept = harvest(loaded, tmp_path / "framed", recipe=framed)
     layout = target_layout(loaded.model, "auto")

@@ -34,7 +34,7 @@ def test_each_row_has_its_own_adapter(tiny_base: Base) -> None:
     assert cores.grad is not None and bool((cores.grad.flatten(2).abs().sum(2) > 0).all())
     for row in range(3):
         factors = {
-            name: Factors(lora_A=right[at], lora_B=left[at] @ cores[row, at].detach()) for at, name in enumerate(names)
+            name: Factors(lora_a=right[at], lora_b=left[at] @ cores[row, at].detach()) for at, name in enumerate(names)
         }
         adapter = Adapter("", 4.0, factors, fan_in_fan_out=transposed[0])
         with merged(loaded.model, adapter), torch.no_grad():

@@ -26,8 +26,8 @@ def test_round_trip_keeps_every_bit(tmp_path: Path) -> None:
     again = read_adapter(tmp_path)
     assert again.base_model == "some/base" and again.alpha == 6.0 and again.rank == 3
     for name, item in adapter.factors.items():
-        assert torch.equal(again.factors[name].lora_A, item.lora_A)
-        assert torch.equal(again.factors[name].lora_B, item.lora_B)
+        assert torch.equal(again.factors[name].lora_a, item.lora_a)
+        assert torch.equal(again.factors[name].lora_b, item.lora_b)
 
 
 def test_scaling_is_alpha_over_rank_or_its_root() -> None:

@@ -40,11 +40,11 @@ def test_scaling_stays_as_it_is(rslora: bool) -> None:
 
 def test_numbers_that_do_not_fit_are_told() -> None:
     half = cast(made(), "fp16")
-    assert half.factors[NAME].lora_A.dtype == torch.float16
+    assert half.factors[NAME].lora_a.dtype == torch.float16
     assert torch.allclose(half.delta(NAME), made().delta(NAME), atol=0.1)
     with pytest.raises(UsageError, match="too large for fp16"):
         cast(made(size=1e12), "fp16")
-    assert cast(made(size=1e12), "bf16").factors[NAME].lora_B.dtype == torch.bfloat16
+    assert cast(made(size=1e12), "bf16").factors[NAME].lora_b.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(("rank", "served"), [(1, 1), (2, 8), (8, 8), (9, 16), (300, 320)])
@@ -62,7 +62,7 @@ def test_a_servable_adapter_is_the_same_in_the_plainest_form(rank: int, served: 
     assert not plain.use_rslora and not plain.alphas and plain.alpha == served
     for name in ranks:
         assert torch.allclose(plain.delta(name), adapter.delta(name), rtol=1e-4, atol=1e-4)
-        assert not plain.factors[name].lora_A[ranks[name] :].any()
+        assert not plain.factors[name].lora_a[ranks[name] :].any()
 
 
 def test_a_rank_that_no_server_takes_is_refused() -> None:

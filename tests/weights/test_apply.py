@@ -57,6 +57,6 @@ def test_a_misfit_is_refused(llama_base: Base) -> None:
     loaded = load_base(llama_base, device="cpu")
     (name, item), *_ = random_adapter(loaded.model, llama_base).factors.items()
     with pytest.raises(CorruptFileError, match="in the base and"):
-        placed(loaded.model, Adapter("x", 1.0, {name: Factors(item.lora_A[:, 1:], item.lora_B)}))
+        placed(loaded.model, Adapter("x", 1.0, {name: Factors(item.lora_a[:, 1:], item.lora_b)}))
     with pytest.raises(CorruptFileError, match="no module"):
         placed(loaded.model, Adapter("x", 1.0, {"no.such": item}))

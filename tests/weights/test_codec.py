@@ -96,7 +96,7 @@ def test_truncating_the_widest_is_fitting_at_that_width(kinds: list[tuple[int, i
 
 def test_nothing_is_lost_of_an_adapter_of_zeros() -> None:
     other = make(0, 2)
-    nothing = Adapter("some/base", 4.0, {name: Factors(0 * f.lora_A, f.lora_B) for name, f in other.factors.items()})
+    nothing = Adapter("some/base", 4.0, {name: Factors(0 * f.lora_a, f.lora_b) for name, f in other.factors.items()})
     assert energy_kept(fit_codec([nothing, other], max_width=1), nothing) == 1.0
 
 

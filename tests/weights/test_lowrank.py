@@ -14,9 +14,9 @@ def test_a_fit_is_the_best_there_is() -> None:
         pair, error = fitted(matrix, rank)
         best = float(values[rank:].norm() / values.norm())
         assert pair.rank == min(rank, 9) and error == pytest.approx(best, abs=1e-6)
-        found = float((pair.lora_B @ pair.lora_A - matrix).norm() / matrix.norm())
+        found = float((pair.lora_b @ pair.lora_a - matrix).norm() / matrix.norm())
         assert error == pytest.approx(found, abs=1e-5)
-        assert torch.allclose(pair.lora_A.norm(), pair.lora_B.norm(), rtol=1e-4)
+        assert torch.allclose(pair.lora_a.norm(), pair.lora_b.norm(), rtol=1e-4)
     assert fitted(torch.zeros(4, 4), 2)[1] == 0.0
 
 

@@ -59,12 +59,12 @@ function heatRows(part) {
 }
 
 function heatText(task, method, metric) {
-  const cell = cellOf(task, method);
+  const score = scoreOf(task, method);
   const start = `<b>${plain(task)}</b><br>${plain(titleOf(method))}<br>`;
-  if (!cell) return `${start}not scored`;
-  const figure = cell.figures[metric];
+  if (!score) return `${start}not scored`;
+  const figure = score.figures[metric];
   if (figure && known(figure.value)) return `${start}${number(figure.value)} (${between(figure)})`;
-  return start + plain(cell.reason || "no such figure");
+  return start + plain(score.reason || "no such figure");
 }
 
 /** Task by method; z is null where there is no figure. */
@@ -72,7 +72,7 @@ function heatChart(part, metric) {
   const rows = heatRows(part);
   const names = RESULT.methods.map((method) => method.name);
   const value = (task, method) => {
-    const figure = cellOf(task, method)?.figures[metric];
+    const figure = scoreOf(task, method)?.figures[metric];
     return figure && known(figure.value) ? figure.value : null;
   };
   const z = rows.map((row) => names.map((method) => (row.task === undefined ? null : value(row.task, method))));

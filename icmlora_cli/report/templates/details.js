@@ -8,7 +8,7 @@ function fidelity(part, measure, group) {
     if (method.name === HARVESTED) continue; // it would be compared with itself
     const values = new Map();
     for (const task of RESULT.tasks) {
-      const held = task.part === part ? cellOf(task.name, method.name)?.reconstruction : null;
+      const held = task.part === part ? scoreOf(task.name, method.name)?.reconstruction : null;
       for (const [key, each] of Object.entries(held ? held[group] : {})) {
         if (known(each[measure])) values.set(key, [...(values.get(key) || []), each[measure]]);
       }
@@ -24,7 +24,7 @@ const DASHES = ["solid", "dash", "dot"];
 const PATTERNS = ["", "/", "."];
 const noFidelity = (part) => `Nothing to compare on ${LABELS.parts[part]}: no adapter there has a harvested one beside it.`;
 
-const MERGING = [...new Set(RESULT.cells.filter((cell) => cell.reconstruction && cell.method !== HARVESTED).map((cell) => cell.method))];
+const MERGING = [...new Set(RESULT.scores.filter((score) => score.reconstruction && score.method !== HARVESTED).map((score) => score.method))];
 
 /** A method's colour, dash and pattern, the same in every chart. */
 function looks(method) {

@@ -41,10 +41,10 @@ function heatTable(part, metric) {
     } else {
       line.append(element("th", row.task, { scope: "row" }));
       for (const name of names) {
-        const cell = cellOf(row.task, name);
-        const figure = cell?.figures[metric];
+        const score = scoreOf(row.task, name);
+        const figure = score?.figures[metric];
         if (figure && known(figure.value)) line.append(element("td", `${number(figure.value)} (${between(figure)})`));
-        else line.append(element("td", cell ? cell.reason || "no such figure" : "not scored", { class: "absent" }));
+        else line.append(element("td", score ? score.reason || "no such figure" : "not scored", { class: "absent" }));
       }
     }
     body.append(line);
@@ -70,7 +70,7 @@ function showLayers() {
 function examplesOf(task) {
   const found = new Map();
   for (const { name } of RESULT.methods) {
-    for (const output of cellOf(task, name)?.outputs || []) found.set(JSON.stringify([output.input, output.expected]), output);
+    for (const output of scoreOf(task, name)?.outputs || []) found.set(JSON.stringify([output.input, output.expected]), output);
   }
   return [...found.entries()];
 }
@@ -93,8 +93,8 @@ function showOutputs() {
   }
   const body = element("tbody");
   for (const { name } of RESULT.methods) {
-    const cell = cellOf(task, name);
-    const outputs = new Map((cell?.outputs || []).map((each) => [JSON.stringify([each.input, each.expected]), each]));
+    const score = scoreOf(task, name);
+    const outputs = new Map((score?.outputs || []).map((each) => [JSON.stringify([each.input, each.expected]), each]));
     const line = element("tr", undefined, name === LABELS.generated ? { class: "ours" } : {});
     line.append(methodHead(name));
     if (outputs.size) {
@@ -103,7 +103,7 @@ function showOutputs() {
         line.append(output ? element("td", output.output, { class: output.exact ? "right" : "wrong" }) : element("td", "–"));
       }
     } else {
-      line.append(element("td", cell?.reason || "no outputs kept", { class: "absent", colspan: Math.max(examples.length, 1) }));
+      line.append(element("td", score?.reason || "no outputs kept", { class: "absent", colspan: Math.max(examples.length, 1) }));
     }
     body.append(line);
   }

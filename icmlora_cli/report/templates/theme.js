@@ -5,7 +5,7 @@ const RESULT = JSON.parse(document.getElementById("result-json").textContent);
 const LABELS = JSON.parse(document.getElementById("labels-json").textContent);
 const METHODS = new Map(RESULT.methods.map((method) => [method.name, method]));
 const TASKS = new Map(RESULT.tasks.map((task) => [task.name, task]));
-const CELLS = new Map(RESULT.cells.map((cell) => [JSON.stringify([cell.task, cell.method]), cell]));
+const SCORES = new Map(RESULT.scores.map((score) => [JSON.stringify([score.task, score.method]), score]));
 const HARVESTED = "harvested";
 
 const LIGHT = {
@@ -29,7 +29,7 @@ let onPaper = printing.matches;
 
 const theme = () => (darkness.matches && !onPaper ? DARK : LIGHT);
 const narrow = () => !onPaper && innerWidth < 760;
-const cellOf = (task, method) => CELLS.get(JSON.stringify([task, method]));
+const scoreOf = (task, method) => SCORES.get(JSON.stringify([task, method]));
 const titleOf = (method) => (METHODS.has(method) ? METHODS.get(method).title : method);
 const useOf = (method) => LABELS.uses.indexOf(METHODS.get(method).uses);
 const known = (value) => value !== null && value !== undefined;

@@ -53,6 +53,7 @@ class Reply(ABC):
     chunk_object: str
 
     def __init__(self, model: str) -> None:
+        """Draw the answer's id and note the time."""
         self._own = {"id": f"{self.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
 
     @abstractmethod

@@ -26,14 +26,17 @@ class Server(uvicorn.Server):  # type: ignore[misc]  # uvicorn is not always the
     def __init__(
         self, config: uvicorn.Config, on_started: Callable[[], None], give_up: Callable[[], None], grace: float
     ) -> None:
+        """Keep what is to be called at the start and at the end."""
         super().__init__(config)
         self._on_started, self._give_up, self._grace = on_started, give_up, grace
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to listen, then say so."""
         await super().startup(sockets=sockets)
         self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finish what is under way within the grace."""
         asyncio.get_running_loop().call_later(self._grace, self._give_up)
         await super().shutdown(sockets=sockets)
 

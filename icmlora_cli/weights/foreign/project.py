@@ -156,7 +156,7 @@ def _oriented(weight: torch.Tensor, kind: str) -> torch.Tensor:
 
 
 def _changes(pair: Factors) -> bool:
-    return bool(pair.lora_A.any()) and bool(pair.lora_B.any())
+    return bool(pair.lora_a.any()) and bool(pair.lora_b.any())
 
 
 def dora_delta(weight: torch.Tensor, pair: Factors, scaling: float, magnitude: torch.Tensor) -> torch.Tensor:
@@ -168,7 +168,7 @@ def dora_delta(weight: torch.Tensor, pair: Factors, scaling: float, magnitude: t
         scaling: s.
         magnitude: m, [out] or with further dimensions of 1.
     """
-    turned = weight.float() + scaling * (pair.lora_B.float() @ pair.lora_A.float())
+    turned = weight.float() + scaling * (pair.lora_b.float() @ pair.lora_a.float())
     factor = magnitude.float().reshape(-1) / torch.linalg.norm(turned, dim=1)
     delta: torch.Tensor = factor[:, None] * turned - weight.float()
     return delta
@@ -221,7 +221,7 @@ def _whole(
 def _check_finite(adapter: Adapter, where: str) -> None:
     for module, item in adapter.factors.items():
         # an upper bound of ||delta-W||, so that no [out, in] matrix is made
-        bound = abs(adapter.scaling(module)) * float(item.lora_A.double().norm()) * float(item.lora_B.double().norm())
+        bound = abs(adapter.scaling(module)) * float(item.lora_a.double().norm()) * float(item.lora_b.double().norm())
         if not bound < torch.finfo(torch.float32).max:
             raise CorruptFileError(
                 f"{module}: delta-W is too large for fp32",

@@ -111,11 +111,11 @@ def _tensors(adapter: Adapter, target: GgufTarget, alpha: float, dtype: Numbers)
     """Yield names and tensors; what of a module's scaling is not alpha / r goes into its lora_B."""
     for module, item in adapter.factors.items():
         parameter = f"{module}.weight"
-        lora_B = target.rows(parameter, item.lora_B.float())
+        lora_b = target.rows(parameter, item.lora_b.float())
         factor = _alpha(adapter, module) / alpha
         if np.float32(factor) != 1:
-            lora_B = lora_B * factor
-        for side, tensor in (("lora_a", item.lora_A.float()), ("lora_b", lora_B)):
+            lora_b = lora_b * factor
+        for side, tensor in (("lora_a", item.lora_a.float()), ("lora_b", lora_b)):
             yield f"{target.tensor(parameter)}.{side}", _numbers(tensor, dtype, module)
 
 

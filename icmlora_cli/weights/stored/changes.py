@@ -176,7 +176,7 @@ def low_rank(pair: Factors, scaling: float, kind: str) -> LowRank:
         scaling: what their product is multiplied by.
         kind: of the module: ``linear`` keeps [out, in]; ``conv1d`` and ``embedding`` [in, out].
     """
-    first, second = pair.lora_B.float(), pair.lora_A.float()
+    first, second = pair.lora_b.float(), pair.lora_a.float()
     if kind != "linear":
         first, second = second.T, first.T
     return LowRank(scaling * first, second)
@@ -193,7 +193,7 @@ def steps_of(adapter: Adapter, base: BaseShapes) -> Steps:
         module = base.modules.get(name)
         if module is None:
             raise CorruptFileError(f"the base model has no module {name}: the adapter is of another base")
-        shape = (int(pair.lora_B.shape[0]), int(pair.lora_A.shape[1]))
+        shape = (int(pair.lora_b.shape[0]), int(pair.lora_a.shape[1]))
         if shape != (module.out_features, module.in_features):
             wanted = (module.out_features, module.in_features)
             raise CorruptFileError(f"{name} is {wanted} in the base and {shape} in the adapter")

@@ -122,7 +122,7 @@ def facts(store: AdapterStore, record: AdapterRecord, *, nearest: int = 3) -> Ad
         task=record.task,
         key=record.key,
         ranks={rank: ranks.count(rank) for rank in sorted(set(ranks))},
-        dtypes=tuple(sorted({str(item.lora_A.dtype).removeprefix("torch.") for item in adapter.factors.values()})),
+        dtypes=tuple(sorted({str(item.lora_a.dtype).removeprefix("torch.") for item in adapter.factors.values()})),
         norm=norm(adapter),
         effective_rank=_mean(list(effective.values())),
         layers=tuple(layers),
@@ -162,7 +162,7 @@ def difference(store: AdapterStore, first: str, second: str) -> Difference:
     one, two = _side(store, first), _side(store, second)
     for module in set(one.adapter.factors) & set(two.adapter.factors):
         a, b = one.adapter.factors[module], two.adapter.factors[module]
-        if (a.lora_A.shape[1], a.lora_B.shape[0]) != (b.lora_A.shape[1], b.lora_B.shape[0]):
+        if (a.lora_a.shape[1], a.lora_b.shape[0]) != (b.lora_a.shape[1], b.lora_b.shape[0]):
             raise UsageError(
                 f"{module} has another shape in {second}: the two are of different base models",
                 hint="compare adapters of one base; icmlora adapter list names it",

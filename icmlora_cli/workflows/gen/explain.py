@@ -1,5 +1,7 @@
-"""What a text is near to: training tasks by the generator's own reading, harvested adapters by delta-W, and how far
-it lies from all that the generator saw."""
+"""What a text is near to, and how far it lies from all that the generator saw.
+
+Training tasks are compared by the generator's own reading, harvested adapters by delta-W.
+"""
 
 import math
 from collections.abc import Sequence

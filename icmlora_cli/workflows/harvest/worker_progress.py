@@ -30,6 +30,7 @@ class AggregateProgress:
     on_progress: OnProgress
 
     def __post_init__(self) -> None:
+        """Note which tasks were finished before."""
         self._done = set(harvest.records_of(self.tasks, self.base, self.recipe, self.store))
 
     def __call__(self, progress: Progress) -> None:

@@ -31,6 +31,7 @@ class Distributed:
     """
 
     def __init__(self, log_with: str | None, folder: Path, project: str, settings: Mapping[str, object]) -> None:
+        """Start the accelerator, where several processes or a tracker ask for one."""
         self.accelerator: Any = None
         self.logs = log_with is not None
         if log_with is None and int(os.environ.get("WORLD_SIZE", "1")) == 1:

@@ -52,6 +52,7 @@ class EpisodeTerm:
     _micro: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
+        """Fix the rows of a pass, and turn on gradient checkpointing where the recipe asks for it."""
         assert self.recipe.episodes is not None
         self._micro = min(self.recipe.episodes.micro_batch or self.recipe.episodes.rows, self.recipe.episodes.rows)
         if self.recipe.episodes.gradient_checkpointing:

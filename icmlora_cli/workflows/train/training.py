@@ -51,6 +51,12 @@ class Basis:
 
 
 def find_harvested(tasks: Sequence[Task], base: Base, store: AdapterStore, recipe: TrainRecipe) -> list[Harvested]:
+    """Read the harvested adapters of the tasks that a training learns from.
+
+    Raises:
+        NotFoundError: if a task has none, and the recipe trains without episodes.
+        CorruptFileError: if one is damaged.
+    """
     found = []
     for task in tasks:
         try:
@@ -144,6 +150,7 @@ class Training:
     on_progress: OnProgress
 
     def __post_init__(self) -> None:
+        """Open the reader of task vectors, and read what the training starts from."""
         self.reader = VectorReader(self.loaded, self.recipe.vectors, self.home)
         self.state = self.home.generators / f"{self.name}{STATE}"
         self.builtin: list[EpisodeTask] = []

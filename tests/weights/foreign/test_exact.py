@@ -81,4 +81,4 @@ def test_imported_and_exported_it_computes_the_same(
     for module in ranks:
         assert again.scaling(module) == adapter.scaling(module)
         key = f"base_model.model.{module}.lora_A.weight"
-        assert torch.equal(again.factors[module].lora_A, tensors[key])
+        assert torch.equal(again.factors[module].lora_a, tensors[key])

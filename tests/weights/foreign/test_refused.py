@@ -234,7 +234,7 @@ def test_a_pickle_is_read_only_where_it_is_allowed_and_holds_tensors_alone(
     wanted, _ = llama.take(good)
     only_pickle(good)
     adapter, _ = llama.take(good, allow_pickle=True)
-    assert torch.equal(adapter.factors[MODULE].lora_A, wanted.factors[MODULE].lora_A)
+    assert torch.equal(adapter.factors[MODULE].lora_a, wanted.factors[MODULE].lora_a)
     torch.save({KEY: torch.ones(1, 1).expand(10**9, 10**9)}, good / PICKLE)  # 4 bytes that claim to be 4 exabytes
     with pytest.raises(UnsupportedAdapterError, match="not stored whole"):
         llama.take(good, allow_pickle=True)

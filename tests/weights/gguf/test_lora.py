@@ -29,7 +29,7 @@ def check_deltas(reader: gguf.GGUFReader, adapter: Adapter, architecture: str, t
     assert found.keys() == adapter.factors.keys()
     for module, delta in found.items():
         wanted = adapter.scaling(module) * (
-            adapter.factors[module].lora_B.double() @ adapter.factors[module].lora_A.double()
+            adapter.factors[module].lora_b.double() @ adapter.factors[module].lora_a.double()
         )
         assert np.abs(delta - wanted.numpy()).max() <= tolerance * float(wanted.abs().max())
 
@@ -69,8 +69,8 @@ def test_a_scaling_that_all_modules_share_is_said_by_alpha(tiny_bases: dict[str,
     reader = write(tmp_path / "a.gguf", rslora, tiny_bases["qwen3"])
     assert said(reader)["adapter.lora.alpha"] == 12.0  # 6 / sqrt(4) is 12 / 4
     check_deltas(reader, rslora, "qwen3")
-    lora_B = plain.factors["model.layers.0.self_attn.q_proj"].lora_B
-    assert np.array_equal(arrays(reader)["blk.0.attn_q.weight.lora_b"], lora_B.numpy())
+    lora_b = plain.factors["model.layers.0.self_attn.q_proj"].lora_b
+    assert np.array_equal(arrays(reader)["blk.0.attn_q.weight.lora_b"], lora_b.numpy())
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])

@@ -194,7 +194,7 @@ def test_base_models(small: SmallRegistry) -> None:
 def test_results_baselines_and_vectors(small: SmallRegistry) -> None:
     result = small.home.root / "results" / "default-plain"
     files.write_json(result / "result.json", {"schema": "icmlora.result/2"})
-    files.write_json(result / "cells" / "say_cat" / "base.json", {"schema": "icmlora.cell/1"})
+    files.write_json(result / "scores" / "say_cat" / "base.json", {"schema": "icmlora.score/1"})
     multi = small.home.root / "baselines" / BASE / "multi-task-abc"
     files.write_bytes(multi / "adapter_model.safetensors", safetensors(40))
     files.write_json(multi / "adapter_config.json", {"peft_type": "LORA"})
@@ -203,7 +203,7 @@ def test_results_baselines_and_vectors(small: SmallRegistry) -> None:
     assert verify.run(small.home).faults == ()
     for path in (
         result / "result.json",
-        result / "cells" / "say_cat" / "base.json",
+        result / "scores" / "say_cat" / "base.json",
         multi / "adapter_model.safetensors",
         vector,
     ):
@@ -218,7 +218,7 @@ def test_results_baselines_and_vectors(small: SmallRegistry) -> None:
     assert verify.run(small.home).faults == ()
 
 
-@pytest.mark.parametrize("name", ["cache/vectors/ab/abc.safetensors", "home/results/default-plain/cells/cell.json"])
+@pytest.mark.parametrize("name", ["cache/vectors/ab/abc.safetensors", "home/results/default-plain/scores/score.json"])
 def test_what_is_being_written_is_left_alone(tmp_path: Path, name: str) -> None:
     home = Home(tmp_path / "home", tmp_path / "cache")
     SmallRegistry(home).fill()

@@ -230,8 +230,10 @@ def _names() -> list[tuple[tuple[str, ...], str, str]]:
 
 
 def dense() -> tuple[BuiltinTask, ...]:
-    """Return the further tasks of the three families; no held-out pair, reply or plural label of a list is"
-    " among them."""
+    """Return the further tasks of the three families.
+
+    No held-out pair, reply or plural label of a list is among them.
+    """
     members = [(kind, reply) for kind in BASIC for reply in _REPLIES if (kind, reply) not in _CURATED_MEMBERS]
     late = ("food", "flower", "piece of furniture")
     kept = [(kind, reply) for kind, reply in members if kind not in late or reply == "yes_no"]

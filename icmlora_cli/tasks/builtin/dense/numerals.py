@@ -72,8 +72,7 @@ def wording(axes: Axes) -> Wording:
 
 
 def dense() -> tuple[BuiltinTask, ...]:
-    """Return the further tasks of this family; none starts from or goes to Roman numerals, where the held-out"
-    " ones are."""
+    """Return the further tasks of this family; none has Roman numerals, where the held-out ones are."""
     tasks = []
     for source, target in _PAIRS:
         high = 199 if "ordinal_words" in (source, target) else 399
