@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from icmlora_cli.workflows.progress import OnProgress
 
 BAR_WIDTH = 12  # characters
-SCHEMA_VERSIONS = {"eval": 2, "report build": 2}  # the others are of version 1
+SCHEMA_VERSIONS = {"demo": 2, "eval": 2, "report build": 2}  # the others are of version 1
 LARGE_TABLE = 500  # rows; beyond, cells are padded and not fitted to the terminal, which would take seconds
 
 

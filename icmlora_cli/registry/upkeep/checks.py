@@ -182,7 +182,7 @@ def generator_flaws(folder: Path, *, quick: bool = False) -> list[Flaw]:
 
 @_unreadable_is_a_flaw
 def manifest_flaws(path: Path, known: frozenset[str]) -> list[Flaw]:
-    """Return what is wrong with a manifest itself: that it is missing, no JSON, or not what its seal says.
+    """Return what is wrong with a manifest itself: that it is missing, no JSON, or not what its checksum says.
 
     Args:
         path: the manifest.
