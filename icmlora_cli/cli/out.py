@@ -117,6 +117,28 @@ class Out:
             console = Console(width=160)
         console.print(table)
 
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Ask on the terminal before something is done that cannot be undone; return if the answer is yes.
+
+        Args:
+            question: what to ask, which says what would be done.
+            yes: do not ask, because ``--yes`` is given.
+
+        Raises:
+            UsageError: if nobody can be asked: with ``--json``, or where stdin is no terminal.
+            typer.Abort: if the answer is no.
+        """
+        if yes:
+            return
+        if self.as_json or sys.stdin is None or not sys.stdin.isatty():
+            from icmlora_cli.errors import UsageError
+
+            raise UsageError(
+                f"icmlora {self.command} asks before it goes on, and nobody can be asked here",
+                hint="the same command with --yes",
+            )
+        typer.confirm(visible(question), abort=True, err=True)
+
     @contextmanager
     def progress(self) -> Iterator["OnProgress"]:
         """Yield a callback that shows progress on stderr: bars on a terminal, a line per item elsewhere."""

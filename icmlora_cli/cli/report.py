@@ -9,7 +9,9 @@ from icmlora_cli.cli.options import Force, Json, Quiet
 from icmlora_cli.cli.out import Out, session
 
 app = typer.Typer(
-    help="Reports: one HTML page of an evaluation, which needs no network.", no_args_is_help=True, rich_markup_mode=None
+    help="Reports, each one HTML page of an evaluation that needs no network: build, open.",
+    epilog="Example: icmlora report open runs/first",
+    no_args_is_help=True,
 )
 
 ResultPath = Annotated[
