@@ -48,7 +48,10 @@ def show(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show a task's adapters: figures, norms by layer, effective rank, the nearest others, how they were made."""
+    """Show a task's adapters and how they were made.
+
+    With it: figures, norms by layer, effective rank, and the nearest other adapters.
+    """
     with session("adapter show", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
         from icmlora_cli.errors import NotFoundError
@@ -110,7 +113,10 @@ def _print_facts(out: Out, item: "AdapterFacts") -> None:
 
 @app.command(epilog="Example: icmlora adapter diff pick_last_of_3 ./my-lora")
 def diff(first: Adapter, second: Adapter, as_json: Json = False, quiet: Quiet = False) -> None:
-    """Compare two adapters by delta-W: the second's error relative to the first, and their cosine."""
+    """Compare two adapters by delta-W.
+
+    Told are the second's error relative to the first, and their cosine.
+    """
     with session("adapter diff", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
         from icmlora_cli.registry.adapters import AdapterStore
@@ -173,7 +179,7 @@ def remove(
         if key is not None:
             checked_name(key, "key")
         what = f"all adapters of {task!r}" if key is None else f"adapter {key} of {task!r}"
-        out.confirm(f"Remove {what}?", yes=yes)
+        out.confirm(f"Remove {what}?", yes=yes, again=f"icmlora adapter remove {task} --yes")
         freed = AdapterStore(Home.from_environment()).remove(task, key=key)
         out.result({"task": task, "key": key, "freed": freed})
         out.line(str(freed) if quiet else f"deleted {freed / 1e6:.1f} MB")

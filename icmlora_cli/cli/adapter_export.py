@@ -25,10 +25,10 @@ def export_adapter(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write one adapter for other programs: as GGUF for llama.cpp (--lora FILE), or as a PEFT folder.
+    """Write one adapter for other programs, as GGUF or as a PEFT folder.
 
-    GGUF is for plain LoRAs of Llama, Mistral, GPT-2, Qwen2, Qwen3, Gemma3 and Phi3. The base's configuration has to
-    be at hand; its weights are not read.
+    GGUF is what llama.cpp takes (--lora FILE); it is for plain LoRAs of Llama, Mistral, GPT-2, Qwen2, Qwen3, Gemma3 and
+    Phi3. The base's configuration has to be at hand; its weights are not read.
     """
     with session("adapter export", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home

@@ -36,10 +36,11 @@ def import_adapter(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Import LoRAs that others trained: checked whole, kept exactly, beside the harvested ones.
+    """Import LoRAs that others trained.
 
-    Folders in a folder become the checkpoints of the task that is named; without --task and --describe, each
-    is for the registered task of its name. train, eval and gen use imported adapters as they use harvested ones.
+    They are checked whole, and kept exactly, beside the harvested ones. Folders in a folder become the checkpoints of
+    the task that is named; without --task and --describe, each is for the registered task of its name. train, eval and
+    gen use imported adapters as they use harvested ones.
     """
     with session("adapter import", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home

@@ -96,9 +96,9 @@ def remove(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Remove a base model's record, and its weights if they lie in icmlora's own cache.
+    """Remove a base model's record, and its weights if icmlora fetched them.
 
-    Weights in the hub's cache or in a folder of yours are never deleted.
+    These lie in icmlora's own cache. Weights in the hub's cache or in a folder of yours are never deleted.
     """
     with session("base remove", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
@@ -106,7 +106,9 @@ def remove(
 
         store = BaseStore(Home.from_environment())
         base = store.get(name)
-        out.confirm(f"Remove {base.name} ({base.bytes / 1e6:.1f} MB)?", yes=yes)
+        out.confirm(
+            f"Remove {base.name} ({base.bytes / 1e6:.1f} MB)?", yes=yes, again=f"icmlora base remove {name} --yes"
+        )
         kept = None if store.owns_weights(base) else str(base.path)
         freed = store.remove(name)
         out.result({"name": base.name, "freed_bytes": freed, "kept": kept})

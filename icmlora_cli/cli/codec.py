@@ -39,11 +39,12 @@ def report(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say what the shared basis keeps of the adapters at each width, and what that costs in the tasks' metrics.
+    """Say what the shared basis keeps of the adapters, and what that costs.
 
-    All kept checkpoints of the newest adapters shape the basis, whatever their ranks and modules; the last of each is
-    measured: its energy, and its score on test examples, as it is and as the basis gives it back. Without --tasks:
-    what icmlora train would learn from. Of a train recipe, basis, frame_seed, frame_width and directions count.
+    At each width, it is the energy that is kept, and what that costs in the tasks' metrics. All kept checkpoints of the
+    newest adapters shape the basis, whatever their ranks and modules; the last of each is measured: its energy, and its
+    score on test examples, as it is and as the basis gives it back. Without --tasks: what icmlora train would learn
+    from. Of a train recipe, basis, frame_seed, frame_width and directions count.
     """
     with session("codec report", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.config.recipes import TrainRecipe, resolve

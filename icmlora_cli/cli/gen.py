@@ -119,9 +119,8 @@ def gen(
     """Generate the LoRA adapter of a task from its description.
 
     Writes a PEFT folder that PeftModel.from_pretrained loads, or with --merge a model that
-    AutoModelForCausalLM.from_pretrained loads; with --format gguf, adapter.gguf or model.gguf, which llama.cpp
-    loads. The same text, generator, seed and options give the same bytes.
-    All options: docs/generating.md.
+    AutoModelForCausalLM.from_pretrained loads; with --format gguf, adapter.gguf or model.gguf, which llama.cpp loads.
+    The same text, generator, seed and options give the same bytes. All options: docs/generating.md.
     """
     with session("gen" if batch is None else "gen batch", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home

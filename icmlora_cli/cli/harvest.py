@@ -180,7 +180,10 @@ def status(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show who harvests what: done, at work (machine, process, last heart-beat), interrupted, not begun."""
+    """Show who harvests what.
+
+    A task is done, at work (machine, process, last heart-beat), interrupted, or not begun.
+    """
     with session("harvest status", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
         from icmlora_cli.registry.bases import canonical_name, slug

@@ -41,8 +41,9 @@ def merge(
 ) -> None:
     """Merge adapters into their base, and write one whole model.
 
-    It needs neither PEFT nor icmlora. Reads, changes and writes one tensor after the other, so that memory holds a small part of the model. The weight of
-    -a is what stands behind its last colon, where that is a number; without one it is 1. See docs/merging.md.
+    The model needs neither PEFT nor icmlora. It is read, changed and written one tensor after the other, so that memory
+    holds a small part of it. The weight of -a is what stands behind its last colon, where that is a number; without one
+    it is 1. See docs/merging.md.
     """
     with session("merge", as_json=as_json, quiet=quiet) as out:
         wanted = shares(adapter, weighted or [])

@@ -117,12 +117,13 @@ class Out:
             console = Console(width=160)
         console.print(table)
 
-    def confirm(self, question: str, *, yes: bool) -> None:
+    def confirm(self, question: str, *, yes: bool, again: str) -> None:
         """Ask on the terminal before something is done that cannot be undone; return if the answer is yes.
 
         Args:
             question: what to ask, which says what would be done.
             yes: do not ask, because ``--yes`` is given.
+            again: the command that goes on without asking, which is told where nobody can be asked.
 
         Raises:
             UsageError: if nobody can be asked: with ``--json``, or where stdin is no terminal.
@@ -133,10 +134,7 @@ class Out:
         if self.as_json or sys.stdin is None or not sys.stdin.isatty():
             from icmlora_cli.errors import UsageError
 
-            raise UsageError(
-                f"icmlora {self.command} asks before it goes on, and nobody can be asked here",
-                hint="the same command with --yes",
-            )
+            raise UsageError("nothing was done: this asks first, and nobody can be asked here", hint=again)
         typer.confirm(visible(question), abort=True, err=True)
 
     @contextmanager

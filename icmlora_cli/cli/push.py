@@ -26,8 +26,8 @@ def push(
 ) -> None:
     """Send an adapter, a merged model or a generator to the Hugging Face hub.
 
-    It is one commit. Only files that icmlora writes are sent, and LICENSE and NOTICE. Hashes and card are checked before. Paths of this
-    machine in icmlora.json and generator.json are cut to their last part. More: docs/sharing.md.
+    It is one commit. Only files that icmlora writes are sent, and LICENSE and NOTICE. Hashes and card are checked
+    before. Paths of this machine in icmlora.json and generator.json are cut to their last part. More: docs/sharing.md.
     """
     with session("push", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
@@ -43,7 +43,9 @@ def push(
         out.forbidden(planned.no_derivatives)
         result = None
         if not dry_run:
-            out.confirm(f"Send {planned.bytes / 1e6:.2f} MB to {repo_id}?", yes=yes)
+            out.confirm(
+                f"Send {planned.bytes / 1e6:.2f} MB to {repo_id}?", yes=yes, again="the same command with --yes"
+            )
             with out.progress() as on_progress:
                 result = run(planned, target, on_progress=on_progress)
         out.result(

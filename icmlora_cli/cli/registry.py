@@ -34,10 +34,10 @@ def verify(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Look at every file; say what is wrong, what it costs, and what mends it; exit 1 if something is lost.
+    """Look at every file; say what is wrong, what it costs, and what mends it.
 
     Found are truncated, changed, missing, unlisted and half-written files. Only what makes something unusable counts
-    as lost; what killed work left beside it is told, with exit code 0.
+    as lost, with exit code 1; what killed work left beside it is told, with exit code 0.
     """
     with session("registry verify", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
@@ -107,7 +107,7 @@ def gc(
         _note_kept(out, planned.kept)
         done = GcResult((), 0)
         if planned.free and not dry_run:
-            out.confirm(f"Free {planned.bytes / 1e6:.1f} MB?", yes=yes)
+            out.confirm(f"Free {planned.bytes / 1e6:.1f} MB?", yes=yes, again="icmlora registry gc --yes")
             with out.progress() as on_progress:
                 done = run(home, planned, on_progress=on_progress)
             _note_kept(out, done.kept)
@@ -188,9 +188,10 @@ def import_archive(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Add what an export holds, once every file has been compared with its hash.
+    """Add what an export holds.
 
-    A different thing of the same name is an error; --force replaces it, and puts what was there into quarantine.
+    Nothing is added before every file has been compared with its hash. A different thing of the same name is an error;
+    --force replaces it, and puts what was there into quarantine.
     """
     with session("registry import", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home

@@ -1,5 +1,6 @@
 """``icmlora task``: add, list, show, preview, validate, export and remove tasks."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -191,7 +192,7 @@ def remove(
 
         store = TaskStore(Home.from_environment())
         found = store.matching(names)
-        out.confirm(f"Remove {', '.join(found)}?", yes=yes)
+        out.confirm(f"Remove {', '.join(found)}?", yes=yes, again=f"icmlora task remove {shlex.join(names)} --yes")
         for name in found:
             store.remove(name)
         out.result({"removed": list(found)})

@@ -44,9 +44,11 @@ def train(
 ) -> None:
     """Train a generator on all tasks jointly.
 
-    It learns from harvested adapters and, if the recipe has them, in episodes. Without --tasks: all tasks of split 'train' that are harvested or, with episodes, all of them. Tasks of split
-    'unseen' are refused. Interrupted, it goes on where it was. On several GPUs: accelerate launch -m icmlora_cli train
-    What has the same name and learned otherwise goes to quarantine.
+    It learns from harvested adapters and, if the recipe has them, in episodes. Without --tasks: all tasks of split
+    'train' that are harvested or, with episodes, all of them. Tasks of split 'unseen' are refused. Interrupted, it goes
+    on where it was. What has the same name and learned otherwise goes to quarantine.
+
+    On several GPUs: accelerate launch -m icmlora_cli train
     """
     with session("train", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.config.recipes import TrainRecipe, resolve

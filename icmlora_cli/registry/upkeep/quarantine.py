@@ -3,7 +3,7 @@
 import os
 import shutil
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -68,7 +68,7 @@ def put(home: Home, path: Path, why: str) -> Path:
 def _entry(home: Home, path: Path, why: str) -> Path:
     """Make a folder in quarantine with a note, and return it."""
     root = home.root if path.is_relative_to(home.root) else home.cache
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     folder = root / QUARANTINE / f"{stamp}-{uuid4().hex[:6]}"
     was = path.relative_to(root).as_posix()
     files.write_json(folder / NOTE, {"schema": SCHEMA, "was": was, "why": why, "when": now()})
