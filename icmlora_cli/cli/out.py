@@ -127,7 +127,7 @@ class Out:
 
         Raises:
             UsageError: if nobody can be asked: with ``--json``, or where stdin is no terminal.
-            typer.Abort: if the answer is no.
+            typer.Abort: if the answer is anything but yes.
         """
         if yes:
             return
@@ -135,7 +135,9 @@ class Out:
             from icmlora_cli.errors import UsageError
 
             raise UsageError("nothing was done: this asks first, and nobody can be asked here", hint=again)
-        typer.confirm(visible(question), abort=True, err=True)
+        print(f"{visible(question)} [y/N]: ", end="", file=sys.stderr, flush=True)  # typer.confirm prints to stdout too
+        if sys.stdin.readline().strip().casefold() not in {"y", "yes"}:
+            raise typer.Abort
 
     @contextmanager
     def progress(self) -> Iterator["OnProgress"]:

@@ -1,16 +1,18 @@
 """How ``--help`` looks: panels, first sentences that fit a line, texts as they are written, no colours in a file."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import typer.main
-from rich.console import Console
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
+from typer.testing import CliRunner
 
 import icmlora_cli
 from icmlora_cli.cli.app import PANELS, app
@@ -24,23 +26,27 @@ IN_PANELS = {
     "finetune": ("Examples", "Training", "Where it runs"),
     "train": ("Training", "Where it runs"),
 }
+COLOURS = {"FORCE_COLOR", "PY_COLORS", "GITHUB_ACTIONS", "NO_COLOR", "TERM"}
+COLOUR = re.compile(rb"\x1b\[[0-9;]*3[0-7]")
 MANY = 10  # options that one panel may hold, and --help
 
 
-def shown(*words: str, columns: int = 100, **environment: str) -> str:
-    """Return what ``icmlora WORDS --help`` prints into a pipe, where ``FORCE_COLOR`` and the like do not count."""
-    own = {"PYTHONPATH": str(Path(icmlora_cli.__file__).parents[1]), "COLUMNS": str(columns)}
-    kept = {name: text for name, text in os.environ.items() if name not in {"FORCE_COLOR", "PY_COLORS"}}
-    done = subprocess.run(
-        [sys.executable, "-m", "icmlora_cli", *words, "--help"],
-        env=kept | own | {"GITHUB_ACTIONS": ""} | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert done.stderr == ""
-    return done.stdout
+def shown(*words: str, columns: int = 100) -> str:
+    """Return what ``icmlora WORDS --help`` prints."""
+    result = CliRunner().invoke(app, [*words, "--help"], prog_name="icmlora", env={"COLUMNS": str(columns)})
+    assert result.exit_code == 0 and result.stderr == ""
+    return result.stdout
+
+
+def process(**environment: str) -> dict[str, str]:
+    """Return the environment of a process in which nothing asks for colours."""
+    kept = {name: text for name, text in os.environ.items() if name not in COLOURS}
+    return kept | {"PYTHONPATH": str(Path(icmlora_cli.__file__).parents[1]), "COLUMNS": "100"} | environment
+
+
+@pytest.fixture(autouse=True)
+def _no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("typer.rich_utils.FORCE_TERMINAL", False)  # which GITHUB_ACTIONS sets
 
 
 def commands(
@@ -105,9 +111,32 @@ def test_escaped_is_what_rich_shows(text: str) -> None:
     assert Text.from_markup(escaped(text)).plain == text
 
 
-def test_a_file_gets_no_escapes_and_a_dumb_terminal_neither() -> None:
-    assert "\x1b" not in shown("gen", NO_COLOR="1") + shown("gen", TERM="dumb") + shown("gen", PYTHONUTF8="1")
-    assert Console(file=None, _environ={"TERM": "dumb"}, force_terminal=True).color_system is None
+@pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_a_pipe_gets_no_escapes(environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "icmlora_cli", "gen", "--help"]
+    done = subprocess.run(command, env=process(**environment), capture_output=True, text=True, timeout=60, check=True)
+    assert "\x1b" not in done.stdout and done.stderr == "" and "What is written" in done.stdout
+
+
+def test_a_dumb_terminal_gets_no_escapes_and_no_colour_means_none() -> None:
+    assert b"\x1b" not in on_a_terminal(TERM="dumb")
+    assert COLOUR.search(on_a_terminal(TERM="xterm")) and not COLOUR.search(on_a_terminal(TERM="xterm", NO_COLOR="1"))
+
+
+def on_a_terminal(**environment: str) -> bytes:
+    """Return what the help writes to a terminal."""
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "icmlora_cli", "gen", "--help"]
+    with subprocess.Popen(command, env=process(**environment), stdout=theirs, stderr=theirs) as running:
+        os.close(theirs)
+        written = b""
+        with suppress(OSError):  # EIO: the other end is closed
+            while part := os.read(ours, 65536):
+                written += part
+    os.close(ours)
+    assert running.returncode == 0 and b"What is written" in written
+    return written
 
 
 def test_the_old_name_of_methods_is_hidden_and_taken() -> None:
