@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-os.environ.update(COLUMNS="100", NO_COLOR="1", TERM="dumb", TERMINAL_WIDTH="100")
+os.environ.update(COLUMNS="100", NO_COLOR="1", TERM="dumb", TERMINAL_WIDTH="100", _TYPER_FORCE_DISABLE_TERMINAL="1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a checkout that is not installed will do
 
 import typer.main

@@ -1,15 +1,12 @@
 """``icmlora adapter``: the adapters of the registry, harvested and imported."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icmlora_cli.cli import adapter_export
-from icmlora_cli.cli.adapter_export import Which, export_adapter
-from icmlora_cli.cli.adapter_import import EPILOG, import_adapter
+from icmlora_cli.cli import adapter_export, adapter_import
 from icmlora_cli.cli.harvest import adapter_dict, print_adapters
-from icmlora_cli.cli.options import Json, Quiet
+from icmlora_cli.cli.options import Adapter, Json, Quiet, Yes
 from icmlora_cli.cli.out import Out, session
 
 if TYPE_CHECKING:
@@ -18,11 +15,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Adapters, harvested and imported: import, export, list, show, diff, remove.",
+    epilog="Example: icmlora adapter list",
     no_args_is_help=True,
-    rich_markup_mode=None,
 )
-app.command("import", epilog=EPILOG)(import_adapter)
-app.command("export", epilog=adapter_export.EPILOG)(export_adapter)
+app.command("import", epilog=adapter_import.EPILOG)(adapter_import.import_adapter)
+app.command("export", epilog=adapter_export.EPILOG)(adapter_export.export_adapter)
 
 Task = Annotated[str, typer.Argument(help="The task's name.")]
 
@@ -51,7 +48,10 @@ def show(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show a task's adapters: figures, norms by layer, effective rank, the nearest others, how they were made."""
+    """Show a task's adapters and how they were made.
+
+    With it: figures, norms by layer, effective rank, and the nearest other adapters.
+    """
     with session("adapter show", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
         from icmlora_cli.errors import NotFoundError
@@ -112,8 +112,11 @@ def _print_facts(out: Out, item: "AdapterFacts") -> None:
 
 
 @app.command(epilog="Example: icmlora adapter diff pick_last_of_3 ./my-lora")
-def diff(first: Which, second: Which, as_json: Json = False, quiet: Quiet = False) -> None:
-    """Compare two adapters by delta-W: the second's error relative to the first, and their cosine."""
+def diff(first: Adapter, second: Adapter, as_json: Json = False, quiet: Quiet = False) -> None:
+    """Compare two adapters by delta-W.
+
+    Told are the second's error relative to the first, and their cosine.
+    """
     with session("adapter diff", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
         from icmlora_cli.registry.adapters import AdapterStore
@@ -163,24 +166,20 @@ def _difference_dict(found: "Difference") -> dict[str, object]:
 def remove(
     task: Task,
     key: Annotated[str | None, typer.Option("--key", help="Of the one to delete; all of the task by default.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Delete the adapters of a task, or one of them."""
     with session("adapter remove", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home, checked_name
-        from icmlora_cli.errors import UsageError
         from icmlora_cli.registry.adapters import AdapterStore
 
         checked_name(task, "task")  # it is looked for as a folder: '..' would be the whole registry
         if key is not None:
             checked_name(key, "key")
-        if not yes:
-            if as_json or not sys.stdin.isatty():
-                raise UsageError("not removed: nobody can be asked here", hint=f"icmlora adapter remove {task} --yes")
-            what = f"all adapters of {task!r}" if key is None else f"adapter {key} of {task!r}"
-            typer.confirm(f"delete {what}?", abort=True, err=True)
+        what = f"all adapters of {task!r}" if key is None else f"adapter {key} of {task!r}"
+        out.confirm(f"Remove {what}?", yes=yes, again=f"icmlora adapter remove {task} --yes")
         freed = AdapterStore(Home.from_environment()).remove(task, key=key)
         out.result({"task": task, "key": key, "freed": freed})
         out.line(str(freed) if quiet else f"deleted {freed / 1e6:.1f} MB")

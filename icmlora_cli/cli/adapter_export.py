@@ -5,15 +5,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from icmlora_cli.cli.options import Force, Json, Quiet
+from icmlora_cli.cli.options import Adapter, Force, Json, OtherBase, Quiet
 from icmlora_cli.cli.out import session
 
 EPILOG = "Example: icmlora adapter export pick_last_of_3 --format gguf -o pick_last.gguf"
-Which = Annotated[str, typer.Argument(help="A task's name (its newest adapter), an adapter's key, or a PEFT folder.")]
 
 
 def export_adapter(
-    adapter: Which,
+    adapter: Adapter,
     output: Annotated[Path, typer.Option("--out", "-o", help="The GGUF file or PEFT folder to write.")],
     output_format: Annotated[
         Literal["gguf", "peft"], typer.Option("--format", help="A file for llama.cpp, or a PEFT folder with its card.")
@@ -21,18 +20,15 @@ def export_adapter(
     dtype: Annotated[
         Literal["fp32", "fp16"] | None, typer.Option("--dtype", help="Numbers of the GGUF tensors; fp32 by default.")
     ] = None,
-    base: Annotated[
-        str | None,
-        typer.Option("--base", "-b", help="Base model, for GGUF; the one that the adapter names by default."),
-    ] = None,
+    base: OtherBase = None,
     force: Force = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write one adapter for other programs: as GGUF for llama.cpp (--lora FILE), or as a PEFT folder.
+    """Write one adapter for other programs, as GGUF or as a PEFT folder.
 
-    GGUF is for plain LoRAs of Llama, Mistral, GPT-2, Qwen2, Qwen3, Gemma3 and Phi3. The base's configuration has to
-    be at hand; its weights are not read.
+    GGUF is what llama.cpp takes (--lora FILE); it is for plain LoRAs of Llama, Mistral, GPT-2, Qwen2, Qwen3, Gemma3 and
+    Phi3. The base's configuration has to be at hand; its weights are not read.
     """
     with session("adapter export", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home

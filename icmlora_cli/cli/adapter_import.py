@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from icmlora_cli.cli.harvest import adapter_dict
-from icmlora_cli.cli.options import DEFAULT_BASE, Base, Json, Offline, Quiet
+from icmlora_cli.cli.options import DEFAULT_BASE, AnyBaseName, Base, Json, Offline, Quiet
 from icmlora_cli.cli.out import Out, session
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ def import_adapter(
         bool, typer.Option("--approximate", help="Fit or drop what a LoRA cannot hold, and say how much is lost.")
     ] = False,
     rank: Annotated[int | None, typer.Option("--rank", help="Rank of the fits; the adapter's own by default.")] = None,
-    any_base_name: Annotated[
-        bool, typer.Option("--any-base-name", help="Take it though it names another base; shapes must still fit.")
-    ] = False,
+    any_base_name: AnyBaseName = False,
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Read adapter_model.bin too, with torch's weights_only.")
     ] = False,
@@ -38,10 +36,11 @@ def import_adapter(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Import LoRAs that others trained: checked whole, kept exactly, beside the harvested ones.
+    """Import LoRAs that others trained.
 
-    Folders in a folder become the checkpoints of the task that is named; without --task and --describe, each
-    is for the registered task of its name. train, eval and gen use imported adapters as they use harvested ones.
+    They are checked whole, and kept exactly, beside the harvested ones. Folders in a folder become the checkpoints of
+    the task that is named; without --task and --describe, each is for the registered task of its name. train, eval and
+    gen use imported adapters as they use harvested ones.
     """
     with session("adapter import", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home

@@ -1,6 +1,7 @@
 """The ``icmlora`` command: puts the nouns and verbs together."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -26,12 +27,52 @@ from icmlora_cli.cli import (
     task,
     train,
 )
+from icmlora_cli.cli.help import HelpCommand, HelpGroup
+
+PANELS = {
+    "Start here": ("demo", "doctor", "recipe"),
+    "Main job": ("harvest", "train", "gen", "eval", "report"),
+    "Your things": ("task", "base", "adapter", "registry", "storage", "codec"),
+    "Take it away": ("merge", "finetune", "serve", "push"),
+}
+VERBS: dict[str, tuple[Callable[..., None], str]] = {
+    "demo": (demo.demo, "icmlora demo"),
+    "doctor": (doctor.doctor, "icmlora doctor --json"),
+    "train": (train.train, "icmlora train --name mine"),
+    "gen": (gen.gen, 'icmlora gen "Give the last of the three words." -o out/'),
+    "eval": (evaluate.evaluate, "icmlora eval --tasks 'pick_*' --limit 50"),
+    "storage": (storage.storage, "icmlora storage --json"),
+    "merge": (merge.merge, "icmlora merge pick_last_of_3 -o model/"),
+    "finetune": (finetune.finetune, "icmlora finetune --from out/ --examples few.jsonl -o tuned/"),
+    "serve": (serve.serve, "icmlora serve -g default --port 8000"),
+    "push": (push.push, "icmlora push out/ me/antonyms --private"),
+}
+GROUPS = {
+    "recipe": recipe.app,
+    "harvest": harvest.app,
+    "report": report.app,
+    "task": task.app,
+    "base": base.app,
+    "adapter": adapter.app,
+    "registry": registry.app,
+    "codec": codec.app,
+}
+
+
+class _InPanels(HelpGroup):
+    """Lists the commands as the panels have them; Typer alone lists every verb before every noun."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        return [name for names in PANELS.values() for name in names]
+
 
 app = typer.Typer(
     name="icmlora",
+    cls=_InPanels,
     help="Generate LoRA adapters from a task in words. Start with: icmlora demo",
+    epilog="Example: icmlora demo",
     no_args_is_help=True,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -58,21 +99,13 @@ def _root(
         os.environ["ICMLORA_HOME"] = str(home)
 
 
-app.add_typer(task.app, name="task")
-app.add_typer(base.app, name="base")
-app.add_typer(adapter.app, name="adapter")
-app.add_typer(codec.app, name="codec")
-app.add_typer(registry.app, name="registry")
-app.add_typer(recipe.app, name="recipe")
-app.add_typer(report.app, name="report")
-app.add_typer(harvest.app, name="harvest")
-app.command(epilog="Example: icmlora train --name mine")(train.train)
-app.command(epilog='Example: icmlora gen "Give the last of the three words." -o out/')(gen.gen)
-app.command(epilog=merge.EPILOG)(merge.merge)
-app.command(epilog="Example: icmlora finetune --from out/ --examples few.jsonl -o tuned/")(finetune.finetune)
-app.command(epilog=serve.EPILOG)(serve.serve)
-app.command("eval", epilog="Example: icmlora eval --tasks 'pick_*' --limit 50")(evaluate.evaluate)
-app.command(epilog="Example: icmlora push out/ me/antonyms --private")(push.push)
-app.command(epilog="Example: icmlora storage --json")(storage.storage)
-app.command(epilog="Example: icmlora demo")(demo.demo)
-app.command(epilog=doctor.EPILOG)(doctor.doctor)
+for _panel, _names in PANELS.items():
+    for _name in _names:
+        if _name in VERBS:
+            _function, _example = VERBS[_name]
+            app.command(_name, epilog=f"Example: {_example}", rich_help_panel=_panel)(_function)
+        else:
+            app.add_typer(GROUPS[_name], name=_name, cls=HelpGroup, rich_help_panel=_panel)
+for _typer in (app, *GROUPS.values()):
+    for _command in _typer.registered_commands:
+        _command.cls = HelpCommand

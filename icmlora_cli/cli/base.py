@@ -1,17 +1,20 @@
 """``icmlora base``: pull, list, show and remove base models."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icmlora_cli.cli.options import Json, Offline, Quiet
+from icmlora_cli.cli.options import Json, Offline, Quiet, Yes
 from icmlora_cli.cli.out import session
 
 if TYPE_CHECKING:
     from icmlora_cli.registry.bases import Base, BaseStore
 
-app = typer.Typer(help="Base models: pull, list, show, remove.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Base models: pull, list, show, remove.",
+    epilog="Example: icmlora base pull smollm2-135m",
+    no_args_is_help=True,
+)
 
 Name = Annotated[str, typer.Argument(help="An alias (smollm2-135m), a hub id, or a local folder.")]
 
@@ -89,25 +92,23 @@ def show(
 @app.command(epilog="Example: icmlora base remove smollm2-135m --yes")
 def remove(
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Remove a base model's record, and its weights if they lie in icmlora's own cache.
+    """Remove a base model's record, and its weights if icmlora fetched them.
 
-    Weights in the hub's cache or in a folder of yours are never deleted.
+    These lie in icmlora's own cache. Weights in the hub's cache or in a folder of yours are never deleted.
     """
     with session("base remove", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
-        from icmlora_cli.errors import UsageError
         from icmlora_cli.registry.bases import BaseStore
 
         store = BaseStore(Home.from_environment())
         base = store.get(name)
-        if not yes:
-            if as_json or not sys.stdin.isatty():
-                raise UsageError("not removed: nobody can be asked here", hint=f"icmlora base remove {name} --yes")
-            typer.confirm(f"Remove {base.name} ({base.bytes / 1e6:.1f} MB)?", abort=True, err=True)
+        out.confirm(
+            f"Remove {base.name} ({base.bytes / 1e6:.1f} MB)?", yes=yes, again=f"icmlora base remove {name} --yes"
+        )
         kept = None if store.owns_weights(base) else str(base.path)
         freed = store.remove(name)
         out.result({"name": base.name, "freed_bytes": freed, "kept": kept})

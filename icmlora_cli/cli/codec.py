@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icmlora_cli.cli.options import DEFAULT_BASE, Base, Device, Json, Offline, Quiet, Recipe, Tasks
+from icmlora_cli.cli.options import DEFAULT_BASE, Base, Device, Json, Limit, Offline, Quiet, Recipe, Tasks
 from icmlora_cli.cli.out import Out, session
 
 if TYPE_CHECKING:
     from icmlora_cli.workflows.adapters.codec_report import CodecReport
 
-app = typer.Typer(help="The basis that adapters share: report.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="The basis that adapters share: report.",
+    epilog="Example: icmlora codec report --per-task",
+    no_args_is_help=True,
+)
 
 
 @app.command(epilog="Example: icmlora codec report --widths 8,16,32 --per-task")
@@ -27,7 +31,7 @@ def report(
         str | None,
         typer.Option("--widths", help="R of each basis; 4,8,16,24,32,48 and the frame's own by default."),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Test examples a task, at most.")] = 32,
+    limit: Limit = 32,
     no_score: Annotated[bool, typer.Option("--no-score", help="Energy alone: the base is not loaded.")] = False,
     per_task: Annotated[bool, typer.Option("--per-task", help="List each adapter at each width.")] = False,
     device: Device = None,
@@ -35,11 +39,12 @@ def report(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say what the shared basis keeps of the adapters at each width, and what that costs in the tasks' metrics.
+    """Say what the shared basis keeps of the adapters, and what that costs.
 
-    All kept checkpoints of the newest adapters shape the basis, whatever their ranks and modules; the last of each is
-    measured: its energy, and its score on test examples, as it is and as the basis gives it back. Without --tasks:
-    what icmlora train would learn from. Of a train recipe, basis, frame_seed, frame_width and directions count.
+    At each width, it is the energy that is kept, and what that costs in the tasks' metrics. All kept checkpoints of the
+    newest adapters shape the basis, whatever their ranks and modules; the last of each is measured: its energy, and its
+    score on test examples, as it is and as the basis gives it back. Without --tasks: what icmlora train would learn
+    from. Of a train recipe, basis, frame_seed, frame_width and directions count.
     """
     with session("codec report", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.config.recipes import TrainRecipe, resolve

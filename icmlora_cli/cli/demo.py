@@ -20,9 +20,10 @@ def demo(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run the whole idea on SmolLM2-135M: 6 tasks harvested, one generator trained, adapters generated and scored.
+    """Run the whole idea on SmolLM2-135M, in ten minutes.
 
-    At most 10 minutes on 2 CPU cores, with 93 MB fetched once. Interrupted, it goes on where it was.
+    6 tasks are harvested, one generator is trained, and adapters are generated and scored. At most 10 minutes on 2 CPU
+    cores, with 93 MB fetched once. Interrupted, it goes on where it was.
     """
     with session("demo", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home

@@ -11,11 +11,12 @@ from icmlora_cli.cli.out import Out, session
 if TYPE_CHECKING:
     from icmlora_cli.workflows.doctor import Check, DoctorReport
 
-EPILOG = "Example: icmlora doctor --json"
-
 
 def doctor(as_json: Json = False, quiet: Quiet = False) -> None:
-    """Check devices, versions, folders and base models; exit 1 if something required is missing."""
+    """Check devices, versions, folders and base models.
+
+    Says what to type where something is missing; exit code 1 if it is required.
+    """
     with session("doctor", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
         from icmlora_cli.workflows.doctor import run

@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icmlora_cli.cli.options import DEFAULT_BASE, Base, Device, Json, Offline, Quiet, Recipe, Seed, Tasks
+from icmlora_cli.cli.options import (
+    DEFAULT_BASE,
+    Base,
+    Device,
+    Generator,
+    Json,
+    Limit,
+    Offline,
+    Quiet,
+    Recipe,
+    Seed,
+    Tasks,
+)
 from icmlora_cli.cli.out import Out, session
 
 if TYPE_CHECKING:
@@ -17,43 +29,62 @@ if TYPE_CHECKING:
     from icmlora_cli.report.result import Result
     from icmlora_cli.workflows.evaluate.evaluate import EvalResult
 
+COMPARED = "What is compared"
 FEW = 8  # so many methods and tasks still fit a terminal side by side
 
 
 def evaluate(
     tasks: Tasks = None,
     base: Base = DEFAULT_BASE,
-    generator: Annotated[
-        str | None, typer.Option("--generator", "-g", help="A generator's name or folder; 'default' if there is one.")
-    ] = None,
+    generator: Generator = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Result folder; by default results/ in the registry.")
     ] = None,
     recipe: Recipe = None,
+    limit: Limit = None,
+    seed: Seed = None,
     methods: Annotated[
         list[str] | None,
-        typer.Option("--methods", "--rungs", help="Methods to score, such as base,generated; repeatable."),
+        typer.Option(
+            "--methods", help="Methods to score, such as base,generated; repeatable.", rich_help_panel=COMPARED
+        ),
     ] = None,
+    rungs: Annotated[list[str] | None, typer.Option("--rungs", hidden=True, help="The old name of --methods.")] = None,
     protocol: Annotated[
-        str | None, typer.Option("--protocol", help="bare, or described: the description is in every prompt.")
+        str | None,
+        typer.Option(
+            "--protocol", help="bare, or described: the description is in every prompt.", rich_help_panel=COMPARED
+        ),
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Test examples a task, at most.")] = None,
-    shots: Annotated[int | None, typer.Option("--shots", min=2, help="Examples that few-shot methods see.")] = None,
+    shots: Annotated[
+        int | None,
+        typer.Option("--shots", min=2, help="Examples that few-shot methods see.", rich_help_panel=COMPARED),
+    ] = None,
     lm_eval: Annotated[
-        str | None, typer.Option("--lm-eval", help="Score on TASK[,TASK] of lm-eval too (extra icmlora[lm-eval]).")
+        str | None,
+        typer.Option(
+            "--lm-eval",
+            help="Score on TASK,TASK of lm-eval too (extra icmlora[lm-eval]).",
+            rich_help_panel=COMPARED,
+        ),
     ] = None,
     lm_eval_include: Annotated[
-        Path | None, typer.Option("--lm-eval-include", help="Folder of further lm-eval task files; they can run code.")
+        Path | None,
+        typer.Option(
+            "--lm-eval-include",
+            help="Folder of further lm-eval task files; they can run code.",
+            rich_help_panel=COMPARED,
+        ),
     ] = None,
-    seed: Seed = None,
     device: Device = None,
     offline: Offline = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare all methods on the tasks' test examples, with the controls that could embarrass us.
+    """Compare all methods on the tasks' test examples, with controls.
 
-    Writes result.json, table.md and report.html. Stopped, it goes on where it was. See the methods: docs/evaluation.md.
+    Writes result.json, table.md and report.html. Stopped, it goes on where it was. Without -g, the generator is
+    'default', if there is one. The methods: docs/evaluation.md.
     """
     with session("eval", as_json=as_json, quiet=quiet) as printer:
         from icmlora_cli.config.recipes import EvalRecipe, resolve
@@ -62,7 +93,7 @@ def evaluate(
         from icmlora_cli.workflows.select_tasks import tasks_to_score
 
         home = Home.from_environment()
-        named = None if methods is None else tuple(name.strip() for item in methods for name in item.split(","))
+        named = tuple(name.strip() for item in (*(methods or ()), *(rungs or ())) for name in item.split(",")) or None
         overrides = {"methods": named, "protocol": protocol, "limit": limit, "shots": shots, "seed": seed}
         settings = resolve(EvalRecipe, recipe, "eval", overrides)
         chosen = tasks_to_score(home, tasks)

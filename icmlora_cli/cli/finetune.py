@@ -1,36 +1,59 @@
 """``icmlora finetune``: a generated adapter, trained on with a few examples."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from icmlora_cli.cli.options import DEFAULT_BASE, Device, Force, Json, Offline, Quiet
+from icmlora_cli.cli.options import (
+    DEFAULT_BASE,
+    EXAMPLES,
+    TRAINING,
+    Device,
+    Force,
+    Json,
+    Offline,
+    OtherBase,
+    OutFolder,
+    Quiet,
+    Template,
+)
 from icmlora_cli.cli.out import session
 
 ZERO = "zero"
 
 
 def finetune(
-    out_folder: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")],
-    examples: Annotated[Path, typer.Option("--examples", help="Examples of the task: JSONL, CSV or Parquet.")],
+    out_folder: OutFolder,
+    examples: Annotated[
+        Path,
+        typer.Option("--examples", help="Examples of the task: JSONL, CSV or Parquet.", rich_help_panel=EXAMPLES),
+    ],
     start: Annotated[
         str, typer.Option("--from", help="Adapter to start from: a folder that gen wrote, or any LoRA of PEFT's.")
     ] = ZERO,
-    base: Annotated[
-        str | None, typer.Option("--base", "-b", help="Base model; by default the one that the adapter names.")
+    base: OtherBase = None,
+    template: Template = "qa",
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Optimizer steps; 20 if not said.", rich_help_panel=TRAINING)
     ] = None,
-    template: Annotated[
-        Literal["qa", "chat", "text"], typer.Option("--template", help="How examples are written, as in a task file.")
-    ] = "qa",
-    steps: Annotated[int | None, typer.Option("--steps", help="Optimizer steps; 20 if not said.")] = None,
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", help="Peak of the one-cycle schedule; 0.001 if not said.")
+        float | None,
+        typer.Option(
+            "--learning-rate", help="Peak of the one-cycle schedule; 0.001 if not said.", rich_help_panel=TRAINING
+        ),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Examples a step; 12 if not said.")] = None,
-    rank: Annotated[int | None, typer.Option("--rank", help="From zero: rank of the LoRA; 4 if not said.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help="Examples a step; 12 if not said.", rich_help_panel=TRAINING)
+    ] = None,
+    rank: Annotated[
+        int | None, typer.Option("--rank", help="From zero: rank of the LoRA; 4 if not said.", rich_help_panel=TRAINING)
+    ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Of the order of the examples; from zero, of A too.")
+        int | None,
+        typer.Option(
+            "--seed", help="Seed of the order of the examples; from zero, of A too.", rich_help_panel=TRAINING
+        ),
     ] = None,
     force: Force = False,
     device: Device = None,

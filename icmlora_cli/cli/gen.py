@@ -5,11 +5,24 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from icmlora_cli.cli.options import Device, Force, Json, Offline, Quiet
+from icmlora_cli.cli.options import (
+    DEFAULT_BASE,
+    EXAMPLES,
+    WRITTEN,
+    Device,
+    Force,
+    Json,
+    Offline,
+    OtherBase,
+    OutFolder,
+    Quiet,
+    Template,
+)
 from icmlora_cli.cli.out import Out, session
 from icmlora_cli.errors import GateRefusedError
 
 if TYPE_CHECKING:
+    from icmlora_cli.registry.generators import GeneratorStore
     from icmlora_cli.workflows.gen.batch import BatchEntry, BatchResult
     from icmlora_cli.workflows.gen.explain import Explanation
     from icmlora_cli.workflows.gen.generate import GenResult
@@ -17,46 +30,26 @@ if TYPE_CHECKING:
     from icmlora_cli.workflows.gen.select import Selection
 
 
+def _seed(value: int | None) -> int | None:
+    """Check that a seed is one of torch's; as ``max=`` of the option, the bound would fill half of the help."""
+    if value is not None and value >= 2**63:
+        raise typer.BadParameter(f"{value} is 2**63 or more")
+    return value
+
+
 def gen(
-    out_folder: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")],
+    out_folder: OutFolder,
     task_text: Annotated[
         str | None, typer.Argument(help="What the adapter should do, in a sentence; not with --batch.")
     ] = None,
     generator: Annotated[str, typer.Option("--generator", "-g", help="A generator's name or folder.")] = "default",
-    base: Annotated[
-        str | None, typer.Option("--base", "-b", help="Base model; the generator's own by default.")
-    ] = None,
-    merge: Annotated[bool, typer.Option("--merge", help="Write the whole merged model instead of an adapter.")] = False,
+    base: OtherBase = None,
     seed: Annotated[
         int | None,
         typer.Option(
-            "--seed", min=0, max=2**63 - 1, help="Sample z with this seed; without it, z is the prior's mean."
+            "--seed", min=0, callback=_seed, help="Sample z with this seed; without it, z is the prior's mean."
         ),
     ] = None,
-    examples: Annotated[
-        Path | None, typer.Option("--examples", help="Show the generator these examples too: JSONL, CSV or Parquet.")
-    ] = None,
-    select: Annotated[
-        Path | None, typer.Option("--select", help="Keep the sample with the lowest NLL on these examples.")
-    ] = None,
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            "--samples", min=1, help="Of --select: the prior's mean and draws, so many in all; 16 if not said."
-        ),
-    ] = None,
-    template: Annotated[
-        Literal["qa", "chat", "text"], typer.Option("--template", help="How examples are written, as in a task file.")
-    ] = "qa",
-    gate: Annotated[
-        bool, typer.Option("--gate", help="Write nothing and exit with 3 unless it beats base and average on them.")
-    ] = False,
-    rank: Annotated[int | None, typer.Option("--rank", min=1, help="Keep so many directions of each module.")] = None,
-    dtype: Annotated[
-        Literal["fp32", "bf16", "fp16", "q8_0"] | None,
-        typer.Option("--dtype", help="Numbers of the written tensors; q8_0 only with --merge --format gguf."),
-    ] = None,
-    scale: Annotated[float, typer.Option("--scale", help="Multiply delta-W by this.")] = 1.0,
     batch: Annotated[
         Path | None,
         typer.Option("--batch", help="Many texts, a folder each below -o: one a line, or a YAML or JSON list."),
@@ -64,9 +57,59 @@ def gen(
     explain: Annotated[
         bool, typer.Option("--explain", help="Say what it is near to, and how far the text is from what was learned.")
     ] = False,
+    examples: Annotated[
+        Path | None,
+        typer.Option(
+            "--examples",
+            help="Show the generator these examples too: JSONL, CSV or Parquet.",
+            rich_help_panel=EXAMPLES,
+        ),
+    ] = None,
+    select: Annotated[
+        Path | None,
+        typer.Option(
+            "--select", help="Keep the sample with the lowest NLL on these examples.", rich_help_panel=EXAMPLES
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples",
+            min=1,
+            help="Of --select: the prior's mean and draws, so many in all; 16 if not said.",
+            rich_help_panel=EXAMPLES,
+        ),
+    ] = None,
+    gate: Annotated[
+        bool,
+        typer.Option(
+            "--gate",
+            help="Write nothing and exit with 3 unless it beats base and average on them.",
+            rich_help_panel=EXAMPLES,
+        ),
+    ] = False,
+    template: Template = "qa",
+    merge: Annotated[
+        bool,
+        typer.Option("--merge", help="Write the whole merged model instead of an adapter.", rich_help_panel=WRITTEN),
+    ] = False,
     output_format: Annotated[
-        Literal["peft", "gguf"], typer.Option("--format", help="For PEFT and transformers, or for llama.cpp.")
+        Literal["peft", "gguf"],
+        typer.Option("--format", help="For PEFT and transformers, or for llama.cpp.", rich_help_panel=WRITTEN),
     ] = "peft",
+    dtype: Annotated[
+        Literal["fp32", "bf16", "fp16", "q8_0"] | None,
+        typer.Option(
+            "--dtype",
+            help="Numbers of the written tensors; q8_0 only with --merge --format gguf.",
+            rich_help_panel=WRITTEN,
+        ),
+    ] = None,
+    rank: Annotated[
+        int | None,
+        typer.Option("--rank", min=1, help="Keep so many directions of each module.", rich_help_panel=WRITTEN),
+    ] = None,
+    scale: Annotated[float, typer.Option("--scale", help="Multiply delta-W by this.", rich_help_panel=WRITTEN)] = 1.0,
     force: Force = False,
     device: Device = None,
     offline: Offline = False,
@@ -76,14 +119,13 @@ def gen(
     """Generate the LoRA adapter of a task from its description.
 
     Writes a PEFT folder that PeftModel.from_pretrained loads, or with --merge a model that
-    AutoModelForCausalLM.from_pretrained loads; with --format gguf, adapter.gguf or model.gguf, which llama.cpp
-    loads. The same text, generator, seed and options give the same bytes.
-    All options: docs/generating.md.
+    AutoModelForCausalLM.from_pretrained loads; with --format gguf, adapter.gguf or model.gguf, which llama.cpp loads.
+    The same text, generator, seed and options give the same bytes. All options: docs/generating.md.
     """
     with session("gen" if batch is None else "gen batch", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
         from icmlora_cli.errors import UsageError
-        from icmlora_cli.registry.generators import BUNDLED, DEFAULT, GeneratorStore
+        from icmlora_cli.registry.generators import GeneratorStore
 
         if (task_text is None) == (batch is None):
             raise UsageError(
@@ -91,12 +133,7 @@ def gen(
                 hint='icmlora gen "Give the antonym." -o out/   or: icmlora gen --batch texts.txt -o out/',
             )
         home = Home.from_environment()
-        store = GeneratorStore(home)
-        folder = store.find(generator)
-        if generator == DEFAULT and folder.parent.name == BUNDLED:
-            names = ", ".join(f"-g {name}" for name in store.names())
-            why = f"no generator is named {DEFAULT!r} here (but {names})" if names else "no generator is trained here"
-            out.note(f"note: {why}, so the one that comes with icmlora is taken: docs/generating.md")
+        folder = _generator(out, GeneratorStore(home), generator)
         from icmlora_cli.workflows.gen.options import GenOptions, GenRequest
 
         options = GenOptions(examples, select, samples, template, gate, rank, dtype, scale, explain, output_format)
@@ -106,7 +143,7 @@ def gen(
         from icmlora_cli.workflows.gen.generate import base_name, run
 
         with out.progress() as on_progress:
-            name = base or base_name(folder) or "smollm2-135m"
+            name = base or base_name(folder) or DEFAULT_BASE
             found = resolve_base(name, home, offline=offline, on_progress=on_progress)
             if batch is not None:
                 done = gen_batch.run(
@@ -123,6 +160,18 @@ def gen(
         else:
             out.result(_dict(result))
             _print(out, result, options)
+
+
+def _generator(out: Out, store: "GeneratorStore", name: str) -> Path:
+    """Return a generator's folder; say so where it is the one that comes with icmlora, without having been named."""
+    from icmlora_cli.registry.generators import BUNDLED, DEFAULT
+
+    folder = store.find(name)
+    if name == DEFAULT and folder.parent.name == BUNDLED:
+        trained = ", ".join(f"-g {name}" for name in store.names())
+        why = f"no generator is named {DEFAULT!r} here (but {trained})" if trained else "no generator is trained here"
+        out.note(f"note: {why}, so the one that comes with icmlora is taken: docs/generating.md")
+    return folder
 
 
 def _dict(result: "GenResult") -> dict[str, object]:

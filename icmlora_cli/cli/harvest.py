@@ -6,7 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icmlora_cli.cli.options import DEFAULT_BASE, Base, Device, Json, Offline, Quiet, Recipe, Seed, Tasks
+from icmlora_cli.cli.options import (
+    DEFAULT_BASE,
+    TRAINING,
+    WHERE,
+    Base,
+    Device,
+    Json,
+    Offline,
+    Quiet,
+    Recipe,
+    Seed,
+    Steps,
+    Tasks,
+)
 from icmlora_cli.cli.out import Out, session
 
 if TYPE_CHECKING:
@@ -69,20 +82,39 @@ def harvest(
     tasks: Tasks = None,
     base: Base = DEFAULT_BASE,
     recipe: Recipe = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Optimizer steps a task.")] = None,
-    rank: Annotated[int | None, typer.Option("--rank", help="Rank of the LoRAs.")] = None,
+    steps: Steps = None,
+    rank: Annotated[int | None, typer.Option("--rank", help="Rank of the LoRAs.", rich_help_panel=TRAINING)] = None,
     seed: Seed = None,
     executor: Annotated[
-        Executor, typer.Option("--executor", help="Where tasks are trained: processes here, or a Ray cluster.")
+        Executor,
+        typer.Option(
+            "--executor", help="Where tasks are trained: processes here, or a Ray cluster.", rich_help_panel=WHERE
+        ),
     ] = Executor.local,
     workers: Annotated[
-        int, typer.Option("--workers", "-w", min=1, help="local: processes side by side; each loads the base.")
+        int,
+        typer.Option(
+            "--workers",
+            "-w",
+            min=1,
+            help="local: processes side by side; each loads the base.",
+            rich_help_panel=WHERE,
+        ),
     ] = 1,
     address: Annotated[
-        str | None, typer.Option("--address", help="ray: the cluster, or auto; without, one is started here.")
+        str | None,
+        typer.Option(
+            "--address", help="ray: the cluster, or auto; without, one is started here.", rich_help_panel=WHERE
+        ),
     ] = None,
     gpus_per_task: Annotated[
-        float, typer.Option("--gpus-per-task", min=0.0, help="ray: share of a GPU; 0.25 packs four tasks on one.")
+        float,
+        typer.Option(
+            "--gpus-per-task",
+            min=0.0,
+            help="ray: share of a GPU; 0.25 packs four tasks on one.",
+            rich_help_panel=WHERE,
+        ),
     ] = 0.0,
     device: Device = None,
     offline: Offline = False,
@@ -148,7 +180,10 @@ def status(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show who harvests what: done, at work (machine, process, last heart-beat), interrupted, not begun."""
+    """Show who harvests what.
+
+    A task is done, at work (machine, process, last heart-beat), interrupted, or not begun.
+    """
     with session("harvest status", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
         from icmlora_cli.registry.bases import canonical_name, slug

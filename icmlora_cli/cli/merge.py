@@ -2,25 +2,23 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from icmlora_cli.cli.options import Force, Json, Offline, Quiet
+from icmlora_cli.cli.options import AnyBaseName, Force, Json, Offline, OtherBase, OutFolder, Quiet
 from icmlora_cli.cli.out import Out, session
 
 if TYPE_CHECKING:
     from icmlora_cli.workflows.merge.merge import MergeResult
 
-EPILOG = "Example: icmlora merge pick_last_of_3 -o model/"
 WEIGHTED = re.compile(
     r"(?P<name>.+):(?P<weight>[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(inf|infinity|nan))", re.DOTALL | re.IGNORECASE
 )
 
 
 def merge(
-    out_folder: Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")],
+    out_folder: OutFolder,
     adapter: Annotated[
         str | None, typer.Argument(help="A task's name (its newest adapter), an adapter's key, or a PEFT folder.")
     ] = None,
@@ -30,25 +28,22 @@ def merge(
             "--adapter", "-a", metavar="NAME:WEIGHT", help="Instead: one of several, times a weight; repeatable."
         ),
     ] = None,
-    base: Annotated[
-        str | None, typer.Option("--base", "-b", help="Base model; the one that the adapters name by default.")
-    ] = None,
+    base: OtherBase = None,
     dtype: Annotated[
         Literal["fp32", "bf16", "fp16"] | None,
         typer.Option("--dtype", help="Numbers of the written tensors; the base's own by default."),
     ] = None,
-    any_base_name: Annotated[
-        bool, typer.Option("--any-base-name", help="Take adapters of another base; their shapes must still fit.")
-    ] = False,
+    any_base_name: AnyBaseName = False,
     force: Force = False,
     offline: Offline = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Merge adapters into their base, and write a model that needs neither PEFT nor icmlora.
+    """Merge adapters into their base, and write one whole model.
 
-    Reads, changes and writes one tensor after the other, so that memory holds a small part of the model. The weight of
-    -a is what stands behind its last colon, where that is a number; without one it is 1. See docs/merging.md.
+    The model needs neither PEFT nor icmlora. It is read, changed and written one tensor after the other, so that memory
+    holds a small part of it. The weight of -a is what stands behind its last colon, where that is a number; without one
+    it is 1. See docs/merging.md.
     """
     with session("merge", as_json=as_json, quiet=quiet) as out:
         wanted = shares(adapter, weighted or [])

@@ -118,6 +118,28 @@ class Out:
             console = Console(width=160)
         console.print(table)
 
+    def confirm(self, question: str, *, yes: bool, again: str) -> None:
+        """Ask on the terminal before something is done that cannot be undone; return if the answer is yes.
+
+        Args:
+            question: what to ask, which says what would be done.
+            yes: do not ask, because ``--yes`` is given.
+            again: the command that goes on without asking, which is told where nobody can be asked.
+
+        Raises:
+            UsageError: if nobody can be asked: with ``--json``, or where stdin is no terminal.
+            typer.Abort: if the answer is anything but yes.
+        """
+        if yes:
+            return
+        if self.as_json or sys.stdin is None or not sys.stdin.isatty():
+            from icmlora_cli.errors import UsageError
+
+            raise UsageError("nothing was done: this asks first, and nobody can be asked here", hint=again)
+        print(f"{visible(question)} [y/N]: ", end="", file=sys.stderr, flush=True)  # typer.confirm prints to stdout too
+        if sys.stdin.readline().strip().casefold() not in {"y", "yes"}:
+            raise typer.Abort
+
     @contextmanager
     def progress(self) -> Iterator["OnProgress"]:
         """Yield a callback that shows progress on stderr: bars on a terminal, a line per item elsewhere."""

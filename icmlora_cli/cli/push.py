@@ -1,11 +1,10 @@
 """``icmlora push``: an output goes to the hub."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icmlora_cli.cli.options import Json, Quiet
+from icmlora_cli.cli.options import DryRun, Json, Quiet, Yes
 from icmlora_cli.cli.out import Out, session
 
 if TYPE_CHECKING:
@@ -20,21 +19,18 @@ def push(
     private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
     revision: Annotated[str, typer.Option("--revision", help="Branch to send to; made if it is not there.")] = "main",
     message: Annotated[str | None, typer.Option("--message", "-m", help="Message of the commit.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check and list what would be sent; send nothing.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Send a generated adapter, a merged model or a generator to the Hugging Face hub, in one commit.
+    """Send an adapter, a merged model or a generator to the Hugging Face hub.
 
-    Only files that icmlora writes are sent, and LICENSE and NOTICE. Hashes and card are checked before. Paths of this
-    machine in icmlora.json and generator.json are cut to their last part. More: docs/sharing.md.
+    It is one commit. Only files that icmlora writes are sent, and LICENSE and NOTICE. Hashes and card are checked
+    before. Paths of this machine in icmlora.json and generator.json are cut to their last part. More: docs/sharing.md.
     """
     with session("push", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
-        from icmlora_cli.errors import UsageError
         from icmlora_cli.workflows.push.push import PushTarget, plan, ready, run
 
         target = PushTarget(repo_id, private, revision, message)
@@ -47,10 +43,9 @@ def push(
         out.forbidden(planned.no_derivatives)
         result = None
         if not dry_run:
-            if not yes:
-                if as_json or not sys.stdin.isatty():
-                    raise UsageError("not sent: nobody can be asked here", hint="the same command with --yes")
-                typer.confirm(f"Send {planned.bytes / 1e6:.2f} MB to {repo_id}?", abort=True, err=True)
+            out.confirm(
+                f"Send {planned.bytes / 1e6:.2f} MB to {repo_id}?", yes=yes, again="the same command with --yes"
+            )
             with out.progress() as on_progress:
                 result = run(planned, target, on_progress=on_progress)
         out.result(

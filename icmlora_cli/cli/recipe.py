@@ -8,7 +8,11 @@ import typer
 from icmlora_cli.cli.options import Force, Json, Quiet
 from icmlora_cli.cli.out import session
 
-app = typer.Typer(help="Recipes: list, show, copy, validate.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Recipes, which hold all settings: list, show, copy, validate.",
+    epilog="Example: icmlora recipe list",
+    no_args_is_help=True,
+)
 
 Name = Annotated[Path, typer.Argument(help="A shipped recipe's name, such as harvest/default, or a file.")]
 

@@ -1,12 +1,11 @@
 """``icmlora registry``: verify what is on disk, free what is not needed, move things between machines."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icmlora_cli.cli.options import Device, Force, Json, Quiet, Tasks
+from icmlora_cli.cli.options import Device, DryRun, Force, Json, Quiet, Tasks, Yes
 from icmlora_cli.cli.out import Out, session
 
 if TYPE_CHECKING:
@@ -16,10 +15,13 @@ if TYPE_CHECKING:
     from icmlora_cli.registry.upkeep.garbage import GarbageItem
     from icmlora_cli.workflows.registry.verify import VerifyResult
 
-app = typer.Typer(help="The registry on disk: verify, gc, export, import.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="The registry on disk: verify, gc, export, import.",
+    epilog="Example: icmlora registry verify",
+    no_args_is_help=True,
+)
 
 Archive = Annotated[Path, typer.Argument(metavar="FILE", help="A file that icmlora registry export wrote.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 
 
 @app.command(epilog="Example: icmlora registry verify --repair")
@@ -32,10 +34,10 @@ def verify(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Look at every file; say what is wrong, what it costs, and what mends it; exit 1 if something is lost.
+    """Look at every file; say what is wrong, what it costs, and what mends it.
 
     Found are truncated, changed, missing, unlisted and half-written files. Only what makes something unusable counts
-    as lost; what killed work left beside it is told, with exit code 0.
+    as lost, with exit code 1; what killed work left beside it is told, with exit code 0.
     """
     with session("registry verify", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
@@ -85,7 +87,7 @@ def gc(
         ),
     ] = None,
     dry_run: DryRun = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -97,7 +99,6 @@ def gc(
     """
     with session("registry gc", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
-        from icmlora_cli.errors import UsageError
         from icmlora_cli.workflows.registry.gc import GcResult, plan, run
 
         home = Home.from_environment()
@@ -106,10 +107,7 @@ def gc(
         _note_kept(out, planned.kept)
         done = GcResult((), 0)
         if planned.free and not dry_run:
-            if not yes:
-                if as_json or not sys.stdin.isatty():
-                    raise UsageError("not freed: nobody can be asked here", hint="icmlora registry gc --yes")
-                typer.confirm(f"Free {planned.bytes / 1e6:.1f} MB?", abort=True, err=True)
+            out.confirm(f"Free {planned.bytes / 1e6:.1f} MB?", yes=yes, again="icmlora registry gc --yes")
             with out.progress() as on_progress:
                 done = run(home, planned, on_progress=on_progress)
             _note_kept(out, done.kept)
@@ -190,9 +188,10 @@ def import_archive(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Add what an export holds, once every file has been compared with its hash.
+    """Add what an export holds.
 
-    A different thing of the same name is an error; --force replaces it, and puts what was there into quarantine.
+    Nothing is added before every file has been compared with its hash. A different thing of the same name is an error;
+    --force replaces it, and puts what was there into quarantine.
     """
     with session("registry import", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home

@@ -9,7 +9,9 @@ from icmlora_cli.cli.options import Force, Json, Quiet
 from icmlora_cli.cli.out import Out, session
 
 app = typer.Typer(
-    help="Reports: one HTML page of an evaluation, which needs no network.", no_args_is_help=True, rich_markup_mode=None
+    help="Reports, each one HTML page of an evaluation that needs no network: build, open.",
+    epilog="Example: icmlora report open runs/first",
+    no_args_is_help=True,
 )
 
 ResultPath = Annotated[
@@ -33,11 +35,13 @@ def build(
     """Make the page; an earlier report is replaced, any other file only with --force."""
     with session("report build", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.report.result import read_result
+        from icmlora_cli.workflows.output import check_file
 
         read = read_result(result)
         target = (_beside(result) if output is None else output).absolute()
         if not force:
             _check_ours(target, hint="--force replaces it")
+        check_file(target, force=True)
         from icmlora_cli.disk.files import write_text
         from icmlora_cli.report.html import html_report
 
@@ -57,7 +61,10 @@ def open_report(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Open the page in a browser; it is made first where it is missing or older than result.json."""
+    """Open the page in a browser.
+
+    It is made first where it is missing or older than result.json.
+    """
     with session("report open", as_json=as_json, quiet=quiet) as out:
         page = _beside(result).absolute()
         _check_ours(page, hint=f"icmlora report build {result} -o ANOTHER.html")
@@ -90,7 +97,7 @@ def _check_ours(page: Path, *, hint: str) -> None:
 
     if page.is_dir():
         raise UsageError(f"{page.name} is a folder", where=str(page), hint="name a file, such as report.html")
-    if page.exists() and not is_report(page):
+    if page.exists() and not (page.is_file() and is_report(page)):
         raise AlreadyExistsError(f"{page.name} exists and is not a report of icmlora's", where=str(page), hint=hint)
 
 

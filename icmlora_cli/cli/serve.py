@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icmlora_cli.cli.options import Device, Json, Offline, Quiet
+from icmlora_cli.cli.options import DEFAULT_BASE, Device, Generator, Json, Offline, OtherBase, Quiet
 from icmlora_cli.cli.out import Out, session
 
 if TYPE_CHECKING:
@@ -13,40 +13,62 @@ if TYPE_CHECKING:
 
     from icmlora_cli.serving.engine import Engine
 
-EPILOG = "Example: icmlora serve -g default --port 8000"
+NETWORK = "Network"
+LIMITS = "Limits"
 LAST = 10  # seconds after the grace, when connections are cut: of clients that do not read what they are sent
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(
-    generator: Annotated[
-        str | None,
-        typer.Option("--generator", "-g", help="Generator, by name or folder, for models named 'icm:TASK TEXT'."),
-    ] = None,
-    base: Annotated[
-        str | None, typer.Option("--base", "-b", help="Base model; the generator's own, or smollm2-135m, by default.")
-    ] = None,
+    generator: Generator = None,
+    base: OtherBase = None,
     adapter: Annotated[
         list[str] | None, typer.Option("--adapter", help="NAME=FOLDER: serve this PEFT folder too; repeatable.")
     ] = None,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.", rich_help_panel=NETWORK)] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+        int,
+        typer.Option(
+            "--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.", rich_help_panel=NETWORK
+        ),
     ] = 8000,
     api_key_file: Annotated[
-        Path | None, typer.Option("--api-key-file", help="File of keys, one a line; clients have to send one of them.")
+        Path | None,
+        typer.Option(
+            "--api-key-file",
+            help="File of keys, one a line; clients have to send one of them.",
+            rich_help_panel=NETWORK,
+        ),
     ] = None,
     queue: Annotated[
-        int, typer.Option("--queue", min=0, help="Requests that may wait; more are told to come again.")
+        int,
+        typer.Option(
+            "--queue", min=0, help="Requests that may wait; more are told to come again.", rich_help_panel=LIMITS
+        ),
     ] = 32,
     max_adapters: Annotated[
-        int, typer.Option("--max-adapters", min=1, help="Harvested and generated adapters kept in memory.")
+        int,
+        typer.Option(
+            "--max-adapters",
+            min=1,
+            help="Harvested and generated adapters kept in memory.",
+            rich_help_panel=LIMITS,
+        ),
     ] = 16,
     max_tokens: Annotated[
-        int | None, typer.Option("--max-tokens", min=1, help="Of one answer; as many as fit, by default.")
+        int | None,
+        typer.Option(
+            "--max-tokens", min=1, help="Tokens of one answer; as many as fit, by default.", rich_help_panel=LIMITS
+        ),
     ] = None,
     grace: Annotated[
-        float, typer.Option("--grace", min=0, help="Seconds that answers under way have once the server is to stop.")
+        float,
+        typer.Option(
+            "--grace",
+            min=0,
+            help="Seconds that answers under way have once the server is to stop.",
+            rich_help_panel=LIMITS,
+        ),
     ] = 10.0,
     device: Device = None,
     offline: Offline = False,
@@ -55,9 +77,9 @@ def serve(
 ) -> None:
     """Serve the base, harvested tasks and adapters made on request, with OpenAI's API.
 
-    A request's model is the base's name, a registered task's name, a NAME of --adapter, or 'icm:TASK TEXT'. One base
-    is in memory, and requests are answered one after another. Needs the extra icmlora[serve]. docs/serving.md has
-    examples, and how to serve with vLLM instead.
+    A request's model is the base's name, a registered task's name, a NAME of --adapter or, with -g, 'icm:TASK TEXT'.
+    One base is in memory, and requests are answered one after another. Needs the extra icmlora[serve]. docs/serving.md
+    has examples, and how to serve with vLLM instead.
     """
     with session("serve", as_json=as_json, quiet=quiet) as out:
         _need_the_extra()
@@ -74,7 +96,7 @@ def serve(
             from icmlora_cli.workflows.gen.generate import base_name
 
             with out.progress() as on_progress:
-                name = base or (base_name(folder) if folder else None) or "smollm2-135m"
+                name = base or (base_name(folder) if folder else None) or DEFAULT_BASE
                 found = resolve_base(name, home, offline=offline, on_progress=on_progress)
                 engine = load_engine(
                     found, home, generator=folder, adapters=folders,

@@ -12,10 +12,10 @@ _Row = tuple[tuple[str, ...], int]  # cells, and the bytes that are shared out
 
 
 def storage(as_json: Json = False, quiet: Quiet = False) -> None:
-    """Show the bytes of base, tasks, adapters and generators, and how many tasks it takes to break even.
+    """Show what everything takes on disk, and when a generator pays.
 
-    With it: rank and dtype of each task's last adapter, what equal checkpoints take more than once, and what
-    icmlora registry gc would free.
+    That is the bytes of bases, tasks, adapters and generators, how many tasks it takes to break even, rank and dtype of
+    each task's last adapter, what equal checkpoints take more than once, and what icmlora registry gc would free.
     """
     with session("storage", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home

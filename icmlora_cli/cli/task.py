@@ -1,13 +1,12 @@
 """``icmlora task``: add, list, show, preview, validate, export and remove tasks."""
 
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icmlora_cli.cli.options import Force, Json, Quiet, Tasks
+from icmlora_cli.cli.options import Force, Json, Quiet, Tasks, Yes
 from icmlora_cli.cli.out import session
 
 if TYPE_CHECKING:
@@ -18,8 +17,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Tasks: add, list, show, preview, validate, export, remove.",
+    epilog="Example: icmlora task add 'builtin:*'",
     no_args_is_help=True,
-    rich_markup_mode=None,
 )
 
 Name = Annotated[str, typer.Argument(help="A task's name.")]
@@ -182,25 +181,18 @@ def export(
 @app.command(epilog="Example: icmlora task remove choose_first_of_3 --yes")
 def remove(
     names: Names,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Remove tasks from the registry. Adapters harvested for them stay."""
     with session("task remove", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
-        from icmlora_cli.errors import UsageError
         from icmlora_cli.registry.tasks import TaskStore
 
         store = TaskStore(Home.from_environment())
         found = store.matching(names)
-        if not yes:
-            if as_json or not sys.stdin.isatty():
-                raise UsageError(
-                    "not removed: nobody can be asked here",
-                    hint=f"icmlora task remove {shlex.join(names)} --yes",
-                )
-            typer.confirm(f"Remove {', '.join(found)}?", abort=True, err=True)
+        out.confirm(f"Remove {', '.join(found)}?", yes=yes, again=f"icmlora task remove {shlex.join(names)} --yes")
         for name in found:
             store.remove(name)
         out.result({"removed": list(found)})

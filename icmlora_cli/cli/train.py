@@ -4,7 +4,19 @@ from typing import Annotated
 
 import typer
 
-from icmlora_cli.cli.options import DEFAULT_BASE, Base, Device, Json, Offline, Quiet, Recipe, Seed, Tasks
+from icmlora_cli.cli.options import (
+    DEFAULT_BASE,
+    TRAINING,
+    Base,
+    Device,
+    Json,
+    Offline,
+    Quiet,
+    Recipe,
+    Seed,
+    Steps,
+    Tasks,
+)
 from icmlora_cli.cli.out import session
 
 
@@ -14,23 +26,29 @@ def train(
     recipe: Recipe = None,
     name: Annotated[str, typer.Option("--name", "-n", help="The generator's name.")] = "default",
     arch: Annotated[
-        str | None, typer.Option("--arch", help="token, conv1d (the paper's) or p-diff (COND P-DIFF).")
+        str | None,
+        typer.Option("--arch", help="token, conv1d (the paper's) or p-diff (COND P-DIFF).", rich_help_panel=TRAINING),
     ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Optimizer steps.")] = None,
+    steps: Steps = None,
     seed: Seed = None,
     log_with: Annotated[
-        str | None, typer.Option("--log-with", help="Log losses with tensorboard, trackio, wandb ... (accelerate).")
+        str | None,
+        typer.Option(
+            "--log-with", help="Log losses with tensorboard, trackio, wandb ... (accelerate).", rich_help_panel=TRAINING
+        ),
     ] = None,
     device: Device = None,
     offline: Offline = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a generator on all tasks jointly: on harvested adapters and, if the recipe has them, in episodes.
+    """Train a generator on all tasks jointly.
 
-    Without --tasks: all tasks of split 'train' that are harvested or, with episodes, all of them. Tasks of split
-    'unseen' are refused. Interrupted, it goes on where it was. On several GPUs: accelerate launch -m icmlora_cli train
-    What has the same name and learned otherwise goes to quarantine.
+    It learns from harvested adapters and, if the recipe has them, in episodes. Without --tasks: all tasks of split
+    'train' that are harvested or, with episodes, all of them. Tasks of split 'unseen' are refused. Interrupted, it goes
+    on where it was. What has the same name and learned otherwise goes to quarantine.
+
+    On several GPUs: accelerate launch -m icmlora_cli train
     """
     with session("train", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.config.recipes import TrainRecipe, resolve

@@ -4,7 +4,7 @@ import os
 import platform
 import shlex
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
 from icmlora_cli import __version__
@@ -16,7 +16,7 @@ PACKAGES = ("torch", "transformers", "peft", "safetensors")
 
 def now() -> str:
     """Return the UTC time, ISO 8601 with microseconds."""
-    return datetime.now(timezone.utc).isoformat()
+    return datetime.now(UTC).isoformat()
 
 
 def versions() -> dict[str, str]:

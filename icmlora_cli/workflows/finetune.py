@@ -17,7 +17,8 @@ from icmlora_cli.report.cards import CARD, CardData, tuned_card
 from icmlora_cli.weights.adapter import CONFIG, WEIGHTS, Adapter, read_adapter, write_adapter
 from icmlora_cli.workflows.gen.options import ExampleFile, Template, read_file
 from icmlora_cli.workflows.gen.select import CandidateScorer, encoded
-from icmlora_cli.workflows.gen.write import check_out, listed
+from icmlora_cli.workflows.gen.write import listed
+from icmlora_cli.workflows.output import check_folder
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
 SCHEMA = "icmlora.finetuned/1"
@@ -167,7 +168,7 @@ def run(
         WrongBaseError: if the parent is of another base.
     """
     started = time.monotonic()
-    check_out(out, force)
+    check_folder(out, force)
     given = read_file(examples, template)
     if parent is not None:
         check_base(parent, base)

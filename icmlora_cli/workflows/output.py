@@ -1,8 +1,10 @@
-"""Files that a command is told to write."""
+"""What a command is told to write with ``-o``, checked before any work is done."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from icmlora_cli.errors import AlreadyExistsError, UsageError
+from icmlora_cli.provenance.versions import ABOUT
 
 
 def check_file(output: Path, force: bool) -> None:
@@ -12,12 +14,57 @@ def check_file(output: Path, force: bool) -> None:
         AlreadyExistsError: if it is there and ``force`` is not set, or it is a folder.
         UsageError: if it is a device, a pipe or the like, which nothing replaces.
     """
-    where = str(output.absolute())
     if output.is_dir():
-        raise AlreadyExistsError(f"{output} is a folder", where=where, hint="name a file to write")
+        raise AlreadyExistsError(f"{output} is a folder", where=_where(output), hint="name a file to write")
     if output.exists() and not output.is_file():
-        raise UsageError(f"{output} is no regular file", where=where, hint="name another file")
+        raise UsageError(f"{output} is no regular file", where=_where(output), hint="name another file")
     if output.exists() and not force:
+        raise _is_there(output)
+
+
+def check_folder(output: Path, force: bool) -> None:
+    """Check that a folder may be written.
+
+    Raises:
+        AlreadyExistsError: if it is there and ``force`` is not set, or it is nothing that icmlora wrote.
+    """
+    if is_free(output):
+        return
+    if not force:
+        raise _is_there(output)
+    if not (output.is_dir() and (output / ABOUT).is_file()):
         raise AlreadyExistsError(
-            f"{output} is there already", where=where, hint="--force replaces it, or name another file"
+            f"{output} is not something that icmlora wrote, so --force does not replace it",
+            where=_where(output),
+            hint="name another folder with -o",
         )
+
+
+def check_apart(output: Path, inputs: Sequence[Path]) -> None:
+    """Check that writing a folder does not do away with what it is made of.
+
+    Raises:
+        UsageError: if it is one of the inputs, or one lies in it.
+    """
+    for path in inputs:
+        if path.resolve().is_relative_to(output.resolve()):
+            raise UsageError(
+                f"{output} {'is' if path.resolve() == output.resolve() else 'holds'} what it would be made of",
+                where=str(path),
+                hint="name another folder with -o",
+            )
+
+
+def is_free(folder: Path) -> bool:
+    """Tell whether nothing is there, or an empty folder."""
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def _is_there(output: Path) -> AlreadyExistsError:
+    return AlreadyExistsError(
+        f"{output} exists", where=_where(output), hint="--force replaces it, or name another one to write"
+    )
+
+
+def _where(output: Path) -> str:
+    return str(output.absolute())

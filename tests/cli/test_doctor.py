@@ -7,11 +7,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from icmlora_cli.cli.doctor import EPILOG, doctor
+from icmlora_cli.cli.doctor import doctor
 from icmlora_cli.registry.bases import Base
 
 app = typer.Typer(rich_markup_mode=None)
-app.command(epilog=EPILOG)(doctor)
+app.command()(doctor)
 runner = CliRunner()
 
 

@@ -3,7 +3,7 @@
 import os
 import shutil
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 from uuid import uuid4
@@ -148,7 +148,7 @@ def put(
 def _entry(home: Home, path: Path, note: QuarantineNote) -> Path:
     """Make a folder in quarantine with a note, and return it."""
     root = home.root if path.is_relative_to(home.root) else home.cache
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     folder = root / QUARANTINE / f"{stamp}-{uuid4().hex[:6]}"
     _write_note(folder, note.model_copy(update={"was": path.relative_to(root).as_posix()}))
     return folder

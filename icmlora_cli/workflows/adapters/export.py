@@ -18,8 +18,8 @@ from icmlora_cli.weights.foreign.plain import check_plain
 from icmlora_cli.weights.gguf.lora import Numbers, write_lora
 from icmlora_cli.weights.gguf.target import GgufTarget
 from icmlora_cli.workflows.adapters.named import NamedAdapter, find_named
-from icmlora_cli.workflows.gen.write import check_out, listed
-from icmlora_cli.workflows.output import check_file
+from icmlora_cli.workflows.gen.write import listed
+from icmlora_cli.workflows.output import check_file, check_folder
 
 SCHEMA = "icmlora.exported/1"
 
@@ -125,7 +125,7 @@ def _peft(named: NamedAdapter, output: Path, dtype: Numbers | None, force: bool)
         )
     if named.record is None:
         raise UsageError(f"{named.name[:200]} is a PEFT folder already", hint="copy it, or: --format gguf -o FILE.gguf")
-    check_out(output, force)
+    check_folder(output, force)
     with files.new_folder(output.absolute()) as folder:
         for name in (WEIGHTS, CONFIG):
             shutil.copyfile(named.folder / name, folder / name)

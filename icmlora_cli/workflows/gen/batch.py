@@ -15,7 +15,8 @@ from icmlora_cli.workflows.gen.batch_file import BatchItem, read_batch
 from icmlora_cli.workflows.gen.generate import check, load_maker
 from icmlora_cli.workflows.gen.generator import AdapterGenerator, GenResult
 from icmlora_cli.workflows.gen.options import PLAIN, GenInputs, GenOptions, GenRequest
-from icmlora_cli.workflows.gen.write import Provenance, check_out, identity, is_free, is_whole
+from icmlora_cli.workflows.gen.write import Provenance, identity, is_whole
+from icmlora_cli.workflows.output import check_folder, is_free
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
 State = Literal["written", "unchanged", "refused"]
@@ -153,7 +154,7 @@ def _is_made(folder: Path, wanted: list[object], request: GenRequest) -> bool:
 def _check_free(folders: list[Path], force: bool) -> None:
     if force:
         for folder in folders:
-            check_out(folder, force)
+            check_folder(folder, force)
         return
     taken = [folder for folder in folders if not is_free(folder)]
     if taken:

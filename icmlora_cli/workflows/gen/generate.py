@@ -14,7 +14,8 @@ from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.workflows.gen.generator import AdapterGenerator, GenResult
 from icmlora_cli.workflows.gen.options import PLAIN, GenInputs, GenOptions, GenRequest, read_given
-from icmlora_cli.workflows.gen.write import check_format, check_out
+from icmlora_cli.workflows.gen.write import check_format
+from icmlora_cli.workflows.output import check_folder
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
 __all__ = ["GenResult", "base_name", "check", "check_base", "load_maker", "maker_on", "run", "vector_recipe"]
@@ -154,7 +155,7 @@ def run(
     """
     started = time.monotonic()
     text = checked_text(text)
-    check_out(out, force)
+    check_folder(out, force)
     request = GenRequest(generator_folder, merged, seed, options)
     generator, inputs = check(request, base)
     adapter_generator = load_maker(request, generator, inputs, base, home, device, on_progress)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from icmlora_cli.disk import files
-from icmlora_cli.errors import AlreadyExistsError, UsageError
 from icmlora_cli.generator.checkpoint import Generator
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.meta_model import checkpoint_of
@@ -25,6 +24,7 @@ from icmlora_cli.weights.merge import merge
 from icmlora_cli.weights.stored.changes import combined, steps_of
 from icmlora_cli.workflows.gen.options import GenRequest, recorded
 from icmlora_cli.workflows.merge.write import WrittenModel, write_model
+from icmlora_cli.workflows.output import check_apart
 from icmlora_cli.workflows.progress import OnProgress
 
 GGUF_LORA, GGUF_MODEL = "adapter.gguf", "model.gguf"
@@ -119,32 +119,6 @@ def identity(about: Mapping[str, object]) -> list[object]:
     return [about.get("task_text"), made_by, weights, recorded(about)]
 
 
-def is_free(out: Path) -> bool:
-    """Tell whether nothing is there, or an empty folder."""
-    return not out.exists() or (out.is_dir() and not any(out.iterdir()))
-
-
-def check_out(out: Path, force: bool) -> None:
-    """Check that a folder may be written.
-
-    Raises:
-        AlreadyExistsError: if it is there and ``force`` is not set, or it is nothing that icmlora wrote.
-    """
-    if is_free(out):
-        return
-    if not force:
-        raise AlreadyExistsError(
-            f"{out} exists", where=str(out.absolute()), hint="--force replaces it, or name another -o"
-        )
-    ours = out.is_dir() and (out / ABOUT).is_file()
-    if not ours:
-        raise AlreadyExistsError(
-            f"{out} is not something that icmlora wrote, so --force does not replace it",
-            where=str(out.absolute()),
-            hint="name another folder with -o",
-        )
-
-
 def check_format(request: GenRequest, base: Base) -> None:
     """Check that what is asked for can be written in the format, by the base's configuration and tokenizer.
 
@@ -169,21 +143,6 @@ def is_whole(folder: Path, request: GenRequest) -> bool:
     if request.merged:
         return (folder / "config.json").is_file() and any(folder.glob("model*.safetensors"))
     return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
-
-
-def check_apart(out: Path, inputs: Sequence[Path]) -> None:
-    """Check that writing a folder does not do away with what it is made of.
-
-    Raises:
-        UsageError: if it is one of the inputs, or one lies in it.
-    """
-    for path in inputs:
-        if path.resolve().is_relative_to(out.resolve()):
-            raise UsageError(
-                f"{out} {'is' if path.resolve() == out.resolve() else 'holds'} what it would be made of",
-                where=str(path),
-                hint="name another folder with -o",
-            )
 
 
 def write(

@@ -22,8 +22,9 @@ from icmlora_cli.weights.foreign.read import read_foreign
 from icmlora_cli.weights.foreign.steps import foreign_steps
 from icmlora_cli.weights.stored.changes import Steps, combined
 from icmlora_cli.workflows.adapters.named import NamedAdapter, find_named
-from icmlora_cli.workflows.gen.write import check_apart, check_out, listed
+from icmlora_cli.workflows.gen.write import listed
 from icmlora_cli.workflows.merge.write import WrittenModel, write_model
+from icmlora_cli.workflows.output import check_apart, check_folder
 from icmlora_cli.workflows.progress import OnProgress, silent
 
 SCHEMA = "icmlora.merged/1"
@@ -170,7 +171,7 @@ def run(
     """
     started = time.monotonic()
     check_apart(out, [base.path, *(share.adapter.folder for share in shares)])
-    check_out(out, force)
+    check_folder(out, force)
     checkpoint = checkpoint_of(base)
     read = [_read(share, base, checkpoint.shapes, any_base_name) for share in shares]
     adapters = tuple(item for item, _ in read)
