@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import NAME
 from icmlora_cli.errors import CorruptFileError
+from icmlora_cli.manifests.adapter import FOLDER
 from icmlora_cli.provenance.versions import command_line, now, versions
 from icmlora_cli.registry import adapters, generators, task_record
 
@@ -35,7 +36,7 @@ FOLDERS: Mapping[Kind, re.Pattern[str]] = {
 FILES: Mapping[Kind, re.Pattern[str]] = {
     "task": re.compile("|".join(map(re.escape, (task_record.EXAMPLES, task_record.MANIFEST)))),
     "adapter": re.compile(
-        f"{re.escape(adapters.MANIFEST)}|{adapters.FOLDER.pattern}/"
+        f"{re.escape(adapters.MANIFEST)}|{FOLDER.pattern}/"
         f"({re.escape(adapters.CONFIG)}|{re.escape(adapters.WEIGHTS)})"
     ),
     "generator": re.compile("|".join(map(re.escape, (generators.CONFIG, generators.WEIGHTS, generators.CARD)))),
