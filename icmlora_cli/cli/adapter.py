@@ -80,9 +80,7 @@ def show(
             if not quiet:
                 _print_facts(out, item)
                 if record.imported:
-                    out.line(
-                        f"imported from {record.imported.get('from')}, licence {record.about.get('licence') or '-'}"
-                    )
+                    out.line(f"imported from {record.imported.source}, licence {record.about.licence or '-'}")
             out.line(str(record.last))
 
 

@@ -1,14 +1,14 @@
 """``manifest.json`` of a harvested or imported adapter."""
 
 import re
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, JsonValue
 
 from icmlora_cli.manifests.model import Count, Manifest, Part, Values
 from icmlora_cli.manifests.parts import Recipe, Versions
 
-SCHEMA = "icmlora.adapter/1"
 FOLDER = re.compile(r"checkpoint-[0-9]{1,12}")
 
 
@@ -57,7 +57,12 @@ class Imported(Part):
     base_model: str | None = None
     peft_version: str | None = None
     files: tuple[ImportedFile, ...] = ()
-    inexact: tuple[JsonValue, ...] = ()
+    inexact: tuple[Mapping[str, JsonValue], ...] = ()
+
+    @classmethod
+    def of(cls, source: str, **facts: Any) -> "Imported":
+        """Return an import's facts; ``from`` is a word of Python and cannot be given by name."""
+        return cls(**(facts | {"from": source}))
 
 
 class AdapterAbout(Part):
@@ -95,7 +100,7 @@ class AdapterManifest(Manifest):
 
     HINT: ClassVar[str] = "icmlora registry verify --repair"
 
-    schema_: Literal["icmlora.adapter/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["icmlora.adapter/1"] = Field("icmlora.adapter/1", alias="schema")
     task: str
     key: str
     base: str

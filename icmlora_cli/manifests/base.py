@@ -7,8 +7,6 @@ from pydantic import Field
 from icmlora_cli.manifests.model import Count, Manifest
 from icmlora_cli.manifests.parts import NamedFile
 
-SCHEMA = "icmlora.base/1"
-
 
 class BaseManifest(Manifest):
     """What ``base.json`` holds; see ``registry.bases.Base``. ``path`` is ``.`` where the weights lie beside it."""
@@ -23,4 +21,4 @@ class BaseManifest(Manifest):
     bytes: Count
     architecture: str
     files: tuple[NamedFile, ...]
-    schema_: Literal["icmlora.base/1"] = Field(SCHEMA, alias="schema")  # the last key, as it always was
+    schema_: Literal["icmlora.base/1"] = Field("icmlora.base/1", alias="schema")  # the last key, as it always was

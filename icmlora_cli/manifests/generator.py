@@ -8,7 +8,6 @@ from pydantic import Field
 from icmlora_cli.manifests.model import Count, Manifest, Number, Part, Seed, Size, Values
 from icmlora_cli.manifests.parts import Cost, Recipe, SourceAdapter, Versions
 
-SCHEMA = "icmlora.generator/1"
 Index = Annotated[int, Field(ge=0, le=2**20)]
 
 
@@ -82,14 +81,14 @@ class GeneratorAbout(Part):
     base: GeneratorBase
     tasks: Mapping[str, str]
     builtin_tasks: tuple[str, ...] = ()
-    adapters: Mapping[str, str] = {}
+    adapters: Mapping[str, str] = Field(default_factory=dict)
     sources: tuple[SourceAdapter, ...] | None = None
     cost: Cost | None = None
     licences: tuple[str, ...] = ()
     unlicensed: Count = 0
     datasets: tuple[str, ...] = ()
     recipe: Recipe | None = None
-    figures: Values = {}
+    figures: Values = Field(default_factory=dict)
     curve: tuple[tuple[Count, Mapping[str, Number]] | tuple[Count, Number, Number], ...] = ()
     versions: Versions | None = None
     command: str | None = None
@@ -111,7 +110,7 @@ class GeneratorWeights(Manifest):
 
     HINT: ClassVar[str] = "icmlora registry verify --repair && icmlora train"
 
-    schema_: Literal["icmlora.generator/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["icmlora.generator/1"] = Field("icmlora.generator/1", alias="schema")
     network: NetworkSizes
     layout: LayoutShapes
     base_model: str

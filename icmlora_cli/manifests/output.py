@@ -105,7 +105,7 @@ class Finetuned(_Output):
     base: BaseReference
     examples: TrainedOn | None = None
     recipe: Recipe | None = None
-    figures: Values = {}
+    figures: Values = Field(default_factory=dict)
     licences: tuple[str, ...] | None = None
     no_derivatives: tuple[str, ...] = ()
     versions: Versions | None = None
@@ -173,6 +173,16 @@ class Served(_Output):
     base: BaseReference
     licence: str | None = None
     versions: Versions | None = None
+
+    @property
+    def merged(self) -> bool:
+        """Whether it is a whole model: it never is."""
+        return False
+
+    @property
+    def files(self) -> Files | None:
+        """It lists none."""
+        return None
 
 
 Output = Generated | Finetuned | Exported | Merged | Served

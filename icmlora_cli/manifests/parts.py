@@ -82,5 +82,3 @@ class SourceAdapter(Part):
     seconds: Number | None = None
     joules: Number | None = None
     imported: str | None = None
-
-

@@ -8,7 +8,6 @@ from pydantic import Field
 from icmlora_cli.manifests.model import Count, Manifest, Part
 from icmlora_cli.manifests.parts import Versions
 
-SCHEMA = "icmlora.task/1"
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -33,7 +32,7 @@ class TaskManifest(Manifest):
 
     HINT: ClassVar[str] = "add the task again with --force, or remove it: icmlora task remove NAME --yes"
 
-    schema_: Literal["icmlora.task/1"] = Field(SCHEMA, alias="schema")
+    schema_: Literal["icmlora.task/1"] = Field("icmlora.task/1", alias="schema")
     name: str
     descriptions: tuple[str, ...] = Field(min_length=1)
     template: TemplateText

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 _ROOT = r"(?:/(?!/)|~[\w.-]*/|[A-Za-z]:[\\/]|\\\\|file:/)"
 _ALONE = re.compile(rf"{_ROOT}.*[^/\\].*", re.DOTALL)
@@ -71,8 +71,11 @@ def clean(value: object, spared: Collection[str] = ()) -> object:
         return shortened(value)
     if isinstance(value, list):
         return [clean(inner, spared) for inner in value]
-    if not isinstance(value, dict):
-        return value
+    return clean_object(value, spared) if isinstance(value, dict) else value
+
+
+def clean_object(value: Mapping[str, object], spared: Collection[str] = ()) -> dict[str, object]:
+    """Return what ``clean`` does of a JSON object."""
     return {
         name: inner
         if name in spared

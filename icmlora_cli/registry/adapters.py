@@ -1,8 +1,6 @@
 """Adapters on disk, harvested or imported: ``adapters/<base>/<task>/<key>/`` with checkpoints and, last, a manifest."""
 
 import shlex
-from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,11 +167,19 @@ class AdapterStore:
 
     def readable(self) -> tuple[AdapterRecord, ...]:
         """Return what ``all`` does, without those whose manifest is broken."""
-        found = []
+        return self.scan()[0]
+
+    def scan(self) -> tuple[tuple[AdapterRecord, ...], tuple[Path, ...]]:
+        """Return the adapters whose manifest can be read, by task and time, and the manifests that cannot."""
+        found, broken = [], []
         for path in self._manifests(f"*/*/*/{MANIFEST}"):
-            with suppress(CorruptFileError, FileNotFoundError):
+            try:
                 found.append(read_record(path))
-        return tuple(sorted(found, key=lambda item: (item.base, item.task, item.created)))
+            except FileNotFoundError:  # removed this moment
+                continue
+            except CorruptFileError:
+                broken.append(path)
+        return tuple(sorted(found, key=lambda item: (item.base, item.task, item.created))), tuple(sorted(broken))
 
     def _manifests(self, pattern: str) -> list[Path]:
         root = self.home.adapters

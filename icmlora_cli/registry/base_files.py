@@ -8,6 +8,7 @@ from typing import Any
 
 from icmlora_cli.disk.files import read_json, sha256_file, sha256_json
 from icmlora_cli.errors import BaseUnavailableError, CorruptFileError
+from icmlora_cli.manifests.foreign import SafetensorsIndex
 from icmlora_cli.registry.bases import Base, BaseFile
 
 WEIGHTS = "*.safetensors"
@@ -114,9 +115,7 @@ def _check_weights(path: Path) -> None:
     for file in weights:
         check_safetensors(file)
     if (path / INDEX).is_file():
-        mapped = read_json(path / INDEX).get("weight_map")
-        shards = set(mapped.values()) if isinstance(mapped, dict) else set()
-        missing = sorted(str(shard) for shard in shards if not (path / str(shard)).is_file())
+        missing = [shard for shard in SafetensorsIndex.read(path / INDEX).shards if not (path / shard).is_file()]
         if missing:
             raise CorruptFileError(f"{path.name} lacks {missing[0]}, which its index names", where=str(path))
 

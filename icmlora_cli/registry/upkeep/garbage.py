@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import CorruptFileError
+from icmlora_cli.manifests.remains import read_remains
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.upkeep import duplicates, leftovers, quarantine
 from icmlora_cli.registry.upkeep.duplicates import Copy, Duplicates, Linker
@@ -118,11 +118,8 @@ def _duplicates(home: Home, found: Duplicates) -> Iterator[tuple[GarbageItem, bo
 
 
 def _why(folder: Path) -> str:
-    try:
-        note = files.read_json(folder / quarantine.NOTE)
-        return f"{note['was']}: {note['why']}"
-    except (CorruptFileError, FileNotFoundError, KeyError):
-        return "in quarantine"
+    note = read_remains(folder / quarantine.NOTE)
+    return f"{note.was}: {note.why}" if note.was and note.why else "in quarantine"
 
 
 def _bytes(*paths: Path) -> int:

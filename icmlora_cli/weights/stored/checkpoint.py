@@ -10,6 +10,7 @@ from pathlib import Path
 
 from icmlora_cli.disk import files
 from icmlora_cli.errors import CorruptFileError, UnsupportedAdapterError
+from icmlora_cli.manifests.foreign import SafetensorsIndex
 from icmlora_cli.registry.base_files import INDEX
 from icmlora_cli.weights.adapter_form import DTYPES, Dtype
 from icmlora_cli.weights.foreign.check import BaseShapes
@@ -32,14 +33,13 @@ def model_files(folder: Path) -> tuple[Path, ...]:
         return (folder / SINGLE,)
     where = str(folder / INDEX)
     try:
-        mapped = files.read_json(folder / INDEX).get("weight_map")
+        names = SafetensorsIndex.read(folder / INDEX).shards
     except FileNotFoundError as error:
         raise CorruptFileError(
             f"{folder.name} has neither {SINGLE} nor {INDEX}",
             where=str(folder),
             hint="load it with transformers and save it again with save_pretrained",
         ) from error
-    names = sorted({str(name) for name in mapped.values()}) if isinstance(mapped, dict) else []
     if not names or any(Path(name).name != name for name in names):
         raise CorruptFileError(f"{INDEX} does not name files beside it", where=where)
     return tuple(folder / name for name in names)

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from icmlora_cli.config.recipes import HarvestRecipe, resolve, shipped_recipes
-from icmlora_cli.disk import files, temporary
+from icmlora_cli.disk import temporary
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import CorruptFileError, IcmloraError
+from icmlora_cli.manifests.remains import read_remains
 from icmlora_cli.registry import adapters, bases
 from icmlora_cli.registry.bases import Base, BaseStore
 from icmlora_cli.registry.tasks import BUILTIN_MAKER, TaskStore
@@ -98,14 +99,11 @@ def _add_again(home: Home, fault: Finding, moved: Path) -> list[Repair]:
     """Add a built-in task again, if that is what the damaged one was."""
     from icmlora_cli.tasks.builtin import builtin_names
 
-    try:
-        value = files.read_json(moved / "task.json")
-    except (CorruptFileError, FileNotFoundError):
-        value = {}
-    if value.get("source") != BUILTIN_MAKER or fault.name not in builtin_names():
+    held = read_remains(moved / "task.json")
+    if held.source != BUILTIN_MAKER or fault.name not in builtin_names():
         return []
     task = TaskStore(home).add_builtin(fault.name)
-    same = "the same examples" if task.data_hash == value.get("data_hash") else "other examples than it had"
+    same = "the same examples" if task.data_hash == held.data_hash else "other examples than it had"
     return [Repair("added", "task", task.name, task.folder, None, f"added again from icmlora's own, {same}", True)]
 
 
@@ -117,7 +115,7 @@ def _recipes(folder: Path) -> Iterator[HarvestRecipe]:
     try:
         record = adapters.read_record(folder / adapters.MANIFEST)
         if record.imported is None:
-            yield HarvestRecipe.model_validate(record.about.get("recipe"))
+            yield HarvestRecipe.model_validate(record.about.recipe)
     except (CorruptFileError, FileNotFoundError, ValueError):
         for name in shipped_recipes():
             if name.startswith("harvest/"):

@@ -12,8 +12,10 @@ from icmlora_cli.errors import UsageError
 from icmlora_cli.generator.checkpoint import Generator, load_generator, read_config, save_generator, stored
 from icmlora_cli.generator.fit import StepLosses
 from icmlora_cli.lm.load import load_base
+from icmlora_cli.manifests.generator import GeneratorAbout, GeneratorBase
+from icmlora_cli.manifests.parts import SourceAdapter
 from icmlora_cli.provenance.energy import CostMeter
-from icmlora_cli.provenance.licences import hub_datasets, no_derivatives, of_manifest
+from icmlora_cli.provenance.licences import hub_datasets, no_derivatives
 from icmlora_cli.provenance.versions import command_line, now, versions
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
 from icmlora_cli.registry.bases import Base
@@ -105,7 +107,7 @@ def run(
     _check_idle(tasks, harvested, recipe)
     key = _key(tasks, [(item.task, item.record) for item in harvested], base, recipe, home)
     target = GeneratorStore(home).folder(name)
-    if (target / CONFIG).is_file() and read_config(target).get("key") == key:
+    if (target / CONFIG).is_file() and read_config(target).key == key:
         load_generator(target)  # a broken one says so
         return _result(target, trained=False, seconds=time.monotonic() - started)
     meter, replaced = CostMeter(), None
@@ -214,46 +216,52 @@ def _about(
     figures: dict[str, float],
     curve: Sequence[StepLosses],
     builtin: Sequence[EpisodeTask],
-) -> dict[str, object]:
-    imported = {item.task.name: item.record.about.get("licence") for item in harvested}
+) -> GeneratorAbout:
+    imported = {item.task.name: item.record.about.licence for item in harvested}
     named = [task.licence for task in tasks] + [*imported.values()]
     licences = sorted({str(licence) for licence in named if licence})
     every = max(1, -(-len(curve) // CURVE))
     points = [losses for index, losses in enumerate(curve) if index % every == 0 or index == len(curve) - 1]
-    return {
-        "key": key,
-        "base": {
-            "name": base.name,
-            "revision": base.revision,
-            "weight_hash": base.weight_hash,
-            "licence": base.licence,
-        },
-        "tasks": {task.name: task.descriptions[0] for task in tasks},
-        "builtin_tasks": [item.name for item in builtin],
-        "adapters": {item.task.name: item.record.key for item in harvested},
-        "sources": [_source(item.record) for item in harvested],
-        "cost": _cost([item.record.figures for item in harvested], figures),
-        "licences": licences,
-        "unlicensed": sum(not (task.licence or imported.get(task.name)) for task in tasks),
-        "datasets": list(hub_datasets(task.source for task in tasks)),
-        "recipe": recipe.model_dump(mode="json"),
-        "figures": figures,
-        "curve": [
-            [losses.step, {loss: float(f"{value:.4g}") for loss, value in losses.values.items()}] for losses in points
-        ],
-        "versions": versions(),
-        "command": command_line(),
-        "created": now(),
-    }
+    return GeneratorAbout(
+        key=key,
+        base=GeneratorBase(name=base.name, revision=base.revision, weight_hash=base.weight_hash, licence=base.licence),
+        tasks={task.name: task.descriptions[0] for task in tasks},
+        builtin_tasks=tuple(item.name for item in builtin),
+        adapters={item.task.name: item.record.key for item in harvested},
+        sources=tuple(_source(item.record) for item in harvested),
+        cost=_cost([item.record.figures for item in harvested], figures),
+        licences=tuple(licences),
+        unlicensed=sum(not (task.licence or imported.get(task.name)) for task in tasks),
+        datasets=hub_datasets(task.source for task in tasks),
+        recipe=recipe.model_dump(mode="json"),
+        figures=figures,
+        curve=tuple(
+            (losses.step, {loss: float(f"{value:.4g}") for loss, value in losses.values.items()}) for losses in points
+        ),
+        versions=versions(),
+        command=command_line(),
+        created=now(),
+    )
 
 
-def _source(record: AdapterRecord) -> dict[str, object]:
+def _source(record: AdapterRecord) -> SourceAdapter:
     """Return where an adapter that was learned from came from, as the generator's manifest holds it."""
-    about = {name: record.about.get(name) for name in ("licence", "source", "device", "dtype", "recipe", "versions")}
-    figures = {name: record.figures[name] for name in ("seconds", "joules") if name in record.figures}
-    imported = {} if record.imported is None else {"imported": record.imported.get("from")}
-    own = {"task": record.task, "key": record.key, "data_hash": record.data_hash, "created": record.created}
-    return own | about | figures | imported
+    about = record.about
+    held = SourceAdapter(
+        task=record.task,
+        key=record.key,
+        data_hash=record.data_hash,
+        created=record.created,
+        licence=about.licence,
+        source=about.source,
+        device=about.device,
+        dtype=about.dtype,
+        recipe=about.recipe,
+        versions=about.versions,
+    )
+    spent = {name: record.figures[name] for name in ("seconds", "joules") if name in record.figures}
+    whence = {} if record.imported is None else {"imported": record.imported.source}
+    return held.model_copy(update=spent | whence)
 
 
 def _cost(adapters: Sequence[Mapping[str, float]], figures: Mapping[str, float]) -> dict[str, float]:
@@ -268,22 +276,19 @@ def _cost(adapters: Sequence[Mapping[str, float]], figures: Mapping[str, float])
     return cost
 
 
-def _save(target: Path, generator: Generator, about: dict[str, object], recipe: TrainRecipe) -> None:
-    whole = replace(generator, about=about)
-    tasks, figures = about["tasks"], about["figures"]
-    assert isinstance(tasks, dict) and isinstance(figures, dict)
+def _save(target: Path, generator: Generator, about: GeneratorAbout, recipe: TrainRecipe) -> None:
     with files.new_folder(target) as folder:
         card = generator_card(
             name=target.name,
             base_model=generator.codec.base_model,
-            tasks=tasks,
-            numbers=_numbers(whole),
-            error=figures["error"],
-            data=CardData.of_manifest(about),
+            tasks=about.tasks,
+            numbers=_numbers(generator),
+            error=about.figures["error"],
+            data=CardData.of(about),
         )
         files.write_text(folder / CARD, card)
-        hashed = dict(about) | {"card_sha256": files.sha256_file(folder / CARD)}
-        save_generator(folder, replace(whole, about=hashed), recipe.storage)
+        hashed = about.model_copy(update={"card_sha256": files.sha256_file(folder / CARD)})
+        save_generator(folder, generator, recipe.storage, about=hashed)
 
 
 def _numbers(generator: Generator) -> int:
@@ -292,15 +297,12 @@ def _numbers(generator: Generator) -> int:
 
 def _result(target: Path, *, trained: bool, seconds: float) -> TrainResult:
     generator = load_generator(target)
-    about = generator.about
-    tasks, figures, adapters, builtin = about["tasks"], about["figures"], about["adapters"], about["builtin_tasks"]
-    assert isinstance(tasks, dict) and isinstance(figures, dict)
-    assert isinstance(adapters, dict) and isinstance(builtin, list)
+    held, figures = generator.manifest, generator.manifest.figures
     return TrainResult(
         folder=target,
-        tasks=tuple(tasks),
-        harvested=len(adapters),
-        builtin=len(builtin),
+        tasks=tuple(held.tasks),
+        harvested=len(held.adapters),
+        builtin=len(held.builtin_tasks),
         trained=trained,
         width=generator.codec.width,
         codec_error=float(figures["codec_error"]),
@@ -310,5 +312,5 @@ def _result(target: Path, *, trained: bool, seconds: float) -> TrainResult:
         parameters=_numbers(generator),
         bytes=files.folder_bytes(target),
         seconds=seconds,
-        no_derivatives=no_derivatives(of_manifest(about.get("licences"))),
+        no_derivatives=no_derivatives(held.licences),
     )

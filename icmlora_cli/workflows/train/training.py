@@ -121,10 +121,11 @@ def make_basis(harvested: Sequence[Harvested], loaded: LoadedBase, recipe: Train
 
 
 def _frame_of(record: AdapterRecord) -> FrameSpec | None:
-    recipe = record.about.get("recipe")
-    if not isinstance(recipe, dict) or recipe.get("parametrization") != "frame":
+    recipe = record.about.recipe or {}
+    seed, rank = recipe.get("seed"), recipe.get("rank")
+    if recipe.get("parametrization") != "frame" or not isinstance(seed, int) or not isinstance(rank, int):
         return None
-    return FrameSpec(int(recipe["seed"]), int(recipe["rank"]))
+    return FrameSpec(seed, rank)
 
 
 @dataclass
@@ -228,7 +229,7 @@ class Training:
         if validation is not None:
             with torch.no_grad():
                 self.validation["validation"] = validation.score(model.eval())
-        return Generator(model.cpu().eval(), codec, space, scale, rank, {}, self.basis.frame), curve
+        return Generator(model.cpu().eval(), codec, space, scale, rank, self.basis.frame), curve
 
     def _network(self, space: ConditionSpace) -> Network:
         recipe, codec = self.recipe, self.basis.codec
