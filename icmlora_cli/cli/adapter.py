@@ -34,7 +34,9 @@ def list_adapters(as_json: Json = False, quiet: Quiet = False) -> None:
         from icmlora_cli.disk.home import Home
         from icmlora_cli.registry.adapters import AdapterStore
 
-        records = AdapterStore(Home.from_environment()).all()
+        records, broken = AdapterStore(Home.from_environment()).scan()
+        for manifest in broken:
+            out.note(f"warning: {manifest} is damaged; icmlora registry verify")
         out.result({"adapters": [adapter_dict(record) for record in records]})
         if records or quiet:
             print_adapters(out, records)

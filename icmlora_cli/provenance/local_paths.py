@@ -4,6 +4,8 @@ import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping
 
+from icmlora_cli.disk.files import as_object
+
 _ROOT = r"(?:/(?!/)|~[\w.-]*/|[A-Za-z]:[\\/]|\\\\|file:/)"
 _ALONE = re.compile(rf"{_ROOT}.*[^/\\].*", re.DOTALL)
 _WITHIN = re.compile(rf"(?:^|(?<=[\s'\"`=(\[,;]))/?{_ROOT}[^\s'\"`)\],;]*[^\s'\"`)\],;/\\.]")
@@ -52,12 +54,12 @@ def strings(value: object, key: str = "") -> Iterator[tuple[str, str]]:
     """Yield each string in a JSON value after the keys that lead to it, joined by dots."""
     if isinstance(value, str):
         yield key, value
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            yield from strings(inner, f"{key}.{name}" if key else str(name))
     elif isinstance(value, list):
         for inner in value:
             yield from strings(inner, key)
+    else:
+        for name, inner in as_object(value).items():
+            yield from strings(inner, f"{key}.{name}" if key else str(name))
 
 
 def clean(value: object, spared: Collection[str] = ()) -> object:

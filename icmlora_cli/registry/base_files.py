@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from icmlora_cli.disk.files import read_json, sha256_file, sha256_json
+from icmlora_cli.disk.files import as_object, read_json, sha256_file, sha256_json
 from icmlora_cli.errors import BaseUnavailableError, CorruptFileError
 from icmlora_cli.manifests.foreign import SafetensorsIndex
 from icmlora_cli.registry.bases import Base, BaseFile
@@ -144,8 +144,7 @@ def check_safetensors(path: Path) -> None:
 
 def safetensors_metadata(path: Path) -> dict[str, str]:
     """Return the texts in the header of a safetensors file; none where it is damaged."""
-    found = _header(path)[2].get("__metadata__")
-    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+    return {str(key): str(value) for key, value in as_object(_header(path)[2].get("__metadata__")).items()}
 
 
 def safetensors_header(path: Path) -> bytes:
@@ -172,7 +171,7 @@ def _header(path: Path) -> tuple[int, int, dict[str, Any]]:
         header = json.loads(raw)
     except (ValueError, RecursionError):
         header = {}
-    return size, length, header if isinstance(header, dict) else {}
+    return size, length, as_object(header)
 
 
 def licence_of(path: Path) -> str | None:

@@ -219,8 +219,7 @@ def write_files(
 
 def _index(checkpoint: ModelCheckpoint, planned: MergePlan, total: int) -> dict[str, object]:
     index = files.read_json(checkpoint.folder / INDEX)
-    metadata = index.get("metadata")
-    told = dict(metadata) if isinstance(metadata, dict) else {}
+    told = dict(files.as_object(index.get("metadata")))
     if "total_size" in told:
         told["total_size"] = total
     if "total_parameters" in told and planned.untied:
@@ -231,13 +230,13 @@ def _index(checkpoint: ModelCheckpoint, planned: MergePlan, total: int) -> dict[
 
 def changed_config(config: dict[str, object], planned: MergePlan, dtype: Dtype | None) -> dict[str, object]:
     """Return a model's configuration as it is for what was written."""
-    inner = config.get("text_config")
+    inner = files.as_object(config.get("text_config"))
     changed: dict[str, object] = {}
     if planned.untied:
         changed["tie_word_embeddings"] = False
     if dtype is not None:
         full = str(DTYPES[dtype]).removeprefix("torch.")
         changed |= {key: full for key in ("dtype", "torch_dtype") if key in config} or {"dtype": full}
-    if isinstance(inner, dict) and changed:
+    if inner and changed:
         changed["text_config"] = inner | {key: value for key, value in changed.items() if key in inner}
     return config | changed
