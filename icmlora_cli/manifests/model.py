@@ -47,7 +47,7 @@ class Manifest(Part):
         self.model_fields_set.add("schema_")
 
     @classmethod
-    def keys(cls) -> frozenset[str]:
+    def known_keys(cls) -> frozenset[str]:
         """Return the keys that this version writes."""
         return frozenset(field.alias or name for name, field in cls.model_fields.items())
 

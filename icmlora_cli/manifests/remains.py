@@ -28,14 +28,13 @@ class _Figures(BaseModel):
 class Remains(BaseModel):
     """The keys of a manifest that advice is made of; None where one is missing or broken."""
 
+    name: Text = None
     key: Text = None
     source: Text = None
     data_hash: Text = None
     command: Text = None
     made: Annotated[_Made | None, WrapValidator(_or_nothing)] = None
     figures: Annotated[_Figures | None, WrapValidator(_or_nothing)] = None
-    was: Text = None
-    why: Text = None
 
     @property
     def made_by(self) -> str | None:

@@ -11,6 +11,7 @@ from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import CorruptFileError, NotFoundError
 from icmlora_cli.manifests.base import BaseManifest
 from icmlora_cli.manifests.parts import BaseReference, NamedFile
+from icmlora_cli.manifests.remains import read_remains
 
 MANIFEST = "base.json"
 
@@ -275,7 +276,11 @@ def read_base(manifest: Path) -> Base:
         FileNotFoundError: if there is none.
         CorruptFileError: if it is damaged.
     """
-    held = BaseManifest.read(manifest, hint=f"icmlora base pull {manifest.parent.name.replace('--', '/')}")
+    try:
+        held = BaseManifest.read(manifest)
+    except CorruptFileError as error:
+        name = read_remains(manifest).name or manifest.parent.name
+        raise CorruptFileError(error.message, where=error.where, hint=f"icmlora base pull {name}") from error
     return Base(
         name=held.name,
         model_id=held.model_id,

@@ -98,7 +98,7 @@ def test_its_adapter_folders_are_read(registry: Home, base: Base, tmp_path: Path
             plan.plan(str(WRITTEN / folder), registry)
     assert read_output(WRITTEN / "merged").merged is True
     merged = merge.run(merge.find_shares([(str(WRITTEN / "gen"), 0.5)], registry), tmp_path / "merged", base)
-    assert merged.adapters[0].licence == "cc0-1.0"
+    assert merged.adapters[0].licence == "other"
 
 
 def test_its_generated_adapter_is_trained_on(registry: Home, base: Base, tmp_path: Path) -> None:

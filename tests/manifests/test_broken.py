@@ -51,24 +51,24 @@ def change(path: Path, values: Mapping[str, object]) -> None:
 
 @pytest.mark.parametrize(("which", "values", "message"), FAULTS)
 def test_the_error_names_file_and_key(
-    registry: SmallRegistry, which: int, values: Mapping[str, object], message: str
+    small: SmallRegistry, which: int, values: Mapping[str, object], message: str
 ) -> None:
-    registry.fill()
+    small.fill()
     name, kind = KINDS[which]
-    path = registry.home.root / name
+    path = small.home.root / name
     change(path, values)
     with pytest.raises(CorruptFileError) as found:
         kind.read(path)
     assert found.value.message.startswith(message) and found.value.where == str(path) and found.value.hint
-    assert any(fault.path == path and fault.severe for fault in verify.run(registry.home).faults)
+    assert any(fault.path == path and fault.severe for fault in verify.run(small.home).faults)
 
 
 @pytest.mark.parametrize("which", range(3))
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"\xff\xfe", b'{"schema": ' + b"[" * 100_000])
-def test_what_is_no_json_object_is_told(registry: SmallRegistry, which: int, data: bytes) -> None:
-    registry.fill()
+def test_what_is_no_json_object_is_told(small: SmallRegistry, which: int, data: bytes) -> None:
+    small.fill()
     name, kind = KINDS[which]
-    path = registry.home.root / name
+    path = small.home.root / name
     path.write_bytes(data)
     with pytest.raises(CorruptFileError, match=f"{path.name} (is not valid JSON|does not hold a JSON object)"):
         kind.read(path)
@@ -76,8 +76,8 @@ def test_what_is_no_json_object_is_told(registry: SmallRegistry, which: int, dat
 
 
 @pytest.mark.parametrize("key", ["name", "template", "counts", "examples_sha256"])
-def test_a_missing_key_is_named(registry: SmallRegistry, key: str) -> None:
-    task = registry.task("say_cat")
+def test_a_missing_key_is_named(small: SmallRegistry, key: str) -> None:
+    task = small.task("say_cat")
     value = json.loads((task.folder / "task.json").read_text(encoding="utf-8"))
     del value[key]
     checksums.write_manifest(task.folder / "task.json", value)
@@ -85,9 +85,9 @@ def test_a_missing_key_is_named(registry: SmallRegistry, key: str) -> None:
         TaskManifest.read(task.folder / "task.json")
 
 
-def test_listings_pass_over_what_is_broken(registry: SmallRegistry) -> None:
-    registry.fill()
-    home = registry.home
+def test_listings_pass_over_what_is_broken(small: SmallRegistry) -> None:
+    small.fill()
+    home = small.home
     path = home.root / KINDS[1][0]
     change(path, {"figures": {"seconds": "long"}})
     records, broken = AdapterStore(home).scan()
@@ -113,15 +113,15 @@ def test_an_output_of_an_unknown_kind_is_told(tmp_path: Path) -> None:
         read_output(tmp_path)
 
 
-def test_keys_that_this_version_does_not_know_are_kept(registry: SmallRegistry) -> None:
-    path = registry.adapter("say_cat") / "manifest.json"
+def test_keys_that_this_version_does_not_know_are_kept(small: SmallRegistry) -> None:
+    path = small.adapter("say_cat") / "manifest.json"
     change(path, {"later": {"a": 1}})
     held = AdapterManifest.read(path)
-    assert held.content()["later"] == {"a": 1} and "later" not in AdapterManifest.keys()
+    assert held.content()["later"] == {"a": 1} and "later" not in AdapterManifest.known_keys()
 
 
-def test_what_remains_is_told_of_a_manifest_that_is_half_broken(registry: SmallRegistry) -> None:
-    path = registry.generator("default") / "generator.json"
+def test_what_remains_is_told_of_a_manifest_that_is_half_broken(small: SmallRegistry) -> None:
+    path = small.generator("default") / "generator.json"
     change(path, {"rank": "x", "figures": {"seconds": "long"}, "key": 3})
     held = read_remains(path)
     assert (held.made_by, held.seconds, held.key) == ("icmlora train --name default", None, None)

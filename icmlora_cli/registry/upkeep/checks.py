@@ -45,7 +45,7 @@ def task_flaws(folder: Path, name: str, *, quick: bool = False) -> list[Flaw]:
         quick: do not read the examples.
     """
     flaws = _strangers(folder, {task_record.MANIFEST, task_record.EXAMPLES})
-    found = manifest_flaws(folder / task_record.MANIFEST, TaskManifest.keys())
+    found = manifest_flaws(folder / task_record.MANIFEST, TaskManifest.known_keys())
     if found:
         return found + flaws
     try:
@@ -88,7 +88,7 @@ def adapter_flaws(folder: Path, base: str, task: str, key: str, *, quick: bool =
         quick: compare sizes, not hashes.
     """
     path = folder / adapters.MANIFEST
-    found = manifest_flaws(path, AdapterManifest.keys())
+    found = manifest_flaws(path, AdapterManifest.known_keys())
     if found:
         return found
     try:
@@ -138,7 +138,7 @@ def generator_flaws(folder: Path, *, quick: bool = False) -> list[Flaw]:
     """
     flaws = _strangers(folder, {generators.CONFIG, generators.WEIGHTS, generators.CARD})
     path = folder / generators.CONFIG
-    found = manifest_flaws(path, GeneratorManifest.keys())
+    found = manifest_flaws(path, GeneratorManifest.known_keys())
     if found:
         return found + flaws
     try:

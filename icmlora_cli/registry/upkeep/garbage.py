@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.manifests.remains import read_remains
+from icmlora_cli.manifests.notes import QuarantineNote
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.upkeep import duplicates, leftovers, quarantine
 from icmlora_cli.registry.upkeep.duplicates import Copy, Duplicates, Linker
@@ -118,8 +118,11 @@ def _duplicates(home: Home, found: Duplicates) -> Iterator[tuple[GarbageItem, bo
 
 
 def _why(folder: Path) -> str:
-    note = read_remains(folder / quarantine.NOTE)
-    return f"{note.was}: {note.why}" if note.was and note.why else "in quarantine"
+    try:
+        note = QuarantineNote.read(folder / quarantine.NOTE)
+    except (CorruptFileError, FileNotFoundError):
+        return "in quarantine"
+    return f"{note.was}: {note.why}"
 
 
 def _bytes(*paths: Path) -> int:

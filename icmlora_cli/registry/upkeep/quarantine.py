@@ -9,11 +9,11 @@ from uuid import uuid4
 
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
+from icmlora_cli.manifests.notes import QuarantineNote
 from icmlora_cli.provenance.versions import now
 from icmlora_cli.registry.upkeep.leftovers import QUARANTINE
 
 NOTE = "why.json"
-SCHEMA = "icmlora.quarantine/1"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _entry(home: Home, path: Path, why: str) -> Path:
     stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     folder = root / QUARANTINE / f"{stamp}-{uuid4().hex[:6]}"
     was = path.relative_to(root).as_posix()
-    files.write_json(folder / NOTE, {"schema": SCHEMA, "was": was, "why": why, "when": now()})
+    QuarantineNote(schema="icmlora.quarantine/1", was=was, why=why, when=now()).write(folder / NOTE)
     return folder
 
 
