@@ -1,12 +1,13 @@
 """Finetune: an adapter is trained on from where it is with a few examples; or from nothing, to compare."""
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from icmlora_cli.config.recipes import HarvestRecipe
 from icmlora_cli.disk import files
-from icmlora_cli.errors import CorruptFileError, NotFoundError, WrongBaseError
+from icmlora_cli.errors import CorruptFileError, NotFoundError, TrainingDivergedError, WrongBaseError
 from icmlora_cli.lm.finetune import finetune
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.trainers import AdapterTrainer, ContinuedTrainer, LoraTrainer
@@ -210,6 +211,12 @@ class _Finetune:
             trainer.close()
         judge = CandidateScorer.of(self.loaded, self.given)
         before, after = judge(start).nll, judge(adapter).nll
+        if not math.isfinite(after):
+            raise TrainingDivergedError(
+                f"after the last step the NLL on the examples is {after}",
+                where=str(self.out.absolute()),
+                hint=f"a lower --learning-rate than {self.recipe.learning_rate:g}",
+            )
         self._write(adapter, before, after)
         state.unlink(missing_ok=True)
         return self._result(adapter, before, after, tuple(losses), started)

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.manifests.notes import QuarantineNote
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.upkeep import duplicates, leftovers, quarantine

@@ -5,6 +5,7 @@ the work of whoever holds its lease (``registry.leases``). When all tasks left a
 to take over what a dead worker leaves.
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -275,7 +276,7 @@ class _TaskHarvest:
             data_hash=self.task.data_hash,
             created=now(),
             checkpoints=checkpoints,
-            figures=figures,
+            figures={name: value for name, value in figures.items() if math.isfinite(value)},  # e^nll may be too much
             about=about,
             folder=folder,
         )

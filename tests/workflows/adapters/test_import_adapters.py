@@ -27,7 +27,7 @@ from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.registry import export, import_archive, verify
 from icmlora_cli.workflows.select_tasks import tasks_to_learn, tasks_to_score, tasks_to_train
 from icmlora_cli.workflows.train import train
-from icmlora_cli.workflows.train.training import find_harvested, make_basis
+from icmlora_cli.workflows.train.inputs import find_harvested, make_basis
 
 HARVEST = HarvestRecipe(steps=30, batch_size=6, learning_rate=3e-2, keep=2, keep_every=2, save_every=30, rank=4)
 TRAIN = TrainRecipe(
