@@ -18,7 +18,8 @@ from safetensors.numpy import save_file
 
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.registry.adapters import CONFIG, WEIGHTS, AdapterCheckpoint, AdapterRecord, AdapterStore
+from icmlora_cli.manifests.adapter import AdapterAbout
+from icmlora_cli.registry.adapters import CONFIG, WEIGHTS, AdapterRecord, AdapterStore, checkpoint_of
 from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.task_file import TaskSpec
@@ -46,7 +47,7 @@ def add_adapter(home: Home, task: Task, index: int) -> None:
     factors = {"lora_A": numbers.standard_normal((4, 32)), "lora_B": numbers.standard_normal((32, 4))}
     save_file({f"{name}.{key}.weight": item.astype(np.float32) for key, item in factors.items()}, inner / WEIGHTS)
     files.write_json(inner / CONFIG, {"peft_type": "LORA", "r": 4, "lora_alpha": 4})
-    kept = AdapterCheckpoint.of(inner)
+    kept = checkpoint_of(inner)
     AdapterStore(home).record(
         AdapterRecord(
             task=task.name,
@@ -57,7 +58,7 @@ def add_adapter(home: Home, task: Task, index: int) -> None:
             created=f"2026-01-01T00:00:{index:02d}+00:00",
             checkpoints=(kept,),
             figures={"loss": 0.1, "seconds": 3.0, "exact_match": 0.5, "nll": 1.0},
-            about={"model_id": "tiny", "recipe": {"rank": 4}},
+            about=AdapterAbout(model_id="tiny", recipe={"rank": 4}),
             folder=folder,
         )
     )

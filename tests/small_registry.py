@@ -8,15 +8,30 @@ from pathlib import Path
 
 from icmlora_cli.disk import checksums, files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.registry.adapters import CONFIG, WEIGHTS, AdapterCheckpoint, AdapterRecord, AdapterStore
+from icmlora_cli.manifests.adapter import AdapterAbout, AdapterCheckpoint
+from icmlora_cli.registry.adapters import CONFIG, WEIGHTS, AdapterRecord, AdapterStore
 from icmlora_cli.registry.bases import Base, BaseFile, BaseStore
-from icmlora_cli.registry.generators import SCHEMA
 from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.task_file import TaskSpec
 
 BASE = "tiny"
 KEY = "0123456789ab"
+NETWORK: Mapping[str, object] = {
+    "network": {
+        "arch": "token",
+        "places": [[0, 0]],
+        "width": 2,
+        "hidden": 4,
+        "latent_dim": 2,
+        "hidden_dim": 4,
+        "code_dim": 4,
+    },
+    "layout": {"modules": [["model.layers.0.self_attn.q_proj", 4, 4]], "fan_in_fan_out": False},
+    "base_model": BASE,
+    "rank": 2,
+    "frame": None,
+}
 
 
 def safetensors(numbers: int, seed: int = 0, metadata: Mapping[str, str] | None = None) -> bytes:
@@ -98,7 +113,13 @@ class SmallRegistry:
             files.write_json(inner / CONFIG, {"peft_type": "LORA", "r": 2, "lora_alpha": 4})
             sha256, config = files.sha256_file(inner / WEIGHTS), files.sha256_file(inner / CONFIG)
             kept.append(
-                AdapterCheckpoint(step, inner.name, sha256, files.folder_bytes(inner), config if sealed else None)
+                AdapterCheckpoint(
+                    step=step,
+                    folder=inner.name,
+                    sha256=sha256,
+                    bytes=files.folder_bytes(inner),
+                    **({"config_sha256": config} if sealed else {}),
+                )
             )
         record = AdapterRecord(
             task=task,
@@ -109,15 +130,12 @@ class SmallRegistry:
             created="2026-01-01T00:00:00+00:00",
             checkpoints=tuple(kept),
             figures={"loss": 1e-05, "seconds": 3.0},
-            about={"model_id": base, "recipe": {}},
+            about=AdapterAbout(model_id=base, recipe={}),
             folder=folder,
         )
         AdapterStore(self.home).record(record)
         if not sealed:
-            value = record.as_dict()
-            for item in value["checkpoints"]:  # type: ignore[attr-defined]
-                del item["config_sha256"]
-            files.write_json(folder / "manifest.json", value)
+            files.write_json(folder / "manifest.json", record.as_dict())
         return folder
 
     def generator(self, name: str, seed: int = 0, key: str = "k" * 16) -> Path:
@@ -127,7 +145,8 @@ class SmallRegistry:
             files.write_bytes(temporary / "generator.safetensors", safetensors(400, seed))
             files.write_text(temporary / "README.md", f"# {name}\n")
             value = {
-                "schema": SCHEMA,
+                "schema": "icmlora.generator/1",
+                **NETWORK,
                 "sha256": files.sha256_file(temporary / "generator.safetensors"),
                 "card_sha256": files.sha256_file(temporary / "README.md"),
                 "key": key,

@@ -31,7 +31,9 @@ def list_adapters(as_json: Json = False, quiet: Quiet = False) -> None:
         from icmlora_cli.disk.home import Home
         from icmlora_cli.registry.adapters import AdapterStore
 
-        records = AdapterStore(Home.from_environment()).all()
+        records, broken = AdapterStore(Home.from_environment()).scan()
+        for manifest in broken:
+            out.note(f"warning: {manifest} is damaged; icmlora registry verify")
         out.result({"adapters": [adapter_dict(record) for record in records]})
         if records or quiet:
             print_adapters(out, records)
@@ -80,9 +82,7 @@ def show(
             if not quiet:
                 _print_facts(out, item)
                 if record.imported:
-                    out.line(
-                        f"imported from {record.imported.get('from')}, licence {record.about.get('licence') or '-'}"
-                    )
+                    out.line(f"imported from {record.imported.source}, licence {record.about.licence or '-'}")
             out.line(str(record.last))
 
 

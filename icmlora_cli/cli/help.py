@@ -16,7 +16,8 @@ ARGUMENT_OF_EMOJI = re.compile(r"(?<=:)(?=\S+:)")  # behind a colon that another
 class HelpCommand(TyperCommand):
     """A command whose help texts are no markup."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # what Typer hands on
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take what Typer hands on."""
         super().__init__(*args, **kwargs)
         _show_as_written(self)
 
@@ -24,7 +25,8 @@ class HelpCommand(TyperCommand):
 class HelpGroup(TyperGroup):
     """A group of commands whose help texts are no markup."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # what Typer hands on
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take what Typer hands on."""
         super().__init__(*args, **kwargs)
         _show_as_written(self)
 

@@ -231,7 +231,7 @@ _SHOWN = ("metric", "split", "family", "licence", "source", "data_hash", "folder
 
 
 def _as_dict(task: "Task") -> dict[str, object]:
-    facts = task.to_manifest() | {"folder": str(task.folder)}
+    facts = task.to_manifest().content() | {"folder": str(task.folder)}
     return {key: value for key, value in facts.items() if key != "schema"}
 
 

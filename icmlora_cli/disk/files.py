@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISDIR
+from typing import Any
 
 from icmlora_cli.disk import temporary as temporaries
 from icmlora_cli.errors import CorruptFileError, OutOfSpaceError
@@ -133,6 +134,11 @@ def read_json(path: Path) -> dict[str, object]:
     if not isinstance(value, dict):
         raise CorruptFileError(f"{path.name} does not hold a JSON object", where=str(path))
     return value
+
+
+def as_object(value: object) -> dict[str, Any]:
+    """Return a value of another program's JSON as an object; an empty one for what is none."""
+    return value if isinstance(value, dict) else {}
 
 
 def sha256_file(path: Path) -> str:

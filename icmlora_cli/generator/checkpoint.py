@@ -1,24 +1,24 @@
 """A trained generator as a folder: ``generator.safetensors`` and ``generator.json``. The encoder is not kept."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-from icmlora_cli.disk import checksums, files
+from icmlora_cli.disk import files
 from icmlora_cli.errors import CorruptFileError, NotFoundError
 from icmlora_cli.generator.conditions import ConditionSpace
 from icmlora_cli.generator.interface import Network, NetworkConfig
 from icmlora_cli.generator.networks import build
 from icmlora_cli.generator.packing import Storage, packed, unpacked
-from icmlora_cli.registry.generators import CONFIG, SCHEMA, WEIGHTS
+from icmlora_cli.manifests.generator import FrameSeed, GeneratorAbout, GeneratorManifest, LayoutShapes, NetworkSizes
+from icmlora_cli.registry.generators import CONFIG, WEIGHTS
 from icmlora_cli.registry.upkeep.findings import REPAIR
 from icmlora_cli.weights.adapter import Adapter, read_safetensors
 from icmlora_cli.weights.codec import Codec
 from icmlora_cli.weights.frame import FrameSpec, learned_directions, seeded_frame, with_directions
-from icmlora_cli.weights.layout import Layout
+from icmlora_cli.weights.layout import Layout, ModuleShape
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Generator:
         space: the statistics of the conditions.
         module_scale: fp32 [modules]: what normalised cores are multiplied by.
         rank: rank of generated adapters.
-        about: the rest of ``generator.json``: base, tasks, recipe, licences, figures.
         frame: what the codec's basis is made from; None where it was learned and is kept.
+        saved: what ``generator.json`` says, once there is one.
     """
 
     model: Network
@@ -40,8 +40,19 @@ class Generator:
     space: ConditionSpace
     module_scale: torch.Tensor
     rank: int
-    about: Mapping[str, object]
     frame: FrameSpec | None = None
+    saved: GeneratorManifest | None = None
+
+    @property
+    def manifest(self) -> GeneratorManifest:
+        """What ``generator.json`` says: base, tasks, recipe, licences, figures.
+
+        Raises:
+            ValueError: if the generator was never saved.
+        """
+        if self.saved is None:
+            raise ValueError("the generator was never saved")
+        return self.saved
 
     def condition(self, text: torch.Tensor | None, demonstrations: torch.Tensor | None = None) -> torch.Tensor:
         """Return the condition c of a task, fp32 [condition]; see ``generate``."""
@@ -93,32 +104,37 @@ def stored(generator: Generator, storage: Storage) -> Generator:
     return _assembled(generator, unpacked(packed(generator.tensors(), storage)))
 
 
-def save_generator(folder: Path, generator: Generator, storage: Storage = "fp32") -> None:
+def save_generator(folder: Path, generator: Generator, storage: Storage = "fp32", *, about: GeneratorAbout) -> None:
     """Write the generator's weights, then its JSON.
 
     Args:
         folder: where to.
         generator: what to write.
         storage: form of its numbers.
+        about: what the JSON says beside what loading needs.
 
     Raises:
         OutOfSpaceError: if the disk is full.
     """
     tensors = packed(generator.tensors(), storage)
     files.write_with(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-    config = {
-        "schema": SCHEMA,
-        "network": generator.model.config.as_dict(),
-        "layout": generator.codec.layout.as_dict(),
-        "base_model": generator.codec.base_model,
-        "rank": generator.rank,
-        "frame": None if generator.frame is None else generator.frame.as_dict(),
-        "sha256": files.sha256_file(folder / WEIGHTS),
-    }
-    checksums.write_manifest(folder / CONFIG, config | dict(generator.about))
+    layout, frame = generator.codec.layout, generator.frame
+    GeneratorManifest(
+        schema="icmlora.generator/1",
+        network=NetworkSizes(**asdict(generator.model.config)),
+        layout=LayoutShapes(
+            modules=tuple((item.name, item.out_features, item.in_features) for item in layout.modules),
+            fan_in_fan_out=layout.fan_in_fan_out,
+        ),
+        base_model=generator.codec.base_model,
+        rank=generator.rank,
+        frame=None if frame is None else FrameSeed(seed=frame.seed, width=frame.width),
+        sha256=files.sha256_file(folder / WEIGHTS),
+        **{name: value for name, value in about if name in about.model_fields_set},
+    ).write(folder / CONFIG)
 
 
-def read_config(folder: Path) -> dict[str, object]:
+def read_config(folder: Path) -> GeneratorManifest:
     """Read ``generator.json``.
 
     Raises:
@@ -127,10 +143,7 @@ def read_config(folder: Path) -> dict[str, object]:
     """
     if not (folder / CONFIG).is_file():
         raise NotFoundError("there is no generator", where=str(folder), hint="train one: icmlora train")
-    config = files.read_json(folder / CONFIG)
-    if config.get("schema") != SCHEMA:
-        raise CorruptFileError(f"{CONFIG} is not of the schema {SCHEMA}", where=str(folder))
-    return config
+    return GeneratorManifest.read(folder / CONFIG)
 
 
 def load_generator(folder: Path) -> Generator:
@@ -140,30 +153,27 @@ def load_generator(folder: Path) -> Generator:
         NotFoundError: if the folder holds none.
         CorruptFileError: if a file is broken or not what the JSON says.
     """
-    config = read_config(folder)
+    held = read_config(folder)
     tensors = read_safetensors(folder / WEIGHTS)
-    if files.sha256_file(folder / WEIGHTS) != config.get("sha256"):
+    if files.sha256_file(folder / WEIGHTS) != held.sha256:
         raise CorruptFileError(
             f"{WEIGHTS} is not the file that {CONFIG} describes", where=str(folder), hint=f"{REPAIR} && icmlora train"
         )
-    network, layout, rank = config.get("network"), config.get("layout"), config.get("rank")
-    if not isinstance(network, dict) or not isinstance(layout, dict) or not isinstance(rank, int):
-        raise CorruptFileError(f"{CONFIG} lacks its network, layout or rank", where=str(folder))
-    frame, base_model = config.get("frame"), str(config.get("base_model") or "")
+    sizes = {name: value for name, value in held.network if name in NetworkSizes.model_fields}
+    spec = None if held.frame is None else FrameSpec(held.frame.seed, held.frame.width)
+    shapes = Layout(tuple(ModuleShape(*row) for row in held.layout.modules), held.layout.fan_in_fan_out)
     try:
         found = unpacked(tensors)
-        model = build(NetworkConfig.from_dict(network))
-        shapes = Layout.from_dict(layout)
-        spec = FrameSpec.from_dict(frame) if isinstance(frame, dict) else None
+        model = build(NetworkConfig(**sizes))
         codec = (
-            Codec(shapes, (), (), model.config.width, base_model)
+            Codec(shapes, (), (), model.config.width, held.base_model)
             if spec is None
-            else seeded_frame(shapes, spec, base_model)
+            else seeded_frame(shapes, spec, held.base_model)
         )
         space = ConditionSpace.from_tensors(found)
-        made = _assembled(Generator(model, codec, space, found["module_scale"], rank, config, spec), found)
-        return replace(made, rank=min(rank, made.codec.width))  # a manifest may say more, and there is no more
-    except (TypeError, KeyError, RuntimeError) as error:
+        made = _assembled(Generator(model, codec, space, found["module_scale"], held.rank, spec, held), found)
+        return replace(made, rank=min(held.rank, made.codec.width))  # a manifest may say more, and there is no more
+    except (TypeError, KeyError, ValueError, RuntimeError) as error:
         raise CorruptFileError(f"the generator's files do not fit together: {error}", where=str(folder)) from error
     except CorruptFileError as error:
         raise CorruptFileError(error.message, where=str(folder), hint=error.hint) from error

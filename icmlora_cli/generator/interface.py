@@ -4,7 +4,7 @@ Shapes: x [B, modules, R, R] normalised cores; c [B, condition]; z [B, latent].
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -67,23 +67,6 @@ class NetworkConfig:
     def kinds(self) -> int:
         """Kinds of modules."""
         return 1 + max(kind for _, kind in self.places)
-
-    def as_dict(self) -> dict[str, object]:
-        """Return the JSON form."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, object]) -> "NetworkConfig":
-        """Rebuild a config from its JSON form.
-
-        Raises:
-            TypeError: if it is not one.
-        """
-        places = value.get("places")
-        if not isinstance(places, list):
-            raise TypeError("places is missing")
-        rest = {key: item for key, item in value.items() if key != "places"}
-        return cls(places=tuple((int(layer), int(kind)) for layer, kind in places), **rest)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -77,11 +77,6 @@ def no_derivatives(licences: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({text for text in licences if forbids_derivatives(text)}))
 
 
-def of_manifest(value: object) -> tuple[str, ...]:
-    """Return the licences in a manifest's ``licences``, which may be anything."""
-    return tuple(item for item in value if isinstance(item, str)) if isinstance(value, list) else ()
-
-
 def stated(licences: Iterable[str], *, unlicensed: int = 0) -> StatedLicences:
     """Return what a card states.
 

@@ -2,7 +2,9 @@
 
 import re
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+
+from icmlora_cli.disk.files import as_object
 
 _ROOT = r"(?:/(?![/\s])|~[\w.-]*/|[A-Za-z]:[\\/]|\\\\|file:/)"
 _ALONE = re.compile(rf"{_ROOT}.*[^/\\].*", re.DOTALL)
@@ -71,12 +73,12 @@ def strings(value: object, key: str = "") -> Iterator[tuple[str, str]]:
     """Yield each string in a JSON value after the keys that lead to it, joined by dots."""
     if isinstance(value, str):
         yield key, value
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            yield from strings(inner, f"{key}.{name}" if key else str(name))
     elif isinstance(value, list):
         for inner in value:
             yield from strings(inner, key)
+    else:
+        for name, inner in as_object(value).items():
+            yield from strings(inner, f"{key}.{name}" if key else str(name))
 
 
 def clean(value: object, spared: Collection[str] = ()) -> object:
@@ -90,8 +92,11 @@ def clean(value: object, spared: Collection[str] = ()) -> object:
         return shortened(value)
     if isinstance(value, list):
         return [clean(inner, spared) for inner in value]
-    if not isinstance(value, dict):
-        return value
+    return clean_object(value, spared) if isinstance(value, dict) else value
+
+
+def clean_object(value: Mapping[str, object], spared: Collection[str] = ()) -> dict[str, object]:
+    """Return what ``clean`` does of a JSON object."""
     return {
         name: inner
         if name in spared

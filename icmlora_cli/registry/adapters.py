@@ -1,74 +1,36 @@
 """Adapters on disk, harvested or imported: ``adapters/<base>/<task>/<key>/`` with checkpoints and, last, a manifest."""
 
-import re
 import shlex
-from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from icmlora_cli.disk import checksums, files, temporary
+from icmlora_cli.disk import files, temporary
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import CorruptFileError, NotFoundError
+from icmlora_cli.manifests.adapter import AdapterAbout, AdapterCheckpoint, AdapterManifest, Imported
+from icmlora_cli.manifests.model import Values
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.task_record import Task
-from icmlora_cli.registry.upkeep.findings import REPAIR
 
-SCHEMA = "icmlora.adapter/1"
 MANIFEST = "manifest.json"
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 STATE = "state.safetensors"  # of a training that is not finished
-FOLDER = re.compile(r"checkpoint-[0-9]{1,12}")
-KEYS = frozenset(
-    {"schema", "task", "key", "base", "weight_hash", "data_hash", "created", "checkpoints", "figures", "about"}
-)
 
 
-@dataclass(frozen=True)
-class AdapterCheckpoint:
-    """One kept checkpoint of a harvested adapter.
+def checkpoint_of(folder: Path) -> AdapterCheckpoint:
+    """Return what a manifest says of a PEFT folder that has just been written, named by its step.
 
-    Args:
-        step: optimizer steps behind it.
-        folder: the PEFT folder's name within the adapter's.
-        sha256: of its ``adapter_model.safetensors``.
-        bytes: of all its files.
-        config_sha256: of its ``adapter_config.json``; None where an earlier version did not record it.
+    A left-over of a write that was killed within it does not count.
     """
-
-    step: int
-    folder: str
-    sha256: str
-    bytes: int
-    config_sha256: str | None = None
-
-    @classmethod
-    def of(cls, folder: Path) -> "AdapterCheckpoint":
-        """Return what a manifest says of a PEFT folder that has just been written, named by its step.
-
-        A left-over of a write that was killed within it does not count.
-        """
-        weights, config = folder / WEIGHTS, folder / CONFIG
-        return cls(
-            step=int(folder.name.removeprefix("checkpoint-")),
-            folder=folder.name,
-            sha256=files.sha256_file(weights),
-            bytes=weights.stat().st_size + config.stat().st_size,
-            config_sha256=files.sha256_file(config),
-        )
-
-    def __post_init__(self) -> None:
-        """Refuse what a damaged or hostile manifest may say: the folder becomes part of a path.
-
-        Raises:
-            ValueError: if a value cannot be.
-        """
-        texts = [self.folder, self.sha256, self.config_sha256 or ""]
-        if not all(isinstance(text, str) for text in texts) or not FOLDER.fullmatch(self.folder):
-            raise ValueError(f"checkpoint {str(self.folder)[:80]!r}")
-        if not all(type(number) is int and number >= 0 for number in (self.step, self.bytes)):
-            raise ValueError(f"step or bytes of {self.folder}")
+    weights, config = folder / WEIGHTS, folder / CONFIG
+    return AdapterCheckpoint(
+        step=int(folder.name.removeprefix("checkpoint-")),
+        folder=folder.name,
+        sha256=files.sha256_file(weights),
+        bytes=weights.stat().st_size + config.stat().st_size,
+        config_sha256=files.sha256_file(config),
+    )
 
 
 @dataclass(frozen=True)
@@ -95,8 +57,8 @@ class AdapterRecord:
     data_hash: str
     created: str
     checkpoints: tuple[AdapterCheckpoint, ...]
-    figures: Mapping[str, float]
-    about: Mapping[str, object]
+    figures: Values
+    about: AdapterAbout
     folder: Path
 
     @property
@@ -105,49 +67,52 @@ class AdapterRecord:
         return self.folder / self.checkpoints[-1].folder
 
     @property
-    def imported(self) -> Mapping[str, object] | None:
+    def imported(self) -> Imported | None:
         """Where it was imported from and how; None where icmlora trained it."""
-        found = self.about.get("imported")
-        return found if isinstance(found, dict) else None
+        return self.about.imported
 
     @property
     def bytes(self) -> int:
         """Bytes of all kept checkpoints."""
         return sum(item.bytes for item in self.checkpoints)
 
+    def manifest(self) -> AdapterManifest:
+        """Return what ``manifest.json`` holds."""
+        return AdapterManifest(
+            schema="icmlora.adapter/1",
+            task=self.task,
+            key=self.key,
+            base=self.base,
+            weight_hash=self.weight_hash,
+            data_hash=self.data_hash,
+            created=self.created,
+            checkpoints=self.checkpoints,
+            figures=self.figures,
+            about=self.about,
+        )
+
     def as_dict(self) -> dict[str, object]:
         """Return the manifest's JSON form."""
-        return {
-            "schema": SCHEMA,
-            "task": self.task,
-            "key": self.key,
-            "base": self.base,
-            "weight_hash": self.weight_hash,
-            "data_hash": self.data_hash,
-            "created": self.created,
-            "checkpoints": [vars(item) for item in self.checkpoints],
-            "figures": dict(self.figures),
-            "about": dict(self.about),
-        }
+        return self.manifest().content()
 
 
 def again(record: AdapterRecord) -> str:
     """Return the command that makes an adapter again."""
-    base = str(record.about.get("model_id") or record.base)
+    base = record.about.model_id or record.base
     if record.imported is None:
         words = ["icmlora", "harvest", "--tasks", record.task, "--base", base]
-        return shlex.join([*words, *_recipe_option(record.about.get("recipe"))])
-    source = str(record.imported.get("from"))
+        return shlex.join([*words, *_recipe_option(record.about.recipe)])
+    source = record.imported.source
     return shlex.join(["icmlora", "adapter", "import", source, "--task", record.task, "--base", base])
 
 
-def _recipe_option(recipe: object) -> tuple[str, ...]:
+def _recipe_option(settings: Mapping[str, object] | None) -> tuple[str, ...]:
     """Return the option that names the shipped recipe of these settings; nothing where it is the default one."""
     from icmlora_cli.config.recipes import HarvestRecipe, resolve, shipped_recipes
 
+    recipe = HarvestRecipe.model_validate(settings or {})
     for name in sorted(shipped_recipes(), key=lambda name: name != "harvest/default"):
-        same = name.startswith("harvest/") and resolve(HarvestRecipe, Path(name), "harvest", {}).model_dump() == recipe
-        if same:
+        if name.startswith("harvest/") and resolve(HarvestRecipe, Path(name), "harvest", {}) == recipe:
             return () if name == "harvest/default" else ("--recipe", name)
     return ("--recipe", "RECIPE.yaml")
 
@@ -159,21 +124,19 @@ def read_record(path: Path) -> AdapterRecord:
         FileNotFoundError: if there is none.
         CorruptFileError: if it is broken.
     """
-    value = files.read_json(path)
-    try:
-        if value["schema"] != SCHEMA:
-            raise ValueError(f"schema {value['schema']!r}")
-        checkpoints, figures, about = value["checkpoints"], value["figures"], value["about"]
-        assert isinstance(checkpoints, list) and isinstance(figures, dict) and isinstance(about, dict) and checkpoints
-        texts = {key: str(value[key]) for key in ("task", "key", "base", "weight_hash", "data_hash", "created")}
-        kept = tuple(AdapterCheckpoint(**item) for item in checkpoints)
-        return AdapterRecord(**texts, checkpoints=kept, figures=figures, about=about, folder=path.parent)
-    except (KeyError, TypeError, ValueError, AssertionError) as error:
-        raise CorruptFileError(
-            f"the adapter's manifest is broken: {error}",
-            where=str(path),
-            hint=REPAIR,
-        ) from error
+    held = AdapterManifest.read(path)
+    return AdapterRecord(
+        task=held.task,
+        key=held.key,
+        base=held.base,
+        weight_hash=held.weight_hash,
+        data_hash=held.data_hash,
+        created=held.created,
+        checkpoints=held.checkpoints,
+        figures=held.figures,
+        about=held.about,
+        folder=path.parent,
+    )
 
 
 @dataclass(frozen=True)
@@ -201,7 +164,7 @@ class AdapterStore:
 
     def record(self, record: AdapterRecord) -> None:
         """Write the manifest, which makes the adapter finished."""
-        checksums.write_manifest(record.folder / MANIFEST, record.as_dict())
+        record.manifest().write(record.folder / MANIFEST)
 
     def all(self, base: str | None = None) -> tuple[AdapterRecord, ...]:
         """Return the finished adapters, by task and time.
@@ -218,11 +181,19 @@ class AdapterStore:
 
     def readable(self) -> tuple[AdapterRecord, ...]:
         """Return what ``all`` does, without those whose manifest is broken."""
-        found = []
+        return self.scan()[0]
+
+    def scan(self) -> tuple[tuple[AdapterRecord, ...], tuple[Path, ...]]:
+        """Return the adapters whose manifest can be read, by task and time, and the manifests that cannot."""
+        found, broken = [], []
         for path in self._manifests(f"*/*/*/{MANIFEST}"):
-            with suppress(CorruptFileError, FileNotFoundError):
+            try:
                 found.append(read_record(path))
-        return tuple(sorted(found, key=lambda item: (item.base, item.task, item.created)))
+            except FileNotFoundError:  # removed this moment
+                continue
+            except CorruptFileError:
+                broken.append(path)
+        return tuple(sorted(found, key=lambda item: (item.base, item.task, item.created))), tuple(sorted(broken))
 
     def _manifests(self, pattern: str) -> list[Path]:
         root = self.home.adapters

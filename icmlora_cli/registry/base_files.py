@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from icmlora_cli.disk.files import read_json, sha256_file, sha256_json
+from icmlora_cli.disk.files import as_object, read_json, sha256_file, sha256_json
 from icmlora_cli.errors import BaseUnavailableError, CorruptFileError
+from icmlora_cli.manifests.foreign import SafetensorsIndex
 from icmlora_cli.provenance.front_matter import front_matter
 from icmlora_cli.registry.bases import Base, BaseFile
 
@@ -115,9 +116,7 @@ def _check_weights(path: Path) -> None:
     for file in weights:
         check_safetensors(file)
     if (path / INDEX).is_file():
-        mapped = read_json(path / INDEX).get("weight_map")
-        shards = set(mapped.values()) if isinstance(mapped, dict) else set()
-        missing = sorted(str(shard) for shard in shards if not (path / str(shard)).is_file())
+        missing = [shard for shard in SafetensorsIndex.read(path / INDEX).shards if not (path / shard).is_file()]
         if missing:
             raise CorruptFileError(f"{path.name} lacks {missing[0]}, which its index names", where=str(path))
 
@@ -146,8 +145,7 @@ def check_safetensors(path: Path) -> None:
 
 def safetensors_metadata(path: Path) -> dict[str, str]:
     """Return the texts in the header of a safetensors file; none where it is damaged."""
-    found = _header(path)[2].get("__metadata__")
-    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+    return {str(key): str(value) for key, value in as_object(_header(path)[2].get("__metadata__")).items()}
 
 
 def safetensors_header(path: Path) -> bytes:
@@ -174,7 +172,7 @@ def _header(path: Path) -> tuple[int, int, dict[str, Any]]:
         header = json.loads(raw)
     except (ValueError, RecursionError):
         header = {}
-    return size, length, header if isinstance(header, dict) else {}
+    return size, length, as_object(header)
 
 
 def licence_of(path: Path) -> str | None:

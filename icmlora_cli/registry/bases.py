@@ -3,22 +3,17 @@
 import hashlib
 import re
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from icmlora_cli.disk.checksums import SEAL, write_manifest
-from icmlora_cli.disk.files import folder_bytes, read_json, sha256_file
+from icmlora_cli.disk.files import folder_bytes, sha256_file
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import CorruptFileError, NotFoundError
+from icmlora_cli.manifests.base import BaseManifest
+from icmlora_cli.manifests.parts import BaseReference, NamedFile
+from icmlora_cli.manifests.remains import read_remains
 
-SCHEMA = "icmlora.base/1"
 MANIFEST = "base.json"
-KEYS = frozenset(
-    {
-        *("schema", "name", "model_id", "revision", "path", "weight_hash", "origin", "licence", "bytes"),
-        *("architecture", "files"),
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -117,14 +112,11 @@ class Base:
         """The name of this base's folder under ``bases/``."""
         return slug(self.name)
 
-    def about(self) -> dict[str, object]:
+    def reference(self) -> BaseReference:
         """Return what ``icmlora.json`` says of the base of a written model or adapter."""
-        return {
-            "model_id": self.model_id,
-            "revision": self.revision,
-            "weight_hash": self.weight_hash,
-            "licence": self.licence,
-        }
+        return BaseReference(
+            model_id=self.model_id, revision=self.revision, weight_hash=self.weight_hash, licence=self.licence
+        )
 
     @property
     def known_as(self) -> tuple[str, ...]:
@@ -184,7 +176,8 @@ class BaseStore:
             OutOfSpaceError: if the disk is full.
         """
         path = "." if self.owns_weights(base) else str(base.path)  # so that the cache can be moved
-        write_manifest(self.folder(base.name) / MANIFEST, asdict(base) | {"schema": SCHEMA, "path": path})
+        held = {**vars(base), "path": path, "files": tuple(NamedFile(**vars(entry)) for entry in base.files)}
+        BaseManifest(**held).write(self.folder(base.name) / MANIFEST)
         return base
 
     def find(self, name: str) -> Base | None:
@@ -284,20 +277,20 @@ def read_base(manifest: Path) -> Base:
         FileNotFoundError: if there is none.
         CorruptFileError: if it is damaged.
     """
-    value = read_json(manifest)
-    value.pop(SEAL, None)
     try:
-        if value.pop("schema") != SCHEMA:
-            raise ValueError(f"its schema is not {SCHEMA}")
-        files = value.pop("files")
-        if not isinstance(files, list):
-            raise ValueError("'files' is not a list")
-        path = manifest.parent / str(value.pop("path"))  # "." for our own, absolute for the others
-        entries = tuple(BaseFile(**entry) for entry in files)
-        return Base(**value, path=path, files=entries)  # type: ignore[arg-type]
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptFileError(
-            f"the manifest of a base model is damaged: {error}",
-            where=str(manifest),
-            hint=f"icmlora base pull {value.get('name') or manifest.parent.name}",
-        ) from error
+        held = BaseManifest.read(manifest)
+    except CorruptFileError as error:
+        name = read_remains(manifest).name or manifest.parent.name
+        raise CorruptFileError(error.message, where=error.where, hint=f"icmlora base pull {name}") from error
+    return Base(
+        name=held.name,
+        model_id=held.model_id,
+        revision=held.revision,
+        path=manifest.parent / held.path,  # "." for our own, absolute for the others
+        weight_hash=held.weight_hash,
+        origin=held.origin,
+        licence=held.licence,
+        bytes=held.bytes,
+        architecture=held.architecture,
+        files=tuple(BaseFile(entry.name, entry.bytes, entry.sha256) for entry in held.files),
+    )

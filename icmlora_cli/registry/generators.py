@@ -4,26 +4,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from icmlora_cli.disk import files, temporary
+from icmlora_cli.disk import temporary
 from icmlora_cli.disk.home import NAME, Home, checked_name
 from icmlora_cli.errors import NotFoundError
+from icmlora_cli.manifests.generator import GeneratorManifest
 from icmlora_cli.registry.bases import slug
 from icmlora_cli.registry.upkeep.findings import REPAIR
 
 CONFIG = "generator.json"
 WEIGHTS = "generator.safetensors"
 CARD = "README.md"
-SCHEMA = "icmlora.generator/1"
 DEFAULT = "default"
 BUNDLED = "bundled"  # comes with icmlora, and takes the default's place until there is one
 STATE = ".training.safetensors"  # NAME.training.safetensors, of a training that is under way
-KEYS = frozenset(
-    {
-        *("schema", "network", "layout", "base_model", "rank", "frame", "sha256", "key", "base", "tasks"),
-        *("builtin_tasks", "adapters", "licences", "recipe", "figures", "curve", "versions", "command", "created"),
-        "card_sha256",
-    }
-)
 
 
 def bundled() -> Path:
@@ -61,24 +54,22 @@ class GeneratorStore:
         """
         return self.home.generators / checked_name(name, "generator")
 
-    def about(self, name: str) -> dict[str, object]:
+    def manifest(self, name: str) -> GeneratorManifest:
         """Return what ``generator.json`` says.
 
         Raises:
             FileNotFoundError: if there is no such generator.
-            CorruptFileError: if it is not JSON.
+            CorruptFileError: if it is broken.
         """
-        return files.read_json(self.folder(name) / CONFIG)
+        return GeneratorManifest.read(self.folder(name) / CONFIG)
 
     def tasks(self, name: str) -> frozenset[str]:
         """Return the names of the tasks that a generator learned from."""
-        tasks = self.about(name).get("tasks")
-        return frozenset(tasks) if isinstance(tasks, dict) else frozenset()
+        return frozenset(self.manifest(name).tasks)
 
-    def base(self, name: str) -> str | None:
-        """Return the slug of a generator's base, or None if it does not say."""
-        base = self.about(name).get("base")
-        return slug(str(base["name"])) if isinstance(base, dict) and "name" in base else None
+    def base(self, name: str) -> str:
+        """Return the slug of a generator's base."""
+        return slug(self.manifest(name).base.name)
 
     def find(self, reference: str) -> Path:
         """Return the folder of a generator, given by name or by path; the bundled one where no default is trained.

@@ -8,15 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from icmlora_cli.disk import files
 from icmlora_cli.errors import CorruptFileError
+from icmlora_cli.manifests.task import TaskManifest, TemplateText
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.splits import Part
 from icmlora_cli.tasks.task_file import Template, TemplateSpec
 
-SCHEMA = "icmlora.task/1"
 MANIFEST = "task.json"
 EXAMPLES = "examples.jsonl"
 
@@ -79,30 +77,6 @@ def _filled(text: str, values: Mapping[str, str], untouched: str) -> str:
     return _PLACE.sub(lambda match: match[0] if match[1] == untouched else values[match[1]], text)
 
 
-class _Template(BaseModel):
-    model_config = ConfigDict(strict=True)
-    kind: Literal["plain", "chat", "text"]
-    prompt: str
-    answer: str
-
-
-class _Manifest(BaseModel):
-    model_config = ConfigDict(strict=True)
-    # "schema" is a method of BaseModel: it is compared before this is built
-    name: str
-    descriptions: list[str]
-    template: _Template
-    metric: str  # one of a package that is gone is told when it is needed
-    split: Literal["train", "unseen"]
-    splits: dict[str, float]
-    licence: str | None
-    source: str | None
-    family: str | None
-    data_hash: str
-    counts: dict[str, int]
-    examples_sha256: str
-
-
 def data_hash(rows: Sequence[Mapping[str, object]], template: PromptTemplate, descriptions: Sequence[str]) -> str:
     """Return the SHA-256 of all that a task's adapter is trained on: the rows, and what is written around them.
 
@@ -139,7 +113,7 @@ class Task:
     descriptions: tuple[str, ...]
     template: PromptTemplate
     metric: str
-    split: str
+    split: Literal["train", "unseen"]
     licence: str | None
     source: str | None
     family: str | None
@@ -170,47 +144,59 @@ class Task:
         rows = [json.loads(line) for line in data.decode("utf-8").split("\n") if line]
         return tuple(Example(row["input"], row["output"]) for row in rows if row["part"] == part)
 
-    def to_manifest(self) -> dict[str, object]:
-        """Return the JSON form that ``task.json`` holds."""
-        return {
-            "schema": SCHEMA,
-            "name": self.name,
-            "descriptions": list(self.descriptions),
-            "template": dict(vars(self.template)),
-            "metric": self.metric,
-            "split": self.split,
-            "splits": dict(self.splits),
-            "licence": self.licence,
-            "source": self.source,
-            "family": self.family,
-            "data_hash": self.data_hash,
-            "counts": dict(self.counts),
-            "examples_sha256": self.examples_sha256,
-        }
+    def to_manifest(self) -> TaskManifest:
+        """Return what ``task.json`` holds, but for when and how it was made."""
+        return TaskManifest(
+            schema="icmlora.task/1",
+            name=self.name,
+            descriptions=self.descriptions,
+            template=TemplateText(**vars(self.template)),
+            metric=self.metric,
+            split=self.split,
+            splits=self.splits,
+            licence=self.licence,
+            source=self.source,
+            family=self.family,
+            data_hash=self.data_hash,
+            counts=self.counts,
+            examples_sha256=self.examples_sha256,
+        )
 
     @classmethod
-    def from_manifest(cls, value: Mapping[str, object], folder: Path) -> "Task":
-        """Return the task of a manifest.
+    def read(cls, folder: Path, name: str | None = None) -> "Task":
+        """Return the task of a folder; its examples are not looked at.
 
         Args:
-            value: what ``task.json`` holds.
             folder: where it is.
+            name: the task's, where the folder has another one for a while.
 
         Raises:
-            CorruptFileError: if the manifest is not one of a task, or is another task's.
+            FileNotFoundError: if there is no manifest.
+            CorruptFileError: if the manifest is broken, or is another task's.
         """
-        path, name = folder / MANIFEST, folder.name
-        if value.get("schema") != SCHEMA:
-            raise _corrupt(path, name, f"its manifest says schema {value.get('schema')!r}, not {SCHEMA!r}")
+        path, name = folder / MANIFEST, name or folder.name
         try:
-            held = _Manifest.model_validate(value)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise _corrupt(path, name, f"its manifest is broken: {'.'.join(map(str, first['loc']))}") from error
-        if held.name != name or not held.descriptions:
-            raise _corrupt(path, name, f"its manifest is that of {held.name!r}")
-        facts = dict(held) | {"descriptions": tuple(held.descriptions)}
-        return cls(**(facts | {"template": PromptTemplate(**dict(held.template))}), folder=folder)
+            held = TaskManifest.read(path)
+        except CorruptFileError as error:
+            raise _corrupt(path, name, error.message) from error
+        if held.name != name:
+            raise _corrupt(path, name, f"its manifest is that of {held.name[:120]!r}")
+        template = PromptTemplate(held.template.kind, held.template.prompt, held.template.answer)
+        return cls(
+            name=name,
+            descriptions=held.descriptions,
+            template=template,
+            metric=held.metric,
+            split=held.split,
+            licence=held.licence,
+            source=held.source,
+            family=held.family,
+            data_hash=held.data_hash,
+            counts=held.counts,
+            folder=folder,
+            splits=held.splits,
+            examples_sha256=held.examples_sha256,
+        )
 
 
 def _corrupt(path: Path, name: str, what: str) -> CorruptFileError:

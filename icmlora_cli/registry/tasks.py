@@ -13,9 +13,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from icmlora_cli.disk import checksums, files, temporary
+from icmlora_cli.disk import files, temporary
 from icmlora_cli.disk.home import NAME, Home
 from icmlora_cli.errors import AlreadyExistsError, CorruptFileError, IcmloraError, NotFoundError, SpecError
+from icmlora_cli.manifests.task import Made
 from icmlora_cli.provenance.versions import command_line, now, versions
 from icmlora_cli.registry.task_record import CHAT, EXAMPLES, MANIFEST, QA, TEXT, PromptTemplate, Task, data_hash
 from icmlora_cli.registry.upkeep.findings import REPAIR
@@ -182,10 +183,10 @@ class TaskStore:
             state = self.state(wanted, replace=replace)
             folder = self.home.tasks / wanted.task.name
             if state != "unchanged":
-                made = {"created": now(), "command": command_line(), "versions": versions()}
+                made = Made(created=now(), command=command_line(), versions=versions())
                 with files.new_folder(folder) as temporary:
                     files.write_text(temporary / EXAMPLES, wanted.text)
-                    checksums.write_manifest(temporary / MANIFEST, wanted.task.to_manifest() | {"made": made})
+                    wanted.task.to_manifest().model_copy(update={"made": made}).write(temporary / MANIFEST)
             return dataclasses.replace(wanted.task, folder=folder), state
 
     def add(self, spec: TaskSpec, examples: Sequence[Example], *, replace: bool = False) -> tuple[Task, str]:
@@ -234,7 +235,7 @@ class TaskStore:
         if not NAME.fullmatch(name) or not folder.is_dir():
             raise self._missing(name)
         try:
-            task = Task.from_manifest(files.read_json(folder / MANIFEST), folder)
+            task = Task.read(folder)
             whole = files.sha256_file(folder / EXAMPLES) == task.examples_sha256
         except FileNotFoundError as error:
             what = f"{Path(error.filename).name} is missing"

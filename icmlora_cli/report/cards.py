@@ -13,7 +13,9 @@ from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # it names no exports
 
-from icmlora_cli.provenance.licences import hub_datasets, no_derivatives, of_manifest, stated
+from icmlora_cli.manifests.generator import GeneratorAbout
+from icmlora_cli.manifests.output import Generated, Output, Served
+from icmlora_cli.provenance.licences import hub_datasets, no_derivatives, stated
 from icmlora_cli.report.markup import code, quoted
 from icmlora_cli.report.shown import one_line
 
@@ -37,15 +39,12 @@ class CardData:
     cost: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     @classmethod
-    def of_manifest(cls, about: Mapping[str, object]) -> "CardData":
-        """Return what a ``generator.json`` says of it."""
-        unlicensed, cost = about.get("unlicensed"), about.get("cost")
-        return cls(
-            of_manifest(about.get("licences")),
-            unlicensed if isinstance(unlicensed, int) else 0,
-            hub_datasets(of_manifest(about.get("datasets"))),
-            cost if isinstance(cost, dict) else {},
-        )
+    def of(cls, held: GeneratorAbout | Output) -> "CardData":
+        """Return what a manifest says of it."""
+        if isinstance(held, GeneratorAbout | Generated):
+            datasets = hub_datasets(held.datasets)
+            return cls(held.licences or (), held.unlicensed, datasets, held.cost or {})
+        return cls(() if isinstance(held, Served) else held.licences or ())
 
 
 def is_hub_id(name: str) -> bool:

@@ -391,16 +391,13 @@ _OLD_KEYS = {"rung": "method", "rungs": "methods", "cells": "scores"}
 
 def _renamed(value: Mapping[str, object]) -> dict[str, object]:
     """Return a result of 0.1.0 with today's names of its keys, which stand in it and in the items of its lists."""
-    renamed = {_OLD_KEYS.get(key, key): item for key, item in value.items()}
+    renamed = _with_new_keys(value)
     for key, items in renamed.items():
         if isinstance(items, list):
-            renamed[key] = [
-                {_OLD_KEYS.get(name, name): item for name, item in entry.items()} if isinstance(entry, dict) else entry
-                for entry in items
-            ]
-    recipe = renamed.get("recipe")
-    return renamed | (
-        {"recipe": {_OLD_KEYS.get(name, name): item for name, item in recipe.items()}}
-        if isinstance(recipe, dict)
-        else {}
-    )
+            renamed[key] = [_with_new_keys(files.as_object(entry)) or entry for entry in items]
+    recipe = _with_new_keys(files.as_object(renamed.get("recipe")))
+    return renamed | ({"recipe": recipe} if recipe else {})
+
+
+def _with_new_keys(value: Mapping[str, object]) -> dict[str, object]:
+    return {_OLD_KEYS.get(key, key): item for key, item in value.items()}

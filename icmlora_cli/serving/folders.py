@@ -10,6 +10,8 @@ from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import IcmloraError
 from icmlora_cli.generator.checkpoint import Generator
+from icmlora_cli.manifests.output import Served
+from icmlora_cli.manifests.parts import BaseReference
 from icmlora_cli.provenance.versions import ABOUT, versions
 from icmlora_cli.registry.adapters import AdapterRecord
 from icmlora_cli.registry.bases import Base, canonical_name
@@ -127,15 +129,15 @@ class Folders:
 
 
 def _write_harvested(folder: Path, adapter: Adapter, record: AdapterRecord, base: Base) -> None:
-    about = {
-        "schema": SCHEMA,
-        "task": record.task,
-        "key": record.key,
-        "sha256": record.checkpoints[-1].sha256,
-        "base": {"model_id": base.model_id, "revision": base.revision, "weight_hash": base.weight_hash},
-        "licence": record.about.get("licence"),
-        "versions": versions(),
-    }
+    held = Served(
+        schema="icmlora.served/1",
+        task=record.task,
+        key=record.key,
+        sha256=record.checkpoints[-1].sha256,
+        base=BaseReference(model_id=base.model_id, revision=base.revision, weight_hash=base.weight_hash),
+        licence=record.about.licence,
+        versions=versions(),
+    )
     with files.new_folder(folder) as new:
         write_adapter(new, adapter, revision=base.revision)
-        files.write_json(new / ABOUT, about)
+        held.write(new / ABOUT)

@@ -62,8 +62,8 @@ class AdapterSources:
 
     def _of_text(self, text: str) -> AdapterSource:
         assert self.generator is not None
-        about = self.generator.about
-        made_by = [about.get("key"), about.get("sha256"), self.base.weight_hash]
+        held = self.generator.manifest
+        made_by = [held.key, held.sha256, self.base.weight_hash]
         return AdapterSource(PREFIX + text, files.sha256_json([*made_by, text]), text=text)
 
     def _of_task(self, name: str) -> AdapterSource | None:

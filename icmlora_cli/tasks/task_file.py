@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from icmlora_cli.config.spec_yaml import YamlDocument, faults_of, load_yaml
+from icmlora_cli.disk.files import as_object
 from icmlora_cli.disk.home import NAME, NAME_RULE
 from icmlora_cli.errors import SpecError
 from icmlora_cli.tasks.metrics import TEXT_METRICS, checked_metric
@@ -215,7 +216,7 @@ def read_task_file(path: Path) -> tuple[TaskSpec, ...]:
     """
     document = load_yaml(path, verbatim=VERBATIM)
     value = {} if document.value is None else document.value
-    several = isinstance(value, dict) and "tasks" in value
+    several = "tasks" in as_object(value)
     model: type[TaskFile] | type[TaskSpec] = TaskFile if several else TaskSpec
     faults = _repeated_names(document, path)
     try:
@@ -229,11 +230,11 @@ def read_task_file(path: Path) -> tuple[TaskSpec, ...]:
 
 
 def _repeated_names(document: YamlDocument, path: Path) -> list[str]:
-    tasks = document.value.get("tasks") if isinstance(document.value, dict) else None
+    tasks = as_object(document.value).get("tasks")
     first: dict[str, int] = {}
     faults = []
     for index, task in enumerate(tasks if isinstance(tasks, list) else ()):
-        name = task.get("name") if isinstance(task, dict) else None
+        name = as_object(task).get("name")
         if not isinstance(name, str):
             continue
         line = document.line(("tasks", index, "name"))

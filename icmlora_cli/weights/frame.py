@@ -28,22 +28,6 @@ class FrameSpec:
     seed: int
     width: int
 
-    def as_dict(self) -> dict[str, int]:
-        """Return the JSON form."""
-        return {"seed": self.seed, "width": self.width}
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, object]) -> "FrameSpec":
-        """Rebuild a spec from its JSON form.
-
-        Raises:
-            CorruptFileError: if the value is not one.
-        """
-        seed, width = value.get("seed"), value.get("width")
-        if not isinstance(seed, int) or not isinstance(width, int) or width < 1:
-            raise CorruptFileError("the frame's seed or width is missing")
-        return cls(seed, width)
-
 
 def _orthonormal(size: int, width: int, *name: object) -> torch.Tensor:
     """Return a matrix with orthonormal columns, fp32 [size, min(width, size)], that only the name decides."""

@@ -1,7 +1,7 @@
 """Which modules an adapter covers, and their shapes: what codec, generator and language model agree on."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from icmlora_cli.errors import CorruptFileError
@@ -64,26 +64,6 @@ class Layout:
             places = [(item.layer, LAYER.sub(".", item.name, count=1)) for item in self.modules]
         kinds = sorted({kind for _, kind in places})
         return tuple((layer, kinds.index(kind)) for layer, kind in places)
-
-    def as_dict(self) -> dict[str, object]:
-        """Return the JSON form."""
-        rows = [[item.name, item.out_features, item.in_features] for item in self.modules]
-        return {"modules": rows, "fan_in_fan_out": self.fan_in_fan_out}
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, object]) -> "Layout":
-        """Rebuild a layout from its JSON form.
-
-        Raises:
-            CorruptFileError: if the value is not a layout.
-        """
-        try:
-            rows = value["modules"]
-            assert isinstance(rows, list)
-            modules = tuple(ModuleShape(str(name), int(out), int(inn)) for name, out, inn in rows)
-        except (KeyError, TypeError, ValueError, AssertionError) as error:
-            raise CorruptFileError("the layout of the generator's modules is broken") from error
-        return cls(modules, bool(value.get("fan_in_fan_out")))
 
 
 def layout_of(adapters: Sequence[Adapter]) -> Layout:

@@ -1,15 +1,18 @@
 """Finetune: an adapter is trained on from where it is with a few examples; or from nothing, to compare."""
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from icmlora_cli.config.recipes import HarvestRecipe
 from icmlora_cli.disk import files
-from icmlora_cli.errors import CorruptFileError, NotFoundError, WrongBaseError
+from icmlora_cli.errors import CorruptFileError, NotFoundError, TrainingDivergedError, WrongBaseError
 from icmlora_cli.lm.finetune import finetune
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.trainers import AdapterTrainer, ContinuedTrainer, LoraTrainer
+from icmlora_cli.manifests import output as manifests
+from icmlora_cli.manifests.output import Finetuned, Generated, Output, read_output
 from icmlora_cli.provenance.licences import no_derivatives
 from icmlora_cli.provenance.versions import ABOUT, command_line, versions
 from icmlora_cli.registry.bases import Base
@@ -21,7 +24,6 @@ from icmlora_cli.workflows.gen.write import listed
 from icmlora_cli.workflows.output import check_folder
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
-SCHEMA = "icmlora.finetuned/1"
 VERSION = 1  # of the procedure; part of what a saved state must be of
 DEFAULTS = HarvestRecipe(steps=20, learning_rate=1e-3, keep=1)
 
@@ -34,24 +36,30 @@ class Parent:
         folder: the adapter's.
         adapter: its factors.
         sha256: of its weights.
-        about: its ``icmlora.json``; empty where it has none.
+        held: its ``icmlora.json``; None where it has none.
     """
 
     folder: Path
     adapter: Adapter
     sha256: str
-    about: dict[str, object]
+    held: Output | None
 
     @property
     def task_text(self) -> str | None:
         """What it was asked for, where it was generated."""
-        text = self.about.get("task_text")
-        return text if isinstance(text, str) else None
+        return self.held.task_text if isinstance(self.held, Generated) else None
 
-    def recorded(self) -> dict[str, object]:
+    def recorded(self) -> manifests.Parent:
         """Return what the new ``icmlora.json`` says of it."""
-        told = {key: self.about.get(key) for key in ("schema", "task_text", "generator", "seed")}
-        return {"name": self.folder.resolve().name, "sha256": self.sha256} | told
+        made = self.held if isinstance(self.held, Generated) else None
+        return manifests.Parent(
+            name=self.folder.resolve().name,
+            sha256=self.sha256,
+            schema=None if self.held is None else self.held.schema_,
+            task_text=None if made is None else made.task_text,
+            generator=None if made is None else made.generator,
+            seed=None if made is None else made.seed,
+        )
 
 
 @dataclass(frozen=True)
@@ -102,17 +110,16 @@ def read_parent(folder: Path) -> Parent:
     """
     if not folder.is_dir():
         raise NotFoundError(f"there is no folder {str(folder)!r}", where=str(folder.absolute()), hint="--from out/")
-    about = files.read_json(folder / ABOUT) if (folder / ABOUT).is_file() else {}
-    if about.get("merged") is True:
+    held = read_output(folder) if (folder / ABOUT).is_file() else None
+    if held is not None and held.merged:
         raise NotFoundError(
             f"{folder} holds a merged model, no adapter", where=str(folder.absolute()), hint="without --merge"
         )
     adapter, digest = read_adapter(folder), files.sha256_file(folder / WEIGHTS)
-    there = about.get("files")
-    said = there.get(WEIGHTS) if isinstance(there, dict) else None
-    if isinstance(said, dict) and said.get("sha256") != digest:
+    listed_files = (held.files if held else None) or {}
+    if WEIGHTS in listed_files and listed_files[WEIGHTS].sha256 != digest:
         raise CorruptFileError(f"{WEIGHTS} is not the file that {ABOUT} lists", where=str(folder / WEIGHTS))
-    return Parent(folder, adapter, digest, about)
+    return Parent(folder, adapter, digest, held)
 
 
 def check_base(parent: Parent, base: Base) -> None:
@@ -121,8 +128,7 @@ def check_base(parent: Parent, base: Base) -> None:
     Raises:
         WrongBaseError: if it is not.
     """
-    said = parent.about.get("base")
-    wanted = said.get("weight_hash") if isinstance(said, dict) else None
+    wanted = None if parent.held is None else parent.held.base.weight_hash
     if wanted not in (None, base.weight_hash):
         raise WrongBaseError(
             f"the adapter is of {parent.adapter.base_model}, and the weights of {base.name} are not those",
@@ -206,6 +212,12 @@ class _Finetune:
             trainer.close()
         judge = CandidateScorer.of(self.loaded, self.given)
         before, after = judge(start).nll, judge(adapter).nll
+        if not math.isfinite(after):
+            raise TrainingDivergedError(
+                f"after the last step the NLL on the examples is {after}",
+                where=str(self.out.absolute()),
+                hint=f"a lower --learning-rate than {self.recipe.learning_rate:g}",
+            )
         self._write(adapter, before, after)
         state.unlink(missing_ok=True)
         return self._result(adapter, before, after, tuple(losses), started)
@@ -223,23 +235,23 @@ class _Finetune:
 
     @property
     def _data(self) -> CardData:
-        return CardData() if self.parent is None else CardData.of_manifest(self.parent.about)
+        return CardData() if self.parent is None or self.parent.held is None else CardData.of(self.parent.held)
 
     def _write(self, adapter: Adapter, before: float, after: float) -> None:
         base, recipe, parent = self.loaded.base, self.recipe, self.parent
-        about = {
-            "schema": SCHEMA,
-            "merged": False,
-            "parent": None if parent is None else parent.recorded(),
-            "base": base.about(),
-            "examples": self.given.identity() | {"template": self.given.template.kind},
-            "recipe": recipe.model_dump(mode="json"),
-            "figures": {"before": before, "after": after},
-            "licences": list(self._data.licences),
-            "no_derivatives": list(no_derivatives(self._data.licences)),
-            "versions": versions(),
-            "command": command_line(),
-        }
+        about = Finetuned(
+            schema="icmlora.finetuned/1",
+            merged=False,
+            parent=None if parent is None else parent.recorded(),
+            base=base.reference(),
+            examples=manifests.TrainedOn.model_validate(self.given.identity() | {"template": self.given.template.kind}),
+            recipe=recipe.model_dump(mode="json"),
+            figures={"before": before, "after": after},
+            licences=tuple(self._data.licences),
+            no_derivatives=no_derivatives(self._data.licences),
+            versions=versions(),
+            command=command_line(),
+        )
         how = (
             f"Trained for {recipe.steps} steps on {len(self.given.examples)} examples, peak rate "
             f"{recipe.learning_rate:g}: their NLL went from {before:.4f} to {after:.4f} nats a token."
@@ -254,7 +266,7 @@ class _Finetune:
                 data=self._data,
             )
             files.write_text(folder / CARD, card)
-            files.write_json(folder / ABOUT, about | {"files": listed(folder)})
+            about.model_copy(update={"files": listed(folder)}).write(folder / ABOUT)
 
     def _result(
         self, adapter: Adapter, before: float, after: float, losses: tuple[tuple[int, float], ...], started: float

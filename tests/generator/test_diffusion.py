@@ -14,9 +14,11 @@ from icmlora_cli.generator.diffusion import SAMPLING_STEPS, TIMES, PDiff
 from icmlora_cli.generator.fit import StepLosses, TaskData, fit
 from icmlora_cli.generator.interface import NetworkConfig
 from icmlora_cli.generator.networks import build
+from icmlora_cli.manifests.generator import GeneratorAbout, GeneratorBase
 from icmlora_cli.weights.adapter import Adapter, Factors, read_safetensors
 from icmlora_cli.weights.codec import Codec, fit_codec
 
+ABOUT = GeneratorAbout(key="kept", base=GeneratorBase(name="tiny", weight_hash="w" * 64), tasks={})
 HIDDEN, RANK = 8, 2
 SHORT = TrainRecipe(
     arch="p-diff", steps=60, autoencoder_share=0.5, batch_size=4, latent_dim=4, hidden_dim=16, save_every=10
@@ -76,7 +78,7 @@ class Problem:
         return fit(model, self.data, self.space, self.mask, recipe, state=state, key="k", on_step=on_step)
 
     def generator(self, model: PDiff) -> Generator:
-        return Generator(model.eval(), self.codec, self.space, self.scale, RANK, {})
+        return Generator(model.eval(), self.codec, self.space, self.scale, RANK)
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +179,7 @@ def test_a_saved_generator_has_no_encoder_and_generates_the_same(
     problem: Problem, trained: tuple[Generator, Sequence[StepLosses]], tmp_path: Path
 ) -> None:
     generator, _ = trained
-    save_generator(tmp_path, generator)
+    save_generator(tmp_path, generator, about=ABOUT)
     names = read_safetensors(tmp_path / WEIGHTS)
     assert {name.split(".")[1] for name in names if name.startswith("model.")} == {
         "decoder", "denoiser", "latent_mean", "latent_std",

@@ -14,11 +14,13 @@ from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics
 from icmlora_cli.generator.interface import NetworkConfig
 from icmlora_cli.generator.networks import build
 from icmlora_cli.generator.packing import SCALE, SMALL, Storage, packed, unpacked
+from icmlora_cli.manifests.generator import GeneratorAbout, GeneratorBase
 from icmlora_cli.weights.adapter import Adapter, Factors
 from icmlora_cli.weights.codec import Codec, fit_codec
 from icmlora_cli.weights.frame import FrameSpec, extended_frame, seeded_frame
 from icmlora_cli.weights.layout import Layout, ModuleShape
 
+ABOUT = GeneratorAbout(key="kept", base=GeneratorBase(name="tiny", weight_hash="w" * 64), tasks={})
 HIDDEN = 40
 STORAGES: tuple[Storage, ...] = ("fp32", "bf16", "int8")
 MODULES = tuple(ModuleShape(f"m.{layer}.{kind}", 64, 48) for layer in range(3) for kind in ("q_proj", "v_proj"))
@@ -116,7 +118,7 @@ def generator(basis: str = "frame", hidden_dim: int = 64) -> Generator:
         SlotStatistics.of(torch.randn(60, HIDDEN, generator=rng)),
     )
     scale = 0.1 + torch.rand(6, generator=rng)
-    return Generator(model.eval(), made, space, scale, made.width, {"note": "kept"}, spec)
+    return Generator(model.eval(), made, space, scale, made.width, spec)
 
 
 def distance(made: Adapter, wanted: Adapter) -> float:
@@ -129,7 +131,7 @@ def distance(made: Adapter, wanted: Adapter) -> float:
 @pytest.mark.parametrize("storage", STORAGES)
 def test_a_stored_generator_loads_and_makes_close_adapters(tmp_path: Path, storage: Storage, basis: str) -> None:
     whole = generator(basis)
-    save_generator(tmp_path, whole, storage)
+    save_generator(tmp_path, whole, storage, about=ABOUT)
     loaded, kept = load_generator(tmp_path), stored(whole, storage)
     texts = [numbers(5, HIDDEN, seed=seed) for seed in (3, 4)]
     made = [whole.generate(text, None) for text in texts]
@@ -148,13 +150,13 @@ def test_a_stored_generator_loads_and_makes_close_adapters(tmp_path: Path, stora
         for name, item in ours.factors.items():
             assert torch.equal(item.lora_a, read.factors[name].lora_a), name
             assert torch.equal(item.lora_b, read.factors[name].lora_b), name
-    assert loaded.about["note"] == "kept" and loaded.rank == whole.rank and loaded.frame == whole.frame
+    assert loaded.manifest.key == "kept" and loaded.rank == whole.rank and loaded.frame == whole.frame
 
 
 @pytest.mark.parametrize("storage", STORAGES)
 def test_what_is_stored_again_does_not_change(tmp_path: Path, storage: Storage) -> None:
     first = stored(generator(), storage)
-    save_generator(tmp_path, first, storage)
+    save_generator(tmp_path, first, storage, about=ABOUT)
     found = load_generator(tmp_path).tensors()
     for name, item in first.tensors().items():
         tolerance = float(item.abs().max()) / 254 if storage == "int8" else 0.0
@@ -165,7 +167,7 @@ def test_int8_takes_about_a_quarter_of_fp32(tmp_path: Path) -> None:
     whole = generator(hidden_dim=400)  # or the names of the tensors would count
     sizes = {}
     for storage in STORAGES:
-        save_generator(tmp_path, whole, storage)
+        save_generator(tmp_path, whole, storage, about=ABOUT)
         sizes[storage] = (tmp_path / WEIGHTS).stat().st_size
     assert sizes["bf16"] == pytest.approx(sizes["fp32"] / 2, rel=0.05)
     assert sizes["int8"] == pytest.approx(sizes["fp32"] / 4, rel=0.06)
@@ -174,10 +176,10 @@ def test_int8_takes_about_a_quarter_of_fp32(tmp_path: Path) -> None:
 @pytest.mark.parametrize("basis", ["frame", "extended"])
 def test_a_seeded_frame_is_not_stored(tmp_path: Path, basis: str) -> None:
     whole = generator(basis)
-    save_generator(tmp_path, whole)
+    save_generator(tmp_path, whole, about=ABOUT)
     tensors = load_file(tmp_path / WEIGHTS)
     bases = {name: item for name, item in tensors.items() if name.startswith("codec.")}
-    assert files.read_json(tmp_path / CONFIG)["frame"] == FRAME.as_dict()
+    assert files.read_json(tmp_path / CONFIG)["frame"] == {"seed": FRAME.seed, "width": FRAME.width}
     if basis == "frame":
         assert bases == {}
     else:  # the learned directions alone, and only beyond the frame's width
@@ -194,14 +196,14 @@ def test_a_seeded_frame_is_not_stored(tmp_path: Path, basis: str) -> None:
 
 def test_the_encoder_is_not_stored_and_the_reader_is(tmp_path: Path) -> None:
     whole = generator()
-    save_generator(tmp_path, whole)
+    save_generator(tmp_path, whole, about=ABOUT)
     roots = {name.split(".")[1] for name in load_file(tmp_path / WEIGHTS) if name.startswith("model.")}
     assert "reader" in roots and roots.isdisjoint(whole.model.ENCODER)
 
 
 @pytest.mark.parametrize("lost", ["model.enter.weight", "model.reader.queries", "condition.text.mean", "module_scale"])
 def test_a_file_that_lacks_a_tensor_is_told(tmp_path: Path, lost: str) -> None:
-    save_generator(tmp_path, generator(), "int8")
+    save_generator(tmp_path, generator(), "int8", about=ABOUT)
     tensors = load_file(tmp_path / WEIGHTS)
     del tensors[lost]
     save_file(tensors, tmp_path / WEIGHTS)
@@ -212,7 +214,7 @@ def test_a_file_that_lacks_a_tensor_is_told(tmp_path: Path, lost: str) -> None:
 
 
 def test_a_file_that_lacks_a_scale_is_told(tmp_path: Path) -> None:
-    save_generator(tmp_path, generator(), "int8")
+    save_generator(tmp_path, generator(), "int8", about=ABOUT)
     tensors = load_file(tmp_path / WEIGHTS)
     (name, *_) = [name for name in tensors if name.endswith(SCALE)]
     del tensors[name]

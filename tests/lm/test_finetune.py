@@ -84,7 +84,7 @@ def test_a_damaged_state_is_not_gone_on_with(llama_base: Base, tmp_path: Path) -
     losses, again = harvest(loaded, tmp_path / "state")
     assert len(losses) == RECIPE.steps
     for step, adapter in whole.items():
-        assert all(torch.equal(item.lora_B, again[step].factors[name].lora_B) for name, item in adapter.factors.items())
+        assert all(torch.equal(item.lora_b, again[step].factors[name].lora_b) for name, item in adapter.factors.items())
 
 
 def test_all_tasks_start_from_one_lora_a(llama_base: Base) -> None:

@@ -10,7 +10,6 @@ from icmlora_cli.provenance.licences import (
     hub_datasets,
     identifier,
     no_derivatives,
-    of_manifest,
     stated,
 )
 
@@ -71,11 +70,6 @@ def test_what_a_card_states() -> None:
     assert strange.license == "other" and strange.name is not None
     assert len(strange.name) <= LONGEST and set(strange.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-")
     assert stated(["\u202e"]) == StatedLicences("other", "unnamed")
-
-
-def test_licences_of_a_broken_manifest() -> None:
-    assert of_manifest(["MIT", 3, None]) == ("MIT",)
-    assert of_manifest({"MIT": 1}) == of_manifest(None) == ()
 
 
 def test_datasets_of_the_hub() -> None:

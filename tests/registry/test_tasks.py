@@ -44,7 +44,7 @@ def test_a_task_comes_back_as_it_was_added(store: TaskStore) -> None:
     task, state = store.add(spec(licence="CC0", family="f", split="unseen", template="chat"), EXAMPLES)
     assert state == "added"
     assert store.get("t") == task
-    assert task == Task.from_manifest(task.to_manifest(), task.folder)
+    assert task == Task.read(task.folder)
     assert (task.licence, task.family, task.split, task.template) == ("CC0", "f", "unseen", CHAT)
     assert task.folder == store.home.tasks / "t"
     found = [example for part in PARTS for example in task.examples(part)]

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from icmlora_cli.manifests.generator import GeneratorAbout, GeneratorBase
 from icmlora_cli.report.cards import CardData, adapter_card, generator_card, merged_card
 from icmlora_cli.report.markup import quoted
 
@@ -61,8 +62,14 @@ def test_a_base_that_is_a_folder_is_not_in_the_metadata() -> None:
 
 
 def test_what_a_manifest_says_of_the_data() -> None:
-    about = {"licences": ["MIT", 3], "unlicensed": "x", "datasets": ["a/b", "../c", "d\n---/e"], "cost": []}
-    assert CardData.of_manifest(about) == CardData(("MIT",), 0, ("a/b",), {})
+    held = GeneratorAbout(
+        key="k",
+        base=GeneratorBase(name="b", weight_hash="w"),
+        tasks={},
+        licences=("MIT",),
+        datasets=("a/b", "../c", "d\n---/e"),
+    )
+    assert CardData.of(held) == CardData(("MIT",), 0, ("a/b",), {})
 
 
 def test_a_card_keeps_task_text_as_text() -> None:

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.weights.adapter import Adapter, Factors
 from icmlora_cli.weights.codec import Codec, energy_kept, fit_codec, relative_error
-from icmlora_cli.weights.layout import Layout
 
 SHAPES = {
     "model.layers.0.self_attn.q_proj": (12, 10),
@@ -112,8 +111,7 @@ def test_partial_modules_encode_as_zero() -> None:
 
 def test_saved_and_loaded_it_is_the_same() -> None:
     codec = fit_codec([make(0, 2), make(1, 2)])
-    layout = Layout.from_dict(codec.layout.as_dict())
-    again = Codec.from_tensors(codec.tensors(), layout, codec.width, codec.base_model)
+    again = Codec.from_tensors(codec.tensors(), codec.layout, codec.width, codec.base_model)
     assert torch.equal(again.encode(make(0, 2)), codec.encode(make(0, 2)))
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import re
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import NAME
 from icmlora_cli.errors import CorruptFileError
+from icmlora_cli.manifests.adapter import FOLDER
+from icmlora_cli.manifests.model import broken as manifest_error
 from icmlora_cli.provenance.versions import command_line, now, versions
 from icmlora_cli.registry import adapters, generators, task_record
 
@@ -37,8 +38,7 @@ FOLDERS: Mapping[Kind, re.Pattern[str]] = {
 FILES: Mapping[Kind, re.Pattern[str]] = {
     "task": re.compile("|".join(map(re.escape, (task_record.EXAMPLES, task_record.MANIFEST)))),
     "adapter": re.compile(
-        f"{re.escape(adapters.MANIFEST)}|{adapters.FOLDER.pattern}/"
-        f"({re.escape(adapters.CONFIG)}|{re.escape(adapters.WEIGHTS)})"
+        f"{re.escape(adapters.MANIFEST)}|{FOLDER.pattern}/({re.escape(adapters.CONFIG)}|{re.escape(adapters.WEIGHTS)})"
     ),
     "generator": re.compile("|".join(map(re.escape, (generators.CONFIG, generators.WEIGHTS, generators.CARD)))),
 }
@@ -74,6 +74,7 @@ class Thing(BaseModel):
 
 class _Listing(BaseModel):
     model_config = ConfigDict(strict=True)
+    schema_: Literal["icmlora.export/1"] = Field(alias="schema")
     things: Annotated[list[Thing], FailFast(), Field(min_length=1)]  # at the first error: there may be millions
 
 
@@ -95,15 +96,9 @@ def read_listing(data: bytes, where: Path) -> tuple[Thing, ...]:
     """
     _check_density(data, where)
     try:
-        value = json.loads(data)
-        if not isinstance(value, dict) or value.get("schema") != SCHEMA:
-            raise broken(where, f"it is not of the schema {SCHEMA!r}")
-        things = tuple(_Listing.model_validate(value).things)
+        things = tuple(_Listing.model_validate_json(data).things)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise broken(where, f"its listing: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    except (ValueError, RecursionError) as error:
-        raise broken(where, f"its listing is no JSON: {error}") from error
+        raise broken(where, f"its listing: {manifest_error(Path(LISTING), error, hint=None).message}") from error
     seen: set[str] = set()
     for thing in things:
         _check_paths(thing, where)

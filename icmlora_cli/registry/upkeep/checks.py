@@ -11,20 +11,17 @@ from typing import Concatenate, Literal, ParamSpec
 from icmlora_cli.disk import checksums, files
 from icmlora_cli.disk.leases import is_marker
 from icmlora_cli.errors import CorruptFileError
+from icmlora_cli.manifests.adapter import AdapterCheckpoint, AdapterManifest
+from icmlora_cli.manifests.generator import GeneratorManifest
+from icmlora_cli.manifests.task import TaskManifest
 from icmlora_cli.registry import adapters, generators, task_record
-from icmlora_cli.registry.adapters import AdapterCheckpoint, AdapterRecord
+from icmlora_cli.registry.adapters import AdapterRecord
 from icmlora_cli.registry.base_files import check_safetensors
 from icmlora_cli.registry.task_record import Task, data_hash
 from icmlora_cli.tasks.splits import PARTS
 
 P = ParamSpec("P")
 Kind = Literal["missing", "truncated", "changed", "unreadable", "unlisted"]
-TASK_KEYS = frozenset(
-    {
-        *("schema", "name", "descriptions", "template", "metric", "split", "splits", "licence", "source", "family"),
-        *("data_hash", "counts", "examples_sha256", "made"),
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -71,11 +68,11 @@ def task_flaws(folder: Path, name: str, *, quick: bool = False) -> list[Flaw]:
         quick: do not read the examples.
     """
     flaws = _strangers(folder, {task_record.MANIFEST, task_record.EXAMPLES})
-    value = _manifest(folder / task_record.MANIFEST, TASK_KEYS)
-    if isinstance(value, Flaw):
-        return [value, *flaws]
+    found = manifest_flaws(folder / task_record.MANIFEST, TaskManifest.known_keys())
+    if found:
+        return found + flaws
     try:
-        task = Task.from_manifest(value, folder.with_name(name))
+        task = Task.read(folder, name)
     except CorruptFileError as error:
         return [Flaw("unreadable", folder / task_record.MANIFEST, error.message), *flaws]
     path = folder / task_record.EXAMPLES
@@ -115,9 +112,9 @@ def adapter_flaws(folder: Path, base: str, task: str, key: str, *, quick: bool =
         quick: compare sizes, not hashes.
     """
     path = folder / adapters.MANIFEST
-    value = _manifest(path, adapters.KEYS)
-    if isinstance(value, Flaw):
-        return [value]
+    found = manifest_flaws(path, AdapterManifest.known_keys())
+    if found:
+        return found
     try:
         record = adapters.read_record(path)
     except CorruptFileError as error:
@@ -166,13 +163,15 @@ def generator_flaws(folder: Path, *, quick: bool = False) -> list[Flaw]:
     """
     flaws = _strangers(folder, {generators.CONFIG, generators.WEIGHTS, generators.CARD})
     path = folder / generators.CONFIG
-    value = _manifest(path, generators.KEYS)
-    if isinstance(value, Flaw):
-        return [value, *flaws]
-    if value.get("schema") != generators.SCHEMA or not isinstance(value.get("sha256"), str):
-        return [Flaw("unreadable", path, f"not of the schema {generators.SCHEMA}"), *flaws]
-    flaws += _weights_flaws(folder / generators.WEIGHTS, str(value["sha256"]), quick=quick)
-    card, hashed = folder / generators.CARD, value.get("card_sha256")
+    found = manifest_flaws(path, GeneratorManifest.known_keys())
+    if found:
+        return found + flaws
+    try:
+        held = GeneratorManifest.read(path)
+    except CorruptFileError as error:
+        return [Flaw("unreadable", path, error.message), *flaws]
+    flaws += _weights_flaws(folder / generators.WEIGHTS, held.sha256, quick=quick)
+    card, hashed = folder / generators.CARD, held.card_sha256
     if not card.is_file():
         flaws.append(Flaw("missing", card, "its card is missing"))
     elif hashed is not None and not quick and files.sha256_file(card) != hashed:
@@ -188,8 +187,16 @@ def manifest_flaws(path: Path, known: frozenset[str]) -> list[Flaw]:
         path: the manifest.
         known: the keys that one without a seal may hold.
     """
-    value = _manifest(path, known)
-    return [value] if isinstance(value, Flaw) else []
+    if not path.is_file():
+        return [Flaw("missing", path, f"{path.name} is missing")]
+    try:
+        checksums.read_sealed(path, known)
+    except checksums.ChecksumError as error:
+        return [Flaw("changed", path, error.message)]
+    except CorruptFileError as error:
+        cut = not path.read_bytes().rstrip().endswith(b"}")
+        return [Flaw("truncated" if cut else "unreadable", path, error.message)]
+    return []
 
 
 @_unreadable_is_a_flaw
@@ -216,18 +223,6 @@ def _weights_flaws(path: Path, sha256: str, *, quick: bool) -> list[Flaw]:
     if found or quick or files.sha256_file(path) == sha256:
         return found
     return [Flaw("changed", path, "not the weights that were written: another SHA-256")]
-
-
-def _manifest(path: Path, known: frozenset[str]) -> dict[str, object] | Flaw:
-    if not path.is_file():
-        return Flaw("missing", path, f"{path.name} is missing")
-    try:
-        return checksums.read_sealed(path, known)
-    except checksums.ChecksumError as error:
-        return Flaw("changed", path, error.message)
-    except CorruptFileError as error:
-        cut = not path.read_bytes().rstrip().endswith(b"}")
-        return Flaw("truncated" if cut else "unreadable", path, error.message)
 
 
 def _strangers(folder: Path, listed: set[str]) -> list[Flaw]:

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from icmlora_cli.manifests.notes import Thing
+
 REPAIR = "icmlora registry verify --repair"
 GC = "icmlora registry gc"
 NOT_USED = "nothing: it is not used"
 
 Kind = Literal["missing", "truncated", "changed", "unreadable", "unlisted", "half-written", "left-over"]
-Thing = Literal["task", "adapter", "generator", "base", "baseline", "result", "vector", "file"]
 Action = Literal["quarantine", "restore", "remake", "leave"]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from icmlora_cli.disk import checksums, files, temporary
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import CorruptFileError
+from icmlora_cli.manifests.remains import read_remains
 from icmlora_cli.registry import adapters, generators
 from icmlora_cli.registry.base_files import check_safetensors, safetensors_metadata
 
@@ -111,10 +112,7 @@ def _of_generator(home: Home, path: Path) -> State:
     """Return a training's state; it is finished when the generator of that name has the key of this very training."""
     name = path.name.removesuffix(generators.STATE)
     manifest = home.generators / name / generators.CONFIG
-    try:
-        key = files.read_json(manifest).get("key")
-    except (FileNotFoundError, CorruptFileError):
-        key = None
+    key = read_remains(manifest).key
     finished = key is not None and key == safetensors_metadata(path).get("identity")
     return replace(_state(path, manifest, name, "generator"), finished=finished)
 

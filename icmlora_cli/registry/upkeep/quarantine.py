@@ -8,48 +8,16 @@ from pathlib import Path
 from typing import Literal
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import CorruptFileError
+from icmlora_cli.manifests.notes import QuarantineNote, Reason, Thing
 from icmlora_cli.provenance.versions import now
 from icmlora_cli.registry import adapters
-from icmlora_cli.registry.upkeep.findings import Thing
 from icmlora_cli.registry.upkeep.leftovers import QUARANTINE
 
 NOTE = "why.json"
 SCHEMA: Literal["icmlora.quarantine/1"] = "icmlora.quarantine/1"
-
-Reason = Literal["damaged", "replaced", "copied"]
-
-
-class QuarantineNote(BaseModel):
-    """What stands in ``why.json`` beside a thing in quarantine.
-
-    Args:
-        schema_: ``icmlora.quarantine/1``; the key in JSON is ``schema``.
-        was: where the thing was, from the root of the registry or of its cache.
-        why: why it was moved, in words.
-        when: UTC time, ISO 8601.
-        reason: ``damaged``, ``replaced`` by something that is already there, or ``copied`` before it was replaced; None
-            in notes of 0.1.0, which did not say it.
-        thing: what it is; None where it is only a file that nothing lists.
-        name: the name of the thing.
-        mend: the command that makes it again.
-        settled: it has been made again, or put back, so that nothing is missing any more.
-    """
-
-    model_config = ConfigDict(frozen=True, populate_by_name=True, strict=True)
-    schema_: Literal["icmlora.quarantine/1"] = Field(default=SCHEMA, alias="schema")
-    was: str
-    why: str
-    when: str
-    reason: Reason | None = None
-    thing: Thing | None = None
-    name: str = ""
-    mend: str = ""
-    settled: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,7 +69,7 @@ def keep(home: Home, path: Path, why: str) -> Path:
     Raises:
         OutOfSpaceError: if the disk is full.
     """
-    folder = _entry(home, path, QuarantineNote(was="", why=why, when=now(), reason="copied"))
+    folder = _entry(home, path, QuarantineNote(schema=SCHEMA, was="", why=why, when=now(), reason="copied"))
     with files.new_folder(folder / path.name) as copy:
         for item in sorted(path.iterdir()):
             try:
@@ -138,7 +106,7 @@ def put(
     Raises:
         OutOfSpaceError: if the disk is full; nothing was moved then.
     """
-    note = QuarantineNote(was="", why=why, when=now(), reason=reason, thing=thing, name=name, mend=mend)
+    note = QuarantineNote(schema=SCHEMA, was="", why=why, when=now(), reason=reason, thing=thing, name=name, mend=mend)
     folder = _entry(home, path, note)
     os.replace(path, folder / path.name)
     files.sync_folder(path.parent)
@@ -155,7 +123,7 @@ def _entry(home: Home, path: Path, note: QuarantineNote) -> Path:
 
 
 def _write_note(folder: Path, note: QuarantineNote) -> None:
-    files.write_json(folder / NOTE, note.model_dump(by_alias=True))
+    note.write(folder / NOTE)
 
 
 def entries(home: Home) -> tuple[QuarantineEntry, ...]:
@@ -166,6 +134,6 @@ def entries(home: Home) -> tuple[QuarantineEntry, ...]:
 
 def _read_note(folder: Path) -> QuarantineNote | None:
     try:
-        return QuarantineNote.model_validate(files.read_json(folder / NOTE))
-    except (CorruptFileError, FileNotFoundError, ValidationError):
+        return QuarantineNote.read(folder / NOTE)
+    except (CorruptFileError, OSError):
         return None

@@ -9,11 +9,13 @@ from pathlib import Path
 from icmlora_cli.disk import files, leases
 from icmlora_cli.disk.home import NAME, Home
 from icmlora_cli.errors import CorruptFileError
+from icmlora_cli.manifests.notes import Thing
+from icmlora_cli.manifests.remains import read_remains
 from icmlora_cli.registry import adapters, generators, task_record
 from icmlora_cli.registry.tasks import BUILTIN_MAKER
 from icmlora_cli.registry.upkeep import checks, survey_cache, survey_leftovers
 from icmlora_cli.registry.upkeep.checks import Flaw
-from icmlora_cli.registry.upkeep.findings import NOT_USED, REPAIR, Finding, Thing
+from icmlora_cli.registry.upkeep.findings import NOT_USED, REPAIR, Finding
 from icmlora_cli.registry.upkeep.leftovers import QUARANTINE
 
 OnThing = Callable[[str, str], None]
@@ -161,32 +163,22 @@ def _task_again(folder: Path) -> str:
     """Return the command that adds a task again, as far as its manifest can still be read."""
     from icmlora_cli.tasks.builtin import builtin_names
 
-    source = _read(folder / task_record.MANIFEST).get("source", BUILTIN_MAKER)
-    if source == BUILTIN_MAKER and folder.name in builtin_names():
+    source = read_remains(folder / task_record.MANIFEST).source
+    if source in (None, BUILTIN_MAKER) and folder.name in builtin_names():
         return f"icmlora task add builtin:{folder.name}"
     return _typed(folder / task_record.MANIFEST, "task add") or "icmlora task add FILE.yaml"
 
 
 def _typed(manifest: Path, verb: str) -> str | None:
     """Return the command that made a thing, if its manifest says it and it is one of ``verb``."""
-    value = _read(manifest)
-    made = value.get("made")
-    command = (made if isinstance(made, dict) else value).get("command")
-    return command if isinstance(command, str) and command.startswith(f"icmlora {verb}") else None
+    command = read_remains(manifest).made_by
+    return command if command is not None and command.startswith(f"icmlora {verb}") else None
 
 
 def _took(folder: Path) -> str:
     """Return how long making it took, if its manifest can still be read."""
     for manifest in (folder / adapters.MANIFEST, folder / generators.CONFIG):
-        figures = _read(manifest).get("figures")
-        seconds = figures.get("seconds") if isinstance(figures, dict) else None
-        if isinstance(seconds, (int, float)):
+        seconds = read_remains(manifest).seconds
+        if seconds is not None:
             return f", which took {seconds:.0f} s"
     return ""
-
-
-def _read(manifest: Path) -> dict[str, object]:
-    try:
-        return files.read_json(manifest)
-    except (OSError, CorruptFileError):
-        return {}

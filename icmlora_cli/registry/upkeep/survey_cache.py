@@ -6,6 +6,7 @@ from pathlib import Path
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import CorruptFileError
+from icmlora_cli.manifests.base import BaseManifest
 from icmlora_cli.registry import adapters, bases
 from icmlora_cli.registry.bases import Base, BaseStore
 from icmlora_cli.registry.upkeep import checks
@@ -55,7 +56,7 @@ def bases_faults(home: Home, look: Look, *, quick: bool) -> Iterator[Finding]:
 def _base_faults(store: BaseStore, base: Base, folder: Path, *, quick: bool) -> Iterator[Finding]:
     lines = () if quick and store.whole(base) else store.verify(base)
     flaws = [Flaw(_kind(line), base.path / line.partition(":")[0], line.partition(": ")[2]) for line in lines]
-    flaws += checks.manifest_flaws(folder / bases.MANIFEST, bases.KEYS)
+    flaws += checks.manifest_flaws(folder / bases.MANIFEST, BaseManifest.known_keys())
     cost = "what is harvested and generated on it now is of other weights than were recorded"
     pull = f"icmlora base pull {base.name}"
     for flaw in flaws:

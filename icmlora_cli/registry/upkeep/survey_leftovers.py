@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from icmlora_cli.disk.home import Home
+from icmlora_cli.manifests.notes import Thing
 from icmlora_cli.registry.upkeep import leftovers, quarantine
-from icmlora_cli.registry.upkeep.findings import GC, NOT_USED, REPAIR, Finding, Thing
+from icmlora_cli.registry.upkeep.findings import GC, NOT_USED, REPAIR, Finding
 
 AGAIN = {"adapter": "icmlora harvest --tasks {}", "generator": "icmlora train --name {}", "baseline": "icmlora eval"}
 

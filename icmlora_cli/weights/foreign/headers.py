@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from icmlora_cli.disk.files import as_object
 from icmlora_cli.errors import CorruptFileError, UnsupportedAdapterError
 
 LARGEST_HEADER = 32 << 20  # bytes; an adapter on 50,000 modules of experts needs about a quarter
@@ -110,8 +111,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _start(item: tuple[str, object]) -> float:
-    value = item[1]
-    offsets = value.get("data_offsets") if isinstance(value, dict) else None
+    offsets = as_object(item[1]).get("data_offsets")
     first = offsets[0] if isinstance(offsets, list) and offsets else 0
     return first if isinstance(first, int) else 0
 
@@ -119,8 +119,8 @@ def _start(item: tuple[str, object]) -> float:
 def _entry(name: str, value: object, before: int, path: Path) -> tuple[TensorEntry, int]:
     """Return a tensor's entry and where its bytes end, given where the one before it ended."""
     try:
-        assert isinstance(value, dict)
-        dtype, shape, (begin, end) = value["dtype"], value["shape"], value["data_offsets"]
+        entry = as_object(value)
+        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         assert isinstance(dtype, str) and all(type(item) is int and item >= 0 for item in (*shape, begin, end))
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise CorruptFileError(

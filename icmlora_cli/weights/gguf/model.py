@@ -119,8 +119,7 @@ def write_model(
 
 def _rope(config: Mapping[str, object]) -> tuple[str, float]:
     """Return how positions turn: the kind, and the base of the frequencies."""
-    found = config.get("rope_parameters") or config.get("rope_scaling")
-    rope = found if isinstance(found, dict) else {}
+    rope = files.as_object(config.get("rope_parameters") or config.get("rope_scaling"))
     kind = str(rope.get("rope_type") or rope.get("type") or "default")
     return kind, setting({**config, **rope}, ("rope_theta",), float, 10_000.0)
 

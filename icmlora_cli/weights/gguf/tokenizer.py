@@ -75,19 +75,17 @@ def pre_tokenizer(value: Mapping[str, object], *, where: str | None = None) -> s
     Raises:
         UnsupportedAdapterError: if it has none for just these rules.
     """
-    model, normalizer = value.get("model"), value.get("normalizer")
+    model, normalizer = files.as_object(value.get("model")), value.get("normalizer")
     name = PRE_TOKENIZERS.get(_rules(value.get("pre_tokenizer")))
     plain = (
-        isinstance(model, dict)
-        and model.get("type") == "BPE"
+        model.get("type") == "BPE"
         and not model.get("byte_fallback")
         and not model.get("continuing_subword_prefix")
         and not model.get("end_of_word_suffix")
         and bool(model.get("ignore_merges")) == (name in WHOLE_WORDS)
     )
-    normal = normalizer is None or (
-        isinstance(normalizer, dict) and normalizer.get("type") == NORMALIZERS.get(name or "")
-    )
+    kind = files.as_object(normalizer).get("type")
+    normal = normalizer is None or (kind is not None and kind == NORMALIZERS.get(name or ""))
     if name is None or not plain or not normal:
         raise UnsupportedAdapterError(
             f"a GGUF model needs a byte-level BPE tokenizer that cuts text as {', '.join(PRE_TOKENIZERS.values())} do; "
@@ -101,33 +99,33 @@ def pre_tokenizer(value: Mapping[str, object], *, where: str | None = None) -> s
 
 def _rules(value: object) -> tuple[object, ...]:
     """Return what decides how a pre-tokenizer cuts, step by step."""
-    if not isinstance(value, dict):
+    rule = files.as_object(value)
+    if not rule:
         return ()
-    if value.get("type") == "Sequence":
-        steps = value.get("pretokenizers")
-        return tuple(rule for step in steps for rule in _rules(step)) if isinstance(steps, list) else ()
-    pattern = value.get("pattern")
+    if rule.get("type") == "Sequence":
+        steps = rule.get("pretokenizers")
+        return tuple(inner for step in steps for inner in _rules(step)) if isinstance(steps, list) else ()
     known: dict[str, tuple[object, ...]] = {
-        "ByteLevel": (value.get("add_prefix_space"), value.get("use_regex", True)),
-        "Digits": (value.get("individual_digits"),),
+        "ByteLevel": (rule.get("add_prefix_space"), rule.get("use_regex", True)),
+        "Digits": (rule.get("individual_digits"),),
         "Split": (
-            pattern.get("Regex") if isinstance(pattern, dict) else None,
-            value.get("behavior"),
-            value.get("invert"),
+            files.as_object(rule.get("pattern")).get("Regex"),
+            rule.get("behavior"),
+            rule.get("invert"),
         ),
     }
-    kind = str(value.get("type"))
+    kind = str(rule.get("type"))
     return ((kind, *known.get(kind, ("unknown",))),)
 
 
 def _tokens(value: Mapping[str, object], size: int, where: str) -> tuple[list[str], list[gguf.TokenType]]:
     """Return each id's text, and what kind of token it is."""
-    model, added = value.get("model"), value.get("added_tokens")
-    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    added = value.get("added_tokens")
+    vocabulary = files.as_object(files.as_object(value.get("model")).get("vocab"))
     tokens = [f"[PAD{index}]" for index in range(size)]
     kinds = [gguf.TokenType.UNUSED] * size
     try:
-        assert isinstance(vocabulary, dict) and isinstance(added, list)
+        assert vocabulary and isinstance(added, list)
         for text, index in vocabulary.items():
             tokens[index], kinds[index] = text, gguf.TokenType.NORMAL
         for item in added:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from icmlora_cli.disk import files
 from icmlora_cli.errors import CorruptFileError, UnsupportedAdapterError
+from icmlora_cli.manifests.foreign import SafetensorsIndex
 from icmlora_cli.registry.base_files import INDEX
 from icmlora_cli.weights.adapter_form import DTYPES, Dtype
 from icmlora_cli.weights.foreign.check import BaseShapes
@@ -32,14 +33,13 @@ def model_files(folder: Path) -> tuple[Path, ...]:
         return (folder / SINGLE,)
     where = str(folder / INDEX)
     try:
-        mapped = files.read_json(folder / INDEX).get("weight_map")
+        names = SafetensorsIndex.read(folder / INDEX).shards
     except FileNotFoundError as error:
         raise CorruptFileError(
             f"{folder.name} has neither {SINGLE} nor {INDEX}",
             where=str(folder),
             hint="load it with transformers and save it again with save_pretrained",
         ) from error
-    names = sorted({str(name) for name in mapped.values()}) if isinstance(mapped, dict) else []
     if not names or any(Path(name).name != name for name in names):
         raise CorruptFileError(f"{INDEX} does not name files beside it", where=where)
     return tuple(folder / name for name in names)
@@ -219,8 +219,7 @@ def write_files(
 
 def _index(checkpoint: ModelCheckpoint, planned: MergePlan, total: int) -> dict[str, object]:
     index = files.read_json(checkpoint.folder / INDEX)
-    metadata = index.get("metadata")
-    told = dict(metadata) if isinstance(metadata, dict) else {}
+    told = dict(files.as_object(index.get("metadata")))
     if "total_size" in told:
         told["total_size"] = total
     if "total_parameters" in told and planned.untied:
@@ -231,13 +230,13 @@ def _index(checkpoint: ModelCheckpoint, planned: MergePlan, total: int) -> dict[
 
 def changed_config(config: dict[str, object], planned: MergePlan, dtype: Dtype | None) -> dict[str, object]:
     """Return a model's configuration as it is for what was written."""
-    inner = config.get("text_config")
+    inner = files.as_object(config.get("text_config"))
     changed: dict[str, object] = {}
     if planned.untied:
         changed["tie_word_embeddings"] = False
     if dtype is not None:
         full = str(DTYPES[dtype]).removeprefix("torch.")
         changed |= {key: full for key in ("dtype", "torch_dtype") if key in config} or {"dtype": full}
-    if isinstance(inner, dict) and changed:
+    if inner and changed:
         changed["text_config"] = inner | {key: value for key, value in changed.items() if key in inner}
     return config | changed

@@ -21,7 +21,7 @@ from icmlora_cli.weights.layout import layout_of
 from icmlora_cli.weights.merge import merged
 from icmlora_cli.workflows.evaluate.task_metric import task_metric
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
-from icmlora_cli.workflows.train.training import Harvested, chosen_frame, find_harvested, frame_codec
+from icmlora_cli.workflows.train.inputs import Harvested, chosen_frame, find_harvested, frame_codec
 
 WIDTHS = (4, 8, 16, 24, 32, 48)
 LIMIT = 32

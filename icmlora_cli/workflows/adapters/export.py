@@ -7,6 +7,8 @@ from pathlib import Path
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import NotFoundError, UsageError
+from icmlora_cli.manifests.output import Exported
+from icmlora_cli.manifests.parts import BaseReference
 from icmlora_cli.provenance.licences import hub_datasets
 from icmlora_cli.provenance.versions import ABOUT, command_line, versions
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
@@ -20,8 +22,6 @@ from icmlora_cli.weights.gguf.target import GgufTarget
 from icmlora_cli.workflows.adapters.named import NamedAdapter, find_named
 from icmlora_cli.workflows.gen.write import listed
 from icmlora_cli.workflows.output import check_file, check_folder
-
-SCHEMA = "icmlora.exported/1"
 
 
 @dataclass(frozen=True)
@@ -130,43 +130,42 @@ def _peft(named: NamedAdapter, output: Path, dtype: Numbers | None, force: bool)
         for name in (WEIGHTS, CONFIG):
             shutil.copyfile(named.folder / name, folder / name)
         files.write_text(folder / CARD, _card(named.record))
-        files.write_json(folder / ABOUT, _about(named, named.record) | {"files": listed(folder)})
+        _manifest(named, named.record).model_copy(update={"files": listed(folder)}).write(folder / ABOUT)
         files.sync_tree(folder)
     return _done(named, read_adapter(named.folder), output, "peft", None, files.folder_bytes(output))
 
 
-def _about(named: NamedAdapter, record: AdapterRecord) -> dict[str, object]:
-    base = {"model_id": record.about.get("model_id"), "revision": record.about.get("revision")}
-    return {
-        "schema": SCHEMA,
-        "merged": False,
-        "base": base | {"weight_hash": record.weight_hash},
-        "checkpoint": named.folder.name,
-        "adapter": record.as_dict(),
-        "licences": _licences(record),
-        "versions": versions(),
-        "command": command_line(),
-    }
+def _manifest(named: NamedAdapter, record: AdapterRecord) -> Exported:
+    about = record.about
+    return Exported(
+        schema="icmlora.exported/1",
+        merged=False,
+        base=BaseReference(model_id=about.model_id, revision=about.revision, weight_hash=record.weight_hash),
+        checkpoint=named.folder.name,
+        adapter=record.manifest(),
+        licences=tuple(_licences(record)),
+        versions=versions(),
+        command=command_line(),
+    )
 
 
 def _licences(record: AdapterRecord) -> list[str]:
-    return sorted({str(record.about[key]) for key in ("licence", "base_licence") if record.about.get(key)})
+    return sorted({name for name in (record.about.licence, record.about.base_licence) if name})
 
 
 def _card(record: AdapterRecord) -> str:
     about = record.about
-    texts = {key: str(about[key]) for key in ("source", "command") if about.get(key)}
-    whence = str(record.imported.get("from")) if record.imported else None
+    texts = {key: text for key, text in (("source", about.source), ("command", about.command)) if text}
     return kept_card(
-        base_model=str(about.get("model_id") or record.base),
+        base_model=about.model_id or record.base,
         task=record.task,
         step=record.checkpoints[-1].step,
         figures=record.figures,
-        imported_from=whence,
+        imported_from=record.imported.source if record.imported else None,
         facts=texts,
         data=CardData(
             _licences(record),
-            unlicensed=0 if about.get("licence") else 1,
+            unlicensed=0 if about.licence else 1,
             datasets=hub_datasets([texts.get("source")]),
         ),
     )

@@ -11,8 +11,9 @@ from icmlora_cli.disk.home import Home, checked_name
 from icmlora_cli.errors import AlreadyExistsError, IcmloraError, NotFoundError, UnsupportedAdapterError, UsageError
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.meta_model import base_shapes
+from icmlora_cli.manifests.adapter import AdapterAbout, Imported, ImportedFile
 from icmlora_cli.provenance.versions import command_line, now, versions
-from icmlora_cli.registry.adapters import AdapterCheckpoint, AdapterRecord, AdapterStore
+from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore, checkpoint_of
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.described import described, name_of
 from icmlora_cli.registry.tasks import Draft, Task, TaskStore
@@ -290,32 +291,19 @@ class _AdapterImport:
     def _record(
         self, task: Task, key: str, folder: Path, names: Sequence[str], checked: Sequence[_Checked]
     ) -> AdapterRecord:
-        checkpoints = tuple(AdapterCheckpoint.of(folder / name) for name in names)
+        checkpoints = tuple(checkpoint_of(folder / name) for name in names)
         first = checked[0]
-        about: dict[str, object] = {
-            "model_id": self.base.model_id,
-            "revision": self.base.revision,
-            "base_licence": self.base.licence,
-            "licence": first.found.licence,
-            "source": f"imported from {self.request.source}",
-            "recipe": None,
-            "versions": versions(),
-            "command": command_line(),
-            "imported": {
-                "from": first.found.source if len(checked) == 1 else _above(first.found),
-                "revision": first.found.revision,
-                "licence": first.found.licence,
-                "base_model": first.settings.base_model or None,
-                "peft_version": first.settings.peft_version,
-                "files": [{"name": item.found.name, **item.hashes} for item in checked],
-                "inexact": [
-                    {"checkpoint": name} | vars(part)
-                    for name, item in zip(names, checked, strict=True)
-                    for part in item.parts
-                    if part.kept != "exact"
-                ],
-            },
-        }
+        about = AdapterAbout(
+            model_id=self.base.model_id,
+            revision=self.base.revision,
+            base_licence=self.base.licence,
+            licence=first.found.licence,
+            source=f"imported from {self.request.source}",
+            recipe=None,
+            versions=versions(),
+            command=command_line(),
+            imported=_imported(first.found.source if len(checked) == 1 else _above(first.found), names, checked),
+        )
         return AdapterRecord(
             task=task.name,
             key=key,
@@ -328,6 +316,32 @@ class _AdapterImport:
             about=about,
             folder=folder,
         )
+
+
+def _imported(source: str, names: Sequence[str], checked: Sequence[_Checked]) -> Imported:
+    """Return what a manifest says of an import.
+
+    Args:
+        source: where all of it came from.
+        names: of the checkpoints' folders.
+        checked: what became of each.
+    """
+    first = checked[0]
+    inexact = [
+        {"checkpoint": name} | vars(part)
+        for name, item in zip(names, checked, strict=True)
+        for part in item.parts
+        if part.kept != "exact"
+    ]
+    return Imported.of(
+        source,
+        revision=first.found.revision,
+        licence=first.found.licence,
+        base_model=first.settings.base_model or None,
+        peft_version=first.settings.peft_version,
+        files=tuple(ImportedFile(name=item.found.name, **item.hashes) for item in checked),
+        inexact=tuple(inexact),
+    )
 
 
 def _above(found: FoundAdapter) -> str:

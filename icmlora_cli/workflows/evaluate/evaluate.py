@@ -12,6 +12,7 @@ from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import AlreadyExistsError, UsageError
 from icmlora_cli.lm.load import load_base
+from icmlora_cli.manifests.notes import ScoreTime, Timings
 from icmlora_cli.methods.method import TaskContext
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.tasks import Task
@@ -147,8 +148,8 @@ def _check_out(folder: Path) -> None:
 
 
 def _write(folder: Path, result: Result, scores: Sequence[RawScore]) -> None:
-    timings = [{"task": score.task, "method": score.method, **score.seconds} for score in scores]
-    files.write_json(folder / TIMINGS, {"schema": "icmlora.timings/2", "unit": "seconds", "scores": timings})
+    times = tuple(ScoreTime(task=score.task, method=score.method, seconds=score.seconds) for score in scores)
+    Timings(schema="icmlora.timings/2", unit="seconds", scores=times).write(folder / TIMINGS)
     files.write_text(folder / TABLE, markdown(result))
     write_result(folder, result)
     write_report(folder, result)

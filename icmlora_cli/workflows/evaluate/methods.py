@@ -70,7 +70,7 @@ class EvalContext:
     @cached_property
     def builtin(self) -> tuple[BuiltinTask, ...]:
         """The built-in tasks of the generator's episodes."""
-        drawn = _names(self.generator, "builtin_tasks")
+        drawn = frozenset(() if self.generator is None else self.generator.manifest.builtin_tasks)
         return tuple(task for task in dense_tasks() if task.name in drawn) if drawn else ()
 
     def reader(self) -> VectorReader:
@@ -93,7 +93,7 @@ class EvalContext:
 
 def generator_key(generator: Generator) -> str:
     """Return what makes a generator's weights what they are."""
-    return f"{generator.about.get('key')}:{generator.about.get('sha256')}"
+    return f"{generator.manifest.key}:{generator.manifest.sha256}"
 
 
 def evaluation(
@@ -119,17 +119,14 @@ def evaluation(
 
 def seen_tasks(generator: Generator | None) -> frozenset[str]:
     """Return the names of the tasks that a generator learned from, registered and built-in."""
-    return _names(generator, "tasks") | _names(generator, "builtin_tasks")
+    if generator is None:
+        return frozenset()
+    return frozenset(generator.manifest.tasks) | frozenset(generator.manifest.builtin_tasks)
 
 
 def harvested_tasks(generator: Generator | None) -> frozenset[str]:
     """Return the names of the tasks whose harvested adapters a generator learned from."""
-    return _names(generator, "adapters")
-
-
-def _names(generator: Generator | None, key: str) -> frozenset[str]:
-    found = generator.about.get(key) if generator is not None else None
-    return frozenset(map(str, found)) if isinstance(found, dict | list) else frozenset()
+    return frozenset(() if generator is None else generator.manifest.adapters)
 
 
 def _learned(generator: Generator | None, store: TaskStore) -> tuple[Task, ...]:
@@ -269,7 +266,7 @@ def _companion(evaluation: EvalContext, arch: str) -> CompanionMethod | None:
     """
     if evaluation.generator is None or evaluation.folder is None or evaluation.generator.model.config.arch == arch:
         return None
-    own = TrainRecipe.model_validate(evaluation.generator.about["recipe"])
+    own = TrainRecipe.model_validate(evaluation.generator.manifest.recipe)
     shipped = resolve(
         TrainRecipe, Path(f"train/{arch}"), "train", {"seed": own.seed, "steps": evaluation.recipe.baseline_steps}
     )
@@ -279,8 +276,9 @@ def _companion(evaluation: EvalContext, arch: str) -> CompanionMethod | None:
     tasks = [task for task in evaluation.learned if task.name in wanted and task.name in evaluation.library.tasks]
     store, base = GeneratorStore(evaluation.home), evaluation.loaded.base
     complete = bool(tasks) and len(tasks) == len(wanted)
+    key: str | None
     if name in store.names():
-        key = store.about(name).get("key")
+        key = store.manifest(name).key
     else:
         key = train.key_of(tasks, base, recipe, evaluation.home) if complete else None
 

@@ -250,27 +250,23 @@ def oracle(evaluation: EvalContext, task: Task) -> Adapter | None:
 def _generator_info(evaluation: EvalContext) -> schema.GeneratorInfo | None:
     if evaluation.generator is None or evaluation.folder is None:
         return None
-    about = evaluation.generator.about
-    figures, curve = about.get("figures"), about.get("curve")
+    held = evaluation.generator.manifest
     return schema.GeneratorInfo(
         name=evaluation.folder.name,
-        key=str(about.get("key")),
+        key=held.key,
         arch=evaluation.generator.model.config.arch,
         tasks=tuple(sorted(seen_tasks(evaluation.generator))),
-        figures={
-            name: value
-            for name, value in (figures.items() if isinstance(figures, dict) else ())
-            if isinstance(value, float | int) and name != "seconds"
-        },
-        curve=tuple(_curve_row(row) for row in (curve if isinstance(curve, list) else [])),
+        figures={name: value for name, value in held.figures.items() if name != "seconds"},
+        curve=tuple(_curve_row(row) for row in held.curve),
     )
 
 
-def _curve_row(row: object) -> tuple[int, dict[str, float]]:
-    assert isinstance(row, list | tuple)
+def _curve_row(
+    row: tuple[int, Mapping[str, float]] | tuple[int, float, float],
+) -> tuple[int, dict[str, float]]:
     if len(row) == 3:  # written before losses had names
-        return int(row[0]), {"reconstruction": float(row[1]), "kl": float(row[2])}
-    return int(row[0]), {str(name): float(value) for name, value in dict(row[1]).items()}
+        return row[0], {"reconstruction": float(row[1]), "kl": float(row[2])}
+    return row[0], {name: float(value) for name, value in row[1].items()}
 
 
 def _storage(evaluation: EvalContext) -> schema.StorageInfo | None:

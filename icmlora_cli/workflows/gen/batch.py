@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import AlreadyExistsError, CorruptFileError, GateRefusedError
 from icmlora_cli.generator.checkpoint import Generator
+from icmlora_cli.manifests.output import Generated
 from icmlora_cli.provenance.versions import ABOUT
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.workflows.gen.batch_file import BatchItem, read_batch
@@ -140,13 +140,13 @@ def _entry(adapter_generator: AdapterGenerator, item: BatchItem, out: Path) -> B
 
 def _wanted(item: BatchItem, generator: Generator, base: Base, request: GenRequest, inputs: GenInputs) -> list[object]:
     provenance = Provenance(generator, request.folder, base, item.text, request.seed, request.merged)
-    return identity(provenance.about() | {"options": request.asked(inputs)})
+    return identity(provenance.manifest().model_copy(update={"options": request.asked(inputs)}))
 
 
 def _is_made(folder: Path, wanted: list[object], request: GenRequest) -> bool:
     """Tell whether a folder holds what would be made."""
     try:
-        return is_whole(folder, request) and identity(files.read_json(folder / ABOUT)) == wanted
+        return is_whole(folder, request) and identity(Generated.read(folder / ABOUT)) == wanted
     except (FileNotFoundError, CorruptFileError):
         return False
 

@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, RootModel, ValidationError, model_validator
 
 from icmlora_cli.config.spec_yaml import KeyPath, YamlDocument, faults_of, load_yaml
+from icmlora_cli.disk.files import as_object
 from icmlora_cli.disk.home import NAME, NAME_RULE
 from icmlora_cli.errors import SpecError, UsageError
 from icmlora_cli.lm.task_vector import checked_text
@@ -121,7 +122,7 @@ def _json(path: Path) -> YamlDocument:
     places: dict[KeyPath, int] = {(): 1}
     for index, row in enumerate(value if isinstance(value, list) else ()):
         places[(index,)] = 1
-        places.update({(index, key): 1 for key in (row if isinstance(row, dict) else ())})
+        places.update({(index, key): 1 for key in as_object(row)})
     return YamlDocument(value, places)
 
 

@@ -116,12 +116,10 @@ def read_seen(generator: Generator, reader: VectorReader, on_progress: OnProgres
 def _descriptions(generator: Generator) -> dict[str, str]:
     from icmlora_cli.tasks.builtin import dense_tasks
 
-    tasks, builtin = generator.about.get("tasks"), generator.about.get("builtin_tasks")
-    texts = {str(name): text for name, text in tasks.items()} if isinstance(tasks, dict) else {}
-    if isinstance(builtin, list) and builtin:
-        drawn = frozenset(map(str, builtin))
-        texts = {item.name: item.descriptions[0] for item in dense_tasks() if item.name in drawn} | texts
-    return {name: text for name, text in texts.items() if isinstance(text, str) and 0 < len(text.strip()) <= MAX_TEXT}
+    texts, builtin = dict(generator.manifest.tasks), frozenset(generator.manifest.builtin_tasks)
+    if builtin:
+        texts = {item.name: item.descriptions[0] for item in dense_tasks() if item.name in builtin} | texts
+    return {name: text for name, text in texts.items() if 0 < len(text.strip()) <= MAX_TEXT}
 
 
 def _readings(texts: Sequence[str], reader: VectorReader, on_progress: OnProgress) -> list[torch.Tensor]:

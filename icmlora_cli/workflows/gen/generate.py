@@ -3,11 +3,12 @@
 import time
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from icmlora_cli.config.recipes import VectorRecipe
-from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import BaseUnavailableError, CorruptFileError, UsageError
-from icmlora_cli.generator.checkpoint import Generator, load_generator
+from icmlora_cli.generator.checkpoint import Generator, load_generator, read_config
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.task_vector import VectorReader, checked_text
 from icmlora_cli.registry.adapters import AdapterStore
@@ -27,10 +28,11 @@ def vector_recipe(generator: Generator) -> VectorRecipe:
     Raises:
         CorruptFileError: if ``generator.json`` does not say.
     """
-    recipe = generator.about.get("recipe")
-    if not isinstance(recipe, dict) or not isinstance(recipe.get("vectors"), dict):
-        raise CorruptFileError("generator.json does not say how task vectors are read")
-    return VectorRecipe.model_validate(recipe["vectors"])
+    recipe = generator.manifest.recipe
+    try:
+        return VectorRecipe.model_validate((recipe or {})["vectors"])
+    except (KeyError, ValidationError) as error:
+        raise CorruptFileError("generator.json does not say how task vectors are read") from error
 
 
 def check_base(generator: Generator, base: Base) -> None:
@@ -39,10 +41,8 @@ def check_base(generator: Generator, base: Base) -> None:
     Raises:
         BaseUnavailableError: if the weights differ.
     """
-    about = generator.about.get("base")
-    wanted = about.get("weight_hash") if isinstance(about, dict) else None
+    wanted, name = generator.manifest.base.weight_hash, generator.manifest.base.name
     if wanted != base.weight_hash:
-        name = about.get("name") if isinstance(about, dict) else "another base"
         raise BaseUnavailableError(
             f"the generator was trained on {name}, and the weights of {base.name} are not those",
             where=str(base.path),
@@ -50,10 +50,13 @@ def check_base(generator: Generator, base: Base) -> None:
         )
 
 
-def base_name(folder: Path) -> str | None:
-    """Return the name of the base that a generator's folder names, or None."""
-    about = files.read_json(folder / "generator.json").get("base")
-    return str(about["name"]) if isinstance(about, dict) and "name" in about else None
+def base_name(folder: Path) -> str:
+    """Return the name of the base that a generator's folder names.
+
+    Raises:
+        CorruptFileError: if ``generator.json`` is broken.
+    """
+    return read_config(folder).base.name
 
 
 def check(request: GenRequest, base: Base) -> tuple[Generator, GenInputs]:

@@ -30,8 +30,7 @@ def learned_adapters(generator: Generator, store: AdapterStore, base: Base) -> L
     Raises:
         CorruptFileError: if one that is here is damaged.
     """
-    named = generator.about.get("adapters")
-    keys = {str(task): str(key) for task, key in named.items()} if isinstance(named, dict) else {}
+    keys = generator.manifest.adapters
     found: dict[str, Adapter] = {}
     for task, key in sorted(keys.items()):
         if not (NAME.fullmatch(task) and NAME.fullmatch(key)):  # they become parts of a path

@@ -1,13 +1,13 @@
 """What gen is asked for beside the text: examples to show and to choose by, the gate, the form of what is written."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from icmlora_cli.disk import files
 from icmlora_cli.errors import UsageError
+from icmlora_cli.manifests.output import Generated
 from icmlora_cli.registry.task_record import PromptTemplate
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.sources import read_examples
@@ -214,11 +214,10 @@ class GenRequest:
         }
 
 
-def recorded(about: Mapping[str, object]) -> dict[str, object]:
-    """Return what ``Order.asked`` gave for something that gen wrote, by its ``icmlora.json``."""
-    options = about.get("options")
-    if isinstance(options, dict):
+def recorded(held: Generated) -> dict[str, object]:
+    """Return what ``GenRequest.asked`` gave for something that gen wrote, by its ``icmlora.json``."""
+    if held.options is not None:
         before: dict[str, object] = {"format": "peft"}  # all that gen wrote when it did not say which
-        return before | options
-    plain = GenRequest(Path(), bool(about.get("merged")), None, PLAIN).asked(GenInputs())
-    return plain | {"seed": about.get("seed")}
+        return before | dict(held.options)
+    plain = GenRequest(Path(), held.merged, None, PLAIN).asked(GenInputs())
+    return plain | {"seed": held.seed}

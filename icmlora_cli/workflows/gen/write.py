@@ -9,6 +9,8 @@ from icmlora_cli.disk import files
 from icmlora_cli.generator.checkpoint import Generator
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.meta_model import checkpoint_of
+from icmlora_cli.manifests.output import Generated
+from icmlora_cli.manifests.parts import GeneratorReference, HashedFile
 from icmlora_cli.provenance.licences import no_derivatives
 from icmlora_cli.provenance.versions import ABOUT, command_line, versions
 from icmlora_cli.registry.bases import Base
@@ -52,31 +54,31 @@ class Provenance:
     merged: bool
     format: Format = "peft"
 
-    def about(self) -> dict[str, object]:
+    def manifest(self) -> Generated:
         """Return what ``icmlora.json`` holds, but for what options add."""
-        about, data = self.generator.about, CardData.of_manifest(self.generator.about)
-        return {
-            "schema": "icmlora.generated/1",
-            "task_text": self.text,
-            "merged": self.merged,
-            "seed": self.seed,
-            "generator": {"name": self.folder.name, "key": about.get("key"), "sha256": about.get("sha256")},
-            "base": self.base.about(),
-            "tasks": about.get("tasks"),
-            "licences": about.get("licences"),
-            "unlicensed": data.unlicensed,
-            "datasets": list(data.datasets),
-            "no_derivatives": list(self.no_derivatives),
-            "sources": about.get("sources"),
-            "cost": about.get("cost"),
-            "versions": versions(),
-            "command": command_line(),
-        }
+        held, data = self.generator.manifest, CardData.of(self.generator.manifest)
+        return Generated(
+            schema="icmlora.generated/1",
+            task_text=self.text,
+            merged=self.merged,
+            seed=self.seed,
+            generator=GeneratorReference(name=self.folder.name, key=held.key, sha256=held.sha256),
+            base=self.base.reference(),
+            tasks=held.tasks,
+            licences=held.licences,
+            unlicensed=data.unlicensed,
+            datasets=tuple(data.datasets),
+            no_derivatives=self.no_derivatives,
+            sources=held.sources,
+            cost=held.cost,
+            versions=versions(),
+            command=command_line(),
+        )
 
     @property
     def data(self) -> CardData:
         """What it learned from; of a merged model, the base's licence is among the licences."""
-        data = CardData.of_manifest(self.generator.about)
+        data = CardData.of(self.generator.manifest)
         if not self.merged or self.base.licence is None:
             return data
         return replace(data, licences=sorted({*data.licences, self.base.licence}))
@@ -98,12 +100,11 @@ class Provenance:
                 remarks=remarks,
                 gguf=GGUF_MODEL if self.format == "gguf" else None,
             )
-        tasks = self.generator.about.get("tasks")
         return adapter_card(
             base_model=model,
             task_text=self.text,
             generator=name,
-            tasks=len(tasks) if isinstance(tasks, dict) else 0,
+            tasks=len(self.generator.manifest.tasks),
             seed=self.seed,
             data=data,
             remarks=remarks,
@@ -111,12 +112,9 @@ class Provenance:
         )
 
 
-def identity(about: Mapping[str, object]) -> list[object]:
+def identity(held: Generated) -> list[object]:
     """Return, of an ``icmlora.json``, what decides the bytes beside it: text, generator, base and options."""
-    generator, base = about.get("generator"), about.get("base")
-    made_by = [generator.get("key"), generator.get("sha256")] if isinstance(generator, dict) else []
-    weights = base.get("weight_hash") if isinstance(base, dict) else None
-    return [about.get("task_text"), made_by, weights, recorded(about)]
+    return [held.task_text, [held.generator.key, held.generator.sha256], held.base.weight_hash, recorded(held)]
 
 
 def check_format(request: GenRequest, base: Base) -> None:
@@ -190,14 +188,12 @@ def write(
         else:
             write_adapter(folder, adapter, revision=provenance.base.revision)
         files.write_text(folder / CARD, provenance.card(remarks))
-        files.write_json(
-            folder / ABOUT,
-            provenance.about() | dict(added) | {"files": listed(folder, model.sha256 if model else None)},
-        )
+        held = Generated.of(provenance.manifest().content() | dict(added))
+        held.model_copy(update={"files": listed(folder, model.sha256 if model else None)}).write(folder / ABOUT)
     return model
 
 
-def listed(folder: Path, known: Mapping[str, str] | None = None) -> dict[str, dict[str, object]]:
+def listed(folder: Path, known: Mapping[str, str] | None = None) -> dict[str, HashedFile]:
     """Return bytes and SHA-256 of each file but the card, which may be edited.
 
     Args:
@@ -206,7 +202,7 @@ def listed(folder: Path, known: Mapping[str, str] | None = None) -> dict[str, di
     """
     known = known or {}
     return {
-        path.name: {"bytes": path.stat().st_size, "sha256": known.get(path.name) or files.sha256_file(path)}
+        path.name: HashedFile(bytes=path.stat().st_size, sha256=known.get(path.name) or files.sha256_file(path))
         for path in sorted(folder.iterdir())
         if path.name != CARD
     }

@@ -5,6 +5,7 @@ the work of whoever holds its lease (``registry.leases``). When all tasks left a
 to take over what a dead worker leaves.
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,10 @@ from icmlora_cli.lm.perplexity import aggregate, score_texts
 from icmlora_cli.lm.prompts import encode_task
 from icmlora_cli.lm.scoring import score_rows
 from icmlora_cli.lm.trainers import AdapterTrainer, make_trainer
+from icmlora_cli.manifests.adapter import AdapterAbout
 from icmlora_cli.provenance.energy import CostMeter
 from icmlora_cli.provenance.versions import command_line, now, versions
-from icmlora_cli.registry.adapters import MANIFEST, STATE, AdapterCheckpoint, AdapterRecord, AdapterStore
+from icmlora_cli.registry.adapters import MANIFEST, STATE, AdapterRecord, AdapterStore, checkpoint_of
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.weights.adapter import Adapter, write_adapter
@@ -253,19 +255,19 @@ class _TaskHarvest:
 
     def _record(self, folder: Path, key: str, figures: dict[str, float]) -> AdapterRecord:
         loaded, recipe = self.trainer.loaded, self.trainer.recipe
-        checkpoints = tuple(AdapterCheckpoint.of(path) for path in sorted(folder.glob("checkpoint-*")))
-        about = {
-            "model_id": loaded.base.model_id,
-            "revision": loaded.base.revision,
-            "base_licence": loaded.base.licence,
-            "licence": self.task.licence,
-            "source": self.task.source,
-            "recipe": recipe.model_dump(mode="json"),
-            "versions": versions(),
-            "command": command_line(),
-            "device": str(loaded.device),
-            "dtype": str(loaded.dtype),
-        }
+        checkpoints = tuple(checkpoint_of(path) for path in sorted(folder.glob("checkpoint-*")))
+        about = AdapterAbout(
+            model_id=loaded.base.model_id,
+            revision=loaded.base.revision,
+            base_licence=loaded.base.licence,
+            licence=self.task.licence,
+            source=self.task.source,
+            recipe=recipe.model_dump(mode="json"),
+            versions=versions(),
+            command=command_line(),
+            device=str(loaded.device),
+            dtype=str(loaded.dtype),
+        )
         return AdapterRecord(
             task=self.task.name,
             key=key,
@@ -274,7 +276,7 @@ class _TaskHarvest:
             data_hash=self.task.data_hash,
             created=now(),
             checkpoints=checkpoints,
-            figures=figures,
+            figures={name: value for name, value in figures.items() if math.isfinite(value)},  # e^nll may be too much
             about=about,
             folder=folder,
         )

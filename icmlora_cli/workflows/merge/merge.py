@@ -10,6 +10,7 @@ from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import UsageError, WrongBaseError
 from icmlora_cli.lm.meta_model import checkpoint_of
+from icmlora_cli.manifests.output import Merged, MergedShare, ModelFiles
 from icmlora_cli.provenance.versions import ABOUT, command_line, versions
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.base_files import licence_of
@@ -67,9 +68,9 @@ class MergedAdapter:
     config_sha256: str
     licence: str | None
 
-    def about(self) -> dict[str, object]:
+    def share(self) -> MergedShare:
         """Return what ``icmlora.json`` says of it."""
-        return {key: value for key, value in vars(self).items() if key != "folder"}
+        return MergedShare(**{key: value for key, value in vars(self).items() if key != "folder"})
 
 
 @dataclass(frozen=True)
@@ -184,9 +185,8 @@ def run(
         unlicensed = sum(item.licence is None for item in adapters)
         card = merge_card(base_model=base.model_id, adapters=named, data=CardData(licences, unlicensed=unlicensed))
         files.write_text(folder / CARD, card)
-        files.write_json(
-            folder / ABOUT, _about(base, adapters, model, licences) | {"files": listed(folder, model.sha256)}
-        )
+        held = _manifest(base, adapters, model, licences)
+        held.model_copy(update={"files": listed(folder, model.sha256)}).write(folder / ABOUT)
     return MergeResult(out, base.model_id, adapters, model, files.folder_bytes(out), time.monotonic() - started)
 
 
@@ -202,7 +202,7 @@ def _read(share: Share, base: Base, shapes: BaseShapes, any_base_name: bool) -> 
             hint=f"--base {settings.base_model}; or, to merge it all the same, --any-base-name",
         )
     foreign = read_foreign(found.folder, settings, shapes)
-    licence = licence_of(found.folder) if record is None else record.about.get("licence")
+    licence = licence_of(found.folder) if record is None else record.about.licence
     item = MergedAdapter(
         name=found.name,
         weight=share.weight,
@@ -216,16 +216,20 @@ def _read(share: Share, base: Base, shapes: BaseShapes, any_base_name: bool) -> 
     return item, foreign_steps(foreign, shapes)
 
 
-def _about(
-    base: Base, adapters: Sequence[MergedAdapter], model: WrittenModel, licences: Sequence[str]
-) -> dict[str, object]:
-    return {
-        "schema": SCHEMA,
-        "merged": True,
-        "base": base.about(),
-        "adapters": [item.about() for item in adapters],
-        "model": model.about(),
-        "licences": list(licences),
-        "versions": versions(),
-        "command": command_line(),
-    }
+def _manifest(base: Base, adapters: Sequence[MergedAdapter], model: WrittenModel, licences: Sequence[str]) -> Merged:
+    return Merged(
+        schema="icmlora.merged/1",
+        merged=True,
+        base=base.reference(),
+        adapters=tuple(item.share() for item in adapters),
+        model=ModelFiles(
+            files=model.files,
+            tensors=model.tensors,
+            changed=model.changed,
+            dtype=model.dtype,
+            untied=model.untied,
+        ),
+        licences=tuple(licences),
+        versions=versions(),
+        command=command_line(),
+    )

@@ -8,14 +8,18 @@ from typing import Literal
 from icmlora_cli.disk import checksums, files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import CorruptFileError, NotFoundError, PushRefusedError
+from icmlora_cli.manifests.foreign import BaseOfConfig, SafetensorsIndex
+from icmlora_cli.manifests.generator import GeneratorManifest
+from icmlora_cli.manifests.output import Finetuned, Generated, Output, read_output
+from icmlora_cli.manifests.parts import HashedFile
 from icmlora_cli.provenance import local_paths
-from icmlora_cli.provenance.licences import no_derivatives, of_manifest
+from icmlora_cli.provenance.licences import no_derivatives
 from icmlora_cli.provenance.versions import ABOUT
 from icmlora_cli.registry import adapters, generators
 from icmlora_cli.registry.generators import GeneratorStore
 from icmlora_cli.registry.upkeep import checks
 from icmlora_cli.report.card_check import check_card
-from icmlora_cli.report.cards import CARD, is_hub_id
+from icmlora_cli.report.cards import CARD, CardData, is_hub_id
 from icmlora_cli.workflows.gen.write import GGUF_LORA, GGUF_MODEL
 
 Kind = Literal["adapter", "merged", "gguf", "generator"]
@@ -100,13 +104,13 @@ def plan(reference: str, home: Home) -> PushPlan:
     kind = _kind(folder)
     _refuse_pickles(folder)
     manifest = generators.CONFIG if kind == "generator" else ABOUT
-    about = files.read_json(folder / manifest)
-    whole = _whole_generator(folder) if kind == "generator" else _whole_output(folder, kind, about)
-    _check_base(folder, kind, about)
+    held = GeneratorManifest.read(folder / manifest) if kind == "generator" else read_output(folder)
+    whole = _whole_generator(folder) if isinstance(held, GeneratorManifest) else _whole_output(folder, kind, held)
+    _check_base(folder, kind, held)
     _check_settings(folder, whole)
     check_card(folder / CARD)
     beside = [path.name for path in folder.iterdir() if path.is_file() and re.fullmatch(_BESIDE, path.name)]
-    clean = _clean(folder, kind, about)
+    clean = _clean(folder, kind, files.read_json(folder / manifest))
     sent = sorted({*whole, *beside, manifest})
     _refuse_links(folder, sent)
     return PushPlan(
@@ -115,7 +119,7 @@ def plan(reference: str, home: Home) -> PushPlan:
         files=tuple(PushFile(name, folder / name, clean if name == manifest else None) for name in sent),
         left=tuple(sorted(path.name for path in folder.iterdir() if path.name not in sent)),
         shortened=() if clean is None else (manifest,),
-        no_derivatives=no_derivatives((*of_manifest(about.get("licences")), *of_manifest(about.get("no_derivatives")))),
+        no_derivatives=_no_derivatives(held),
     )
 
 
@@ -138,7 +142,7 @@ def _kind(folder: Path) -> Kind:
     if (folder / ABOUT).is_file():
         if any((folder / name).is_file() for name in (GGUF_LORA, GGUF_MODEL)):
             return "gguf"
-        return "merged" if files.read_json(folder / ABOUT).get("merged") is True else "adapter"
+        return "merged" if read_output(folder).merged else "adapter"
     inner = sorted(path.name for path in folder.iterdir() if (path / ABOUT).is_file())
     raise NotFoundError(
         f"{folder.name or folder} is nothing that icmlora made: it has neither {ABOUT} nor {generators.CONFIG}",
@@ -176,14 +180,18 @@ def _whole_generator(folder: Path) -> set[str]:
     return {generators.WEIGHTS}
 
 
-def _whole_output(folder: Path, kind: Kind, about: dict[str, object]) -> set[str]:
+def _no_derivatives(held: GeneratorManifest | Output) -> tuple[str, ...]:
+    named = held.no_derivatives if isinstance(held, Generated | Finetuned) else ()
+    return no_derivatives((*CardData.of(held).licences, *named))
+
+
+def _whole_output(folder: Path, kind: Kind, held: Output) -> set[str]:
     """Return the files of a whole adapter or merged model; where its manifest lists them, by their hashes."""
-    listed = about.get("files")
     there = {path.name for path in folder.iterdir() if path.is_file() and WEIGHTS[kind].fullmatch(path.name)}
-    if isinstance(listed, dict):
-        there = {name for name in listed if WEIGHTS[kind].fullmatch(name)}
+    if held.files is not None:
+        there = {name for name in held.files if WEIGHTS[kind].fullmatch(name)}
         for name in sorted(there):
-            _check_listed(folder / name, listed[name])
+            _check_listed(folder / name, held.files[name])
     _check_complete(folder, kind, there)
     for name in there:
         flaws = checks.safetensors_flaws(folder / name) if name.endswith(".safetensors") else []
@@ -192,18 +200,17 @@ def _whole_output(folder: Path, kind: Kind, about: dict[str, object]) -> set[str
     return there
 
 
-def _check_listed(path: Path, said: object) -> None:
+def _check_listed(path: Path, listed: HashedFile) -> None:
     if not path.is_file():
         raise _corrupt(path, f"{path.name} is missing")
-    if not isinstance(said, dict) or files.sha256_file(path) != said.get("sha256"):
+    if files.sha256_file(path) != listed.sha256:
         raise _corrupt(path, f"{path.name} is not the file that {ABOUT} lists: another SHA-256")
 
 
 def _check_complete(folder: Path, kind: Kind, there: set[str]) -> None:
     needed = {"adapter": {adapters.CONFIG, adapters.WEIGHTS}, "merged": {"config.json"}}.get(kind, set())
     if kind == "merged" and INDEX in there:
-        parts = files.read_json(folder / INDEX).get("weight_map")
-        needed |= {str(name) for name in parts.values()} if isinstance(parts, dict) else set()
+        needed.update(SafetensorsIndex.read(folder / INDEX).shards)
     elif kind == "merged":
         needed.add("model.safetensors")
     missing = sorted(needed - there)
@@ -215,16 +222,12 @@ def _corrupt(path: Path, what: str) -> CorruptFileError:
     return CorruptFileError(what, where=str(path.absolute()), hint="generate it again: icmlora gen ... --force")
 
 
-def _check_base(folder: Path, kind: Kind, about: dict[str, object]) -> None:
-    base = about.get("base")
-    named: list[object] = (
-        [base.get("name" if kind == "generator" else "model_id")] if isinstance(base, dict) else [None]
-    )
-    if kind == "generator":
-        named.append(about.get("base_model"))
+def _check_base(folder: Path, kind: Kind, held: GeneratorManifest | Output) -> None:
+    named: list[str | None]
+    named = [held.base.name, held.base_model] if isinstance(held, GeneratorManifest) else [held.base.model_id]
     if kind == "adapter":
-        named.append(files.read_json(folder / adapters.CONFIG).get("base_model_name_or_path"))
-    strange = [name for name in named if not isinstance(name, str) or not is_hub_id(name)]
+        named.append(BaseOfConfig.read(folder / adapters.CONFIG).base_model_name_or_path)
+    strange = [name for name in named if name is None or not is_hub_id(name)]
     if strange:
         raise PushRefusedError(
             f"its base is {strange[0]!r}, which nobody else can load: not the id of a model on the hub",
@@ -252,8 +255,7 @@ def _clean(folder: Path, kind: Kind, about: dict[str, object]) -> bytes | None:
 
     A generator's manifest says the hash of its card, as that is now, and is sealed again.
     """
-    clean = local_paths.clean(about, SPARED)
-    assert isinstance(clean, dict)
+    clean = local_paths.clean_object(about, SPARED)
     if kind == "generator":
         clean["card_sha256"] = files.sha256_file(folder / CARD)
         clean = checksums.sealed(clean) if clean != about else clean

@@ -12,6 +12,7 @@ from typing import Literal
 from icmlora_cli.disk import files, leases, temporary
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import AlreadyExistsError, IcmloraError, NotFoundError
+from icmlora_cli.manifests.generator import GeneratorManifest
 from icmlora_cli.registry import adapters
 from icmlora_cli.registry.bases import ALIASES, BaseStore
 from icmlora_cli.registry.tasks import TaskStore
@@ -162,11 +163,10 @@ def _bases(home: Home, staging: Path, things: Sequence[Thing]) -> dict[str, bool
         folder = staging / thing.folder
         if thing.kind == "adapter":
             record = adapters.read_record(folder / adapters.MANIFEST)
-            found[_called(record.about.get("model_id") or record.base)] = record.weight_hash in hashes
+            found[_called(record.about.model_id or record.base)] = record.weight_hash in hashes
         elif thing.kind == "generator":
-            base = files.read_json(folder / "generator.json").get("base")
-            if isinstance(base, dict):
-                found[_called(base.get("name"))] = base.get("weight_hash") in hashes
+            base = GeneratorManifest.read(folder / "generator.json").base
+            found[_called(base.name)] = base.weight_hash in hashes
     return found
 
 

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Literal
 
 from icmlora_cli.config.recipes import HarvestRecipe, resolve, shipped_recipes
-from icmlora_cli.disk import files, temporary
+from icmlora_cli.disk import temporary
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import CorruptFileError, IcmloraError
+from icmlora_cli.manifests.notes import Thing
+from icmlora_cli.manifests.remains import read_remains
 from icmlora_cli.registry import adapters, bases
 from icmlora_cli.registry.bases import Base, BaseStore
 from icmlora_cli.registry.tasks import BUILTIN_MAKER, TaskStore
 from icmlora_cli.registry.upkeep import checks, quarantine
-from icmlora_cli.registry.upkeep.findings import Finding, Thing
+from icmlora_cli.registry.upkeep.findings import Finding
 from icmlora_cli.registry.upkeep.quarantine import QuarantineEntry
 from icmlora_cli.registry.upkeep.survey_leftovers import thing_at
 from icmlora_cli.workflows.progress import OnProgress
@@ -199,15 +201,12 @@ def _add_again(home: Home, name: str, lost: _Lost) -> list[Repair]:
     """Add a built-in task again, if that is what the damaged one was."""
     from icmlora_cli.tasks.builtin import builtin_names
 
-    try:
-        value = files.read_json(lost.entry.thing / "task.json")
-    except (CorruptFileError, FileNotFoundError):
-        value = {}
-    if value.get("source") != BUILTIN_MAKER or name not in builtin_names():
+    held = read_remains(lost.entry.thing / "task.json")
+    if held.source != BUILTIN_MAKER or name not in builtin_names():
         return []
     task = TaskStore(home).add_builtin(name)
     lost.entry.settle()
-    same = "the same examples" if task.data_hash == value.get("data_hash") else "other examples than it had"
+    same = "the same examples" if task.data_hash == held.data_hash else "other examples than it had"
     return [Repair("added", "task", task.name, lost.path, None, f"added again from icmlora's own, {same}", True)]
 
 
@@ -219,7 +218,7 @@ def _recipes(folder: Path) -> Iterator[HarvestRecipe]:
     try:
         record = adapters.read_record(folder / adapters.MANIFEST)
         if record.imported is None:
-            yield HarvestRecipe.model_validate(record.about.get("recipe"))
+            yield HarvestRecipe.model_validate(record.about.recipe)
     except (CorruptFileError, FileNotFoundError, ValueError):
         for name in shipped_recipes():
             if name.startswith("harvest/"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from icmlora_cli.disk.files import folder_bytes
 from icmlora_cli.disk.home import Home
+from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.registry.adapters import WEIGHTS, AdapterRecord, AdapterStore
 from icmlora_cli.registry.bases import BaseStore
 from icmlora_cli.registry.generators import GeneratorStore
@@ -141,10 +142,9 @@ def run(home: Home) -> StorageReport:
 
     Adapters are counted as their manifests say; of each task, the header of one weights file is read.
 
-    Raises:
-        CorruptFileError: if a manifest is broken.
+    A manifest that cannot be read is passed over: ``icmlora registry verify`` names it.
     """
-    records = AdapterStore(home).all()
+    records = AdapterStore(home).readable()
     adapters = _adapters(records)
     equal = duplicates.find(records)
     store = GeneratorStore(home)
@@ -185,8 +185,10 @@ def _formats(adapters: Sequence[AdapterStorage]) -> tuple[FormatStorage, ...]:
 
 def _generator(store: GeneratorStore, name: str, adapters: tuple[AdapterStorage, ...]) -> GeneratorStorage:
     own = folder_bytes(store.folder(name))
-    learned = store.tasks(name)
-    base = store.base(name)
+    try:
+        learned, base = store.tasks(name), store.base(name)
+    except CorruptFileError:  # its bytes are there all the same; icmlora registry verify tells what is wrong
+        learned, base = frozenset(), ""
     mine = [item for item in adapters if item.task in learned and item.base == base]
     everything, single = sum(item.bytes for item in mine), sum(item.one for item in mine)
     return GeneratorStorage(

@@ -1,7 +1,7 @@
 """Train: the conditional VAE over the harvested adapters of many tasks, jointly, and in episodes through the base."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,24 +9,22 @@ from icmlora_cli.config.recipes import TrainRecipe
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import UsageError
-from icmlora_cli.generator.checkpoint import Generator, load_generator, read_config, save_generator, stored
-from icmlora_cli.generator.fit import StepLosses
+from icmlora_cli.generator.checkpoint import load_generator, read_config, stored
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.provenance.energy import CostMeter
-from icmlora_cli.provenance.licences import hub_datasets, no_derivatives, of_manifest
-from icmlora_cli.provenance.versions import command_line, now, versions
+from icmlora_cli.provenance.licences import no_derivatives
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
 from icmlora_cli.registry.bases import Base
-from icmlora_cli.registry.generators import CARD, CONFIG, GeneratorStore
+from icmlora_cli.registry.generators import CONFIG, GeneratorStore
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.registry.upkeep import quarantine
-from icmlora_cli.report.cards import CardData, generator_card
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
+from icmlora_cli.workflows.train import manifest
 from icmlora_cli.workflows.train.distributed import Distributed
-from icmlora_cli.workflows.train.episode_tasks import EpisodeTask, builtin_pool
-from icmlora_cli.workflows.train.training import Harvested, Training, find_harvested, known_names, make_basis
+from icmlora_cli.workflows.train.episode_tasks import builtin_pool
+from icmlora_cli.workflows.train.inputs import Harvested, find_harvested, known_names, make_basis
+from icmlora_cli.workflows.train.training import Training
 
-CURVE = 200  # points of the losses that are kept
 VERSION = 4  # of the training procedure; part of every key
 
 
@@ -105,7 +103,7 @@ def run(
     _check_idle(tasks, harvested, recipe)
     key = _key(tasks, [(item.task, item.record) for item in harvested], base, recipe, home)
     target = GeneratorStore(home).folder(name)
-    if (target / CONFIG).is_file() and read_config(target).get("key") == key:
+    if (target / CONFIG).is_file() and read_config(target).key == key:
         load_generator(target)  # a broken one says so
         return _result(target, trained=False, seconds=time.monotonic() - started)
     meter, replaced = CostMeter(), None
@@ -123,10 +121,10 @@ def run(
             kept = stored(generator, recipe.storage)
             figures = training.figures(generator, kept)
             figures |= meter.figures()
-            about = _about(tasks, harvested, base, recipe, key, figures, curve, training.builtin)
+            about = manifest.about_of(tasks, harvested, base, recipe, key, figures, curve, training.builtin)
             if (target / CONFIG).is_file():
                 replaced = quarantine.keep(home, target, "replaced by another training of this name")
-            _save(target, kept, about, recipe)
+            manifest.save(target, kept, about, recipe)
             training.state.unlink(missing_ok=True)
         distributed.wait()
     return replace(_result(target, trained=True, seconds=time.monotonic() - started), replaced=replaced)
@@ -205,110 +203,22 @@ def _key(
     return files.sha256_json([VERSION, values, items])[:16]
 
 
-def _about(
-    tasks: Sequence[Task],
-    harvested: Sequence[Harvested],
-    base: Base,
-    recipe: TrainRecipe,
-    key: str,
-    figures: dict[str, float],
-    curve: Sequence[StepLosses],
-    builtin: Sequence[EpisodeTask],
-) -> dict[str, object]:
-    imported = {item.task.name: item.record.about.get("licence") for item in harvested}
-    named = [task.licence for task in tasks] + [*imported.values()]
-    licences = sorted({str(licence) for licence in named if licence})
-    every = max(1, -(-len(curve) // CURVE))
-    points = [losses for index, losses in enumerate(curve) if index % every == 0 or index == len(curve) - 1]
-    return {
-        "key": key,
-        "base": {
-            "name": base.name,
-            "revision": base.revision,
-            "weight_hash": base.weight_hash,
-            "licence": base.licence,
-        },
-        "tasks": {task.name: task.descriptions[0] for task in tasks},
-        "builtin_tasks": [item.name for item in builtin],
-        "adapters": {item.task.name: item.record.key for item in harvested},
-        "sources": [_source(item.record) for item in harvested],
-        "cost": _cost([item.record.figures for item in harvested], figures),
-        "licences": licences,
-        "unlicensed": sum(not (task.licence or imported.get(task.name)) for task in tasks),
-        "datasets": list(hub_datasets(task.source for task in tasks)),
-        "recipe": recipe.model_dump(mode="json"),
-        "figures": figures,
-        "curve": [
-            [losses.step, {loss: float(f"{value:.4g}") for loss, value in losses.values.items()}] for losses in points
-        ],
-        "versions": versions(),
-        "command": command_line(),
-        "created": now(),
-    }
-
-
-def _source(record: AdapterRecord) -> dict[str, object]:
-    """Return where an adapter that was learned from came from, as the generator's manifest holds it."""
-    about = {name: record.about.get(name) for name in ("licence", "source", "device", "dtype", "recipe", "versions")}
-    figures = {name: record.figures[name] for name in ("seconds", "joules") if name in record.figures}
-    imported = {} if record.imported is None else {"imported": record.imported.get("from")}
-    own = {"task": record.task, "key": record.key, "data_hash": record.data_hash, "created": record.created}
-    return own | about | figures | imported
-
-
-def _cost(adapters: Sequence[Mapping[str, float]], figures: Mapping[str, float]) -> dict[str, float]:
-    """Return what the adapters and the training on them took: seconds, and joules where all are known."""
-    cost = {"train_seconds": figures["seconds"]}
-    if "joules" in figures:
-        cost["train_joules"] = figures["joules"]
-    for name in ("seconds", "joules"):
-        known = [item[name] for item in adapters if name in item]
-        if known and len(known) == len(adapters):
-            cost[f"harvest_{name}"] = sum(known)
-    return cost
-
-
-def _save(target: Path, generator: Generator, about: dict[str, object], recipe: TrainRecipe) -> None:
-    whole = replace(generator, about=about)
-    tasks, figures = about["tasks"], about["figures"]
-    assert isinstance(tasks, dict) and isinstance(figures, dict)
-    with files.new_folder(target) as folder:
-        card = generator_card(
-            name=target.name,
-            base_model=generator.codec.base_model,
-            tasks=tasks,
-            numbers=_numbers(whole),
-            error=figures["error"],
-            data=CardData.of_manifest(about),
-        )
-        files.write_text(folder / CARD, card)
-        hashed = dict(about) | {"card_sha256": files.sha256_file(folder / CARD)}
-        save_generator(folder, replace(whole, about=hashed), recipe.storage)
-
-
-def _numbers(generator: Generator) -> int:
-    return sum(item.numel() for item in generator.tensors().values())
-
-
 def _result(target: Path, *, trained: bool, seconds: float) -> TrainResult:
     generator = load_generator(target)
-    about = generator.about
-    tasks, figures, adapters, builtin = about["tasks"], about["figures"], about["adapters"], about["builtin_tasks"]
-    assert isinstance(tasks, dict) and isinstance(figures, dict)
-    assert isinstance(adapters, dict) and isinstance(builtin, list)
+    held, figures = generator.manifest, generator.manifest.figures
     return TrainResult(
         folder=target,
-        tasks=tuple(tasks),
-        harvested=len(adapters),
-        builtin=len(builtin),
+        tasks=tuple(held.tasks),
+        harvested=len(held.adapters),
+        builtin=len(held.builtin_tasks),
         trained=trained,
         width=generator.codec.width,
         codec_error=float(figures["codec_error"]),
         error=float(figures["error"]),
         validation=float(figures["validation"]) if "validation" in figures else None,
         storage_error=float(figures["storage_error"]),
-        parameters=_numbers(generator),
+        parameters=manifest.count_numbers(generator),
         bytes=files.folder_bytes(target),
         seconds=seconds,
-        no_derivatives=no_derivatives(of_manifest(about.get("licences"))),
+        no_derivatives=no_derivatives(held.licences),
     )

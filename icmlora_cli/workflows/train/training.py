@@ -1,4 +1,4 @@
-"""One training of a generator: what it learns from, in which basis, from readings to weights."""
+"""One training of a generator, from the readings of its tasks to its weights and figures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ import torch
 
 from icmlora_cli.config.recipes import TrainRecipe
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import NotFoundError, UsageError
 from icmlora_cli.generator.checkpoint import Generator, module_scales
 from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics
 from icmlora_cli.generator.fit import StepLosses, TaskData, Validation, fit
@@ -15,122 +14,18 @@ from icmlora_cli.generator.interface import Network, NetworkConfig
 from icmlora_cli.generator.networks import build
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.row_cores import RowCores
-from icmlora_cli.lm.targets import target_layout
 from icmlora_cli.lm.task_vector import VectorReader
 from icmlora_cli.provenance.energy import CostMeter
-from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
-from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.generators import STATE
-from icmlora_cli.registry.tasks import Task, TaskStore
-from icmlora_cli.weights.adapter import Adapter, read_adapter
-from icmlora_cli.weights.codec import Codec, fit_codec, relative_error
+from icmlora_cli.registry.tasks import Task
+from icmlora_cli.weights.adapter import Adapter
+from icmlora_cli.weights.codec import relative_error
 from icmlora_cli.weights.compare import compare, norm
-from icmlora_cli.weights.frame import FrameSpec, extended_frame, seeded_frame
-from icmlora_cli.weights.layout import Layout, layout_of
 from icmlora_cli.workflows.progress import OnProgress, Progress
 from icmlora_cli.workflows.train.distributed import Distributed
 from icmlora_cli.workflows.train.episode_tasks import EpisodeTask, builtin_pool, read_tasks
 from icmlora_cli.workflows.train.episodes import EpisodeTerm, TaskValidation
-
-
-@dataclass(frozen=True)
-class Harvested:
-    """A task with its record and the adapters of its kept checkpoints."""
-
-    task: Task
-    record: AdapterRecord
-    adapters: tuple[Adapter, ...]
-
-
-@dataclass(frozen=True)
-class Basis:
-    """The codec, and what its basis is made from where it is a seeded frame."""
-
-    codec: Codec
-    frame: FrameSpec | None
-
-
-def find_harvested(tasks: Sequence[Task], base: Base, store: AdapterStore, recipe: TrainRecipe) -> list[Harvested]:
-    """Read the harvested adapters of the tasks that a training learns from.
-
-    Raises:
-        NotFoundError: if a task has none, and the recipe trains without episodes.
-        CorruptFileError: if one is damaged.
-    """
-    found = []
-    for task in tasks:
-        try:
-            record = store.latest(base, task)
-        except NotFoundError:
-            if recipe.episodes is None:
-                raise
-            continue  # episodes need none
-        adapters = tuple(read_adapter(store.checked(record, item)) for item in record.checkpoints)
-        found.append(Harvested(task, record, adapters))
-    return found
-
-
-def known_names(tasks: Sequence[Task], home: Home) -> set[str]:
-    """Return the names of the tasks learned from and of all registered ones: a built-in of such a name is not drawn."""
-    return {task.name for task in tasks} | set(TaskStore(home).names())
-
-
-def chosen_frame(harvested: Sequence[Harvested], recipe: TrainRecipe) -> FrameSpec | None:
-    """Return the frame that a recipe takes for these adapters, or None where it learns a basis from them.
-
-    An imported adapter is in nobody's frame: ``auto`` keeps the frame of the harvested ones where the recipe's
-    ``directions`` make room for it beside them, and else learns a basis for all.
-
-    Args:
-        harvested: what is learned from; it may be nothing.
-        recipe: its ``basis``, ``directions``, ``frame_seed`` and ``frame_width`` count.
-    """
-    specs = {_frame_of(item.record) for item in harvested if item.record.imported is None}
-    own = next(iter(specs)) if len(specs) == 1 else None
-    homeless = not recipe.directions and any(item.record.imported for item in harvested)
-    if recipe.basis == "learned" or (recipe.basis == "auto" and harvested and (own is None or homeless)):
-        return None
-    return own or FrameSpec(recipe.frame_seed, recipe.frame_width)
-
-
-def frame_codec(
-    harvested: Sequence[Harvested], layout: Layout, spec: FrameSpec, base_model: str, directions: int
-) -> Codec:
-    """Return a frame, extended by learned directions for the adapters that were not harvested in it.
-
-    Args:
-        harvested: what is learned from.
-        layout: the modules.
-        spec: the frame.
-        base_model: written into decoded adapters.
-        directions: how many to add on each side, at most.
-    """
-    frame = seeded_frame(layout, spec, base_model)
-    foreign = [adapter for item in harvested if _frame_of(item.record) != spec for adapter in item.adapters]
-    return extended_frame(frame, foreign, directions) if foreign and directions else frame
-
-
-def make_basis(harvested: Sequence[Harvested], loaded: LoadedBase, recipe: TrainRecipe) -> Basis:
-    """Return the frame that the adapters were harvested in, extended for those that were not, or a learned basis.
-
-    Raises:
-        UsageError: if there are neither adapters nor episodes' modules to make one for.
-    """
-    everything = [adapter for item in harvested for adapter in item.adapters]
-    spec = chosen_frame(harvested, recipe)
-    if spec is None:
-        if not everything:
-            raise UsageError("basis: learned needs harvested adapters", hint="icmlora harvest, or basis: frame")
-        return Basis(fit_codec(everything, energy=recipe.energy, max_width=recipe.max_width), None)
-    layout = layout_of(everything) if everything else target_layout(loaded.model, recipe.target_modules)
-    return Basis(frame_codec(harvested, layout, spec, loaded.base.model_id, recipe.directions), spec)
-
-
-def _frame_of(record: AdapterRecord) -> FrameSpec | None:
-    recipe = record.about.get("recipe")
-    if not isinstance(recipe, dict) or recipe.get("parametrization") != "frame":
-        return None
-    return FrameSpec(int(recipe["seed"]), int(recipe["rank"]))
+from icmlora_cli.workflows.train.inputs import Basis, Harvested, known_names
 
 
 @dataclass
@@ -235,7 +130,7 @@ class Training:
         if validation is not None:
             with torch.no_grad():
                 self.validation["validation"] = validation.score(model.eval())
-        return Generator(model.cpu().eval(), codec, space, scale, rank, {}, self.basis.frame), curve
+        return Generator(model.cpu().eval(), codec, space, scale, rank, self.basis.frame), curve
 
     def _network(self, space: ConditionSpace) -> Network:
         recipe, codec = self.recipe, self.basis.codec

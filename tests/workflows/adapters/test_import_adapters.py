@@ -27,7 +27,7 @@ from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.registry import export, import_archive, verify
 from icmlora_cli.workflows.select_tasks import tasks_to_learn, tasks_to_score, tasks_to_train
 from icmlora_cli.workflows.train import train
-from icmlora_cli.workflows.train.training import find_harvested, make_basis
+from icmlora_cli.workflows.train.inputs import find_harvested, make_basis
 
 HARVEST = HarvestRecipe(steps=30, batch_size=6, learning_rate=3e-2, keep=2, keep_every=2, save_every=30, rank=4)
 TRAIN = TrainRecipe(
@@ -68,8 +68,8 @@ def test_import_records_whence_and_is_done_once(llama_base: Base, home: Home, tm
     assert (done.described, item.state) == ("answer_as_a_pirate_would", "imported")
     record = AdapterStore(home).latest(llama_base, TaskStore(home).get("answer_as_a_pirate_would"))
     assert record == item.record and record.imported is not None
-    assert record.imported["from"] == str(folder) and record.imported["inexact"] == []
-    assert record.about["licence"] == "mit" and record.figures == {"largest_error": 0.0}
+    assert record.imported.source == str(folder) and record.imported.inexact == ()
+    assert record.about.licence == "mit" and record.figures == {"largest_error": 0.0}
     adapter = read_adapter(record.last)
     assert compare(adapter, read_adapter(folder)).all.error == 0.0
     again = run(request, llama_base, home)
@@ -201,8 +201,8 @@ def test_from_the_hubs_cache(llama_base: Base, home: Home) -> None:
     (repository / "refs" / "main").write_text(commit)
     (item,) = run(ImportRequest("someone/pirate", describe=PIRATE), llama_base, home).items
     assert item.record.imported is not None
-    assert (item.record.imported["from"], item.record.imported["revision"]) == ("someone/pirate", commit)
-    assert item.record.imported["files"][0]["name"] == "pirate"  # type: ignore[index]
+    assert (item.record.imported.source, item.record.imported.revision) == ("someone/pirate", commit)
+    assert item.record.imported.files[0].name == "pirate"
 
 
 def test_a_large_foreign_adapter_leaves_room_in_the_basis(llama_base: Base, tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def test_it_says_how_it_was_made(llama_base: Base, home: Home, tmp_path: Path) -
     adapter = saved_by_peft(loaded(llama_base.path), tmp_path / "adapter", **LINEAR)
     merge(home, llama_base.path, tmp_path / "out", {adapter: 0.5})
     about = files.read_json(tmp_path / "out" / "icmlora.json")
-    assert about["schema"] == "icmlora.merged/1" and about["base"] == llama_base.about()
+    assert about["schema"] == "icmlora.merged/1" and about["base"] == llama_base.reference().content()
     assert about["adapters"] == [
         {
             "name": str(adapter),

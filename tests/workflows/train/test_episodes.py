@@ -424,7 +424,7 @@ def test_validation_scores_what_generation_and_merging_give(room: Room) -> None:
     with torch.no_grad():
         scores, mean = validation.scores(model), validation(model)
     assert list(scores) == [task.name for task in room.held] and len(scores) == 3
-    generator = Generator(model, room.codec, room.space, room.scale, room.codec.width, {}, FRAME)
+    generator = Generator(model, room.codec, room.space, room.scale, room.codec.width, FRAME)
     plain, wanted, likely = [], [], []
     for task in room.held:
         rows = task.queries[: EPISODES.validation_examples]

@@ -65,9 +65,7 @@ def weights(home: Home, name: str = "default") -> bytes:
 
 
 def curve(generator: Generator) -> list[tuple[int, dict[str, float]]]:
-    points = generator.about["curve"]
-    assert isinstance(points, list)
-    return [(step, values) for step, values in points]
+    return [(row[0], dict(row[1])) for row in generator.manifest.curve if len(row) == 2]
 
 
 def difference(one: Adapter, two: Adapter) -> float:
@@ -351,7 +349,7 @@ def test_a_built_in_task_that_is_registered_is_not_drawn_as_a_built_in_one(
     task = builtin_copy(home, split)
     tasks = (*say_tasks, task) if split == "train" else say_tasks
     result = train.run(tasks, llama_base, RECIPE, home, device="cpu")
-    drawn = load_generator(result.folder).about["builtin_tasks"]
+    drawn = load_generator(result.folder).manifest.builtin_tasks
     assert isinstance(drawn, list) and len(drawn) == result.builtin > 5
     assert task.name not in drawn and (task.name in result.tasks) == (split == "train")
 
@@ -363,7 +361,7 @@ def test_a_built_in_task_that_is_registered_later_is_learned_no_longer(
     for _ in range(2):
         result = train.run(say_tasks, llama_base, RECIPE, home, device="cpu")
         assert result.trained
-        drawn.append(load_generator(result.folder).about["builtin_tasks"])
+        drawn.append(load_generator(result.folder).manifest.builtin_tasks)
         task = builtin_copy(home, "unseen")
     assert task.name in drawn[0] and task.name not in drawn[1]  # type: ignore[operator]
 

@@ -1,0 +1,24 @@
+"""``base.json``: a base model that is on this machine."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from icmlora_cli.manifests.model import Count, Manifest
+from icmlora_cli.manifests.parts import NamedFile
+
+
+class BaseManifest(Manifest):
+    """What ``base.json`` holds; see ``registry.bases.Base``. ``path`` is ``.`` where the weights lie beside it."""
+
+    name: str
+    model_id: str
+    revision: str | None
+    path: str
+    weight_hash: str
+    origin: str
+    licence: str | None
+    bytes: Count
+    architecture: str
+    files: tuple[NamedFile, ...]
+    schema_: Literal["icmlora.base/1"] = Field("icmlora.base/1", alias="schema")  # the last key, as it always was

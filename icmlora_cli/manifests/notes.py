@@ -1,0 +1,64 @@
+"""Small files beside other things: why something is in quarantine, and what an evaluation took."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from icmlora_cli.manifests.model import Manifest, Part, Values
+
+Reason = Literal["damaged", "replaced", "copied"]
+Thing = Literal["task", "adapter", "generator", "base", "baseline", "result", "vector", "file"]
+
+
+class QuarantineNote(Manifest):
+    """``why.json`` of a folder in quarantine.
+
+    Args:
+        was: where the thing was, from the root of the registry or of its cache.
+        why: why it was moved, in words.
+        when: UTC time, ISO 8601.
+        reason: ``damaged``, ``replaced`` by something that is already there, or ``copied`` before it was replaced; None
+            in notes of 0.1.0, which did not say it.
+        thing: what it is; None where it is only a file that nothing lists.
+        name: the name of the thing.
+        mend: the command that makes it again.
+        settled: it has been made again, or put back, so that nothing is missing any more.
+    """
+
+    SEALED: ClassVar[bool] = False
+
+    schema_: Literal["icmlora.quarantine/1"] = Field("icmlora.quarantine/1", alias="schema")
+    was: str
+    why: str
+    when: str
+    reason: Reason | None = None
+    thing: Thing | None = None
+    name: str = ""
+    mend: str = ""
+    settled: bool = False
+
+
+class ScoreTime(Part):
+    """The seconds that a method took on a task, by step."""
+
+    task: str
+    method: str
+    seconds: Values = Field(exclude=True)
+
+    def content(self) -> dict[str, object]:
+        """Return the JSON form, in which the steps stand beside task and method."""
+        return super().content() | dict(self.seconds)
+
+
+class Timings(Manifest):
+    """``timings.json`` of an evaluation: wall times, apart from the result, which is the same each time."""
+
+    SEALED: ClassVar[bool] = False
+
+    schema_: Literal["icmlora.timings/2"] = Field("icmlora.timings/2", alias="schema")
+    unit: Literal["seconds"]
+    scores: tuple[ScoreTime, ...]
+
+    def content(self) -> dict[str, object]:
+        """Return the JSON form."""
+        return super().content() | {"scores": [item.content() for item in self.scores]}
