@@ -33,7 +33,8 @@ def train(
     What has the same name and learned otherwise goes to quarantine.
     """
     with session("train", as_json=as_json, quiet=quiet) as out:
-        from icmlora_cli.config.recipes import TrainRecipe, resolve
+        from icmlora_cli.config.recipes import resolve
+        from icmlora_cli.config.train import TrainRecipe
         from icmlora_cli.disk.home import Home, checked_name
         from icmlora_cli.workflows.select_tasks import tasks_to_train
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from icmlora_cli.config.recipes import HarvestRecipe
+from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.errors import TrainingDivergedError
 from icmlora_cli.lm.batching import IGNORED, answer_log_probs, collate, training_batches
 from icmlora_cli.lm.prompts import Encoded

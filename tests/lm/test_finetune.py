@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from icmlora_cli.config.recipes import HarvestRecipe
+from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.errors import TrainingDivergedError, UsageError
 from icmlora_cli.lm.finetune import finetune, kept_steps, learning_rate
 from icmlora_cli.lm.load import LoadedBase, load_base

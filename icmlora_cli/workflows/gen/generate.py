@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from icmlora_cli.config.recipes import VectorRecipe
+from icmlora_cli.config.train import VectorRecipe, nested
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import BaseUnavailableError, CorruptFileError, UsageError
@@ -27,9 +27,10 @@ def vector_recipe(generator: Generator) -> VectorRecipe:
         CorruptFileError: if ``generator.json`` does not say.
     """
     recipe = generator.about.get("recipe")
-    if not isinstance(recipe, dict) or not isinstance(recipe.get("vectors"), dict):
+    data = nested(recipe).get("data") if isinstance(recipe, dict) else None
+    if not isinstance(data, dict) or not isinstance(data.get("vectors"), dict):
         raise CorruptFileError("generator.json does not say how task vectors are read")
-    return VectorRecipe.model_validate(recipe["vectors"])
+    return VectorRecipe.model_validate(data["vectors"])
 
 
 def check_base(generator: Generator, base: Base) -> None:

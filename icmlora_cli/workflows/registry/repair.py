@@ -4,7 +4,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from icmlora_cli.config.recipes import HarvestRecipe, resolve, shipped_recipes
+from icmlora_cli.config.harvest import HarvestRecipe
+from icmlora_cli.config.recipes import resolve, shipped_recipes
 from icmlora_cli.disk import files, temporary
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import CorruptFileError, IcmloraError

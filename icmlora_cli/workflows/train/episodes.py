@@ -13,11 +13,11 @@ import torch
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from icmlora_cli.config.recipes import TrainRecipe
+from icmlora_cli.config.train import TrainRecipe
 from icmlora_cli.generator.conditions import ConditionSpace, Support
-from icmlora_cli.generator.fit import draw_support, pick
 from icmlora_cli.generator.interface import Network, TrainStep
 from icmlora_cli.generator.networks import CVAE, contrast, kl_divergence, sample
+from icmlora_cli.generator.terms import draw_support, pick
 from icmlora_cli.lm.batching import IGNORED, answer_log_probs, collate, scoring_batches
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.prompts import Encoded
@@ -64,7 +64,7 @@ class EpisodeTerm:
         learned = next(model.reader.parameters(), None) is not None
         if self.recipe.episodes.contrast_weight and len(self.tasks) > 1 and learned:
             values["contrast"] = self._contrast(model, rng)
-        if self.recipe.episodes.weight and train_step.stage == len(model.stages(self.recipe)) - 1:
+        if self.recipe.episodes.weight and train_step.stage == len(model.stages(self.recipe.optimiser)) - 1:
             values |= self._episodes(model, train_step.step, rng)
         return values
 
@@ -86,7 +86,7 @@ class EpisodeTerm:
 
     def _disturbed(self, supports: Sequence[Support], rng: torch.Generator) -> Support:
         support = Support.stack(supports).disturbed(
-            noise=self.recipe.condition_noise, drop=self.recipe.token_dropout, rng=rng
+            noise=self.recipe.data.condition_noise, drop=self.recipe.data.token_dropout, rng=rng
         )
         return support.to(self.loaded.device)
 
