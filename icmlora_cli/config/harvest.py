@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from icmlora_cli.config.recipe_model import Count, NotNegative, Positive, RecipeModel, Seed, Share
+from icmlora_cli.config.recipe_model import Count, Decay, Positive, Rate, RecipeModel, Seed, Share
 
 
 class HarvestRecipe(RecipeModel):
@@ -33,9 +33,9 @@ class HarvestRecipe(RecipeModel):
     target_modules: Literal["auto"] | tuple[str, ...] = "auto"
     steps: Count = 100
     batch_size: Count = 12
-    learning_rate: Positive = 3e-3
+    learning_rate: Rate = 3e-3
     warmup: Share = 0.2
-    weight_decay: NotNegative = 0.0
+    weight_decay: Decay = 0.0
     max_grad_norm: Positive = 1.0
     keep: Count = 3
     keep_every: Count = 5

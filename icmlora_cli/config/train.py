@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from icmlora_cli.config.episodes import EpisodeRecipe
-from icmlora_cli.config.recipe_model import Count, NotNegative, Positive, RecipeModel, Seed, Share
+from icmlora_cli.config.recipe_model import Count, Decay, NotNegative, Positive, Rate, RecipeModel, Seed, Share
 
 
 class VectorRecipe(RecipeModel):
@@ -133,11 +133,11 @@ class OptimiserRecipe(RecipeModel):
 
     steps: Count = 1500
     pretrain_steps: Annotated[int, Field(ge=0)] = 0
-    pretrain_rate: Positive | None = None
+    pretrain_rate: Rate | None = None
     autoencoder_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
     batch_size: Count = 16
-    learning_rate: Positive = 2e-3
-    weight_decay: NotNegative = 0.0
+    learning_rate: Rate = 2e-3
+    weight_decay: Decay = 0.0
     save_every: Count = 250
 
 

@@ -121,7 +121,7 @@ def test_it_learns_to_serve_its_tasks_on_examples_that_it_has_not_seen(
 ) -> None:
     modules = ("q_proj", "v_proj", "o_proj", "down_proj")
     more = {"steps": 120, "frame_width": 16, "core_scale": 1.0, "hidden_dim": 48, "target_modules": modules}
-    recipe = changed(ALONE, rows=9, contrast_weight=0.3).model_copy(update=more)
+    recipe = varied(changed(ALONE, rows=9, contrast_weight=0.3), **more)
     generator = load_generator(train.run(say_tasks, llama_base, recipe, home, device="cpu").folder)
     loaded = load_base(llama_base, device="cpu")
     reader = VectorReader(loaded, recipe.data.vectors, home)
@@ -203,7 +203,7 @@ def test_of_a_mixture_the_basis_is_learned_or_the_frame_with_directions(
     framed = varied(RECIPE, basis="frame", frame_seed=FRAME.seed, frame_width=FRAME.rank)
     errors = {}
     for directions in (0, 4):
-        recipe = framed.model_copy(update={"directions": directions})
+        recipe = varied(framed, directions=directions)
         result = train.run(say_tasks, llama_base, recipe, home, name=f"d{directions}", device="cpu")
         generator = load_generator(result.folder)
         assert generator.frame == FrameSpec(FRAME.seed, FRAME.rank)
@@ -250,7 +250,7 @@ def test_the_same_seed_gives_the_same_bytes(
 
 
 def test_the_best_weights_by_validation_are_kept(llama_base: Base, home: Home, say_tasks: tuple[Task, ...]) -> None:
-    recipe = changed(RECIPE, validate_every=2).model_copy(update={"learning_rate": 0.1})
+    recipe = varied(changed(RECIPE, validate_every=2), learning_rate=0.1)
     result = train.run(say_tasks, llama_base, recipe, home, device="cpu")
     scores = [values["validation"] for _, values in curve(load_generator(result.folder)) if "validation" in values]
     assert len(scores) == recipe.optimiser.steps // 2 + 1  # every second step, and the last
@@ -323,7 +323,7 @@ def test_recipes_that_do_not_fit_together_are_refused(
     llama_base: Base, home: Home, say_tasks: tuple[Task, ...], values: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message) as caught:
-        train.run(say_tasks, llama_base, RECIPE.model_copy(update=values), home, device="cpu")
+        train.run(say_tasks, llama_base, varied(RECIPE, **values), home, device="cpu")
     assert caught.value.hint
     assert not (home.generators / "default").exists()
 
