@@ -114,7 +114,7 @@ class Training:
             rows = RowCores(self.loaded.model, names, codec.left, codec.right)
             on_device = scale.to(self.loaded.device)
             process = (self.distributed.process, self.distributed.processes)
-            terms = [EpisodeTerm(self.loaded, rows, on_device, self.pool, space, recipe, process)]
+            terms = [EpisodeTerm(self.loaded, rows, on_device, self.pool, space, recipe, recipe.episodes, process)]
             if self.held and recipe.episodes.weight:
                 score = TaskValidation(terms[0], self.held, recipe.episodes.validation_examples)
                 last = len(model.stages(recipe.optimiser)) - 1

@@ -74,7 +74,9 @@ class Room:
     def term(self, recipe: TrainRecipe = RECIPE, process: tuple[int, int] = (0, 1)) -> EpisodeTerm:
         names = [item.name for item in self.codec.layout.modules]
         rows = RowCores(self.loaded.model, names, self.codec.left, self.codec.right)
-        return EpisodeTerm(self.loaded, rows, self.scale, self.tasks, self.space, recipe, process)
+        return EpisodeTerm(
+            self.loaded, rows, self.scale, self.tasks, self.space, recipe, recipe.episodes or EPISODES, process
+        )
 
     def network(self, reader: str = RECIPE.network.reader) -> CVAE:
         """Return a network whose cores are large enough to matter."""
@@ -380,7 +382,7 @@ def test_when_one_row_does_not_fit_the_error_comes_out_and_the_base_is_as_before
 def test_before_the_last_stage_there_are_no_episodes(room: Room) -> None:
     recipe = changed(varied(RECIPE, pretrain_steps=20), contrast_weight=0.5, contrast_tasks=4)
     model, term = room.network(), room.term(recipe)
-    assert model.stages(recipe) == (20, 60)
+    assert model.stages(recipe.optimiser) == (20, 60)
     values = term.backward(model, TrainStep(0, 3, 20), torch.Generator().manual_seed(0))
     assert set(values) == {"contrast"}
     assert {name.split(".")[0] for name, item in collected(model).items() if item.any()} == {"reader"}
