@@ -17,7 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from icmlora_cli.config.recipes import EvalRecipe, TrainRecipe, resolve
+from icmlora_cli.config.evaluate import EvalRecipe
+from icmlora_cli.config.recipes import resolve
+from icmlora_cli.config.train import TrainRecipe, nested
 from icmlora_cli.disk.home import Home
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.prompts import encode_task
@@ -45,7 +47,7 @@ class Row:
 
     Args:
         label: for people.
-        changes: values of the recipe that differ.
+        changes: values of the recipe that differ, without their groups.
         share: of the tasks that are learned from.
     """
 
@@ -58,11 +60,12 @@ def rows(recipe: TrainRecipe) -> dict[str, Sequence[Row]]:
     """Return the rows by group; ELBO rows take only the steps that the recipe gives to it, and no queries."""
     assert recipe.episodes is not None
     contrast_alone = recipe.episodes.model_dump() | {"weight": 0.0}
-    rate = recipe.pretrain_rate or recipe.learning_rate
+    rate = recipe.optimiser.pretrain_rate or recipe.optimiser.learning_rate
+    before, steps = recipe.optimiser.pretrain_steps, recipe.optimiser.steps
     elbo = {
-        "steps": recipe.pretrain_steps, "pretrain_steps": 0, "learning_rate": rate, "episodes": contrast_alone
+        "steps": before, "pretrain_steps": 0, "learning_rate": rate, "episodes": contrast_alone
     }  # fmt: skip
-    episodes = {"pretrain_steps": 0, "elbo_weight": 0.0, "steps": recipe.steps - recipe.pretrain_steps}
+    episodes = {"pretrain_steps": 0, "elbo_weight": 0.0, "steps": steps - before}
     return {
         "losses": [Row("ELBO only", elbo), Row("episodes only", episodes), Row("both", {})],
         "prior": [
@@ -111,7 +114,7 @@ def main() -> None:
         for item in items:
             names = set(order[: max(2, round(item.share * len(order)))])
             own = [task for task in learned if task.name in names]
-            changed = TrainRecipe.model_validate(recipe.model_dump() | dict(item.changes))
+            changed = TrainRecipe.model_validate(nested(recipe.flat() | dict(item.changes)))
             what = json.dumps([changed.model_dump(mode="json"), sorted(names)], sort_keys=True)
             name = f"ablation-{hashlib.sha256(what.encode()).hexdigest()[:10]}"
             if name not in lines:

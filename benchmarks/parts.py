@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from icmlora_cli.config.recipes import HarvestRecipe
+from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.disk.home import Home
 from icmlora_cli.lm.batching import IGNORED, answer_log_probs, collate
 from icmlora_cli.lm.load import LoadedBase, load_base

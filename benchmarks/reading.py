@@ -10,7 +10,7 @@ import random
 
 import torch
 
-from icmlora_cli.config.recipes import VectorRecipe
+from icmlora_cli.config.train import VectorRecipe
 from icmlora_cli.disk.home import Home
 from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics, Support
 from icmlora_cli.generator.networks import contrast

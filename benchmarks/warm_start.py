@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe
+from icmlora_cli.config.evaluate import EvalRecipe
+from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.disk.home import Home
 from icmlora_cli.lm.finetune import finetune
 from icmlora_cli.lm.load import LoadedBase, load_base

@@ -47,7 +47,8 @@ def report(
     from. Of a train recipe, basis, frame_seed, frame_width and directions count.
     """
     with session("codec report", as_json=as_json, quiet=quiet) as out:
-        from icmlora_cli.config.recipes import TrainRecipe, resolve
+        from icmlora_cli.config.recipes import resolve
+        from icmlora_cli.config.train import TrainRecipe
         from icmlora_cli.disk.home import Home
         from icmlora_cli.workflows.select_tasks import tasks_to_train
 
@@ -61,7 +62,7 @@ def report(
         with out.progress() as on_progress:
             found = resolve_base(base, home, offline=offline, on_progress=on_progress)
             done = run(
-                chosen, found, settings, home, widths=asked, limit=None if no_score else limit, device=device,
+                chosen, found, settings.data, home, widths=asked, limit=None if no_score else limit, device=device,
                 on_progress=on_progress,
             )  # fmt: skip
         out.result(_report_dict(done, found.name))

@@ -87,7 +87,8 @@ def evaluate(
     'default', if there is one. The methods: docs/evaluation.md.
     """
     with session("eval", as_json=as_json, quiet=quiet) as printer:
-        from icmlora_cli.config.recipes import EvalRecipe, resolve
+        from icmlora_cli.config.evaluate import EvalRecipe
+        from icmlora_cli.config.recipes import resolve
         from icmlora_cli.disk.home import Home
         from icmlora_cli.registry.generators import GeneratorStore
         from icmlora_cli.workflows.select_tasks import tasks_to_score

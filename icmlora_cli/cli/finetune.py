@@ -67,7 +67,8 @@ def finetune(
     Interrupted, the same command goes on where it was. The same seed gives the same bytes.
     """
     with session("finetune", as_json=as_json, quiet=quiet) as out:
-        from icmlora_cli.config.recipes import HarvestRecipe, resolve
+        from icmlora_cli.config.harvest import HarvestRecipe
+        from icmlora_cli.config.recipes import resolve
         from icmlora_cli.disk.home import Home
         from icmlora_cli.errors import UsageError
 

@@ -133,7 +133,8 @@ def harvest(
         return
     with session("harvest", as_json=as_json, quiet=quiet) as out:
         _check_together(context, "ray" if executor is Executor.ray else "local")
-        from icmlora_cli.config.recipes import HarvestRecipe, resolve
+        from icmlora_cli.config.harvest import HarvestRecipe
+        from icmlora_cli.config.recipes import resolve
         from icmlora_cli.disk.home import Home
         from icmlora_cli.workflows.select_tasks import tasks_to_learn
 

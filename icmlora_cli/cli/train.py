@@ -51,7 +51,8 @@ def train(
     On several GPUs: accelerate launch -m icmlora_cli train
     """
     with session("train", as_json=as_json, quiet=quiet) as out:
-        from icmlora_cli.config.recipes import TrainRecipe, resolve
+        from icmlora_cli.config.recipes import resolve
+        from icmlora_cli.config.train import TrainRecipe
         from icmlora_cli.disk.home import Home, checked_name
         from icmlora_cli.workflows.select_tasks import tasks_to_train
 

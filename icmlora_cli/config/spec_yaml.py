@@ -14,6 +14,7 @@ from icmlora_cli.errors import SpecError, UsageError
 
 M = TypeVar("M", bound=BaseModel)
 KeyPath = tuple[str | int, ...]
+NOTHING: Mapping[str, str] = {}
 
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STR = "tag:yaml.org,2002:str"
@@ -150,12 +151,13 @@ def load_yaml(path: Path, *, verbatim: Collection[str] = ()) -> YamlDocument:
     return YamlDocument(value, walk.lines)
 
 
-def load_spec(path: Path, model: type[M]) -> M:
+def load_spec(path: Path, model: type[M], *, moved: Mapping[str, str] = NOTHING) -> M:
     """Read a YAML file into a pydantic model; an empty file stands for no keys at all.
 
     Args:
         path: the file.
         model: what it should hold.
+        moved: keys that stood at the top once, each with the key that it stands under now.
 
     Raises:
         SpecError: lists every fault of the file, ``file:line: key: what is wrong``.
@@ -165,11 +167,15 @@ def load_spec(path: Path, model: type[M]) -> M:
     try:
         return model.model_validate({} if document.value is None else document.value)
     except ValidationError as error:
-        raise _spec_fault(path, faults_of(error, document, path, model)) from error
+        raise _spec_fault(path, faults_of(error, document, path, model, moved)) from error
 
 
 def faults_of(
-    error: ValidationError, document: YamlDocument, file: Path, model: type[BaseModel] | None = None
+    error: ValidationError,
+    document: YamlDocument,
+    file: Path,
+    model: type[BaseModel] | None = None,
+    moved: Mapping[str, str] = NOTHING,
 ) -> list[str]:
     """Return a line for each fault that pydantic found, in the order of the file.
 
@@ -178,12 +184,15 @@ def faults_of(
         document: the file that was checked.
         file: its name in the messages.
         model: what was checked against; unknown keys then get a "did you mean".
+        moved: keys that stood at the top once, each with the key that it stands under now.
     """
     found: dict[tuple[int, str], list[str]] = {}
     for item in error.errors(include_url=False, include_context=False):
         path = _key_path(item, document)
         what = _wording(item)
-        if item["type"] == "extra_forbidden" and model is not None:
+        if item["type"] == "extra_forbidden" and len(path) == 1 and path[0] in moved:
+            what = f"now stands under {moved[str(path[0])]}:"
+        elif item["type"] == "extra_forbidden" and model is not None:
             what += _did_you_mean(str(path[-1]), _allowed(model, item["loc"][:-1]))
         key = ".".join(map(str, path)) or "the file"
         found.setdefault((document.line(path), key), []).append(what)

@@ -18,7 +18,7 @@ import math
 import torch
 from torch import nn
 
-from icmlora_cli.config.recipes import TrainRecipe
+from icmlora_cli.config.train import OptimiserRecipe
 from icmlora_cli.generator.interface import Batch, Losses, Network, NetworkConfig, Objective, TrainStep
 
 TIMES = 1000  # T; beta rises from BETAS[0] to BETAS[1] over them, linearly
@@ -150,10 +150,10 @@ class PDiff(Network):
         self.register_buffer("latent_std", torch.ones(config.latent_dim))
         self.register_buffer("latents", torch.empty(0), persistent=False)  # of all training adapters, standardised
 
-    def stages(self, recipe: TrainRecipe) -> tuple[int, ...]:
+    def stages(self, optimiser: OptimiserRecipe) -> tuple[int, ...]:
         """Return the steps of the autoencoder, then of the diffusion."""
-        first = round(recipe.autoencoder_share * recipe.steps)
-        return first, recipe.steps - first
+        first = round(optimiser.autoencoder_share * optimiser.steps)
+        return first, optimiser.steps - first
 
     @torch.no_grad()
     def begin(self, stage: int, tokens: torch.Tensor) -> None:

@@ -7,36 +7,21 @@ What is minimised on harvested adapters, and in which stages, the architecture s
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
-from icmlora_cli.config.recipes import TrainRecipe
+from icmlora_cli.config.train import ObjectiveRecipe, OptimiserRecipe
 from icmlora_cli.errors import TrainingDivergedError
-from icmlora_cli.generator.conditions import ConditionSpace, Support
-from icmlora_cli.generator.interface import Batch, Network, Objective, TrainStep
+from icmlora_cli.generator.conditions import Support
+from icmlora_cli.generator.interface import Network, TrainStep
+from icmlora_cli.generator.terms import ElboTerm, Term, TrainingData
 from icmlora_cli.provenance.energy import CostMeter
+from icmlora_cli.weights.schedules import set_rate, warm_cosine
 from icmlora_cli.weights.training_state import load_state, save_state
 
 BEST = "best."
 REMEMBER = 25  # steps after which a prior of neighbours reads the training tasks again, as the reader has changed
-
-
-@dataclass(frozen=True)
-class TaskData:
-    """What the generator learns of one task.
-
-    Args:
-        tokens: its adapters' normalised cores, fp32 [checkpoints, modules, R, R].
-        texts: readings of its descriptions, each [hidden] or [T, hidden].
-        demonstrations: readings of draws of demonstrations, each [hidden] or [T, hidden].
-    """
-
-    tokens: torch.Tensor
-    texts: Sequence[torch.Tensor]
-    demonstrations: Sequence[torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -52,19 +37,6 @@ class StepLosses:
 
     step: int
     values: Mapping[str, float]
-
-
-class Term(Protocol):
-    """Something to minimise beside what the architecture makes of harvested adapters."""
-
-    def backward(self, model: Network, train_step: TrainStep, rng: torch.Generator) -> dict[str, float]:
-        """Add a step's gradients to the model's, and return the losses behind them by name.
-
-        Args:
-            model: the networks.
-            train_step: where in the training this is.
-            rng: what randomness is drawn from.
-        """
 
 
 @dataclass(frozen=True)
@@ -83,89 +55,183 @@ class Validation:
 
 
 @dataclass(frozen=True)
-class ElboTerm:
-    """The architecture's own loss on harvested adapters, each task equally likely.
+class FitOptions:
+    """What a training is told beside what it learns, and from what.
 
     Args:
-        tasks: the data of each task that has adapters.
-        space: makes supports of readings.
-        objective: what losses are measured with.
-        tokens: their cores, one after the other, fp32 [adapters, modules, R, R].
-        owners: the task that each of these is of, int64 [adapters].
-        weights: of the loss, in each stage; the last one holds from there on.
+        state: where the training state is saved.
+        key: what the state must be of.
+        on_step: told each step's losses.
+        seed: of the order of the data and of the noise.
+        reduce: averages gradients over processes, where there are several.
+        keeps_state: this process writes the state.
+        meter: of what it takes, which is kept in the state.
     """
 
-    tasks: Sequence[TaskData]
-    space: ConditionSpace
-    objective: Objective
-    tokens: torch.Tensor
-    owners: torch.Tensor
-    weights: tuple[float, ...]
-
-    def backward(self, model: Network, train_step: TrainStep, rng: torch.Generator) -> dict[str, float]:
-        """Add the gradients of one batch."""
-        weight = self.weights[min(train_step.stage, len(self.weights) - 1)]
-        if not weight:
-            return {}
-        batch = self._draw(rng)
-        losses = model.losses(batch, self.objective, train_step, rng)
-        (weight * losses.total).backward()
-        return {name: float(item.detach()) for name, item in losses.parts.items()}
-
-    def _draw(self, rng: torch.Generator) -> Batch:
-        """Return a batch in which every task is equally likely, then every one of its adapters."""
-        recipe, device = self.objective.recipe, self.tokens.device
-        firsts = list(accumulate((len(task.tokens) for task in self.tasks), initial=0))
-        rows, supports = [], []
-        for _ in range(recipe.batch_size):
-            own = pick(len(self.tasks), rng)
-            task = self.tasks[own]
-            rows.append(firsts[own] + pick(len(task.tokens), rng))
-            supports.append(draw_support(task.texts, task.demonstrations, self.space, rng))
-        support = Support.stack(supports).disturbed(noise=recipe.condition_noise, drop=recipe.token_dropout, rng=rng)
-        return Batch(self.tokens, self.owners, torch.tensor(rows, device=device), support.to(device))
+    state: Path
+    key: str
+    on_step: Callable[[StepLosses], None]
+    seed: int = 0
+    reduce: Callable[[Sequence[torch.nn.Parameter]], None] | None = None
+    keeps_state: bool = True
+    meter: CostMeter = field(default_factory=CostMeter)
 
 
-def draw_support(
-    texts: Sequence[torch.Tensor],
-    demonstrations: Sequence[torch.Tensor],
-    space: ConditionSpace,
-    rng: torch.Generator,
-) -> Support:
-    """Return a support of a task with its slots drawn: half of the time text alone, which is what users give most.
+def fit(
+    model: Network,
+    data: TrainingData,
+    objective: ObjectiveRecipe,
+    optimiser: OptimiserRecipe,
+    options: FitOptions,
+    *,
+    terms: Sequence[Term] = (),
+    validation: Validation | None = None,
+) -> tuple[StepLosses, ...]:
+    """Train the networks over all tasks jointly, from the saved state where there is one of this very run.
 
-    Of the other half, a part has demonstrations alone and a part both; a task that lacks one has the other.
+    Args:
+        model: the networks, initialised, on the device to train on; left with the best weights by validation, or with
+            the last ones where nothing validates.
+        data: the harvested tasks; there may be none.
+        objective: what is minimised on them.
+        optimiser: steps and rates.
+        options: the seed, the saved state, and who is told.
+        terms: what is minimised beside the architecture's own loss.
+        validation: how the best weights are told from others.
+
+    Returns:
+        The losses of every tenth step of this run, and of those that validated.
+
+    Raises:
+        TrainingDivergedError: if a loss or its gradient is not finite; the state of the last good save is kept.
     """
-    slots = pick(4, rng)
-    text, shown = None, None
-    if len(texts) and (slots != 1 or not len(demonstrations)):
-        text = texts[pick(len(texts), rng)]
-    if len(demonstrations) and (slots in (1, 2) or text is None):
-        shown = demonstrations[pick(len(demonstrations), rng)]
-    return space.support(text, shown)
+    run = _Fit(model, data, optimiser, options, [*_elbo(model, data, objective, optimiser, terms), *terms])
+    curve: list[StepLosses] = []
+    for step in range(run.resume(), optimiser.steps):
+        train_step = run.begin(step)
+        values = run.learn(train_step, step)
+        last = step + 1 == optimiser.steps
+        due = validation is not None and ((step + 1) % validation.every == 0 or last)
+        if due or last:
+            run.remember(False)
+        if validation is not None and due and train_step.stage >= validation.from_stage:
+            values["validation"] = run.validate(validation)
+        losses = StepLosses(step + 1, values)
+        options.on_step(losses)
+        if losses.step % 10 == 0 or last or "validation" in values:
+            curve.append(losses)
+        if losses.step % optimiser.save_every == 0 and not last and options.keeps_state:
+            run.save(losses.step)
+    if run.best.weights:
+        model.load_state_dict(run.best.weights)
+    return tuple(curve)
 
 
-def pick(count: int, rng: torch.Generator) -> int:
-    """Return a number below count."""
-    return int(torch.randint(count, (1,), generator=rng))
+def _elbo(
+    model: Network, data: TrainingData, objective: ObjectiveRecipe, optimiser: OptimiserRecipe, terms: Sequence[Term]
+) -> list[Term]:
+    """Return the term of the harvested adapters, if there are any; beside others it has the recipe's weight."""
+    if not data.tasks:
+        return []
+    before = [1.0] if optimiser.pretrain_steps else []
+    weights = [*before, objective.elbo_weight] if terms else [1.0]
+    tokens = data.tokens().to(next(model.parameters()).device)
+    return [ElboTerm.of(data, tokens, objective, optimiser.batch_size, *weights)]
 
 
-def _rate(train_step: TrainStep, peak: float) -> float:
-    """Return the learning rate: within each stage a short rise, then a cosine to zero."""
-    rising = max(1, train_step.steps // 20)
-    if train_step.step < rising:
-        return peak * (train_step.step + 1) / rising
-    share = (train_step.step - rising) / max(1, train_step.steps - rising)
-    return peak * 0.5 * (1 + math.cos(math.pi * share))
+class _Fit:
+    """A training between two steps."""
+
+    def __init__(
+        self,
+        model: Network,
+        data: TrainingData,
+        optimiser: OptimiserRecipe,
+        options: FitOptions,
+        terms: Sequence[Term],
+    ) -> None:
+        self.model = model
+        self.optimiser = optimiser
+        self.options = options
+        self.terms = terms
+        self.tokens = data.tokens().to(next(model.parameters()).device)
+        self.rng = torch.Generator().manual_seed(options.seed)
+        self.parameters = list(model.parameters())
+        self.adamw = torch.optim.AdamW(self.parameters, lr=optimiser.learning_rate, weight_decay=optimiser.weight_decay)
+        self.saved = model.state_dict(keep_vars=True)
+        self.best = _Best()
+        self.stages = model.stages(optimiser)
+        self.stage: int | None = None
+        self.remember = _rememberer(model, data)
+
+    def resume(self) -> int:
+        """Take over the saved state, if there is one of this very run; return the steps done."""
+        resumed = load_state(self.options.state, self.saved, self.adamw, identity=self.options.key)
+        if resumed is None:
+            self.remember(True)
+            return 0
+        self.options.meter.resume(resumed.cost)
+        self.rng.set_state(resumed.extra["source"])
+        self.best = _Best.of(resumed.extra)
+        return resumed.step
+
+    def begin(self, step: int) -> TrainStep:
+        """Begin a step, and a stage where it is the stage's first; return where the step falls."""
+        train_step = _train_step(step, self.stages)
+        if train_step.stage != self.stage:
+            self.stage = train_step.stage
+            self.model.begin(self.stage, self.tokens)
+            if not train_step.step:
+                self.adamw.state.clear()  # moments of one stage's small gradients make the next one's first steps huge
+        if step % REMEMBER == 0:
+            self.remember(False)
+        return train_step
+
+    def learn(self, train_step: TrainStep, step: int) -> dict[str, float]:
+        """Take one step of the optimiser, and return the losses behind it.
+
+        Raises:
+            TrainingDivergedError: if a loss or the gradient is not finite.
+        """
+        self.adamw.zero_grad(set_to_none=True)  # so that networks of another stage have none, and stay as they are
+        values: dict[str, float] = {}
+        for term in self.terms:
+            values |= term.backward(self.model, train_step, self.rng)
+        if self.options.reduce is not None:
+            self.options.reduce(self.parameters)  # what is not finite in one process is then so in all
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, 1.0))
+        if not all(math.isfinite(value) for value in (*values.values(), norm)):
+            raise TrainingDivergedError(
+                f"the loss or its gradient is not finite at step {step + 1}",
+                hint="lower learning_rate in the train recipe",
+            )
+        set_rate(self.adamw, warm_cosine(train_step.step, train_step.steps, _peak(self.optimiser, train_step)))
+        self.adamw.step()
+        return values
+
+    @torch.no_grad()
+    def validate(self, validation: Validation) -> float:
+        """Return the score of the weights as they are, and keep them if they are the best so far."""
+        self.model.eval()
+        score = validation.score(self.model)
+        self.model.train()
+        self.best.offer(score, self.model)
+        return score
+
+    def save(self, step: int) -> None:
+        """Save the training state after a step."""
+        extra = {"source": self.rng.get_state()} | self.best.extra()
+        identity, cost = self.options.key, self.options.meter.figures()
+        save_state(self.options.state, self.saved, self.adamw, step=step, identity=identity, extra=extra, cost=cost)
 
 
-def _peak(recipe: TrainRecipe, train_step: TrainStep) -> float:
+def _peak(optimiser: OptimiserRecipe, train_step: TrainStep) -> float:
     """Return the highest learning rate of a stage."""
-    before = recipe.pretrain_steps and train_step.stage == 0
-    return recipe.pretrain_rate if before and recipe.pretrain_rate is not None else recipe.learning_rate
+    before = optimiser.pretrain_steps and train_step.stage == 0
+    return optimiser.pretrain_rate if before and optimiser.pretrain_rate is not None else optimiser.learning_rate
 
 
-def _moment(step: int, stages: Sequence[int]) -> TrainStep:
+def _train_step(step: int, stages: Sequence[int]) -> TrainStep:
     """Return where a step (steps done before it) falls."""
     stage, first = 0, 0
     while step >= first + stages[stage]:
@@ -196,142 +262,14 @@ class _Best:
         return cls(float(extra["best_score"]), weights)
 
 
-def fit(
-    model: Network,
-    tasks: Sequence[TaskData],
-    space: ConditionSpace,
-    mask: torch.Tensor,
-    recipe: TrainRecipe,
-    *,
-    state: Path,
-    key: str,
-    on_step: Callable[[StepLosses], None],
-    terms: Sequence[Term] = (),
-    validation: Validation | None = None,
-    reduce: Callable[[Sequence[torch.nn.Parameter]], None] | None = None,
-    keeps_state: bool = True,
-    meter: CostMeter | None = None,
-) -> tuple[StepLosses, ...]:
-    """Train the networks over all tasks jointly, from the saved state where there is one of this very run.
-
-    Args:
-        model: the networks, initialised, on the device to train on; left with the best weights by validation, or with
-            the last ones where nothing validates.
-        tasks: the data of each harvested task; every task is equally likely.
-        space: makes supports of readings.
-        mask: bool [modules, R, R], True where a core has numbers.
-        recipe: steps, rates and weights.
-        state: where the training state is saved.
-        key: what the state must be of.
-        on_step: told each step's losses.
-        terms: what is minimised beside the architecture's own loss.
-        validation: how the best weights are told from others.
-        reduce: averages gradients over processes, where there are several.
-        keeps_state: this process writes the state.
-        meter: of what it takes, which is kept in the state; None where nobody asks.
-
-    Returns:
-        The losses of every tenth step of this run, and of those that validated.
-
-    Raises:
-        TrainingDivergedError: if a loss is not finite; the state of the last good save is kept.
-    """
-    device = next(model.parameters()).device
-    rng = torch.Generator().manual_seed(recipe.seed)
-    parameters = list(model.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    saved = model.state_dict(keep_vars=True)
-    resumed, best = load_state(state, saved, optimizer, identity=key), _Best()
-    meter = meter or CostMeter()
-    if resumed is not None:
-        meter.resume(resumed.cost)
-        rng.set_state(resumed.extra["source"])
-        best = _Best.of(resumed.extra)
-    tokens = torch.cat([task.tokens for task in tasks]).to(device) if tasks else torch.zeros(0, *mask.shape)
-    everything = list(terms)
-    if tasks:
-        objective = Objective(recipe, mask.to(device), tokens[:, mask].square().mean().clamp(min=1e-12))
-        weights = (1.0,) if not terms else (*([1.0] if recipe.pretrain_steps else []), recipe.elbo_weight)
-        owners = torch.tensor([own for own, task in enumerate(tasks) for _ in task.tokens], device=device)
-        everything.insert(0, ElboTerm(tasks, space, objective, tokens, owners, weights))
-    stages, stage = model.stages(recipe), None
-    remember = _rememberer(model, tasks, space)
-    if resumed is None:
-        remember(True)
-    curve: list[StepLosses] = []
-    for step in range(resumed.step if resumed else 0, recipe.steps):
-        train_step = _moment(step, stages)
-        if train_step.stage != stage:
-            stage = train_step.stage
-            model.begin(stage, tokens)
-            if not train_step.step:
-                optimizer.state.clear()  # moments of one stage's small gradients make the next one's first steps huge
-        if step % REMEMBER == 0:
-            remember(False)
-        values = _learn(model, everything, recipe, train_step, rng, optimizer, step, reduce)
-        due = (step + 1) % validation.every == 0 or step + 1 == recipe.steps if validation is not None else False
-        if due or step + 1 == recipe.steps:
-            remember(False)
-        if validation is not None and due and train_step.stage >= validation.from_stage:
-            values["validation"] = _validate(model, validation)
-            best.offer(values["validation"], model)
-        losses = StepLosses(step + 1, values)
-        on_step(losses)
-        if losses.step % 10 == 0 or losses.step == recipe.steps or "validation" in values:
-            curve.append(losses)
-        if losses.step % recipe.save_every == 0 and losses.step < recipe.steps and keeps_state:
-            extra = {"source": rng.get_state()} | best.extra()
-            cost = meter.figures()
-            save_state(state, saved, optimizer, step=losses.step, identity=key, extra=extra, cost=cost)
-    if best.weights:
-        model.load_state_dict(best.weights)
-    return tuple(curve)
-
-
-def _rememberer(model: Network, tasks: Sequence[TaskData], space: ConditionSpace) -> Callable[[bool], None]:
+def _rememberer(model: Network, data: TrainingData) -> Callable[[bool], None]:
     """Return what lets a prior of neighbours read the tasks: their texts, and at first their demonstrations."""
     if not model.config.remembered:
         return lambda first: None
-    texts = [Support.stack([space.support(item, None) for item in task.texts]) for task in tasks]
+    space = data.space
+    texts = [Support.stack([space.support(item, None) for item in task.texts]) for task in data.tasks]
     shown = [
         Support.stack([space.support(None, item) for item in task.demonstrations]) if len(task.demonstrations) else None
-        for task in tasks
+        for task in data.tasks
     ]
     return lambda first: model.remember(texts, shown if first else None)
-
-
-@torch.no_grad()
-def _validate(model: Network, validation: Validation) -> float:
-    model.eval()
-    score = validation.score(model)
-    model.train()
-    return score
-
-
-def _learn(
-    model: Network,
-    terms: Sequence[Term],
-    recipe: TrainRecipe,
-    train_step: TrainStep,
-    rng: torch.Generator,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    reduce: Callable[[Sequence[torch.nn.Parameter]], None] | None,
-) -> dict[str, float]:
-    optimizer.zero_grad(set_to_none=True)  # so that networks of another stage have none, and stay as they are
-    values: dict[str, float] = {}
-    for term in terms:
-        values |= term.backward(model, train_step, rng)
-    parameters = list(model.parameters())
-    if reduce is not None:
-        reduce(parameters)  # what is not finite in one process is then so in all
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, 1.0))
-    if not all(math.isfinite(value) for value in (*values.values(), norm)):
-        raise TrainingDivergedError(
-            f"the loss or its gradient is not finite at step {step + 1}",
-            hint="lower learning_rate in the train recipe",
-        )
-    for group in optimizer.param_groups:
-        group["lr"] = _rate(train_step, _peak(recipe, train_step))
-    optimizer.step()
-    return values

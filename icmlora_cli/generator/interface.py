@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from icmlora_cli.config.recipes import TrainRecipe
+from icmlora_cli.config.train import ObjectiveRecipe, OptimiserRecipe
 from icmlora_cli.generator.conditions import Support
 from icmlora_cli.generator.reader import AttentionReader, MeanReader
 
@@ -121,7 +121,7 @@ class Objective:
         power: mean square of those numbers over all training adapters.
     """
 
-    recipe: TrainRecipe
+    recipe: ObjectiveRecipe
     mask: torch.Tensor
     power: torch.Tensor
 
@@ -165,13 +165,13 @@ class Network(nn.Module):
         c: torch.Tensor = self.reader(support)
         return c
 
-    def stages(self, recipe: TrainRecipe) -> tuple[int, ...]:
-        """Return the steps of each stage of training; their sum is ``recipe.steps``.
+    def stages(self, optimiser: OptimiserRecipe) -> tuple[int, ...]:
+        """Return the steps of each stage of training; their sum is ``optimiser.steps``.
 
         Unless overridden: the steps before episodes begin, if any, and the others.
         """
-        before = min(recipe.pretrain_steps, recipe.steps)
-        return (before, recipe.steps - before) if before else (recipe.steps,)
+        before = min(optimiser.pretrain_steps, optimiser.steps)
+        return (before, optimiser.steps - before) if before else (optimiser.steps,)
 
     def remember(self, texts: Sequence[Support], shown: Sequence[Support | None] | None = None) -> None:
         """Take over what a prior of neighbours knows of the training tasks; there is nothing to do without one.

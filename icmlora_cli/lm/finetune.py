@@ -4,26 +4,15 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-
-from icmlora_cli.config.recipes import HarvestRecipe
+from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.errors import TrainingDivergedError
 from icmlora_cli.lm.batching import IGNORED, answer_log_probs, collate, training_batches
+from icmlora_cli.lm.optimise import adamw, take_step
 from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.trainers import AdapterTrainer
 from icmlora_cli.provenance.energy import CostMeter
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.training_state import load_state, save_state
-
-
-def learning_rate(step: int, recipe: HarvestRecipe) -> float:
-    """Return the one-cycle rate of a step: a cosine from 1/25 of the peak up to it, then a cosine down to zero."""
-    rising = max(1, round(recipe.warmup * recipe.steps))
-    if step < rising:
-        share, low = (step + 1) / rising, recipe.learning_rate / 25
-        return low + (recipe.learning_rate - low) * 0.5 * (1 - math.cos(math.pi * share))
-    share = (step + 1 - rising) / max(1, recipe.steps - rising)
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
 
 def kept_steps(recipe: HarvestRecipe) -> tuple[int, ...]:
@@ -57,12 +46,11 @@ def finetune(
         The last step's loss.
 
     Raises:
-        TrainingDivergedError: if the loss is not finite.
+        TrainingDivergedError: if the loss or its gradient is not finite.
     """
     recipe, loaded = trainer.recipe, trainer.loaded
     trainer.reset()
-    parameters = list(trainer.parameters.values())
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    optimizer = adamw(trainer)
     resumed = load_state(state, trainer.parameters, optimizer, identity=identity)
     meter = meter or CostMeter()
     if resumed is not None:
@@ -80,12 +68,11 @@ def finetune(
             raise TrainingDivergedError(
                 f"the loss is {loss_value} at step {step + 1}", hint="lower learning_rate in the harvest recipe"
             )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, recipe)
-        optimizer.step()
+        norm = take_step(loss, optimizer, recipe, step)
+        if not math.isfinite(norm):
+            raise TrainingDivergedError(
+                f"the gradient's norm is {norm} at step {step + 1}", hint="lower learning_rate in the harvest recipe"
+            )
         on_step(step + 1, loss_value)
         if on_checkpoint is not None and step + 1 in kept_steps(recipe):
             on_checkpoint(step + 1, trainer.adapter())

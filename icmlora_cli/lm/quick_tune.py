@@ -5,10 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from icmlora_cli.lm.batching import IGNORED, answer_log_probs, collate
-from icmlora_cli.lm.finetune import learning_rate
+from icmlora_cli.lm.optimise import adamw, take_step
 from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.trainers import AdapterTrainer
 from icmlora_cli.weights.adapter import Adapter
@@ -52,8 +50,7 @@ def tune_for(
     """
     recipe, loaded = trainer.recipe, trainer.loaded
     trainer.reset()
-    parameters = list(trainer.parameters.values())
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    optimizer = adamw(trainer)
     batch = collate(rows, loaded.tokenizer.pad_token_id, loaded.device)
     started = clock()
     steps, elapsed, loss_value = 0, 0.0, math.inf
@@ -62,11 +59,6 @@ def tune_for(
         log_probs, _ = answer_log_probs(trainer.model, batch)
         loss = -log_probs.sum() / (batch.labels != IGNORED).sum()
         loss_value = float(loss.detach())
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(round(share * recipe.steps), recipe)
-        optimizer.step()
+        take_step(loss, optimizer, recipe, round(share * recipe.steps))
         steps, elapsed = steps + 1, clock() - started
     return QuickTuned(trainer.adapter(), steps, loss_value, elapsed)

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from icmlora_cli.config.recipes import VectorRecipe
+from icmlora_cli.config.train import VectorRecipe
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import UsageError

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from icmlora_cli.config.recipes import HarvestRecipe
+from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.row_cores import RowCores
 from icmlora_cli.lm.targets import target_layout, target_modules

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from icmlora_cli.config.recipes import HarvestRecipe
+from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.disk import files
 from icmlora_cli.lm.finetune import finetune
 from icmlora_cli.lm.load import LoadedBase

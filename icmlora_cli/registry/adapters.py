@@ -1,6 +1,7 @@
 """Adapters on disk, harvested or imported: ``adapters/<base>/<task>/<key>/`` with checkpoints and, last, a manifest."""
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +109,8 @@ def again(record: AdapterRecord) -> str:
 
 def _recipe_option(settings: Mapping[str, object] | None) -> tuple[str, ...]:
     """Return the option that names the shipped recipe of these settings; nothing where it is the default one."""
-    from icmlora_cli.config.recipes import HarvestRecipe, resolve, shipped_recipes
+    from icmlora_cli.config.harvest import HarvestRecipe
+    from icmlora_cli.config.recipes import resolve, shipped_recipes
 
     recipe = HarvestRecipe.model_validate(settings or {})
     for name in sorted(shipped_recipes(), key=lambda name: name != "harvest/default"):

@@ -4,7 +4,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe, TrainRecipe, resolve
+from icmlora_cli.config.evaluate import EvalRecipe
+from icmlora_cli.config.harvest import HarvestRecipe
+from icmlora_cli.config.recipes import resolve
+from icmlora_cli.config.train import TrainRecipe
 from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.workflows.base.pull import resolve as resolve_base

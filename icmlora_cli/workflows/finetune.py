@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from icmlora_cli.config.recipes import HarvestRecipe
+from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.disk import files
 from icmlora_cli.errors import CorruptFileError, NotFoundError, TrainingDivergedError, WrongBaseError
 from icmlora_cli.lm.finetune import finetune

@@ -19,8 +19,8 @@ from icmlora_cli.cli.app import app
 
 HARVEST = "steps: 20\nbatch_size: 6\nlearning_rate: 0.03\nkeep: 2\nkeep_every: 2\nsave_every: 5\nrank: 8\n"
 TRAIN = (
-    "steps: 60\nbatch_size: 8\nhidden_dim: 48\ncode_dim: 16\nlatent_dim: 4\nsave_every: 30\n"
-    "vectors: {draws: 3, shots: 2}\n"
+    "optimiser: {steps: 60, batch_size: 8, save_every: 30}\nnetwork: {hidden_dim: 48, code_dim: 16, latent_dim: 4}\n"
+    "data: {vectors: {draws: 3, shots: 2}}\n"
 )
 
 

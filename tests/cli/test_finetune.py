@@ -133,7 +133,13 @@ def test_bad_input(out: "Registry", tiny_bases: dict[str, Path]) -> None:
     assert "SpecError" in told("--from", "out", "--examples", "bad.jsonl", code=2)
     assert "WrongBaseError" in told(*good, "--base", tiny_bases["qwen3"], code=1)
     assert "--rank is for" in told(*good, "--rank", "2", code=2)
-    for option in (("--steps", "0"), ("--learning-rate", "-1"), ("--batch-size", "0"), ("--seed", "-1")):
+    for option in (
+        ("--steps", "0"),
+        ("--learning-rate", "-1"),
+        ("--learning-rate", "1e38"),
+        ("--batch-size", "0"),
+        ("--seed", "-1"),
+    ):
         assert "command line is wrong" in told(*good, *option, code=2)
     assert "the loss is" in told(*good, "--learning-rate", "1e30", code=1)
     out.call("gen", CAT, "-o", "whole", "--merge")

@@ -12,17 +12,11 @@ import typer.main
 
 from icmlora_cli.cli.app import app
 from icmlora_cli.cli.out import SCHEMA_VERSIONS
-from icmlora_cli.config.recipes import (
-    KINDS,
-    METHODS,
-    EpisodeRecipe,
-    EvalRecipe,
-    HarvestRecipe,
-    TrainRecipe,
-    recipe_path,
-    resolve,
-    shipped_recipes,
-)
+from icmlora_cli.config.episodes import EpisodeRecipe
+from icmlora_cli.config.evaluate import METHODS, EvalRecipe
+from icmlora_cli.config.harvest import HarvestRecipe
+from icmlora_cli.config.recipes import KINDS, recipe_path, resolve, shipped_recipes
+from icmlora_cli.config.train import TrainRecipe
 from icmlora_cli.registry.tasks import draft
 from icmlora_cli.report.result import Mean, MethodScore, Result, TaskInfo
 from icmlora_cli.tasks.sources import load_examples
@@ -77,6 +71,8 @@ def test_every_setting_is_in_the_docs_with_its_default(kind: str) -> None:
     text = text[text.index(f"## {kind.capitalize()}") :]
     for name, value in KINDS[kind]().model_dump().items():
         rows = {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
+        if isinstance(vectors := rows.pop("data.vectors", None), dict):
+            rows |= {f"data.vectors.{key}": inner for key, inner in vectors.items()}
         for key, default in rows.items():
             row = re.search(rf"\| `{re.escape(key)}` \| `?([^|`]+)`? \|", text)
             assert row is not None, key

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe, TrainRecipe, resolve
+from icmlora_cli.config.evaluate import EvalRecipe
+from icmlora_cli.config.harvest import HarvestRecipe
+from icmlora_cli.config.recipes import resolve
+from icmlora_cli.config.train import TrainRecipe
 from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.tasks import Task, TaskStore

@@ -23,25 +23,17 @@ from icmlora_cli.registry.generators import GeneratorStore
 
 HARVEST = "steps: 500\nbatch_size: 6\nlearning_rate: 0.03\nkeep: 2\nkeep_every: 2\nsave_every: 25\nrank: 4\n"
 TRAIN = (
-    "steps: 800\nbatch_size: 8\nhidden_dim: 48\ncode_dim: 16\nlatent_dim: 4\nsave_every: 20\n"
-    "vectors: {draws: 3, shots: 2}\n"
+    "optimiser: {steps: 800, batch_size: 8, save_every: 20}\nnetwork: {hidden_dim: 48, code_dim: 16, latent_dim: 4}\n"
+    "data: {vectors: {draws: 3, shots: 2}}\n"
 )
 EPISODES = """
-steps: 120
-batch_size: 4
-latent_dim: 4
-hidden_dim: 24
-code_dim: 12
-reader: attention
-reader_dim: 16
-condition_dim: 16
-frame_width: 4
-token_dropout: 0.1
-pretrain_steps: 12
-learning_rate: 0.01
-save_every: 3
+optimiser: {steps: 120, batch_size: 4, pretrain_steps: 12, learning_rate: 0.01, save_every: 3}
+network: {latent_dim: 4, hidden_dim: 24, code_dim: 12, reader: attention, reader_dim: 16, condition_dim: 16}
+data:
+  frame_width: 4
+  token_dropout: 0.1
+  vectors: {layer: 0.5, pooling: tokens, shots: 2, draws: 2}
 storage: int8
-vectors: {layer: 0.5, pooling: tokens, shots: 2, draws: 2}
 episodes:
   rows: 4
   builtin: catalog

@@ -30,7 +30,7 @@ import os, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from icmlora_cli.config.recipes import HarvestRecipe
+from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.registry.bases import BaseStore
 from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.tasks import TaskStore

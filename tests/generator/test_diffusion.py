@@ -6,26 +6,26 @@ from pathlib import Path
 import pytest
 import torch
 
-from icmlora_cli.config.recipes import TrainRecipe
+from icmlora_cli.config.train import TrainRecipe
 from icmlora_cli.errors import TrainingDivergedError
 from icmlora_cli.generator.checkpoint import WEIGHTS, Generator, load_generator, module_scales, save_generator
 from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics
 from icmlora_cli.generator.diffusion import SAMPLING_STEPS, TIMES, PDiff
-from icmlora_cli.generator.fit import StepLosses, TaskData, fit
+from icmlora_cli.generator.fit import FitOptions, StepLosses, fit
 from icmlora_cli.generator.interface import NetworkConfig
 from icmlora_cli.generator.networks import build
+from icmlora_cli.generator.terms import TaskData, TrainingData
 from icmlora_cli.manifests.generator import GeneratorAbout, GeneratorBase
 from icmlora_cli.weights.adapter import Adapter, Factors, read_safetensors
 from icmlora_cli.weights.codec import Codec, fit_codec
+from tests.train_recipes import train_recipe, varied
 
 ABOUT = GeneratorAbout(key="kept", base=GeneratorBase(name="tiny", weight_hash="w" * 64), tasks={})
 HIDDEN, RANK = 8, 2
-SHORT = TrainRecipe(
+SHORT = train_recipe(
     arch="p-diff", steps=60, autoencoder_share=0.5, batch_size=4, latent_dim=4, hidden_dim=16, save_every=10
 )
-LONG = SHORT.model_copy(
-    update={"steps": 900, "learning_rate": 3e-3, "batch_size": 8, "hidden_dim": 64, "save_every": 5000}
-)
+LONG = varied(SHORT, steps=900, learning_rate=3e-3, batch_size=8, hidden_dim=64, save_every=5000)
 
 
 class Problem:
@@ -63,8 +63,8 @@ class Problem:
         model = build(
             NetworkConfig(
                 "p-diff", tuple((index, 0) for index in range(len(self.mask))), self.codec.width, self.space.hidden,
-                recipe.latent_dim,
-                recipe.hidden_dim, recipe.code_dim,
+                recipe.network.latent_dim,
+                recipe.network.hidden_dim, recipe.network.code_dim,
             )
         )  # fmt: skip
         assert isinstance(model, PDiff)
@@ -75,7 +75,11 @@ class Problem:
             if losses.step == stop:
                 raise KeyboardInterrupt
 
-        return fit(model, self.data, self.space, self.mask, recipe, state=state, key="k", on_step=on_step)
+        return self.fit(model, recipe, FitOptions(state, "k", on_step, recipe.seed))
+
+    def fit(self, model: PDiff, recipe: TrainRecipe, options: FitOptions) -> Sequence[StepLosses]:
+        data = TrainingData(self.data, self.space, self.mask, recipe.data.condition_noise)
+        return fit(model, data, recipe.objective, recipe.optimiser, options)
 
     def generator(self, model: PDiff) -> Generator:
         return Generator(model.eval(), self.codec, self.space, self.scale, RANK)
@@ -118,9 +122,9 @@ def test_a_condition_gives_its_own_tasks_adapter(
 
 def test_each_stage_has_its_loss_and_learns(trained: tuple[Generator, Sequence[StepLosses]]) -> None:
     _, curve = trained
-    autoencoder = [losses.values["reconstruction"] for losses in curve if losses.step <= LONG.steps / 2]
-    diffusion = [losses.values["diffusion"] for losses in curve if losses.step > LONG.steps / 2]
-    assert len(autoencoder) == len(diffusion) == LONG.steps / 20
+    autoencoder = [losses.values["reconstruction"] for losses in curve if losses.step <= LONG.optimiser.steps / 2]
+    diffusion = [losses.values["diffusion"] for losses in curve if losses.step > LONG.optimiser.steps / 2]
+    assert len(autoencoder) == len(diffusion) == LONG.optimiser.steps / 20
     assert autoencoder[-1] < 0.1 * autoencoder[0] and sum(diffusion[-5:]) < 0.5 * sum(diffusion[:5])
 
 
@@ -139,7 +143,7 @@ def test_latents_are_standardised_between_the_stages(
 ) -> None:
     model = trained[0].model
     assert isinstance(model, PDiff)
-    assert torch.allclose(model.latents.mean(0), torch.zeros(LONG.latent_dim), atol=1e-2)
+    assert torch.allclose(model.latents.mean(0), torch.zeros(LONG.network.latent_dim), atol=1e-2)
     deviations = model.latents.std(0, correction=0)
     living = model.latent_std > 1e-4  # the others do not differ between the adapters
     assert living.any() and torch.allclose(deviations[living], torch.ones(int(living.sum())), atol=1e-2)
@@ -153,7 +157,7 @@ def test_killed_and_resumed_equals_uninterrupted(problem: Problem, tmp_path: Pat
     problem.train(whole, tmp_path / "whole", SHORT)
     with pytest.raises(KeyboardInterrupt):
         problem.train(problem.network(SHORT), tmp_path / "state", SHORT, stop=stop)
-    resumed = problem.network(SHORT.model_copy(update={"seed": 9}))  # whatever it starts from, the state decides
+    resumed = problem.network(varied(SHORT, seed=9))  # whatever it starts from, the state decides
     seen = problem.train(resumed, tmp_path / "state", SHORT)
     assert seen[0].step == (stop - 1) // 10 * 10 + 10  # saved every 10 steps, before which the callback stops it
     wanted, got = whole.state_dict(), resumed.state_dict()
@@ -166,11 +170,11 @@ def test_the_diffusion_leaves_the_autoencoder_as_it_is(problem: Problem, tmp_pat
     before: dict[str, torch.Tensor] = {}
 
     def on_step(losses: StepLosses) -> None:
-        if losses.step == SHORT.steps / 2:
+        if losses.step == SHORT.optimiser.steps / 2:
             before.update({name: item.clone() for name, item in model.state_dict().items()})
 
-    recipe = SHORT.model_copy(update={"weight_decay": 0.1})
-    fit(model, problem.data, problem.space, problem.mask, recipe, state=tmp_path / "s", key="k", on_step=on_step)
+    recipe = varied(SHORT, weight_decay=0.1)
+    problem.fit(model, recipe, FitOptions(tmp_path / "s", "k", on_step))
     changed = {name.split(".")[0] for name, item in model.state_dict().items() if not torch.equal(item, before[name])}
     assert changed == {"denoiser", "latent_mean", "latent_std"}
 
@@ -195,6 +199,6 @@ def test_a_loss_that_is_not_finite_stops_it(problem: Problem, tmp_path: Path, st
     broken = model.encoder if stage == 0 else model.denoiser
     with torch.no_grad():
         next(broken.parameters()).fill_(float("nan"))
-    first = SHORT.steps // 2 * stage + 1
+    first = SHORT.optimiser.steps // 2 * stage + 1
     with pytest.raises(TrainingDivergedError, match=f"not finite at step {first}$"):
         problem.train(model, tmp_path / "s", SHORT)

@@ -6,19 +6,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from icmlora_cli.config.recipes import TrainRecipe
+from icmlora_cli.config.train import TrainRecipe
 from icmlora_cli.errors import TrainingDivergedError
 from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics, Support, pooled
-from icmlora_cli.generator.fit import StepLosses, TaskData, fit
+from icmlora_cli.generator.fit import FitOptions, StepLosses, fit
 from icmlora_cli.generator.interface import Batch, Network, NetworkConfig, Objective, TrainStep
 from icmlora_cli.generator.networks import CVAE, build, sample
+from icmlora_cli.generator.terms import TaskData, TrainingData
+from tests.train_recipes import train_recipe, varied
 
 HIDDEN = 8
 PLACES = ((0, 0), (0, 1), (1, 0), (1, 1))
-RECIPE = TrainRecipe(steps=120, batch_size=8, learning_rate=3e-3, save_every=50, hidden_dim=32, code_dim=8)
+RECIPE = train_recipe(steps=120, batch_size=8, learning_rate=3e-3, save_every=50, hidden_dim=32, code_dim=8)
 
 
-def problem(tasks: int = 3) -> tuple[list[TaskData], ConditionSpace, torch.Tensor]:
+def problem(tasks: int = 3) -> TrainingData:
     rng = torch.Generator().manual_seed(1)
     data = []
     for _ in range(tasks):
@@ -31,12 +33,13 @@ def problem(tasks: int = 3) -> tuple[list[TaskData], ConditionSpace, torch.Tenso
         SlotStatistics.of(torch.cat([item.texts for item in data])),
         SlotStatistics.of(torch.cat([item.demonstrations for item in data])),
     )
-    return data, space, torch.ones(4, 3, 3, dtype=torch.bool)
+    noise = RECIPE.data.condition_noise
+    return TrainingData(data, space, torch.ones(4, 3, 3, dtype=torch.bool), noise)
 
 
 def network(arch: str = "token") -> Network:
     torch.manual_seed(0)
-    return build(NetworkConfig(arch, PLACES, 3, HIDDEN, 4, RECIPE.hidden_dim, RECIPE.code_dim))
+    return build(NetworkConfig(arch, PLACES, 3, HIDDEN, 4, RECIPE.network.hidden_dim, RECIPE.network.code_dim))
 
 
 def seeded() -> torch.Generator:
@@ -44,20 +47,18 @@ def seeded() -> torch.Generator:
 
 
 def train(model: Network, state: Path, recipe: TrainRecipe = RECIPE, stop: int | None = None) -> Sequence[StepLosses]:
-    data, space, mask = problem()
-
     def on_step(losses: StepLosses) -> None:
         if losses.step == stop:
             raise KeyboardInterrupt
 
-    return fit(model, data, space, mask, recipe, state=state, key="k", on_step=on_step)
+    return fit(model, problem(), recipe.objective, recipe.optimiser, FitOptions(state, "k", on_step))
 
 
 def test_it_learns_each_task_from_its_condition(tmp_path: Path) -> None:
     model = network()
-    curve = train(model, tmp_path / "s.safetensors", RECIPE.model_copy(update={"steps": 400}))
+    curve = train(model, tmp_path / "s.safetensors", varied(RECIPE, steps=400))
     assert curve[-1].values["reconstruction"] < 0.05 < 0.5 < curve[0].values["reconstruction"]
-    data, space, _ = problem()
+    data, space = problem().tasks, problem().space
     with torch.no_grad():
         for slot in ("text", "demonstrations"):
             for own, item in enumerate(data):
@@ -71,14 +72,14 @@ def test_it_learns_each_task_from_its_condition(tmp_path: Path) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_prior_share_takes_z_as_generation_does(share: float) -> None:
-    data, space, mask = problem()
-    recipe, model, tokens = RECIPE.model_copy(update={"prior_share": share}), network(), data[0].tokens
+    data, space, mask = problem().tasks, problem().space, problem().mask
+    recipe, model, tokens = varied(RECIPE, prior_share=share), network(), data[0].tokens
     support = Support.stack([space.support(text, None) for text in data[0].texts[:2]])
-    objective = Objective(recipe, mask, tokens.square().mean())
+    objective = Objective(recipe.objective, mask, tokens.square().mean())
     batch = Batch(tokens, torch.tensor([0, 0]), torch.tensor([0, 1]), support)
     found = model.losses(batch, objective, TrainStep(0, 99, 100), seeded())
     parts = {name: float(item) for name, item in found.parts.items()}
-    total = parts["reconstruction"] + recipe.kl_weight * parts["kl"]
+    total = parts["reconstruction"] + recipe.objective.kl_weight * parts["kl"]
     if not share:
         assert set(parts) == {"reconstruction", "kl"} and float(found.total) == pytest.approx(total)
         return
@@ -109,9 +110,7 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, arch: str) -> None:
 
 def test_a_stage_starts_with_fresh_moments_and_its_own_rate(tmp_path: Path) -> None:
     """By moments that small gradients left, the next stage's first step would move numbers by many times its rate."""
-    recipe = RECIPE.model_copy(
-        update={"steps": 2000, "pretrain_steps": 1000, "pretrain_rate": 1e-2, "learning_rate": 1e-4, "save_every": 1000}
-    )
+    recipe = varied(RECIPE, steps=2000, pretrain_steps=1000, pretrain_rate=1e-2, learning_rate=1e-4, save_every=1000)
 
     class Louder:
         """After the first stage, a gradient that is as large as clipping lets it be."""
@@ -121,7 +120,7 @@ def test_a_stage_starts_with_fresh_moments_and_its_own_rate(tmp_path: Path) -> N
                 sum(1e3 * item.sum() for item in model.parameters()).backward()  # type: ignore[union-attr]
             return {}
 
-    model, (data, space, mask) = network(), problem()
+    model = network()
     kept: dict[int, dict[str, torch.Tensor]] = {}
 
     def on_step(losses: StepLosses) -> None:
@@ -133,7 +132,8 @@ def test_a_stage_starts_with_fresh_moments_and_its_own_rate(tmp_path: Path) -> N
         return max(float((kept[before + 1][name] - item).abs().max()) for name, item in kept[before].items())
 
     with pytest.raises(KeyboardInterrupt):
-        fit(model, data, space, mask, recipe, state=tmp_path / "s", key="k", on_step=on_step, terms=[Louder()])
+        options = FitOptions(tmp_path / "s", "k", on_step)
+        fit(model, problem(), recipe.objective, recipe.optimiser, options, terms=[Louder()])
     rising = 1000 // 20
     assert moved(50) > 1e-4  # of the first stage, at its own rate
     assert 0 < moved(1000) <= 1.05 * 1e-4 / rising
@@ -142,24 +142,22 @@ def test_a_stage_starts_with_fresh_moments_and_its_own_rate(tmp_path: Path) -> N
 def test_anothers_state_is_not_used(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(network(), tmp_path / "state.safetensors", stop=60)
-    data, space, mask = problem()
     steps: list[int] = []
-    fit(
-        network(), data, space, mask, RECIPE,
-        state=tmp_path / "state.safetensors", key="other", on_step=lambda losses: steps.append(losses.step),
-    )  # fmt: skip
+    options = FitOptions(tmp_path / "state.safetensors", "other", lambda losses: steps.append(losses.step))
+    fit(network(), problem(), RECIPE.objective, RECIPE.optimiser, options)
     assert steps[0] == 1
 
 
 def test_a_loss_that_is_not_finite_stops_it(tmp_path: Path) -> None:
-    data, space, mask = problem()
-    data[0].tokens[0, 0, 0, 0] = float("inf")
+    data = problem()
+    data.tasks[0].tokens[0, 0, 0, 0] = float("inf")
     with pytest.raises(TrainingDivergedError, match="step"):
-        fit(network(), data, space, mask, RECIPE, state=tmp_path / "s", key="k", on_step=lambda losses: None)
+        options = FitOptions(tmp_path / "s", "k", lambda losses: None)
+        fit(network(), data, RECIPE.objective, RECIPE.optimiser, options)
 
 
 def test_an_absent_slot_is_zero_and_flagged() -> None:
-    _, space, _ = problem()
+    space = problem().space
     c = pooled(space.support(torch.ones(HIDDEN), None))[0]
     assert c[:HIDDEN].any() and not c[HIDDEN : 2 * HIDDEN].any()
     assert c[-2:].tolist() == [1.0, 0.0]

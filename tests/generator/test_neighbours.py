@@ -6,19 +6,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from icmlora_cli.config.recipes import TrainRecipe
+from icmlora_cli.config.train import TrainRecipe
 from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics, Support
-from icmlora_cli.generator.fit import StepLosses, TaskData, fit
+from icmlora_cli.generator.fit import FitOptions, StepLosses, fit
 from icmlora_cli.generator.interface import Batch, NetworkConfig, Objective, TrainStep
 from icmlora_cli.generator.neighbours import NeighbourPrior
 from icmlora_cli.generator.networks import TokenCVAE, build, kl_divergence
+from icmlora_cli.generator.terms import TaskData, TrainingData
+from tests.train_recipes import train_recipe, varied
 
 HIDDEN, TASKS = 12, 5
 CONFIG = NetworkConfig(
     "token", ((0, 0), (0, 1), (1, 0), (1, 1)), 3, HIDDEN, 4, 32, 8,
     remembered=TASKS, reader="attention", reader_dim=16, condition_dim=20,
 )  # fmt: skip
-RECIPE = TrainRecipe(
+RECIPE = train_recipe(
     steps=300, batch_size=8, learning_rate=3e-3, save_every=50, prior="neighbours", prior_share=0.5, condition_noise=0.1
 )
 SPACE = ConditionSpace(*(SlotStatistics(torch.zeros(HIDDEN), torch.ones(HIDDEN)) for _ in range(2)))
@@ -61,7 +63,8 @@ def learn(model: TokenCVAE, state: Path, recipe: TrainRecipe = RECIPE, stop: int
         if losses.step == stop:
             raise KeyboardInterrupt
 
-    return list(fit(model, problem(), SPACE, MASK, recipe, state=state, key="k", on_step=on_step))
+    data = TrainingData(problem(), SPACE, MASK, recipe.data.condition_noise)
+    return list(fit(model, data, recipe.objective, recipe.optimiser, FitOptions(state, "k", on_step)))
 
 
 @torch.no_grad()
@@ -126,7 +129,7 @@ def test_losses_are_those_of_the_own_part_and_of_choosing_it() -> None:
     model, prior = remembering()
     tasks, tokens = torch.tensor([2, 0, 2]), torch.cat([task.tokens for task in problem()])
     support = Support.stack([SPACE.support(problem()[own].texts[0], None) for own in tasks.tolist()])
-    objective = Objective(RECIPE, MASK, tokens.square().mean())
+    objective = Objective(RECIPE.objective, MASK, tokens.square().mean())
     found = model.losses(
         Batch(tokens, torch.arange(TASKS), tasks, support), objective, TrainStep(0, 299, 300), torch.Generator()
     )
@@ -137,18 +140,21 @@ def test_losses_are_those_of_the_own_part_and_of_choosing_it() -> None:
     )
     chosen = prior.weights(c)[torch.arange(3), tasks]
     assert float(found.parts["choice"]) == pytest.approx(float(-chosen.log().mean()), rel=1e-4)
-    elbo = found.parts["reconstruction"] + RECIPE.kl_weight * found.parts["kl"]
+    elbo = found.parts["reconstruction"] + RECIPE.objective.kl_weight * found.parts["kl"]
     made = prior.mean_of_others(c, tasks, tokens, torch.arange(TASKS))
     error = float((made - tokens[tasks]).square().mean() / tokens.square().mean())
     assert float(found.parts["neighbours"]) == pytest.approx(error, rel=1e-4)
-    weights = RECIPE.choice_weight * found.parts["choice"] + RECIPE.neighbour_weight * found.parts["neighbours"]
+    weights = (
+        RECIPE.objective.choice_weight * found.parts["choice"]
+        + RECIPE.objective.neighbour_weight * found.parts["neighbours"]
+    )
     total = 0.5 * (elbo + weights) + 0.5 * found.parts["from_prior"]
     assert float(found.total) == pytest.approx(float(total), rel=1e-5)
 
 
 def test_every_number_is_trained(tmp_path: Path) -> None:
     model, before = network(), network()
-    learn(model, tmp_path / "s", RECIPE.model_copy(update={"steps": 40}))
+    learn(model, tmp_path / "s", varied(RECIPE, steps=40))
     still = [name for name, item in before.named_parameters() if torch.equal(item, model.get_parameter(name))]
     assert still == []
 
@@ -157,7 +163,7 @@ def test_every_number_is_trained(tmp_path: Path) -> None:
 def test_it_learns_to_choose_and_to_reconstruct_from_text(tmp_path: Path) -> None:
     model = network()
     with torch.enable_grad():
-        curve = learn(model, tmp_path / "s", RECIPE.model_copy(update={"steps": 500}))
+        curve = learn(model, tmp_path / "s", varied(RECIPE, steps=500))
     assert curve[-1].values["choice"] < 0.1
     model.eval()
     for own, task in enumerate(problem()):
@@ -168,7 +174,7 @@ def test_it_learns_to_choose_and_to_reconstruct_from_text(tmp_path: Path) -> Non
 
 
 def test_resumed_equals_uninterrupted_between_two_readings_of_the_tasks(tmp_path: Path) -> None:
-    recipe = RECIPE.model_copy(update={"steps": 70, "save_every": 10})
+    recipe = varied(RECIPE, steps=70, save_every=10)
     whole = network()
     learn(whole, tmp_path / "whole", recipe)
     with pytest.raises(KeyboardInterrupt):
@@ -183,7 +189,7 @@ def test_resumed_equals_uninterrupted_between_two_readings_of_the_tasks(tmp_path
 def test_the_readings_are_those_of_the_reader_as_it_is_in_the_end(tmp_path: Path) -> None:
     model = network()
     with torch.enable_grad():
-        learn(model, tmp_path / "s", RECIPE.model_copy(update={"steps": 33}))
+        learn(model, tmp_path / "s", varied(RECIPE, steps=33))
     assert model.remembered is not None
     kept = model.remembered.readings.clone()
     model.remember([Support.stack([SPACE.support(item, None) for item in task.texts]) for task in problem()])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from icmlora_cli.config.recipes import HarvestRecipe
+from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.lm.finetune import finetune
 from icmlora_cli.lm.load import load_base

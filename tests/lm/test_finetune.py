@@ -1,14 +1,16 @@
 """Harvesting one task: it learns, repeats, resumes exactly, and leaves the base as it was."""
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 
-from icmlora_cli.config.recipes import HarvestRecipe
+from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.errors import TrainingDivergedError, UsageError
-from icmlora_cli.lm.finetune import finetune, kept_steps, learning_rate
+from icmlora_cli.lm.finetune import finetune, kept_steps
 from icmlora_cli.lm.load import LoadedBase, load_base
+from icmlora_cli.lm.optimise import take_step
 from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.targets import target_layout
 from icmlora_cli.lm.trainers import LoraTrainer, make_trainer, trainer_of
@@ -17,6 +19,7 @@ from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.codec import relative_error
 from icmlora_cli.weights.frame import FrameSpec, seeded_frame
 from icmlora_cli.weights.merge import merged
+from icmlora_cli.weights.schedules import one_cycle
 
 RECIPE = HarvestRecipe(steps=12, batch_size=4, learning_rate=2e-2, keep=2, keep_every=3, save_every=4)
 ROWS = [Encoded((10 + index, 20, 30 + index), (40 + index % 3, 2)) for index in range(24)]
@@ -104,7 +107,8 @@ def test_all_tasks_start_from_one_lora_a(llama_base: Base) -> None:
 
 
 def test_the_rate_rises_then_falls_to_zero() -> None:
-    rates = [learning_rate(step, RECIPE) for step in range(RECIPE.steps)]
+    steps, top, warmup = RECIPE.steps, RECIPE.learning_rate, RECIPE.warmup
+    rates = [one_cycle(step, steps, top, warmup) for step in range(steps)]
     peak = rates.index(max(rates))
     assert max(rates) == pytest.approx(RECIPE.learning_rate)
     assert rates[: peak + 1] == sorted(rates[: peak + 1]) and rates[peak:] == sorted(rates[peak:], reverse=True)
@@ -161,3 +165,11 @@ def test_a_frame_trains_what_merging_gives(tiny_base: Base, tmp_path: Path) -> N
         with merged(loaded.model, adapter):
             assert torch.allclose(loaded.model(input_ids=ids).logits, within, atol=1e-4)
     assert not torch.allclose(plain, within, atol=1e-2)
+
+
+def test_a_gradient_that_is_not_finite_takes_no_step() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.AdamW([parameter], lr=RECIPE.learning_rate)
+    norm = take_step(parameter.sqrt().sum(), optimizer, RECIPE, 0)  # the loss is 0, its gradient infinite
+    assert not math.isfinite(norm) and not parameter.any()
+    assert math.isfinite(take_step((parameter - 1).square().sum(), optimizer, RECIPE, 0)) and parameter.all()

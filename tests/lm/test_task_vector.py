@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from icmlora_cli.config.recipes import VectorRecipe
+from icmlora_cli.config.train import VectorRecipe
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import UsageError
 from icmlora_cli.lm.load import load_base

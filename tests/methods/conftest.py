@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe, TrainRecipe, VectorRecipe
+from icmlora_cli.config.evaluate import EvalRecipe
+from icmlora_cli.config.harvest import HarvestRecipe
+from icmlora_cli.config.train import VectorRecipe
 from icmlora_cli.disk.home import Home
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.methods.harvested import Library
@@ -19,9 +21,10 @@ from icmlora_cli.workflows.evaluate.methods import EvalContext, evaluation
 from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.progress import silent
 from icmlora_cli.workflows.train import train
+from tests.train_recipes import train_recipe
 
 HARVEST = HarvestRecipe(steps=30, batch_size=6, learning_rate=3e-2, keep=1, rank=2)
-TRAIN = TrainRecipe(
+TRAIN = train_recipe(
     steps=250, batch_size=8, learning_rate=3e-3, hidden_dim=48, code_dim=16, latent_dim=4, save_every=100,
     vectors=VectorRecipe(draws=3, shots=2),
 )  # fmt: skip

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from icmlora_cli.config.recipes import HarvestRecipe
+from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.lm.prompts import encode_task
 from icmlora_cli.lm.quick_tune import tune_for
 from icmlora_cli.lm.trainers import LoraTrainer

@@ -9,7 +9,9 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe, TrainRecipe, VectorRecipe
+from icmlora_cli.config.evaluate import EvalRecipe
+from icmlora_cli.config.harvest import HarvestRecipe
+from icmlora_cli.config.train import VectorRecipe
 from icmlora_cli.disk import checksums, files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import AlreadyExistsError, BaseUnavailableError, CorruptFileError, NotFoundError, UsageError
@@ -30,9 +32,10 @@ from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.progress import Progress
 from icmlora_cli.workflows.registry import storage
 from icmlora_cli.workflows.train import train
+from tests.train_recipes import train_recipe, varied
 
 HARVEST = HarvestRecipe(steps=30, batch_size=6, learning_rate=3e-2, keep=2, keep_every=2, save_every=10, rank=2)
-TRAIN = TrainRecipe(
+TRAIN = train_recipe(
     steps=250, batch_size=8, learning_rate=3e-3, hidden_dim=48, code_dim=16, latent_dim=4, save_every=100,
     vectors=VectorRecipe(draws=3, shots=2),
 )  # fmt: skip
@@ -222,7 +225,7 @@ def test_training_without_adapters_says_what_to_type(llama_base: Base, home: Hom
 def test_the_papers_network_trains_on_the_same_codec(llama_base: Base, home: Home) -> None:
     tasks = register(home)
     harvest.run(tasks, llama_base, HARVEST, home, device="cpu")
-    recipe = TRAIN.model_copy(update={"arch": "conv1d"})
+    recipe = varied(TRAIN, arch="conv1d")
     trained = train.run(tasks, llama_base, recipe, home, name="paper", device="cpu")
     assert trained.trained and trained.error < 1.0
 
@@ -253,7 +256,7 @@ def test_rank_of_generated_is_no_more_than_the_basis_gives(llama_base: Base, hom
     task = register(home)[0]
     recipe = HARVEST.model_copy(update={"rank": 8, "keep": 1, "steps": 4})
     harvest.run((task,), llama_base, recipe, home, device="cpu")
-    narrow = TRAIN.model_copy(update={"max_width": 3, "steps": 2})
+    narrow = varied(TRAIN, max_width=3, steps=2)
     trained = train.run((task,), llama_base, narrow, home, device="cpu")
     assert load_generator(trained.folder).rank == trained.width == 3
     manifest = files.read_json(trained.folder / "generator.json")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from icmlora_cli.config.recipes import TrainRecipe
+from icmlora_cli.config.train import DataRecipe
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import UsageError
 from icmlora_cli.lm.load import LoadedBase, load_base
@@ -137,7 +137,7 @@ class CodecReport:
 def run(
     tasks: Sequence[Task],
     base: Base,
-    recipe: TrainRecipe,
+    recipe: DataRecipe,
     home: Home,
     *,
     widths: Sequence[int] | None = None,
@@ -167,9 +167,7 @@ def run(
     """
     started = time.monotonic()
     _check(tasks, widths)
-    # every task's adapter is needed here, also where a training in episodes would do without
-    strict = recipe.model_copy(update={"episodes": None})
-    harvested = find_harvested(tasks, base, AdapterStore(home), strict)
+    harvested = find_harvested(tasks, base, AdapterStore(home), all_needed=True)
     spec = chosen_frame(harvested, recipe)
     asked = sorted(set(widths if widths is not None else (*WIDTHS, *(() if spec is None else (spec.width,)))))
     if spec is None:

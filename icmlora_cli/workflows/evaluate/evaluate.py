@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from icmlora_cli.config.recipes import EvalRecipe
+from icmlora_cli.config.evaluate import EvalRecipe
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import AlreadyExistsError, UsageError

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import torch
 
-from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe, TrainRecipe, VectorRecipe, resolve
+from icmlora_cli.config.evaluate import EvalRecipe
+from icmlora_cli.config.harvest import HarvestRecipe
+from icmlora_cli.config.recipes import resolve
+from icmlora_cli.config.train import TrainRecipe, VectorRecipe, nested
 from icmlora_cli.disk.home import Home
 from icmlora_cli.generator.checkpoint import Generator, load_generator
 from icmlora_cli.lm.load import LoadedBase
@@ -257,6 +260,11 @@ def _nearest(evaluation: EvalContext, name: str) -> NearestMethod:
     return NearestMethod(evaluation.library, neighbours, vector_of, count, name, title, reading, uses, others=others)
 
 
+def _own_recipe(generator: Generator) -> TrainRecipe:
+    """Return the recipe that a generator was trained by."""
+    return TrainRecipe.model_validate(nested(generator.manifest.recipe or {}))
+
+
 def _companion(evaluation: EvalContext, arch: str) -> CompanionMethod | None:
     """Return the method of another architecture trained on the same harvest; None where the generator is of that one.
 
@@ -266,11 +274,12 @@ def _companion(evaluation: EvalContext, arch: str) -> CompanionMethod | None:
     """
     if evaluation.generator is None or evaluation.folder is None or evaluation.generator.model.config.arch == arch:
         return None
-    own = TrainRecipe.model_validate(evaluation.generator.manifest.recipe)
+    own = _own_recipe(evaluation.generator)
     shipped = resolve(
         TrainRecipe, Path(f"train/{arch}"), "train", {"seed": own.seed, "steps": evaluation.recipe.baseline_steps}
     )
-    recipe = shipped.model_copy(update={"vectors": own.vectors.model_copy(update={"pooling": shipped.vectors.pooling})})
+    vectors = own.data.vectors.model_copy(update={"pooling": shipped.data.vectors.pooling})
+    recipe = shipped.model_copy(update={"data": shipped.data.model_copy(update={"vectors": vectors})})
     name = f"{evaluation.folder.name}.{arch}"
     wanted = harvested_tasks(evaluation.generator)
     tasks = [task for task in evaluation.learned if task.name in wanted and task.name in evaluation.library.tasks]

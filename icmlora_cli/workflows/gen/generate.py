@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from icmlora_cli.config.recipes import VectorRecipe
+from icmlora_cli.config.train import TrainRecipe, VectorRecipe, nested
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import BaseUnavailableError, CorruptFileError, UsageError
 from icmlora_cli.generator.checkpoint import Generator, load_generator, read_config
@@ -28,10 +28,11 @@ def vector_recipe(generator: Generator) -> VectorRecipe:
     Raises:
         CorruptFileError: if ``generator.json`` does not say.
     """
-    recipe = generator.manifest.recipe
+    if generator.manifest.recipe is None:
+        raise CorruptFileError("generator.json does not say how task vectors are read")
     try:
-        return VectorRecipe.model_validate((recipe or {})["vectors"])
-    except (KeyError, ValidationError) as error:
+        return TrainRecipe.model_validate(nested(generator.manifest.recipe)).data.vectors
+    except ValidationError as error:
         raise CorruptFileError("generator.json does not say how task vectors are read") from error
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from icmlora_cli.config.recipes import HarvestRecipe
+from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import IcmloraError, UsageError
 from icmlora_cli.registry.adapters import AdapterStore

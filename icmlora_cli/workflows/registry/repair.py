@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from icmlora_cli.config.recipes import HarvestRecipe, resolve, shipped_recipes
+from icmlora_cli.config.harvest import HarvestRecipe
+from icmlora_cli.config.recipes import resolve, shipped_recipes
 from icmlora_cli.disk import temporary
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import CorruptFileError, IcmloraError

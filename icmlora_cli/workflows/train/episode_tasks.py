@@ -7,7 +7,8 @@ from fnmatch import fnmatchcase
 
 import torch
 
-from icmlora_cli.config.recipes import EpisodeRecipe, TrainRecipe
+from icmlora_cli.config.episodes import EpisodeRecipe
+from icmlora_cli.config.train import TrainRecipe
 from icmlora_cli.lm.prompts import Encoded, encode, encode_task
 from icmlora_cli.lm.task_vector import MAX_TEXT, VectorReader
 from icmlora_cli.registry.task_record import PromptTemplate
@@ -110,7 +111,7 @@ def read_tasks(
     plans = [_registered_plan(task, reader, recipe) for task in registered]
     plans += [_builtin_plan(task, reader, recipe) for task in builtin]
     prompts = [reader.text_states(text) for plan in plans for text in plan.texts]
-    pooled = recipe.vectors.pooling == "mean"
+    pooled = recipe.data.vectors.pooling == "mean"
     shown = reader.question_state if pooled else reader.examples_states
     prompts += [shown(draw) for plan in plans for draw in plan.draws]
 
@@ -187,6 +188,6 @@ def _draws(examples: Sequence[Example], recipe: TrainRecipe, rng: random.Random)
     """Return draws of demonstrations, from two of them up to one more than the recipe's shots."""
     if len(examples) < 2:
         return ()
-    most = min(recipe.vectors.shots + 1, len(examples))
-    counts = [rng.randint(max(2, most - 3), most) for _ in range(recipe.vectors.draws)]
+    most = min(recipe.data.vectors.shots + 1, len(examples))
+    counts = [rng.randint(max(2, most - 3), most) for _ in range(recipe.data.vectors.draws)]
     return tuple(tuple(rng.sample(list(examples), count)) for count in counts)

@@ -13,11 +13,12 @@ import torch
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from icmlora_cli.config.recipes import TrainRecipe
+from icmlora_cli.config.episodes import EpisodeRecipe
+from icmlora_cli.config.train import TrainRecipe
 from icmlora_cli.generator.conditions import ConditionSpace, Support
-from icmlora_cli.generator.fit import draw_support, pick
 from icmlora_cli.generator.interface import Network, TrainStep
 from icmlora_cli.generator.networks import CVAE, contrast, kl_divergence, sample
+from icmlora_cli.generator.terms import draw_support, pick
 from icmlora_cli.lm.batching import IGNORED, answer_log_probs, collate, scoring_batches
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.prompts import Encoded
@@ -37,7 +38,8 @@ class EpisodeTerm:
         scale: fp32 [modules], what normalised cores are multiplied by.
         tasks: what is drawn from.
         space: makes supports.
-        recipe: how.
+        recipe: how the generator is trained.
+        episodes: its settings of episodes.
         process: index of this process and number of all, each with rows of its own.
     """
 
@@ -47,31 +49,30 @@ class EpisodeTerm:
     tasks: Sequence[EpisodeTask]
     space: ConditionSpace
     recipe: TrainRecipe
+    episodes: EpisodeRecipe
     process: tuple[int, int] = (0, 1)
     _planned: dict[int, list[list[tuple[int, int]]]] = field(default_factory=dict, init=False)
     _micro: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         """Fix the rows of a pass, and turn on gradient checkpointing where the recipe asks for it."""
-        assert self.recipe.episodes is not None
-        self._micro = min(self.recipe.episodes.micro_batch or self.recipe.episodes.rows, self.recipe.episodes.rows)
-        if self.recipe.episodes.gradient_checkpointing:
+        self._micro = min(self.episodes.micro_batch or self.episodes.rows, self.episodes.rows)
+        if self.episodes.gradient_checkpointing:
             _checkpoint(self.loaded.model)
 
     def backward(self, model: Network, train_step: TrainStep, rng: torch.Generator) -> dict[str, float]:
         """Add the gradients of the contrastive loss, and in the last stage those of a batch of episodes."""
-        assert isinstance(model, CVAE) and self.recipe.episodes is not None
+        assert isinstance(model, CVAE)
         values: dict[str, float] = {}
         learned = next(model.reader.parameters(), None) is not None
-        if self.recipe.episodes.contrast_weight and len(self.tasks) > 1 and learned:
+        if self.episodes.contrast_weight and len(self.tasks) > 1 and learned:
             values["contrast"] = self._contrast(model, rng)
-        if self.recipe.episodes.weight and train_step.stage == len(model.stages(self.recipe)) - 1:
+        if self.episodes.weight and train_step.stage == len(model.stages(self.recipe.optimiser)) - 1:
             values |= self._episodes(model, train_step.step, rng)
         return values
 
     def _contrast(self, model: CVAE, rng: torch.Generator) -> float:
-        recipe = self.recipe.episodes
-        assert recipe is not None
+        recipe = self.episodes
         order = torch.randperm(len(self.tasks), generator=rng)[: recipe.contrast_tasks].tolist()
         supports = [self._slot(self.tasks[index], rng) for index in order for _ in range(2)]
         loss = contrast(model.reader(self._disturbed(supports, rng)))
@@ -87,13 +88,12 @@ class EpisodeTerm:
 
     def _disturbed(self, supports: Sequence[Support], rng: torch.Generator) -> Support:
         support = Support.stack(supports).disturbed(
-            noise=self.recipe.condition_noise, drop=self.recipe.token_dropout, rng=rng
+            noise=self.recipe.data.condition_noise, drop=self.recipe.data.token_dropout, rng=rng
         )
         return support.to(self.loaded.device)
 
     def _episodes(self, model: CVAE, step: int, rng: torch.Generator) -> dict[str, float]:
-        recipe = self.recipe.episodes
-        assert recipe is not None
+        recipe = self.episodes
         rows = self._rows(step)
         supports = [
             draw_support(self.tasks[own].texts, self.tasks[own].demonstrations, self.space, rng) for own, _ in rows
@@ -146,8 +146,7 @@ class EpisodeTerm:
         return self._planned[pool][step % POOL]
 
     def _plan(self, pool: int) -> list[list[tuple[int, int]]]:
-        recipe = self.recipe.episodes
-        assert recipe is not None
+        recipe = self.episodes
         rng = random.Random(f"icmlora episodes {self.recipe.seed} {self.process} {pool}")
         users = [index for index, task in enumerate(self.tasks) if task.registered]
         others = [index for index, task in enumerate(self.tasks) if not task.registered]

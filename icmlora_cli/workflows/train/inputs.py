@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from icmlora_cli.config.recipes import TrainRecipe
+from icmlora_cli.config.train import DataRecipe
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import NotFoundError, UsageError
 from icmlora_cli.lm.load import LoadedBase
@@ -34,11 +34,11 @@ class Basis:
     frame: FrameSpec | None
 
 
-def find_harvested(tasks: Sequence[Task], base: Base, store: AdapterStore, recipe: TrainRecipe) -> list[Harvested]:
+def find_harvested(tasks: Sequence[Task], base: Base, store: AdapterStore, *, all_needed: bool) -> list[Harvested]:
     """Return the tasks that have a harvested adapter, each with its newest one.
 
     Raises:
-        NotFoundError: if a task has no adapter and the recipe no episodes.
+        NotFoundError: if a task has no adapter and ``all_needed`` is set, as without episodes.
         CorruptFileError: if an adapter is broken.
     """
     found = []
@@ -46,11 +46,11 @@ def find_harvested(tasks: Sequence[Task], base: Base, store: AdapterStore, recip
         try:
             record = store.latest(base, task)
         except NotFoundError:
-            if recipe.episodes is None:
+            if all_needed:
                 raise
-            continue  # episodes need none
-        adapters = tuple(read_adapter(store.checked(record, item)) for item in record.checkpoints)
-        found.append(Harvested(task, record, adapters))
+        else:
+            adapters = tuple(read_adapter(store.checked(record, item)) for item in record.checkpoints)
+            found.append(Harvested(task, record, adapters))
     return found
 
 
@@ -59,7 +59,7 @@ def known_names(tasks: Sequence[Task], home: Home) -> set[str]:
     return {task.name for task in tasks} | set(TaskStore(home).names())
 
 
-def chosen_frame(harvested: Sequence[Harvested], recipe: TrainRecipe) -> FrameSpec | None:
+def chosen_frame(harvested: Sequence[Harvested], recipe: DataRecipe) -> FrameSpec | None:
     """Return the frame that a recipe takes for these adapters, or None where it learns a basis from them.
 
     An imported adapter is in nobody's frame: ``auto`` keeps the frame of the harvested ones where the recipe's
@@ -94,7 +94,7 @@ def frame_codec(
     return extended_frame(frame, foreign, directions) if foreign and directions else frame
 
 
-def make_basis(harvested: Sequence[Harvested], loaded: LoadedBase, recipe: TrainRecipe) -> Basis:
+def make_basis(harvested: Sequence[Harvested], loaded: LoadedBase, recipe: DataRecipe) -> Basis:
     """Return the frame that the adapters were harvested in, extended for those that were not, or a learned basis.
 
     Raises:

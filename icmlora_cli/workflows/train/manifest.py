@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from icmlora_cli.config.recipes import TrainRecipe
+from icmlora_cli.config.train import TrainRecipe
 from icmlora_cli.disk import files
 from icmlora_cli.generator.checkpoint import Generator, save_generator
 from icmlora_cli.generator.fit import StepLosses

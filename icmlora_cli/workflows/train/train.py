@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from icmlora_cli.config.recipes import TrainRecipe
+from icmlora_cli.config.train import TrainRecipe
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import UsageError
@@ -99,7 +99,7 @@ def run(
     """
     started = time.monotonic()
     _check(tasks, recipe)
-    harvested = find_harvested(tasks, base, AdapterStore(home), recipe)
+    harvested = find_harvested(tasks, base, AdapterStore(home), all_needed=recipe.episodes is None)
     _check_idle(tasks, harvested, recipe)
     key = _key(tasks, [(item.task, item.record) for item in harvested], base, recipe, home)
     target = GeneratorStore(home).folder(name)
@@ -112,9 +112,9 @@ def run(
         meter.sample()
         on_progress(progress)
 
-    with Distributed(log_with, home.root / "logs" / name, name, recipe.model_dump(mode="json")) as distributed:
+    with Distributed(log_with, home.root / "logs" / name, name, recipe.flat()) as distributed:
         loaded = load_base(base, device=distributed.device or device)
-        basis = make_basis(harvested, loaded, recipe)
+        basis = make_basis(harvested, loaded, recipe.data)
         training = Training(tasks, harvested, basis, loaded, recipe, home, name, key, distributed, meter, report)
         generator, curve = training.fit()
         if distributed.main:
@@ -145,17 +145,18 @@ def _check(tasks: Sequence[Task], recipe: TrainRecipe) -> None:
     episodic = recipe.episodes is not None
     if not tasks and not (recipe.episodes and recipe.episodes.builtin != "none"):
         raise UsageError("there is no task to learn from", hint="icmlora task add ..., then icmlora harvest")
-    if episodic and recipe.arch == "p-diff":
+    if episodic and recipe.network.arch == "p-diff":
         raise UsageError("p-diff has no episodes", hint="take episodes out of the recipe, or arch: token")
-    if episodic and recipe.steps <= recipe.pretrain_steps:
+    if episodic and recipe.optimiser.steps <= recipe.optimiser.pretrain_steps:
         raise UsageError(
-            f"steps ({recipe.steps}) leaves none for episodes after pretrain_steps ({recipe.pretrain_steps})",
+            f"steps ({recipe.optimiser.steps}) leaves none for episodes after pretrain_steps "
+            f"({recipe.optimiser.pretrain_steps})",
             hint="raise --steps, or lower pretrain_steps in the recipe",
         )
-    if recipe.reader == "mean" and recipe.vectors.pooling == "tokens":
+    if recipe.network.reader == "mean" and recipe.data.vectors.pooling == "tokens":
         raise UsageError(
-            "reader: mean reads one vector a slot, and vectors.pooling: tokens gives many",
-            hint="set reader: attention, or vectors.pooling: mean, in the recipe",
+            "network.reader: mean reads one vector a slot, and data.vectors.pooling: tokens gives many",
+            hint="set network.reader: attention, or data.vectors.pooling: mean, in the recipe",
         )
     unseen = [task.name for task in tasks if task.split != "train"]
     if unseen:
@@ -171,7 +172,7 @@ def _check_idle(tasks: Sequence[Task], harvested: Sequence[Harvested], recipe: T
         raise UsageError(
             "episodes.weight is 0, and no adapter is harvested: there is nothing to learn", hint="icmlora harvest"
         )
-    if recipe.prior == "neighbours" and not learned:
+    if recipe.network.prior == "neighbours" and not learned:
         raise UsageError(
             "prior: neighbours is made of harvested adapters, and there is none",
             hint="icmlora harvest, or prior: learned in the recipe",
@@ -190,7 +191,7 @@ def _key(
     tasks: Sequence[Task], harvested: Sequence[tuple[Task, AdapterRecord]], base: Base, recipe: TrainRecipe, home: Home
 ) -> str:
     """Return the hash that makes a training what it is: tasks, adapters, recipe, and the built-in tasks of episodes."""
-    values = recipe.model_dump(mode="json")
+    values = recipe.flat()  # so that what 0.1.0 trained has the key that it would have today
     values.pop("save_every")
     items = [
         [task.name, *task.descriptions, task.data_hash, *(c.sha256 for c in record.checkpoints)]

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import torch
 
-from icmlora_cli.config.recipes import TrainRecipe
+from icmlora_cli.config.train import TrainRecipe
 from icmlora_cli.disk.home import Home
 from icmlora_cli.generator.checkpoint import Generator, module_scales
 from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics
-from icmlora_cli.generator.fit import StepLosses, TaskData, Validation, fit
+from icmlora_cli.generator.fit import FitOptions, StepLosses, Validation, fit
 from icmlora_cli.generator.interface import Network, NetworkConfig
 from icmlora_cli.generator.networks import build
+from icmlora_cli.generator.terms import TaskData, TrainingData
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.row_cores import RowCores
 from icmlora_cli.lm.task_vector import VectorReader
@@ -46,7 +47,7 @@ class Training:
 
     def __post_init__(self) -> None:
         """Open the reader of task vectors, and read what the training starts from."""
-        self.reader = VectorReader(self.loaded, self.recipe.vectors, self.home)
+        self.reader = VectorReader(self.loaded, self.recipe.data.vectors, self.home)
         self.state = self.home.generators / f"{self.name}{STATE}"
         self.builtin: list[EpisodeTask] = []
         self.validation: dict[str, float] = {}
@@ -99,11 +100,12 @@ class Training:
         if tokens:
             scale = module_scales(torch.cat(tokens), mask)
         else:
-            scale = torch.full((len(codec.layout.modules),), recipe.core_scale)
-        data = [
+            scale = torch.full((len(codec.layout.modules),), recipe.data.core_scale)
+        tasks = [
             TaskData(own / scale[:, None, None], texts, shown)
             for own, texts, shown in zip(tokens, self.texts, self.shown, strict=True)
         ]
+        data = TrainingData(tasks, space, mask, recipe.data.condition_noise, recipe.data.token_dropout)
         model = self._network(space)
         terms: list[EpisodeTerm] = []
         validation: Validation | None = None
@@ -113,16 +115,14 @@ class Training:
             rows = RowCores(self.loaded.model, names, codec.left, codec.right)
             on_device = scale.to(self.loaded.device)
             process = (self.distributed.process, self.distributed.processes)
-            terms = [EpisodeTerm(self.loaded, rows, on_device, self.pool, space, recipe, process)]
+            terms = [EpisodeTerm(self.loaded, rows, on_device, self.pool, space, recipe, recipe.episodes, process)]
             if self.held and recipe.episodes.weight:
                 score = TaskValidation(terms[0], self.held, recipe.episodes.validation_examples)
-                last = len(model.stages(recipe)) - 1
+                last = len(model.stages(recipe.optimiser)) - 1
                 validation = Validation(recipe.episodes.validate_every, score, last)
         curve = fit(
-            model, data, space, mask, recipe,
-            state=self.state, key=self.key, on_step=self._report, terms=terms, validation=validation,
-            reduce=self.distributed.reduce, keeps_state=self.distributed.main, meter=self.meter,
-        )  # fmt: skip
+            model, data, recipe.objective, recipe.optimiser, self._options(), terms=terms, validation=validation
+        )
         adapters = [adapter for item in self.harvested for adapter in item.adapters]
         rank = codec.width
         if self.basis.frame is None and not recipe.queries_base:  # what queries shaped has no lower rank to be cut to
@@ -132,34 +132,39 @@ class Training:
                 self.validation["validation"] = validation.score(model.eval())
         return Generator(model.cpu().eval(), codec, space, scale, rank, self.basis.frame), curve
 
+    def _options(self) -> FitOptions:
+        reduce, main = self.distributed.reduce, self.distributed.main
+        return FitOptions(self.state, self.key, self._report, self.recipe.seed, reduce, main, self.meter)
+
     def _network(self, space: ConditionSpace) -> Network:
-        recipe, codec = self.recipe, self.basis.codec
+        network, codec = self.recipe.network, self.basis.codec
+        framed = self.basis.frame is not None
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
+            torch.manual_seed(self.recipe.seed)
             return build(
                 NetworkConfig(
-                    arch=recipe.arch,
+                    arch=network.arch,
                     places=codec.layout.places(),
                     width=codec.width,
                     hidden=space.hidden,
-                    latent_dim=recipe.latent_dim,
-                    hidden_dim=recipe.hidden_dim,
-                    code_dim=recipe.code_dim,
-                    shared_heads=recipe.heads == "shared" or (recipe.heads == "auto" and self.basis.frame is not None),
-                    learned_prior=recipe.prior != "standard",
-                    remembered=len(self.harvested) if (recipe.arch, recipe.prior) == ("token", "neighbours") else 0,
-                    reader=recipe.reader,
-                    reader_dim=recipe.reader_dim,
-                    reader_layers=recipe.reader_layers,
-                    queries=recipe.queries,
-                    condition_dim=recipe.condition_dim,
+                    latent_dim=network.latent_dim,
+                    hidden_dim=network.hidden_dim,
+                    code_dim=network.code_dim,
+                    shared_heads=network.heads == "shared" or (network.heads == "auto" and framed),
+                    learned_prior=network.prior != "standard",
+                    remembered=len(self.harvested) if (network.arch, network.prior) == ("token", "neighbours") else 0,
+                    reader=network.reader,
+                    reader_dim=network.reader_dim,
+                    reader_layers=network.reader_layers,
+                    queries=network.queries,
+                    condition_dim=network.condition_dim,
                 )
             )
 
     def _report(self, losses: StepLosses) -> None:
         self.distributed.log(losses.values, losses.step)
         detail = ", ".join(f"{loss} {value:.4f}" for loss, value in losses.values.items())
-        self.on_progress(Progress("train", self.name, losses.step, self.recipe.steps, detail))
+        self.on_progress(Progress("train", self.name, losses.step, self.recipe.optimiser.steps, detail))
 
     def figures(self, generator: Generator, kept: Generator) -> dict[str, float]:
         """Return what is told of the trained generator.

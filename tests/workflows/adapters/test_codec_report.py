@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from icmlora_cli.config.recipes import HarvestRecipe, TrainRecipe
+from icmlora_cli.config.harvest import HarvestRecipe
+from icmlora_cli.config.train import DataRecipe
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import NotFoundError, UsageError
 from icmlora_cli.lm.load import load_base
@@ -30,7 +31,7 @@ from icmlora_cli.workflows.progress import Progress
 from icmlora_cli.workflows.select_tasks import tasks_to_train
 
 HARVEST = HarvestRecipe(steps=30, batch_size=6, learning_rate=3e-2, keep=2, keep_every=2, save_every=30, rank=4)
-LEARNED = TrainRecipe(basis="learned")
+LEARNED = DataRecipe(basis="learned")
 SHAPES = {"q_proj": (32, 32), "v_proj": (16, 32), "o_proj": (32, 32)}
 PIRATE = "Answer as a pirate would."
 TEXT = "The blue whale is the largest animal. It is larger than an elephant, which lives on land. "
@@ -84,7 +85,7 @@ def test_mixed_ranks_and_partial_modules(
 ) -> None:
     tasks = mixed(llama_base, home, say_tasks, tmp_path)
     seen: list[Progress] = []
-    done = run(tasks, llama_base, TrainRecipe(), home, widths=[16, 3, 32, 99], device="cpu", on_progress=seen.append)
+    done = run(tasks, llama_base, DataRecipe(), home, widths=[16, 3, 32, 99], device="cpu", on_progress=seen.append)
     assert (done.basis, done.frame_seed, done.modules, done.checkpoints) == ("learned", None, 6, 5)
     assert {(item.task, item.rank, item.modules) for item in done.adapters} == {
         ("always_cat", 4, 4), ("always_dog", 2, 2), ("answer_as_a_pirate_would", 2, 2), ("likely", 16, 6),
@@ -137,7 +138,7 @@ def test_a_frame_is_exact_at_its_own_width(
 ) -> None:
     framed = HARVEST.model_copy(update={"parametrization": "frame", "rank": 7, "seed": 3})
     harvest.run(say_tasks[:1], llama_base, framed, home, device="cpu")
-    done = run(say_tasks[:1], llama_base, TrainRecipe(), home, limit=8, device="cpu")
+    done = run(say_tasks[:1], llama_base, DataRecipe(), home, limit=8, device="cpu")
     assert (done.basis, done.frame_seed) == ("frame", 3)
     assert [item.width for item in done.widths] == sorted({*WIDTHS, 7})
     energies = {item.width: item.energy for item in done.widths}
@@ -151,12 +152,12 @@ def test_a_frame_is_exact_at_its_own_width(
     import_adapter(
         ImportRequest(lora(tmp_path / "a", llama_base, 2, "q_proj"), task=say_tasks[1].name), llama_base, home
     )
-    assert run(say_tasks[:2], llama_base, TrainRecipe(), home, widths=[7], limit=None).basis == "learned"
-    roomy = TrainRecipe(directions=2)
+    assert run(say_tasks[:2], llama_base, DataRecipe(), home, widths=[7], limit=None).basis == "learned"
+    roomy = DataRecipe(directions=2)
     (both,) = run(say_tasks[:2], llama_base, roomy, home, widths=[7], limit=None).widths
     assert both.used == 9 and both.worst == pytest.approx(1.0, abs=1e-4)
     assert both.basis_bytes == 4 * 2 * 2 * (32 + 32)  # both sides of q_proj in two layers
-    other = run(say_tasks[1:2], llama_base, TrainRecipe(basis="frame", frame_seed=5), home, limit=None)
+    other = run(say_tasks[1:2], llama_base, DataRecipe(basis="frame", frame_seed=5), home, limit=None)
     assert (other.basis, other.frame_seed) == ("frame", 5) and other.widths[0].worst < 0.5
 
 

@@ -8,7 +8,9 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import save_file
 
-from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe, TrainRecipe, VectorRecipe
+from icmlora_cli.config.evaluate import EvalRecipe
+from icmlora_cli.config.harvest import HarvestRecipe
+from icmlora_cli.config.train import VectorRecipe
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import AlreadyExistsError, IcmloraError, NotFoundError, UsageError, WrongBaseError
 from icmlora_cli.lm.load import load_base
@@ -28,9 +30,10 @@ from icmlora_cli.workflows.registry import export, import_archive, verify
 from icmlora_cli.workflows.select_tasks import tasks_to_learn, tasks_to_score, tasks_to_train
 from icmlora_cli.workflows.train import train
 from icmlora_cli.workflows.train.inputs import find_harvested, make_basis
+from tests.train_recipes import train_recipe, varied
 
 HARVEST = HarvestRecipe(steps=30, batch_size=6, learning_rate=3e-2, keep=2, keep_every=2, save_every=30, rank=4)
-TRAIN = TrainRecipe(
+TRAIN = train_recipe(
     steps=300, batch_size=8, learning_rate=3e-3, hidden_dim=48, code_dim=16, latent_dim=4, save_every=300,
     vectors=VectorRecipe(draws=3, shots=2),
 )  # fmt: skip
@@ -182,10 +185,10 @@ def test_a_frame_makes_room_for_imported_adapters(
     harvest.run(say_tasks[:1], llama_base, quick, home, device="cpu")
     run(ImportRequest(str(foreign(tmp_path / "other", llama_base)), task=say_tasks[1].name), llama_base, home)
     loaded, store = load_base(llama_base, device="cpu"), AdapterStore(home)
-    found = find_harvested(say_tasks[:2], llama_base, store, TRAIN)
-    wide = make_basis(found, loaded, TRAIN.model_copy(update={"directions": 4}))
+    found = find_harvested(say_tasks[:2], llama_base, store, all_needed=True)
+    wide = make_basis(found, loaded, varied(TRAIN, directions=4).data)
     assert wide.frame == FrameSpec(3, 8)  # of the harvested one
-    learned = make_basis(found, loaded, TRAIN)
+    learned = make_basis(found, loaded, TRAIN.data)
     assert learned.frame is None
     for basis in (wide, learned):
         assert all(relative_error(basis.codec, adapter) < 0.1 for item in found for adapter in item.adapters)

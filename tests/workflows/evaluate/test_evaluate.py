@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from icmlora_cli.config.recipes import EvalRecipe, HarvestRecipe, TrainRecipe, VectorRecipe
+from icmlora_cli.config.evaluate import EvalRecipe
+from icmlora_cli.config.harvest import HarvestRecipe
+from icmlora_cli.config.train import VectorRecipe
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import AlreadyExistsError, SpecError, UsageError
 from icmlora_cli.lm.load import load_base
@@ -23,9 +25,10 @@ from icmlora_cli.workflows.evaluate.lm_eval_rows import HarnessRequest
 from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.progress import Progress
 from icmlora_cli.workflows.train import train
+from tests.train_recipes import train_recipe, varied
 
 HARVEST = HarvestRecipe(steps=40, batch_size=6, learning_rate=3e-2, keep=1, rank=2)
-TRAIN = TrainRecipe(
+TRAIN = train_recipe(
     steps=200, batch_size=8, learning_rate=3e-3, hidden_dim=48, code_dim=16, latent_dim=4,
     vectors=VectorRecipe(draws=3, shots=2),
 )  # fmt: skip
@@ -170,7 +173,7 @@ def done_before(stop_at: tuple[str, str]) -> int:
 
 def test_what_changed_is_scored_again_and_no_more(place: Place, llama_base: Base, home: Home, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    few = RECIPE.model_copy(update={"methods": ("base", "average", "generated", "harvested")})
+    few = varied(RECIPE, methods=("base", "average", "generated", "harvested"))
     assert evaluated(place, llama_base, home, out, few).scored == 15
     more = few.model_copy(update={"methods": ("base", "noise", "average", "generated", "harvested")})
     assert evaluated(place, llama_base, home, out, more).scored == 4
@@ -200,15 +203,15 @@ def test_a_method_of_another_generator_is_scored_for_what_is_there_now(
 
 
 def test_another_reading_is_another_neighbourhood(place: Place, llama_base: Base, home: Home, tmp_path: Path) -> None:
-    few = RECIPE.model_copy(update={"methods": ("base", "nearest", "nearest-shots", "weighted")})
+    few = varied(RECIPE, methods=("base", "nearest", "nearest-shots", "weighted"))
     assert evaluated(place, llama_base, home, tmp_path / "out", few).scored == 16
-    deeper = TRAIN.model_copy(update={"steps": 2, "vectors": TRAIN.vectors.model_copy(update={"layer": 1.0})})
+    deeper = varied(TRAIN, steps=2, vectors=TRAIN.data.vectors.model_copy(update={"layer": 1.0}))
     other = (place[0], train.run(place[0][:2], llama_base, deeper, home, device="cpu").folder)
     assert evaluated(other, llama_base, home, tmp_path / "out", few).scored == 12
 
 
 def test_described_is_another_protocol(place: Place, llama_base: Base, home: Home, tmp_path: Path) -> None:
-    described = RECIPE.model_copy(update={"protocol": "described"})
+    described = varied(RECIPE, protocol="described")
     bare = evaluated(place, llama_base, home, tmp_path / "bare").result
     told = evaluated(place, llama_base, home, tmp_path / "told", described).result
     assert (bare.protocol, told.protocol) == ("bare", "described")
@@ -225,7 +228,7 @@ def test_a_near_duplicate_is_told(place: Place, llama_base: Base, home: Home, tm
         {"name": "kittens", "description": "Something else.", "examples": rows, "split": "unseen"}
     )
     twin, _ = TaskStore(home).add(spec, [Example(**row) for row in rows])
-    recipe = RECIPE.model_copy(update={"methods": ("base", "generated")})
+    recipe = varied(RECIPE, methods=("base", "generated"))
     done = evaluate.run(
         (*tasks, twin), llama_base, recipe, home, generator_folder=folder, out=tmp_path / "out", device="cpu"
     )
@@ -254,7 +257,7 @@ def test_bad_input(place: Place, llama_base: Base, home: Home, tmp_path: Path) -
     with pytest.raises(AlreadyExistsError, match="holds no evaluation"):
         evaluated(place, llama_base, home, taken)
     assert [path.name for path in taken.iterdir()] == ["thesis.txt"]
-    only = RECIPE.model_copy(update={"methods": ("generated",)})
+    only = varied(RECIPE, methods=("generated",))
     with pytest.raises(UsageError, match="without a generator"):
         evaluate.run(place[0], llama_base, only, home, generator_folder=None, out=tmp_path / "o", device="cpu")
 
@@ -315,7 +318,7 @@ def test_lm_eval_scores_base_generated_and_harvested_and_resumes(
         "metric_list: [{metric: exact_match}]\n",
         encoding="utf-8",
     )
-    few = RECIPE.model_copy(update={"methods": ("base", "generated", "harvested")})
+    few = varied(RECIPE, methods=("base", "generated", "harvested"))
     request = HarnessRequest(("owls_local",), include)
 
     def scored() -> list[dict[str, object]]:

@@ -2,7 +2,7 @@
 
 import math
 
-from icmlora_cli.config.recipes import HarvestRecipe
+from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.disk.home import Home
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.lm.perplexity import aggregate, score_texts

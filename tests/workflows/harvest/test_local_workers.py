@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from icmlora_cli.config.recipes import HarvestRecipe
+from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import TrainingDivergedError
 from icmlora_cli.registry.adapters import AdapterStore

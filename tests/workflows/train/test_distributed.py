@@ -11,16 +11,18 @@ import pytest
 import torch
 
 import icmlora_cli
-from icmlora_cli.config.recipes import EpisodeRecipe, TrainRecipe, VectorRecipe
+from icmlora_cli.config.episodes import EpisodeRecipe
+from icmlora_cli.config.train import VectorRecipe
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import UsageError
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.workflows.train import train, training
 from icmlora_cli.workflows.train.distributed import Distributed
+from tests.train_recipes import train_recipe
 
 SECONDS = 300
-RECIPE = TrainRecipe(
+RECIPE = train_recipe(
     latent_dim=4, hidden_dim=24, code_dim=12, reader="attention", reader_dim=16, condition_dim=16, frame_width=4,
     steps=6, save_every=2, vectors=VectorRecipe(layer=0.5, pooling="tokens", shots=2, draws=2),
     episodes=EpisodeRecipe(rows=3, builtin="none", max_tokens=120, contrast_tasks=2),
@@ -75,7 +77,7 @@ TRAIN = """
 import json
 import sys
 from pathlib import Path
-from icmlora_cli.config.recipes import TrainRecipe
+from icmlora_cli.config.train import TrainRecipe
 from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.tasks import TaskStore
 from icmlora_cli.workflows.train import train
@@ -145,7 +147,7 @@ def test_tensorboard_gets_the_losses(llama_base: Base, home: Home, say_tasks: tu
         found.Reload()
         for name in found.Tags()["scalars"]:
             steps[name] = [event.step for event in found.Scalars(name)]
-    assert {"nll", "exact", "prior"} <= set(steps) and steps["nll"] == list(range(1, RECIPE.steps + 1))
+    assert {"nll", "exact", "prior"} <= set(steps) and steps["nll"] == list(range(1, RECIPE.optimiser.steps + 1))
     assert not (home.root / "logs" / "plain").exists()
 
 

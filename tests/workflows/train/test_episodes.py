@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from icmlora_cli.config.recipes import EpisodeRecipe, TrainRecipe, VectorRecipe
+from icmlora_cli.config.episodes import EpisodeRecipe
+from icmlora_cli.config.train import TrainRecipe, VectorRecipe
 from icmlora_cli.disk.home import Home
 from icmlora_cli.generator.checkpoint import Generator
 from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics, Support
-from icmlora_cli.generator.fit import draw_support
 from icmlora_cli.generator.interface import NetworkConfig, TrainStep
 from icmlora_cli.generator.networks import CVAE, build, kl_divergence, sample
+from icmlora_cli.generator.terms import draw_support
 from icmlora_cli.lm.batching import answer_log_probs, collate
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.prompts import encode_task
@@ -35,13 +36,14 @@ from icmlora_cli.weights.frame import FrameSpec, seeded_frame
 from icmlora_cli.weights.merge import merged
 from icmlora_cli.workflows.train.episode_tasks import EpisodeTask, builtin_pool, read_tasks
 from icmlora_cli.workflows.train.episodes import POOL, EpisodeTerm, TaskValidation
+from tests.train_recipes import train_recipe, varied
 
 EPISODES = EpisodeRecipe(
     rows=6, builtin="catalog", per_family=1, builtin_examples=9, phrasings=1, contrast_weight=0.0, prior_weight=0.1,
     validation_tasks=3, validation_examples=5, weight=0.7, max_tokens=120,
     builtin_exclude=("*words*", "*digits*", "*sentence*"),
 )  # fmt: skip
-RECIPE = TrainRecipe(
+RECIPE = train_recipe(
     latent_dim=8, hidden_dim=32, code_dim=16, reader="attention", reader_dim=16, condition_dim=16, frame_width=4,
     token_dropout=0.2, vectors=VectorRecipe(layer=0.5, pooling="tokens", shots=2, draws=2), steps=80, episodes=EPISODES,
 )  # fmt: skip
@@ -52,7 +54,7 @@ Gradients = Mapping[str, torch.Tensor]
 def changed(recipe: TrainRecipe, **values: object) -> TrainRecipe:
     """Return a recipe with other values for its episodes."""
     assert recipe.episodes is not None
-    return recipe.model_copy(update={"episodes": recipe.episodes.model_copy(update=values)})
+    return varied(recipe, episodes=recipe.episodes.model_copy(update=values))
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,11 @@ class Room:
     def term(self, recipe: TrainRecipe = RECIPE, process: tuple[int, int] = (0, 1)) -> EpisodeTerm:
         names = [item.name for item in self.codec.layout.modules]
         rows = RowCores(self.loaded.model, names, self.codec.left, self.codec.right)
-        return EpisodeTerm(self.loaded, rows, self.scale, self.tasks, self.space, recipe, process)
+        return EpisodeTerm(
+            self.loaded, rows, self.scale, self.tasks, self.space, recipe, recipe.episodes or EPISODES, process
+        )
 
-    def network(self, reader: str = RECIPE.reader) -> CVAE:
+    def network(self, reader: str = RECIPE.network.reader) -> CVAE:
         """Return a network whose cores are large enough to matter."""
         modules = self.codec.layout.modules
         kinds = sorted({item.kind for item in modules})
@@ -82,9 +86,9 @@ class Room:
         model = build(
             NetworkConfig(
                 arch="token", places=tuple((item.layer, kinds.index(item.kind)) for item in modules),
-                width=self.codec.width, hidden=self.space.hidden, latent_dim=RECIPE.latent_dim,
-                hidden_dim=RECIPE.hidden_dim, code_dim=RECIPE.code_dim, reader=reader,
-                reader_dim=RECIPE.reader_dim, condition_dim=RECIPE.condition_dim,
+                width=self.codec.width, hidden=self.space.hidden, latent_dim=RECIPE.network.latent_dim,
+                hidden_dim=RECIPE.network.hidden_dim, code_dim=RECIPE.network.code_dim, reader=reader,
+                reader_dim=RECIPE.network.reader_dim, condition_dim=RECIPE.network.condition_dim,
             )
         )  # fmt: skip
         assert isinstance(model, CVAE)
@@ -93,11 +97,11 @@ class Room:
         return model
 
     def gradients(
-        self, term: EpisodeTerm, step: int = 0, seed: int = 1, reader: str = RECIPE.reader
+        self, term: EpisodeTerm, step: int = 0, seed: int = 1, reader: str = RECIPE.network.reader
     ) -> tuple[dict[str, float], Gradients]:
         """Return what a step's backward pass says, and the gradients that it leaves."""
         model = self.network(reader)
-        values = term.backward(model, TrainStep(0, step, RECIPE.steps), torch.Generator().manual_seed(seed))
+        values = term.backward(model, TrainStep(0, step, RECIPE.optimiser.steps), torch.Generator().manual_seed(seed))
         return values, collected(model)
 
 
@@ -114,7 +118,7 @@ def same(one: Gradients, two: Gradients) -> bool:
 
 def read_pool(loaded: LoadedBase, home: Home, tasks: tuple[Task, ...], recipe: TrainRecipe) -> Room:
     assert recipe.episodes is not None
-    reader = VectorReader(loaded, recipe.vectors, home)
+    reader = VectorReader(loaded, recipe.data.vectors, home)
     train, held = builtin_pool(recipe.episodes, recipe.seed)
     pool, kept = read_tasks(tasks, train, reader, recipe), read_tasks([], held, reader, recipe)
     space = ConditionSpace(
@@ -197,7 +201,7 @@ def test_tasks_are_read_from_their_training_examples_alone(room: Room, say_tasks
     for task, read in zip(say_tasks, room.tasks, strict=False):
         assert read.name == task.name and read.registered
         assert set(read.queries) == set(encode_task(tokenizer, task, task.examples("train")))
-        assert len(read.demonstrations) == RECIPE.vectors.draws
+        assert len(read.demonstrations) == RECIPE.data.vectors.draws
         assert len(read.texts) == 6  # two descriptions, as they are, in lower case, and as a request
         assert all(item.shape[1] == room.space.hidden for item in (*read.texts, *read.demonstrations))
     others = room.tasks[len(say_tasks) :]
@@ -209,7 +213,7 @@ def test_long_queries_are_left_out_unless_there_are_no_shorter_ones(
     llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
 ) -> None:
     loaded = load_base(llama_base, device="cpu")
-    reader = VectorReader(loaded, RECIPE.vectors, home)
+    reader = VectorReader(loaded, RECIPE.data.vectors, home)
     rows = encode_task(loaded.tokenizer, say_tasks[0], say_tasks[0].examples("train"))
     lengths = sorted(row.length for row in rows)
     middle = lengths[len(lengths) // 2]
@@ -222,8 +226,8 @@ def test_long_queries_are_left_out_unless_there_are_no_shorter_ones(
 def test_a_pooled_reading_is_what_generation_reads(llama_base: Base, home: Home, say_tasks: tuple[Task, ...]) -> None:
     """With pooling mean, texts are the mean of their states, and demonstrations the last open question's state."""
     loaded = load_base(llama_base, device="cpu")
-    recipe = RECIPE.model_copy(update={"reader": "mean", "vectors": VectorRecipe(layer=0.5, shots=2, draws=4)})
-    reader = VectorReader(loaded, recipe.vectors, home)
+    recipe = varied(RECIPE, reader="mean", vectors=VectorRecipe(layer=0.5, shots=2, draws=4))
+    reader = VectorReader(loaded, recipe.data.vectors, home)
     (read,) = read_tasks(say_tasks[:1], [], reader, recipe)
     assert all(item.shape == (1, 32) for item in (*read.texts, *read.demonstrations))
     assert torch.allclose(read.texts[0].float(), reader.read_text(say_tasks[0].descriptions[0]), atol=5e-3)
@@ -240,7 +244,7 @@ def test_a_tasks_own_template_writes_its_queries(llama_base: Base, home: Home) -
     spec = TaskSpec.model_validate({"name": "told", "description": "Say cat.", "examples": rows, "template": template})
     task, _ = TaskStore(home).add(spec, [Example(**row) for row in rows])
     loaded = load_base(llama_base, device="cpu")
-    (read,) = read_tasks([task], [], VectorReader(loaded, RECIPE.vectors, home), RECIPE)
+    (read,) = read_tasks([task], [], VectorReader(loaded, RECIPE.data.vectors, home), RECIPE)
     assert set(read.queries) == set(encode_task(loaded.tokenizer, task, task.examples("train")))
 
 
@@ -276,7 +280,7 @@ def test_a_plan_is_decided_by_the_seed_the_step_and_the_process(room: Room) -> N
     plan = [ahead._rows(step) for step in steps]
     assert plan == [back._rows(step) for step in reversed(steps)][::-1]
     assert plan[0] != plan[3]
-    assert room.term(RECIPE.model_copy(update={"seed": 1}))._rows(0) != plan[0]
+    assert room.term(varied(RECIPE, seed=1))._rows(0) != plan[0]
     assert room.term(process=(1, 2))._rows(0) != room.term(process=(0, 2))._rows(0)
 
 
@@ -287,7 +291,7 @@ def direct(room: Room, recipe: TrainRecipe, step: int, seed: int) -> tuple[float
     rows, rng = term._rows(step), torch.Generator().manual_seed(seed)
     tasks = [room.tasks[own] for own, _ in rows]
     supports = [draw_support(task.texts, task.demonstrations, room.space, rng) for task in tasks]
-    noise, drop = recipe.condition_noise, recipe.token_dropout
+    noise, drop = recipe.data.condition_noise, recipe.data.token_dropout
     c = model.read(Support.stack(supports).disturbed(noise=noise, drop=drop, rng=rng))
     prior = model.prior(c)
     cores = model.decode(sample(prior, rng), c) * room.scale[:, None, None]
@@ -376,9 +380,9 @@ def test_when_one_row_does_not_fit_the_error_comes_out_and_the_base_is_as_before
 
 
 def test_before_the_last_stage_there_are_no_episodes(room: Room) -> None:
-    recipe = changed(RECIPE.model_copy(update={"pretrain_steps": 20}), contrast_weight=0.5, contrast_tasks=4)
+    recipe = changed(varied(RECIPE, pretrain_steps=20), contrast_weight=0.5, contrast_tasks=4)
     model, term = room.network(), room.term(recipe)
-    assert model.stages(recipe) == (20, 60)
+    assert model.stages(recipe.optimiser) == (20, 60)
     values = term.backward(model, TrainStep(0, 3, 20), torch.Generator().manual_seed(0))
     assert set(values) == {"contrast"}
     assert {name.split(".")[0] for name, item in collected(model).items() if item.any()} == {"reader"}
@@ -389,8 +393,8 @@ def test_before_the_last_stage_there_are_no_episodes(room: Room) -> None:
 def test_a_reader_with_nothing_to_learn_has_no_contrast(
     llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
 ) -> None:
-    vectors = RECIPE.vectors.model_copy(update={"pooling": "mean"})
-    recipe = changed(RECIPE.model_copy(update={"reader": "mean", "vectors": vectors}), contrast_weight=0.5)
+    vectors = RECIPE.data.vectors.model_copy(update={"pooling": "mean"})
+    recipe = changed(varied(RECIPE, reader="mean", vectors=vectors), contrast_weight=0.5)
     small = read_pool(load_base(llama_base, device="cpu"), home, say_tasks, changed(recipe, builtin="none"))
     values, found = small.gradients(small.term(recipe), reader="mean")
     assert set(values) == {"nll", "exact", "prior"}
@@ -407,7 +411,7 @@ def test_a_step_repeats_by_its_source(room: Room) -> None:
 
 def test_the_contrastive_loss_falls_when_readings_of_a_task_agree(room: Room) -> None:
     recipe = changed(RECIPE, contrast_weight=1.0, weight=0.0, prior_weight=0.0, contrast_tasks=8)
-    recipe = recipe.model_copy(update={"pretrain_steps": 79, "condition_noise": 0.0, "token_dropout": 0.0})
+    recipe = varied(recipe, pretrain_steps=79, condition_noise=0.0, token_dropout=0.0)
     model, term, rng = room.network(), room.term(recipe), torch.Generator().manual_seed(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     losses = []

@@ -10,7 +10,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from icmlora_cli.config.recipes import EpisodeRecipe, HarvestRecipe, TrainRecipe, VectorRecipe
+from icmlora_cli.config.episodes import EpisodeRecipe
+from icmlora_cli.config.harvest import HarvestRecipe
+from icmlora_cli.config.train import TrainRecipe, VectorRecipe
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import NotFoundError, TrainingDivergedError, UsageError
@@ -34,13 +36,14 @@ from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.progress import Progress
 from icmlora_cli.workflows.train import train, training
 from icmlora_cli.workflows.train.episode_tasks import builtin_pool
+from tests.train_recipes import train_recipe, varied
 
 EPISODES = EpisodeRecipe(
     rows=4, builtin="catalog", per_family=1, builtin_examples=6, phrasings=0, contrast_tasks=4, max_tokens=120,
     validation_tasks=2, validation_examples=3, validate_every=3,
     builtin_exclude=("*words*", "*digits*", "*sentence*", "*roman*", "*date*", "*minutes*", "*meters*"),
 )  # fmt: skip
-RECIPE = TrainRecipe(
+RECIPE = train_recipe(
     latent_dim=4, hidden_dim=24, code_dim=12, reader="attention", reader_dim=16, condition_dim=16, frame_width=4,
     token_dropout=0.1, steps=17, batch_size=4, save_every=4, learning_rate=1e-2,
     vectors=VectorRecipe(layer=0.5, pooling="tokens", shots=2, draws=2), episodes=EPISODES,
@@ -54,7 +57,7 @@ LORA = FRAME.model_copy(update={"parametrization": "lora", "rank": 2})
 def changed(recipe: TrainRecipe, **values: object) -> TrainRecipe:
     """Return a recipe with other values for its episodes."""
     assert recipe.episodes is not None
-    return recipe.model_copy(update={"episodes": recipe.episodes.model_copy(update=values)})
+    return varied(recipe, episodes=recipe.episodes.model_copy(update=values))
 
 
 ALONE = changed(RECIPE, builtin="none", validation_tasks=0)  # the user's tasks and nothing else
@@ -77,17 +80,17 @@ def test_without_any_adapter(llama_base: Base, home: Home, say_tasks: tuple[Task
     builtin, _ = builtin_pool(EPISODES, RECIPE.seed)
     assert result.trained and result.harvested == 0 and result.builtin == len(builtin) > 5
     assert result.tasks == tuple(task.name for task in say_tasks)
-    assert result.width == RECIPE.frame_width and result.validation is not None and result.validation > 0
+    assert result.width == RECIPE.data.frame_width and result.validation is not None and result.validation > 0
     assert not any(name.startswith("codec.") for name in load_file(result.folder / WEIGHTS))
     assert not list(home.generators.glob("*.safetensors"))  # the state is gone
     generator = load_generator(result.folder)
-    assert generator.frame == FrameSpec(RECIPE.frame_seed, RECIPE.frame_width)
+    assert generator.frame == FrameSpec(RECIPE.data.frame_seed, RECIPE.data.frame_width)
     assert all({"nll", "exact", "prior", "contrast"} <= set(values) for _, values in curve(generator))
     again = train.run(say_tasks, llama_base, RECIPE, home, device="cpu")
     assert not again.trained and again.validation == result.validation and again.bytes == result.bytes
     made = generate.run("Always answer with cat.", tmp_path / "out", result.folder, llama_base, home, device="cpu")
     adapter = read_adapter(made.folder)
-    assert adapter.rank == RECIPE.frame_width
+    assert adapter.rank == RECIPE.data.frame_width
     assert all(torch.isfinite(adapter.delta(name)).all() and adapter.delta(name).any() for name in adapter.factors)
 
 
@@ -116,10 +119,10 @@ def test_it_learns_to_serve_its_tasks_on_examples_that_it_has_not_seen(
 ) -> None:
     modules = ("q_proj", "v_proj", "o_proj", "down_proj")
     more = {"steps": 120, "frame_width": 16, "core_scale": 1.0, "hidden_dim": 48, "target_modules": modules}
-    recipe = changed(ALONE, rows=9, contrast_weight=0.3).model_copy(update=more)
+    recipe = varied(changed(ALONE, rows=9, contrast_weight=0.3), **more)
     generator = load_generator(train.run(say_tasks, llama_base, recipe, home, device="cpu").folder)
     loaded = load_base(llama_base, device="cpu")
-    reader = VectorReader(loaded, recipe.vectors, home)
+    reader = VectorReader(loaded, recipe.data.vectors, home)
     for task in say_tasks:
         rows = encode_task(loaded.tokenizer, task, task.examples("test"))
         base = score_rows(loaded, rows).mean_nll
@@ -139,7 +142,7 @@ def test_episodes_beside_adapters_that_were_harvested_in_a_frame(
     llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
 ) -> None:
     harvest.run(say_tasks[:2], llama_base, FRAME, home, device="cpu")
-    recipe = RECIPE.model_copy(update={"pretrain_steps": 10, "steps": 30})
+    recipe = varied(RECIPE, pretrain_steps=10, steps=30)
     result = train.run(say_tasks, llama_base, recipe, home, device="cpu")
     assert result.harvested == 2 and len(result.tasks) == 3
     assert result.codec_error < 1e-3 and result.error < 1.5
@@ -157,7 +160,7 @@ def test_without_weight_adapters_are_not_learned_beside_episodes(
     llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
 ) -> None:
     harvest.run(say_tasks[:1], llama_base, FRAME, home, device="cpu")
-    recipe = RECIPE.model_copy(update={"pretrain_steps": 10, "steps": 20, "elbo_weight": 0.0})
+    recipe = varied(RECIPE, pretrain_steps=10, steps=20, elbo_weight=0.0)
     losses = curve(load_generator(train.run(say_tasks, llama_base, recipe, home, device="cpu").folder))
     assert "reconstruction" in dict(losses)[10] and "reconstruction" not in dict(losses)[20]
 
@@ -195,10 +198,10 @@ def test_of_a_mixture_the_basis_is_learned_or_the_frame_with_directions(
     harvest.run(say_tasks[1:2], llama_base, LORA, home, device="cpu")
     auto = load_generator(train.run(say_tasks, llama_base, RECIPE, home, name="auto", device="cpu").folder)
     assert auto.frame is None
-    framed = RECIPE.model_copy(update={"basis": "frame", "frame_seed": FRAME.seed, "frame_width": FRAME.rank})
+    framed = varied(RECIPE, basis="frame", frame_seed=FRAME.seed, frame_width=FRAME.rank)
     errors = {}
     for directions in (0, 4):
-        recipe = framed.model_copy(update={"directions": directions})
+        recipe = varied(framed, directions=directions)
         result = train.run(say_tasks, llama_base, recipe, home, name=f"d{directions}", device="cpu")
         generator = load_generator(result.folder)
         assert generator.frame == FrameSpec(FRAME.seed, FRAME.rank)
@@ -215,7 +218,7 @@ def test_a_frame_covers_the_modules_of_the_adapters(llama_base: Base, home: Home
     harvest.run(say_tasks[:2], llama_base, wanted, home, device="cpu")
     generator = load_generator(train.run(say_tasks, llama_base, RECIPE, home, device="cpu").folder)
     assert {item.kind for item in generator.codec.layout.modules} == {"k_proj", "o_proj"}
-    alone = RECIPE.model_copy(update={"target_modules": ("up_proj",)})
+    alone = varied(RECIPE, target_modules=("up_proj",))
     other = load_generator(train.run((), llama_base, alone, home, name="other", device="cpu").folder)
     assert {item.kind for item in other.codec.layout.modules} == {"up_proj"}
 
@@ -225,7 +228,7 @@ def test_the_storage_and_its_cost_are_told(
     llama_base: Base, home: Home, say_tasks: tuple[Task, ...], storage: str
 ) -> None:
     plain = train.run(say_tasks, llama_base, ALONE, home, name="fp32", device="cpu")
-    recipe = ALONE.model_copy(update={"storage": storage})
+    recipe = varied(ALONE, storage=storage)
     result = train.run(say_tasks, llama_base, recipe, home, name=storage, device="cpu")
     assert plain.storage_error == 0.0 < result.storage_error < 0.1
     assert result.bytes < 0.75 * plain.bytes
@@ -235,20 +238,20 @@ def test_the_storage_and_its_cost_are_told(
 def test_the_same_seed_gives_the_same_bytes(
     llama_base: Base, home: Home, say_tasks: tuple[Task, ...], reader: str
 ) -> None:
-    vectors = RECIPE.vectors.model_copy(update={"pooling": "mean"}) if reader == "mean" else RECIPE.vectors
-    recipe = RECIPE.model_copy(update={"reader": reader, "vectors": vectors})
+    vectors = RECIPE.data.vectors.model_copy(update={"pooling": "mean"}) if reader == "mean" else RECIPE.data.vectors
+    recipe = varied(RECIPE, reader=reader, vectors=vectors)
     train.run(say_tasks, llama_base, recipe, home, name="one", device="cpu")
     train.run(say_tasks, llama_base, recipe, home, name="two", device="cpu")
-    other = recipe.model_copy(update={"seed": 1})
+    other = varied(recipe, seed=1)
     train.run(say_tasks, llama_base, other, home, name="three", device="cpu")
     assert weights(home, "one") == weights(home, "two") != weights(home, "three")
 
 
 def test_the_best_weights_by_validation_are_kept(llama_base: Base, home: Home, say_tasks: tuple[Task, ...]) -> None:
-    recipe = changed(RECIPE, validate_every=2).model_copy(update={"learning_rate": 0.1})
+    recipe = varied(changed(RECIPE, validate_every=2), learning_rate=0.1)
     result = train.run(say_tasks, llama_base, recipe, home, device="cpu")
     scores = [values["validation"] for _, values in curve(load_generator(result.folder)) if "validation" in values]
-    assert len(scores) == recipe.steps // 2 + 1  # every second step, and the last
+    assert len(scores) == recipe.optimiser.steps // 2 + 1  # every second step, and the last
     assert result.validation == pytest.approx(max(scores), rel=1e-3)
     assert max(scores) > scores[-1]  # or the last weights would do as well
 
@@ -268,7 +271,7 @@ def test_stopped_at_random_steps_it_ends_with_the_same_bytes(
     llama_base: Base, home: Home, say_tasks: tuple[Task, ...], seed: int
 ) -> None:
     harvest.run(say_tasks[:1], llama_base, FRAME, home, device="cpu")
-    recipe = RECIPE.model_copy(update={"pretrain_steps": 5, "steps": 25})
+    recipe = varied(RECIPE, pretrain_steps=5, steps=25)
     train.run(say_tasks, llama_base, recipe, home, name="whole", device="cpu")
     moments = random.Random(seed)
     first, state = 1, home.generators / f"broken{training.STATE}"
@@ -277,7 +280,7 @@ def test_stopped_at_random_steps_it_ends_with_the_same_bytes(
         with pytest.raises(KeyboardInterrupt):
             train.run(say_tasks, llama_base, recipe, home, name="broken", device="cpu", on_progress=stopper(at, seen))
         assert seen[0] == first and seen[-1] == at  # it goes on where it was saved last
-        first = (at - 1) // recipe.save_every * recipe.save_every + 1
+        first = (at - 1) // recipe.optimiser.save_every * recipe.optimiser.save_every + 1
         assert state.is_file() == (first > 1) and not (home.generators / "broken").exists()
     with safe_open(state, framework="pt") as saved:
         kept = list(saved.keys())
@@ -293,7 +296,7 @@ def test_stopped_at_random_steps_it_ends_with_the_same_bytes(
 def test_a_diverged_training_keeps_its_last_state_and_says_what_to_do(
     llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
 ) -> None:
-    absurd = ALONE.model_copy(update={"learning_rate": 1e25, "save_every": 1})
+    absurd = varied(ALONE, learning_rate=1e25, save_every=1)
     with pytest.raises(TrainingDivergedError, match="not finite at step") as caught:
         train.run(say_tasks, llama_base, absurd, home, device="cpu")
     assert caught.value.hint is not None and "learning_rate" in caught.value.hint
@@ -318,7 +321,7 @@ def test_recipes_that_do_not_fit_together_are_refused(
     llama_base: Base, home: Home, say_tasks: tuple[Task, ...], values: dict[str, object], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message) as caught:
-        train.run(say_tasks, llama_base, RECIPE.model_copy(update=values), home, device="cpu")
+        train.run(say_tasks, llama_base, varied(RECIPE, **values), home, device="cpu")
     assert caught.value.hint
     assert not (home.generators / "default").exists()
 
@@ -382,7 +385,7 @@ def test_other_examples_are_another_training_of_adapters_too(
     llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
 ) -> None:
     """Demonstrations are read from them, and an imported adapter stays the newest whatever they are."""
-    recipe = RECIPE.model_copy(update={"episodes": None})
+    recipe = varied(RECIPE, episodes=None)
     harvest.run(say_tasks, llama_base, FRAME.model_copy(update={"steps": 2}), home, device="cpu")
     keys = [train.key_of(say_tasks, llama_base, recipe, home) for _ in range(2)]
     record = AdapterStore(home).latest(llama_base, say_tasks[0])
@@ -435,14 +438,14 @@ def test_a_task_of_plain_text_is_learned_from_its_adapter_alone(
 def test_without_episodes_each_task_needs_an_adapter(llama_base: Base, home: Home, say_tasks: tuple[Task, ...]) -> None:
     harvest.run(say_tasks[:1], llama_base, FRAME, home, device="cpu")
     with pytest.raises(NotFoundError):
-        train.run(say_tasks, llama_base, RECIPE.model_copy(update={"episodes": None}), home, device="cpu")
+        train.run(say_tasks, llama_base, varied(RECIPE, episodes=None), home, device="cpu")
 
 
 def test_tasks_with_adapters_can_be_read_by_attention_without_episodes(
     llama_base: Base, home: Home, say_tasks: tuple[Task, ...], tmp_path: Path
 ) -> None:
     harvest.run(say_tasks[:2], llama_base, FRAME, home, device="cpu")
-    recipe = RECIPE.model_copy(update={"episodes": None, "steps": 200, "learning_rate": 3e-3, "elbo_weight": 0.5})
+    recipe = varied(RECIPE, episodes=None, steps=200, learning_rate=3e-3, elbo_weight=0.5)
     result = train.run(say_tasks[:2], llama_base, recipe, home, device="cpu")
     assert result.validation is None and result.builtin == 0 and result.error < 0.5
     generate.run("Write dog.", tmp_path / "out", result.folder, llama_base, home, device="cpu")

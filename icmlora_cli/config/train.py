@@ -1,0 +1,196 @@
+"""The settings of train, in groups: each part of a training is given its own group, and no more."""
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from icmlora_cli.config.episodes import EpisodeRecipe
+from icmlora_cli.config.recipe_model import Count, Decay, NotNegative, Positive, Rate, RecipeModel, Seed, Share
+
+
+class VectorRecipe(RecipeModel):
+    """How task vectors are read from the frozen base.
+
+    Args:
+        layer: share of the base's depth whose hidden state is read (0.67 is layer 20 of 30).
+        pooling: ``mean``: one vector, the mean over a description's tokens or the last token after demonstrations;
+            ``tokens``: the states of all tokens, for a reader that attends over them.
+        shots: demonstrations in one prompt.
+        draws: readings of demonstrations for each task.
+    """
+
+    layer: Annotated[float, Field(gt=0, le=1)] = 0.67
+    pooling: Literal["mean", "tokens"] = "mean"
+    shots: Count = 5
+    draws: Count = 8
+
+
+class DataRecipe(RecipeModel):
+    """What a generator learns from, and in which basis it is written.
+
+    Args:
+        vectors: how task vectors are read.
+        target_modules: ``auto`` or module name endings; where no adapters say which modules there are.
+        basis: ``frame`` (the seeded frame that the adapters were harvested in), ``learned`` (from the adapters, kept
+            in the generator) or ``auto``: the frame where all adapters share one.
+        frame_seed: of the frame, where no adapters say which.
+        frame_width: R of that frame.
+        directions: learned directions added to each side of the frame, for adapters that were not harvested in it.
+        core_scale: root mean square of the cores, where no adapters say.
+        energy: share of the adapters' energy that each side of the codec's basis keeps.
+        max_width: largest width of the basis.
+        condition_noise: standard deviation of the noise on standardised hidden states.
+        token_dropout: probability that a token of the support is left out.
+    """
+
+    vectors: VectorRecipe = VectorRecipe()
+    target_modules: Literal["auto"] | tuple[str, ...] = "auto"
+    basis: Literal["auto", "frame", "learned"] = "auto"
+    frame_seed: Seed = 0
+    frame_width: Count = 16
+    directions: Annotated[int, Field(ge=0)] = 0
+    core_scale: Positive = 0.3
+    energy: Annotated[float, Field(gt=0, le=1)] = 0.999
+    max_width: Count = 48
+    condition_noise: NotNegative = 0.1
+    token_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class NetworkRecipe(RecipeModel):
+    """The networks: the architecture and its sizes, the prior, and the reader.
+
+    Args:
+        arch: ``token`` (a head per module), ``conv1d`` (the paper's strided convolutions) or ``p-diff`` (COND P-DIFF,
+            latent diffusion).
+        latent_dim: size of z.
+        hidden_dim: width of the networks.
+        code_dim: numbers between the networks and the heads.
+        heads: ``shared`` by the layers, of each ``module``, or ``auto``: shared in a frame, of each module in a learned
+            basis, which is wide and kept for each module anyway; ``token`` only.
+        prior: ``learned``, p(z | c) by a network; ``neighbours``, p(z | c) of the training tasks that are alike; or
+            ``standard``, N(0, I), as in the paper; ``token`` only.
+        reader: how a support becomes the condition: ``mean`` (nothing learned, as in the paper) or ``attention``.
+        reader_dim: width of the reader (this and the next three: ``attention`` only).
+        reader_layers: transformer blocks of the reader.
+        queries: learned queries of the reader.
+        condition_dim: numbers in the condition.
+    """
+
+    arch: Literal["token", "conv1d", "p-diff"] = "token"
+    latent_dim: Count = 32
+    hidden_dim: Count = 256
+    code_dim: Count = 64
+    heads: Literal["auto", "shared", "module"] = "auto"
+    prior: Literal["learned", "neighbours", "standard"] = "learned"
+    reader: Literal["mean", "attention"] = "mean"
+    reader_dim: Annotated[int, Field(ge=4, multiple_of=4)] = 128
+    reader_layers: Annotated[int, Field(ge=0)] = 1
+    queries: Count = 4
+    condition_dim: Count = 128
+
+
+class ObjectiveRecipe(RecipeModel):
+    """What is minimised on harvested adapters: the weights of its parts, and the noise of ``p-diff``.
+
+    Args:
+        kl_weight: weight of the KL term after its warm-up (0.005 in the paper); not of ``p-diff``.
+        kl_warmup: share of the steps of the first stage in which that weight rises; not of ``p-diff``.
+        prior_share: share of the loss on adapters that is their reconstruction with z from p(z | c), as in generation,
+            in place of the ELBO; not of ``p-diff``.
+        elbo_weight: weight of the loss on adapters beside that of episodes.
+        choice_weight: of choosing the own task among the neighbours, in nats; ``neighbours`` only.
+        neighbour_weight: of making a task's adapter of the others', by their weights, relative to predicting zero;
+            ``neighbours`` only.
+        parameter_noise: standard deviation of the noise on normalised parameters while the autoencoder trains, whose
+            root mean square is 1; ``p-diff`` only.
+        latent_noise: the same for latents, which lie in (-1, 1); ``p-diff`` only.
+    """
+
+    kl_weight: NotNegative = 0.005
+    kl_warmup: Share = 0.3
+    prior_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    elbo_weight: NotNegative = 1.0
+    choice_weight: NotNegative = 0.1
+    neighbour_weight: NotNegative = 0.1
+    parameter_noise: NotNegative = 0.001
+    latent_noise: NotNegative = 0.1
+
+
+class OptimiserRecipe(RecipeModel):
+    """How many steps there are, of what, and at which rate.
+
+    Args:
+        steps: optimizer steps in all.
+        pretrain_steps: how many of them, at the start, are without episodes.
+        pretrain_rate: peak of the learning rate in those; null takes ``learning_rate``.
+        autoencoder_share: share of the steps that train the autoencoder, before the diffusion; ``p-diff`` only.
+        batch_size: (adapter, condition) pairs a step.
+        learning_rate: peak, cosine to zero.
+        weight_decay: of AdamW.
+        save_every: steps between saves of the training state, for resuming.
+    """
+
+    steps: Count = 1500
+    pretrain_steps: Annotated[int, Field(ge=0)] = 0
+    pretrain_rate: Rate | None = None
+    autoencoder_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    batch_size: Count = 16
+    learning_rate: Rate = 2e-3
+    weight_decay: Decay = 0.0
+    save_every: Count = 250
+
+
+class TrainRecipe(RecipeModel):
+    """How the generator is trained on harvested adapters, and in episodes.
+
+    Args:
+        data: what it learns from, and in which basis.
+        network: the architecture and its sizes.
+        objective: what is minimised on harvested adapters.
+        optimiser: steps and rates.
+        episodes: in-context meta-learning; null trains on adapters alone.
+        seed: of initialisation, data order and noise.
+        storage: how the weights are saved: ``fp32``, ``bf16``, or ``int8`` with a scale a row.
+    """
+
+    GROUPS: ClassVar[Mapping[str, type[RecipeModel]]] = {
+        "data": DataRecipe,
+        "network": NetworkRecipe,
+        "objective": ObjectiveRecipe,
+        "optimiser": OptimiserRecipe,
+    }
+    moved: ClassVar[Mapping[str, str]] = {name: group for group, model in GROUPS.items() for name in model.model_fields}
+
+    data: DataRecipe = DataRecipe()
+    network: NetworkRecipe = NetworkRecipe()
+    objective: ObjectiveRecipe = ObjectiveRecipe()
+    optimiser: OptimiserRecipe = OptimiserRecipe()
+    episodes: EpisodeRecipe | None = None
+    seed: Seed = 0
+    storage: Literal["fp32", "bf16", "int8"] = "fp32"
+
+    @property
+    def queries_base(self) -> bool:
+        """Whether episodes send queries through the base, and so train cores as they are."""
+        return self.episodes is not None and self.episodes.weight > 0
+
+    def flat(self) -> dict[str, object]:
+        """Return the recipe's values in JSON's types without the groups, as 0.1.0 wrote them."""
+        values: dict[str, object] = self.model_dump(mode="json")
+        groups = [values.pop(group) for group in self.GROUPS]
+        return {name: value for group in groups if isinstance(group, dict) for name, value in group.items()} | values
+
+
+def nested(values: Mapping[str, object]) -> dict[str, object]:
+    """Return the values of a train recipe in their groups; those that 0.1.0 wrote, which had none, are put there.
+
+    Args:
+        values: the recipe that a ``generator.json`` holds, with groups or without.
+    """
+    made: dict[str, object] = {name: value for name, value in values.items() if name not in TrainRecipe.moved}
+    for name, group in TrainRecipe.moved.items():
+        if name in values:
+            inside = made.get(group)
+            made[group] = {**(inside if isinstance(inside, Mapping) else {}), name: values[name]}
+    return made
