@@ -170,6 +170,18 @@ class Task:
         rows = [json.loads(line) for line in data.decode("utf-8").split("\n") if line]
         return tuple(Example(row["input"], row["output"]) for row in rows if row["part"] == part)
 
+    def read_as(self) -> tuple[str | None, tuple[str, ...]]:
+        """Return the rule by which rows became examples, and the columns that no example holds.
+
+        The rule is None where that is not known: a built-in task, or one whose examples are in its task file.
+        """
+        made = files.read_json(self.folder / MANIFEST).get("made")
+        held = made.get("examples") if isinstance(made, dict) else None
+        if not isinstance(held, dict) or not isinstance(held.get("rule"), str):
+            return None, ()
+        not_read = held.get("not_read")
+        return str(held["rule"]), tuple(map(str, not_read)) if isinstance(not_read, list) else ()
+
     def to_manifest(self) -> dict[str, object]:
         """Return the JSON form that ``task.json`` holds."""
         return {

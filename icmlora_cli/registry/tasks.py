@@ -37,10 +37,16 @@ class Draft:
     Args:
         task: what it would be; its folder is where nothing is yet.
         text: what ``examples.jsonl`` would hold.
+        rule: the name of the rule by which rows became examples; None where there were no rows.
+        not_read: columns of those rows that no example holds.
+        notes: what there is to say of how they were read.
     """
 
     task: Task
     text: str
+    rule: str | None = None
+    not_read: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def draft(spec: TaskSpec, examples: Sequence[Example]) -> Draft:
@@ -160,6 +166,13 @@ class TaskStore:
             CorruptFileError: if the name is taken by a damaged task, and ``replace`` is not set.
         """
         name = wanted.task.name
+        same = next((other for other in self.names() if other != name and other.casefold() == name.casefold()), None)
+        if same is not None:
+            raise AlreadyExistsError(
+                f"there is a task {same!r} already: on many disks {name!r} is the same folder",
+                where=str(self.home.tasks / same),
+                hint="give the new one a name that differs in more than its case",
+            )
         if not (self.home.tasks / name).exists():
             return "added"
         try:
@@ -182,7 +195,9 @@ class TaskStore:
             state = self.state(wanted, replace=replace)
             folder = self.home.tasks / wanted.task.name
             if state != "unchanged":
-                made = {"created": now(), "command": command_line(), "versions": versions()}
+                made: dict[str, object] = {"created": now(), "command": command_line(), "versions": versions()}
+                if wanted.rule is not None:
+                    made["examples"] = {"rule": wanted.rule, "not_read": list(wanted.not_read)}
                 with files.new_folder(folder) as temporary:
                     files.write_text(temporary / EXAMPLES, wanted.text)
                     checksums.write_manifest(temporary / MANIFEST, wanted.task.to_manifest() | {"made": made})

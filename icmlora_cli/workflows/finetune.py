@@ -73,6 +73,7 @@ class FinetuneResult:
         bytes: of the folder.
         seconds: wall time.
         no_derivatives: licences of what it started from that forbid derivatives.
+        notes: what there is to say of how the examples were read.
     """
 
     folder: Path
@@ -90,6 +91,7 @@ class FinetuneResult:
     bytes: int
     seconds: float
     no_derivatives: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def read_parent(folder: Path) -> Parent:
@@ -274,4 +276,5 @@ class _Finetune:
             bytes=files.folder_bytes(self.out),
             seconds=time.monotonic() - started,
             no_derivatives=no_derivatives(self._data.licences),
+            notes=self.given.told,
         )
