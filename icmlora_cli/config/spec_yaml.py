@@ -15,7 +15,7 @@ from icmlora_cli.errors import SpecError
 
 MAX_BYTES = 1 << 24  # of a YAML file
 MAX_DEPTH = 64  # of lists and mappings within each other
-MAX_VALUES = 1 << 20  # with each alias counted as what it stands for
+MAX_VALUES = 200_000  # with each alias counted as what it stands for
 MAX_DIGITS = 40  # of a whole number; the largest that a recipe or task file has any use for has 19
 
 M = TypeVar("M", bound=BaseModel)
@@ -135,11 +135,14 @@ def _check_scalar(node: yaml.ScalarNode, line: int) -> None:
 def _check_depth(text: str) -> None:
     """Read a document's events, before nodes are made of them, which takes a level of the stack for each level."""
     depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
+    for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
+        if count > 2 * MAX_VALUES:
+            raise _BoundError(1, f"stands for more than {MAX_VALUES:,} values")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                raise _BoundError(event.start_mark.line + 1, f"nested more than {MAX_DEPTH} deep")
+                line = 1 if event.start_mark is None else event.start_mark.line + 1
+                raise _BoundError(line, f"nested more than {MAX_DEPTH} deep")
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 
