@@ -55,7 +55,7 @@ def _root(
     ] = None,
 ) -> None:
     if home is not None:
-        os.environ["ICMLORA_HOME"] = str(home)
+        os.environ["ICMLORA_HOME"] = str(home if str(home).startswith("~") else home.absolute())
 
 
 app.add_typer(task.app, name="task")

@@ -84,7 +84,7 @@ def _folder(variable: str, default: str) -> Path:
         taken = path.exists() and not path.is_dir()
     except OSError as error:
         raise UsageError(f"{variable}: {error.strerror}", where=str(path), hint=hint) from error
-    if taken or any(parent.is_file() for parent in path.parents):
+    if taken:
         raise UsageError(f"{variable} is {value!r}, which is no folder", where=str(path), hint=hint)
     if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
         raise UsageError(f"{variable} is {value!r}, which may not be read", where=str(path), hint=hint)

@@ -196,6 +196,7 @@ class _Finetune:
             self.on_progress(Progress("finetune", self.out.name, step, self.recipe.steps, f"loss {loss:.3f}"))
 
         state = self.out.absolute().with_name(f".{self.out.absolute().name}.finetune.safetensors")
+        files.sweep(state, alone=False)
         trainer = self._trainer()
         try:
             trainer.reset()

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+from icmlora_cli.disk import files
 from icmlora_cli.errors import AlreadyExistsError, UsageError
 
 
 def check_file(output: Path, force: bool) -> None:
-    """Check that a file may be written.
+    """Check that a file may be written, and delete what killed processes left of earlier attempts.
 
     Raises:
         AlreadyExistsError: if it is there and ``force`` is not set, or it is a folder.
@@ -21,3 +22,4 @@ def check_file(output: Path, force: bool) -> None:
         raise AlreadyExistsError(
             f"{output} is there already", where=where, hint="--force replaces it, or name another file"
         )
+    files.sweep(output.absolute(), alone=False)

@@ -16,8 +16,9 @@ from tests.fuzz.readers import READERS, Reader
 
 HOSTILE = (
     b"\0", b"\xff", b"\xed\xa0\x80", b'"\\ud800"', b"9" * 5000, b"0x" + b"f" * 5000, b"1e999", b".inf", b"NaN", b"-1",
-    b"null", b"true", b"[" * 2000, b'{"a":' * 2000, b"- " * 200, b"&a [*a]", b"<<: *x", b"\r", b"\t", b"\xe2\x80\xa8", b'"',
-    b"2001-99-99", b"2 ** 64", b"18446744073709551616", b"../../x", b"!!python/object:os.system", b"{}", b"[]", b"=", b"1:2:3",
+    b"null", b"true", b"[" * 2000, b'{"a":' * 2000, b"- " * 200, b"&a [*a]", b"<<: *x", b"\r", b"\t", b"\xe2\x80\xa8",
+    b"2001-99-99", b"2 ** 64", b"18446744073709551616", b"../../x", b"!!python/object:os.system", b"{}", b"[]", b"=",
+    b"1:2:3", b'"',
 )  # fmt: skip
 LONGEST = 1 << 16
 SLOW = 2.0

@@ -64,6 +64,10 @@ def _unpacked(path: Path) -> object:
     return unpack(path, into, most=1 << 20, on_listing=lambda things: None, on_file=lambda name: None)
 
 
+def _settings(path: Path) -> object:
+    return read_settings(path.parent)
+
+
 def _chat(path: Path) -> object:
     try:
         body = json.loads(path.read_bytes())
