@@ -140,3 +140,10 @@ def bench(session: nox.Session) -> None:
     for script in sorted(Path("benchmarks").glob("*.py")):
         if script.name not in TAKE_LONG:
             session.run("python", str(script))
+
+
+@nox.session(default=False)
+def fuzz(session: nox.Session) -> None:
+    """Change inputs of every reader at random, a minute each; of those that are named, else of all."""
+    install(session, "test", "serve")
+    session.run("python", "-m", "tests.fuzz.mutate", "--seconds", "60", *session.posargs)

@@ -62,11 +62,13 @@ class SpecError(IcmloraError):
         self.faults = tuple(faults)
 
     @classmethod
-    def counted(cls, what: str, faults: Sequence[str], *, where: str | None = None) -> "SpecError":
+    def counted(
+        cls, what: str, faults: Sequence[str], *, where: str | None = None, hint: str | None = None
+    ) -> "SpecError":
         """Return the error whose message is ``what`` and how many faults there are; the first 20 are listed."""
         count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
         rest = [f"... and {len(faults) - LISTED} more"] if len(faults) > LISTED else []
-        return cls(f"{what} {count}", [*faults[:LISTED], *rest], where=where)
+        return cls(f"{what} {count}", [*faults[:LISTED], *rest], where=where, hint=hint)
 
     def as_dict(self) -> dict[str, object]:
         """Return the JSON form, with the faults joined by newlines."""

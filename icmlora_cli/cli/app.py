@@ -96,7 +96,7 @@ def _root(
     ] = None,
 ) -> None:
     if home is not None:
-        os.environ["ICMLORA_HOME"] = str(home)
+        os.environ["ICMLORA_HOME"] = str(home if str(home).startswith("~") else home.absolute())
 
 
 for _panel, _names in PANELS.items():

@@ -91,6 +91,8 @@ def finetune(
         own = {"folder": str(result.folder), "parent": None if result.parent is None else str(result.parent)}
         out.result(vars(result) | own)
         out.forbidden(result.no_derivatives)
+        for note in result.notes:
+            out.note(f"note: {note}")
         out.line(
             str(result.folder)
             if quiet

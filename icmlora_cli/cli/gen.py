@@ -155,6 +155,8 @@ def gen(
                     task_text, out_folder, folder, found, home,
                     merged=merge, seed=seed, options=options, force=force, device=device, on_progress=on_progress,
                 )  # fmt: skip
+        for note in done.notes if batch is not None else result.notes:
+            out.note(f"note: {note}")
         if batch is not None:
             _print_batch(out, done, options)
         else:
@@ -270,6 +272,7 @@ def _print_batch(out: Out, done: "BatchResult", options: "GenOptions") -> None:
             "folder": str(done.folder),
             "seconds": done.seconds,
             "entries": [_entry_dict(entry) for entry in done.entries],
+            "notes": list(done.notes),
         }
     )
     for entry in done.entries:

@@ -44,8 +44,15 @@ def add(
         from icmlora_cli.workflows.tasks import add as add_tasks
 
         result = add_tasks(Home.from_environment(), sources, force=force)
-        out.result({"tasks": [_as_dict(task) | {"state": state} for task, state in result.tasks]})
+        out.result(
+            {
+                "tasks": [_as_dict(task) | {"state": state} for task, state in result.tasks],
+                "notes": list(result.notes),
+            }
+        )
         _table(out, result.tasks)
+        for note in result.notes:
+            out.note(f"note: {note}")
         done = [state for _, state in result.tasks]
         counts = ", ".join(f"{done.count(state)} {state}" for state in dict.fromkeys(done))
         out.note(f"{counts}\nnext: icmlora harvest")
@@ -112,7 +119,18 @@ def preview(
         rendered = {
             part: [{"prompt": prompt, "answer": answer} for prompt, answer in pairs] for part, pairs in parts.items()
         }
-        out.result({"name": task.name, "template": task.template.kind, "parts": rendered})
+        rule, not_read = task.read_as()
+        out.result(
+            {
+                "name": task.name,
+                "template": task.template.kind,
+                "rule": rule,
+                "not_read": list(not_read),
+                "parts": rendered,
+            }
+        )
+        if rule is not None:
+            out.line(f"read as {rule}" + (f"; not read: {', '.join(not_read)}" if not_read else ""))
         text = task.template.kind == "text"
         if task.template.kind == "chat":
             out.note(
@@ -139,12 +157,18 @@ def validate(
         out.result(
             {
                 "files": [
-                    {"file": str(item.file), "tasks": {task.name: dict(task.counts) for task in item.tasks}}
+                    {
+                        "file": str(item.file),
+                        "tasks": {task.name: dict(task.counts) for task in item.tasks},
+                        "notes": list(item.notes),
+                    }
                     for item in checked
                 ]
             }
         )
         for item in checked:
+            for note in item.notes:
+                out.note(f"note: {note}")
             total = sum(sum(task.counts.values()) for task in item.tasks)
             out.line(str(item.file) if quiet else f"{item.file}: {len(item.tasks)} tasks, {total} examples, no fault")
 

@@ -10,7 +10,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from icmlora_cli.errors import SpecError, UsageError
+from icmlora_cli.config.user_files import read_text
+from icmlora_cli.errors import SpecError
+
+MAX_BYTES = 1 << 24  # of a YAML file
+MAX_DEPTH = 64  # of lists and mappings within each other
+MAX_VALUES = 200_000  # with each alias counted as what it stands for
+MAX_DIGITS = 40  # of a whole number; the largest that a recipe or task file has any use for has 19
 
 M = TypeVar("M", bound=BaseModel)
 KeyPath = tuple[str | int, ...]
@@ -19,6 +25,7 @@ NOTHING: Mapping[str, str] = {}
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _STR = "tag:yaml.org,2002:str"
 _NULL = "tag:yaml.org,2002:null"
+_INT = "tag:yaml.org,2002:int"
 _MERGE = "tag:yaml.org,2002:merge"
 _WORDING = {
     "missing": "is missing",
@@ -59,23 +66,43 @@ class _Walk:
         self.verbatim = verbatim
         self.lines: dict[KeyPath, int] = {}
         self.faults: list[str] = []
-        self._seen: set[int] = set()
+        self._values: dict[int, int] = {}
 
-    def visit(self, node: yaml.Node, path: KeyPath) -> None:
-        self.lines.setdefault(path, node.start_mark.line + 1)
-        if id(node) in self._seen:  # an alias: visited once, so that neither loops nor bombs are followed
-            return
-        self._seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
+    def visit(self, node: yaml.Node, path: KeyPath) -> int:
+        """Visit a node, an alias once, and return how many values it stands for.
+
+        Raises:
+            _BoundError: if these are too many, the node is within itself, or a scalar cannot be used.
+        """
+        line = node.start_mark.line + 1
+        self.lines.setdefault(path, line)
+        if id(node) in self._values:
+            if not self._values[id(node)]:
+                raise _BoundError(line, "an alias stands for what it is in itself")
+            return self._values[id(node)]
+        self._values[id(node)] = 0
+        count = 1
+        if isinstance(node, yaml.ScalarNode):
+            _check_scalar(node, line)
+        elif isinstance(node, yaml.SequenceNode):
             for index, item in enumerate(node.value):
-                self.visit(item, (*path, index))
+                count += self.visit(item, (*path, index))
         elif isinstance(node, yaml.MappingNode):
-            self._mapping(node, path)
+            count += self._mapping(node, path)
+        if count > MAX_VALUES:
+            raise _BoundError(line, f"stands for more than {MAX_VALUES:,} values")
+        self._values[id(node)] = count
+        return count
 
-    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> None:
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> int:
         first: dict[str, int] = {}
+        count = 0
         for key, value in node.value:
-            if key.tag == _MERGE or not isinstance(key, yaml.ScalarNode):
+            if not isinstance(key, yaml.ScalarNode):
+                raise _BoundError(key.start_mark.line + 1, "a key is no text")
+            _check_scalar(key, key.start_mark.line + 1)
+            if key.tag == _MERGE:
+                count += self.visit(value, (*path, "<<"))
                 continue
             name, line = str(key.value), key.start_mark.line + 1
             if name in first:
@@ -86,28 +113,39 @@ class _Walk:
             self.lines[(*path, name)] = line
             if name in self.verbatim and isinstance(value, yaml.ScalarNode) and value.tag != _NULL:
                 value.tag = _STR
-            self.visit(value, (*path, name))
+            count += self.visit(value, (*path, name))
+        return count
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(
-            f"there is no file {str(path)!r}",
-            where=str(path.absolute()),
-            hint="check the path, or give another YAML file",
-        ) from error
-    except IsADirectoryError as error:
-        raise UsageError(
-            f"{str(path)!r} is a folder", where=str(path.absolute()), hint="give the YAML file in it"
-        ) from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        fault = f"{path}:{line}: byte {error.object[error.start]:#04x} is not UTF-8"
-        raise _spec_fault(path, [fault], hint="save the file as UTF-8 text") from error
-    except OSError as error:
-        raise UsageError(f"cannot read {str(path)!r}: {error.strerror}", where=str(path.absolute())) from error
+class _BoundError(Exception):
+    """A value that no file has a use for, so that it is not even made."""
+
+    def __init__(self, line: int, what: str) -> None:
+        super().__init__(what)
+        self.line = line
+
+
+def _check_scalar(node: yaml.ScalarNode, line: int) -> None:
+    text = str(node.value)
+    if node.tag == _INT and len(text) > MAX_DIGITS:
+        raise _BoundError(line, f"a number of {len(text):,} digits")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise _BoundError(line, "half of a surrogate pair is no text")
+
+
+def _check_depth(text: str) -> None:
+    """Read a document's events, before nodes are made of them, which takes a level of the stack for each level."""
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
+        if count > 2 * MAX_VALUES:
+            raise _BoundError(1, f"stands for more than {MAX_VALUES:,} values")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                line = 1 if event.start_mark is None else event.start_mark.line + 1
+                raise _BoundError(line, f"nested more than {MAX_DEPTH} deep")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 def _spec_fault(path: Path, faults: list[str], hint: str | None = None) -> SpecError:
@@ -127,9 +165,10 @@ def load_yaml(path: Path, *, verbatim: Collection[str] = ()) -> YamlDocument:
         SpecError: if it is not UTF-8, not YAML, or gives a key twice.
         UsageError: if there is no such file, or it cannot be read.
     """
-    text = _read(path)
+    text = read_text(path, limit=MAX_BYTES, hint="check the path, or give another YAML file")
     walk = _Walk(str(path), verbatim)
     try:
+        _check_depth(text)
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
@@ -140,11 +179,17 @@ def load_yaml(path: Path, *, verbatim: Collection[str] = ()) -> YamlDocument:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
         raise _spec_fault(path, [f"{path}:{line}: not valid YAML: {error.problem or error.context}"]) from error
+    except _BoundError as error:
+        raise _spec_fault(path, [f"{path}:{error.line}: {error}"]) from error
     except yaml.YAMLError as error:
         raise _spec_fault(path, [f"{path}:1: not valid YAML: {str(error).splitlines()[0]}"]) from error
     except RecursionError as error:
         raise _spec_fault(path, [f"{path}:1: not valid YAML: nested too deeply"]) from error
-    except ValueError as error:  # a scalar that looks like a date or a number and is none
+    except (
+        ValueError,
+        OverflowError,
+        AttributeError,
+    ) as error:  # a scalar that looks like a date or a number and is none
         raise _spec_fault(path, [f"{path}:1: a value is not what it looks like: {error}"]) from error
     if walk.faults:
         raise _spec_fault(path, walk.faults)

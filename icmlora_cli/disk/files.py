@@ -47,6 +47,24 @@ def _code(error: Exception) -> int:
     return int(found[1]) if found else 0
 
 
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+@contextmanager
+def cache_write() -> Iterator[None]:
+    """Let a write to the cache in the body fail where the cache is read-only: what it holds can be made again."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in READ_ONLY:
+            raise
+
+
+def behind_links(path: Path) -> Path:
+    """Return where a path leads, so that writing it goes through a link, as ``cp`` does, and leaves the link."""
+    return path.resolve() if path.is_symlink() else path
+
+
 def sync_folder(folder: Path) -> None:
     """Bring the names in a folder to the disk."""
     if os.name == "nt":  # folders cannot be opened there
@@ -74,6 +92,7 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         OutOfSpaceError: if the disk is full; ``path`` is then what it was before.
     """
+    path = behind_links(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = temporaries.beside(path)
     try:
@@ -88,6 +107,7 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path``, whole or not at all."""
+    path = behind_links(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporaries.beside(path)
     try:
@@ -174,7 +194,10 @@ def delete_folder(folder: Path) -> None:
     """Delete a folder so that it is never seen half deleted: it takes a temporary name first."""
     gone = temporaries.beside(folder, "gone")
     os.replace(folder, gone)
-    shutil.rmtree(gone)
+    if gone.is_symlink():  # what it leads to is elsewhere, and stays
+        gone.unlink()
+    else:
+        shutil.rmtree(gone)
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -236,20 +259,25 @@ def sweep(path: Path, *, alone: bool) -> None:
             continue
         if said.role == "old" and not path.exists():
             os.replace(left, path)
-        else:
+        elif left.is_dir() and not left.is_symlink():
             shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path`` that becomes ``path`` when the body ends well.
 
-    An existing ``path`` is replaced then, and only then.
+    An existing ``path`` is replaced then, and only then; of a link, what it leads to. What killed processes left of
+    earlier attempts goes first.
 
     Raises:
         OutOfSpaceError: if the disk is full.
     """
+    path = behind_links(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path, alone=False)
     temporary = temporaries.beside(path)
     temporary.mkdir()
     try:

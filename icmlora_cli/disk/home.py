@@ -25,12 +25,16 @@ class Home:
 
     @classmethod
     def from_environment(cls) -> "Home":
-        """Return the folders that ``ICMLORA_HOME`` and ``ICMLORA_CACHE`` name, else the platform's own."""
+        """Return the folders that ``ICMLORA_HOME`` and ``ICMLORA_CACHE`` name, else the platform's own.
+
+        Raises:
+            UsageError: if one of them is set and empty, is relative to wherever a command runs, is of a user that does
+                not exist, is a file, or cannot be entered.
+        """
         import platformdirs
 
-        root = os.environ.get("ICMLORA_HOME") or platformdirs.user_data_dir("icmlora")
-        cache = os.environ.get("ICMLORA_CACHE") or platformdirs.user_cache_dir("icmlora")
-        return cls(root=Path(root).expanduser().absolute(), cache=Path(cache).expanduser().absolute())
+        root = _folder("ICMLORA_HOME", platformdirs.user_data_dir("icmlora"))
+        return cls(root=root, cache=_folder("ICMLORA_CACHE", platformdirs.user_cache_dir("icmlora")))
 
     @property
     def tasks(self) -> Path:
@@ -61,6 +65,30 @@ class Home:
     def served(self) -> Path:
         """The folder of adapters that were made for a vLLM server."""
         return self.cache / "served"
+
+
+def _folder(variable: str, default: str) -> Path:
+    value = os.environ.get(variable)
+    if value is None:
+        return Path(default).absolute()
+    hint = f"set {variable} to the whole path of a folder, or unset it"
+    if not value.strip():
+        raise UsageError(f"{variable} is set, and empty", hint=hint)
+    try:
+        path = Path(value).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{variable} names a user that does not exist: {value!r}", hint=hint) from error
+    if not path.is_absolute():
+        raise UsageError(f"{variable} is {value!r}, which is another folder wherever a command runs", hint=hint)
+    try:
+        taken = path.exists() and not path.is_dir()
+    except OSError as error:
+        raise UsageError(f"{variable}: {error.strerror}", where=str(path), hint=hint) from error
+    if taken:
+        raise UsageError(f"{variable} is {value!r}, which is no folder", where=str(path), hint=hint)
+    if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+        raise UsageError(f"{variable} is {value!r}, which may not be read", where=str(path), hint=hint)
+    return path
 
 
 def checked_name(name: str, what: str) -> str:

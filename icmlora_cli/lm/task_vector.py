@@ -260,7 +260,8 @@ class VectorReader:
                 found = load_file(path)
                 return list(found["states"].split(found["lengths"].tolist()))
             except (SafetensorError, KeyError, FileNotFoundError):  # damaged, or freed by gc this moment
-                path.unlink(missing_ok=True)
+                with files.cache_write():
+                    path.unlink(missing_ok=True)
         out, done = [torch.empty(0)] * len(prompts), 0
         for indices in scoring_batches([len(item.ids) for item in prompts], batch_size=READ_AT_ONCE):
             for index, states in zip(indices, self._states([prompts[index].ids for index in indices]), strict=True):
@@ -269,7 +270,8 @@ class VectorReader:
             if on_batch is not None:
                 on_batch(done)
         kept = {"states": torch.cat(out), "lengths": torch.tensor([len(item) for item in out])}
-        files.write_with(path, lambda temporary: save_file(kept, temporary))
+        with files.cache_write():
+            files.write_with(path, lambda temporary: save_file(kept, temporary))
         return out
 
     def _states(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
@@ -346,9 +348,11 @@ class VectorReader:
             try:
                 return load_file(path)["vector"]
             except (SafetensorError, KeyError, FileNotFoundError):  # damaged, or freed by gc this moment
-                path.unlink(missing_ok=True)
+                with files.cache_write():
+                    path.unlink(missing_ok=True)
         vector = self._compute(ids, pooling)
-        files.write_with(path, lambda temporary: save_file({"vector": vector}, temporary))
+        with files.cache_write():
+            files.write_with(path, lambda temporary: save_file({"vector": vector}, temporary))
         return vector
 
     def _ids(self, prompt: str) -> list[int]:

@@ -19,12 +19,20 @@ class TemplateText(Part):
     answer: str
 
 
+class ReadAs(Part):
+    """The rule by which rows became examples, and the columns that no example holds."""
+
+    rule: str
+    not_read: tuple[str, ...] = ()
+
+
 class Made(Part):
-    """When and how a task was added: UTC time, command line, versions of the packages."""
+    """When and how a task was added: UTC time, command line, versions of the packages, and how its rows were read."""
 
     created: str | None = None
     command: str | None = None
     versions: Versions | None = None
+    examples: ReadAs | None = None
 
 
 class TaskManifest(Manifest):

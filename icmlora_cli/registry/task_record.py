@@ -144,6 +144,18 @@ class Task:
         rows = [json.loads(line) for line in data.decode("utf-8").split("\n") if line]
         return tuple(Example(row["input"], row["output"]) for row in rows if row["part"] == part)
 
+    def read_as(self) -> tuple[str | None, tuple[str, ...]]:
+        """Return the rule by which rows became examples, and the columns that no example holds.
+
+        The rule is None where that is not known: a built-in task, or one whose examples are in its task file.
+
+        Raises:
+            CorruptFileError: if ``task.json`` is broken.
+        """
+        made = TaskManifest.read(self.folder / MANIFEST).made
+        held = made.examples if made is not None else None
+        return (None, ()) if held is None else (held.rule, held.not_read)
+
     def to_manifest(self) -> TaskManifest:
         """Return what ``task.json`` holds, but for when and how it was made."""
         return TaskManifest(

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from icmlora_cli.disk import files, temporary
 from icmlora_cli.disk.home import NAME, Home
 from icmlora_cli.errors import AlreadyExistsError, CorruptFileError, IcmloraError, NotFoundError, SpecError
-from icmlora_cli.manifests.task import Made
+from icmlora_cli.manifests.task import Made, ReadAs
 from icmlora_cli.provenance.versions import command_line, now, versions
 from icmlora_cli.registry.task_record import CHAT, EXAMPLES, MANIFEST, QA, TEXT, PromptTemplate, Task, data_hash
 from icmlora_cli.registry.upkeep.findings import REPAIR
@@ -38,10 +38,16 @@ class Draft:
     Args:
         task: what it would be; its folder is where nothing is yet.
         text: what ``examples.jsonl`` would hold.
+        rule: the name of the rule by which rows became examples; None where there were no rows.
+        not_read: columns of those rows that no example holds.
+        notes: what there is to say of how they were read.
     """
 
     task: Task
     text: str
+    rule: str | None = None
+    not_read: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def draft(spec: TaskSpec, examples: Sequence[Example]) -> Draft:
@@ -161,6 +167,13 @@ class TaskStore:
             CorruptFileError: if the name is taken by a damaged task, and ``replace`` is not set.
         """
         name = wanted.task.name
+        same = next((other for other in self.names() if other != name and other.casefold() == name.casefold()), None)
+        if same is not None:
+            raise AlreadyExistsError(
+                f"there is a task {same!r} already: on many disks {name!r} is the same folder",
+                where=str(self.home.tasks / same),
+                hint="give the new one a name that differs in more than its case",
+            )
         if not (self.home.tasks / name).exists():
             return "added"
         try:
@@ -184,6 +197,8 @@ class TaskStore:
             folder = self.home.tasks / wanted.task.name
             if state != "unchanged":
                 made = Made(created=now(), command=command_line(), versions=versions())
+                if wanted.rule is not None:
+                    made = made.model_copy(update={"examples": ReadAs(rule=wanted.rule, not_read=wanted.not_read)})
                 with files.new_folder(folder) as temporary:
                     files.write_text(temporary / EXAMPLES, wanted.text)
                     wanted.task.to_manifest().model_copy(update={"made": made}).write(temporary / MANIFEST)

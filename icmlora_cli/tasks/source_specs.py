@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -16,11 +16,13 @@ from pydantic import (
     Field,
     Tag,
     ValidationInfo,
+    model_validator,
 )
+
+from icmlora_cli.tasks.row_files import SUFFIXES, data_suffix
 
 T = TypeVar("T")
 
-SUFFIXES = (".jsonl", ".csv", ".parquet")
 TEXT_SUFFIX = ".txt"
 BUILTIN_COUNT = 400
 DOMAIN_COUNT = 300
@@ -47,7 +49,7 @@ def _folder(info: ValidationInfo) -> Path | None:
 
 
 def _file(value: str, info: ValidationInfo) -> str:
-    if Path(value).suffix.lower() not in SUFFIXES:
+    if data_suffix(Path(value)) is None:
         raise ValueError(f"{value!r} is none of {', '.join(SUFFIXES)}")
     folder = _folder(info)
     if folder is not None and not (folder / value).is_file():
@@ -71,7 +73,8 @@ def _text_path(value: str, info: ValidationInfo) -> str:
     if folder is None:
         return value
     is_folder = (folder / value).is_dir()
-    if not is_folder and not glob.has_magic(value) and Path(value).suffix.lower() not in known:
+    is_known = Path(value).suffix.lower() == TEXT_SUFFIX or data_suffix(Path(value)) is not None
+    if not is_folder and not glob.has_magic(value) and not is_known:
         raise ValueError(f"{value!r} is none of {', '.join(known)}, nor a folder of {TEXT_SUFFIX} files")
     if not text_files(value, folder):
         what = f"there is no {TEXT_SUFFIX} file in {value!r}" if is_folder else f"there is no file {value!r}"
@@ -122,36 +125,51 @@ class ExampleSpec(Spec):
     output: NotBlank
 
 
-class FileSource(Spec):
-    """Examples in a JSONL, CSV or Parquet file.
+class ColumnsSpec(Spec):
+    """Which columns are the input and the output: a name, or a text with names in braces."""
+
+    input: NotBlank
+    output: NotBlank
+
+
+class _PairSource(Spec):
+    """Rows that become pairs: by the columns that are said, else by the rule that knows the columns.
 
     Args:
-        path: relative to the task file.
-        input: key or column of the inputs.
-        output: key or column of the outputs.
+        columns: what is the input and the output.
+        input: the same, of the input alone.
+        output: the same, of the output alone.
     """
 
+    columns: ColumnsSpec | None = None
+    input: NotBlank | None = None
+    output: NotBlank | None = None
+
+    @model_validator(mode="after")
+    def _said_once(self) -> Self:
+        if self.columns is not None and (self.input, self.output) != (None, None):
+            raise ValueError("say the columns once: columns, or input and output")
+        return self
+
+
+class FileSource(_PairSource):
+    """Examples in a JSONL, JSON, CSV, TSV or Parquet file; the path is relative to the task file."""
+
     path: SourcePath
-    input: NotBlank = "input"
-    output: NotBlank = "output"
 
 
-class DatasetSource(Spec):
+class DatasetSource(_PairSource):
     """Examples in a dataset of the Hugging Face hub, or in a local dataset folder.
 
     Args:
         dataset: hub id, or a folder relative to the task file.
-        split: the dataset's split to take.
-        input: column of the inputs.
-        output: column of the outputs; a class label becomes its name.
+        split: the dataset's split to take; a class label becomes its name.
         config: the dataset's configuration.
         limit: take this many rows at most.
     """
 
     dataset: NotBlank
     split: NotBlank = "train"
-    input: NotBlank = "input"
-    output: NotBlank = "output"
     config: NotBlank | None = None
     limit: Count | None = None
 

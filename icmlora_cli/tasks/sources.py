@@ -1,18 +1,19 @@
-"""Where examples come from: the task file itself, JSONL, CSV, Parquet, plain text, datasets and built-in tasks."""
+"""Where examples come from: the task file itself, files of rows, plain text, datasets and built-in tasks."""
 
-import csv
-import io
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
+from icmlora_cli.config.user_files import read_text
 from icmlora_cli.errors import IcmloraError, SpecError, UsageError
+from icmlora_cli.tasks.conversations import BadRowError, Unread
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.passages import cut
+from icmlora_cli.tasks.row_files import SUFFIXES, FileRows, data_suffix, read_rows
+from icmlora_cli.tasks.row_rules import RULES, RowRule, columns_rule, rule_of, text_rule
 from icmlora_cli.tasks.source_specs import (
     PASSAGE,
-    SUFFIXES,
     TEXT_SUFFIX,
     BuiltinSource,
     DatasetSource,
@@ -26,9 +27,9 @@ from icmlora_cli.tasks.source_specs import (
 )
 from icmlora_cli.tasks.task_file import TaskSpec
 
-
-class _BadRowError(ValueError):
-    """A row that is no example; its text says why."""
+NAMED = 20  # columns that a note names
+FIRST_ROWS = 3  # places of equal faults that are told
+COLUMNS_HINT = "say which columns: examples: {path: FILE, columns: {input: QUESTION, output: ANSWER}}"
 
 
 class _Table(Protocol):
@@ -42,20 +43,37 @@ class _Table(Protocol):
     def select(self, indices: range) -> "_Table": ...
 
 
-def _text(row: Mapping[str, object], key: str) -> str:
-    if key not in row:
-        raise _BadRowError(f"has no {key!r}; it has: {', '.join(map(repr, row)) or 'nothing'}")
-    value = row[key]
-    if value is None or (isinstance(value, float) and value != value):
-        raise _BadRowError(f"{key!r} is empty")
-    if not isinstance(value, str | int | float):
-        raise _BadRowError(f"{key!r} is a {type(value).__name__}, not text")
-    text = str(value)
-    if not text.strip():
-        raise _BadRowError(f"{key!r} is empty")
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise _BadRowError(f"{key!r} is not valid Unicode: it holds half of a surrogate pair")
-    return text
+@dataclass(frozen=True)
+class SourceExamples:
+    """The examples of a source, and how they were read.
+
+    Args:
+        examples: in their order, each once.
+        rule: the name of the rule that made rows to examples; None where there are no rows.
+        not_read: columns and keys of the rows that no example holds, as they can be printed.
+        notes: what else is not read.
+    """
+
+    examples: tuple[Example, ...]
+    rule: str | None = None
+    not_read: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def told(self) -> tuple[str, ...]:
+        """Return a line on the rule, and one on each thing that is not read; none where all is plain."""
+        lines = []
+        if self.rule not in (None, "input-output", "text", "columns"):
+            lines.append(f"read as {self.rule}")
+        if self.not_read:
+            rest = f" and {len(self.not_read) - NAMED} more" if len(self.not_read) > NAMED else ""
+            lines.append(f"not read: {', '.join(self.not_read[:NAMED])}{rest}")
+        return (*lines, *self.notes)
+
+
+def _shown(column: str) -> str:
+    if not column:
+        return "the column without a name"
+    return column if column.isprintable() and len(column) <= 60 else repr(column[:60])
 
 
 class _Collector:
@@ -63,27 +81,34 @@ class _Collector:
 
     Args:
         label: the source, in messages.
-        keys: of the inputs and the outputs; or one, of plain text.
+        rule: by which rows become examples; None: that which the columns say.
         passage: cut plain text into passages of about so many characters; None leaves each text one.
     """
 
-    def __init__(self, label: str, keys: tuple[str, ...], passage: int | None = None) -> None:
+    def __init__(self, label: str, rule: RowRule | None, passage: int | None = None) -> None:
         self.label = label
-        self.keys = keys
+        self.rule = rule
         self.passage = passage
+        self.unread = Unread()
         self.examples: list[Example] = []
-        self.faults: list[str] = []
+        self._faults: dict[tuple[str, str], list[str]] = {}
+
+    @property
+    def faults(self) -> list[str]:
+        """A line for each kind of fault, with the first rows that have it."""
+        return [_fault_line(label, what, places) for (label, what), places in self._faults.items()]
 
     def row(self, place: str, row: Mapping[str, object]) -> None:
+        assert self.rule is not None
         try:
-            values = [_text(row, key) for key in self.keys]
-        except _BadRowError as error:
+            input, output = self.rule.pair(row, self.unread)
+        except BadRowError as error:
             self.fault(place, str(error))
             return
-        if len(values) == 2:
-            self.examples.append(Example(*values))
+        if input:
+            self.examples.append(Example(input, output))
         else:
-            self.text(values[0])
+            self.text(output)
 
     def text(self, text: str) -> None:
         passages = [text] if self.passage is None else cut(text, self.passage)
@@ -91,22 +116,47 @@ class _Collector:
 
     def take(self, other: "_Collector") -> None:
         self.examples += other.examples
-        self.faults += other.faults
+        for key, places in other._faults.items():
+            self._faults.setdefault(key, []).extend(places)
+        self.unread.fields |= other.unread.fields
 
     def fault(self, place: str, what: str) -> None:
-        self.faults.append(f"{self.label}:{place}: {what}")
+        self._faults.setdefault((self.label, what), []).append(place)
 
-    def need(self, columns: Iterable[str]) -> bool:
-        columns = list(columns)
-        for key in dict.fromkeys(self.keys):
+    def choose(self, columns: Sequence[str]) -> Collection[str]:
+        """Find the rule of these columns, and return the columns that it reads."""
+        self.rule = self.rule or rule_of(columns)
+        if self.rule is None:
+            names = ", ".join(map(_shown, columns[:NAMED])) or "none"
+            rules = "; ".join(" and ".join(rule.columns) for rule in RULES)
+            self.fault("1", f"no rule reads its columns, which are: {names}; known are: {rules}")
+            return ()
+        for key in self.rule.columns:
             if columns.count(key) != 1:
                 problem = "there is no column" if key not in columns else "there are several columns"
-                self.fault("1", f"{problem} {key!r}; the columns are: {', '.join(columns) or 'none'}")
-        return not self.faults
+                named = ", ".join(map(_shown, columns[:NAMED])) or "none"
+                self.fault("1", f"{problem} {key!r}; the columns are: {named}")
+        self.unread.fields = {name: None for name in columns if name not in self.rule.reads} | self.unread.fields
+        return [name for name in dict.fromkeys(columns) if name in self.rule.reads]
+
+    def result(self) -> SourceExamples:
+        """Return what was gathered."""
+        count = self.unread.after_answer
+        notes = (f"not read: what follows the last answer, in {count} conversations",) if count else ()
+        rule = None if self.rule is None else self.rule.name
+        return SourceExamples(tuple(dict.fromkeys(self.examples)), rule, tuple(map(_shown, self.unread.fields)), notes)
 
 
-def load_examples(spec: TaskSpec, folder: Path, file: Path) -> tuple[Example, ...]:
-    """Read a task's examples, in their order, each once.
+def _fault_line(label: str, what: str, places: Sequence[str]) -> str:
+    if len(places) == 1:
+        return f"{label}:{places[0]}: {what}"
+    first = ", ".join(place.removeprefix("row ") for place in places[:FIRST_ROWS])
+    more = ", ..." if len(places) > FIRST_ROWS else ""
+    return f"{label}:{places[0]}: {what} ({len(places):,} rows: {first}{more})"
+
+
+def load_examples(spec: TaskSpec, folder: Path, file: Path) -> SourceExamples:
+    """Read a task's examples.
 
     Args:
         spec: the task.
@@ -117,66 +167,81 @@ def load_examples(spec: TaskSpec, folder: Path, file: Path) -> tuple[Example, ..
         SpecError: if rows are bad (the first 20 are listed), a file cannot be read, or there is no example.
         IcmloraError: if an optional package is missing, or a dataset or a domain cannot be loaded.
     """
-    examples, faults = _collected(spec, folder)
-    if not faults and not examples:
+    found = _collected(spec, folder)
+    if isinstance(found, _Collector):
+        if found.faults:
+            what = f"the examples of task {spec.name} have"
+            raise SpecError.counted(what, found.faults, where=str(file), hint=None if found.rule else COLUMNS_HINT)
+        found = found.result()
+    if not found.examples:
         faults = [f"{file}: task {spec.name}: there is not one example"]
-    if faults:
         raise SpecError.counted(f"the examples of task {spec.name} have", faults, where=str(file))
-    return tuple(dict.fromkeys(examples))
+    return found
 
 
-def read_examples(path: Path, *, text: bool = False) -> tuple[Example, ...]:
-    """Read the examples of a file that no task file names, in their order, each once.
+def read_examples(path: Path, *, text: bool = False) -> SourceExamples:
+    """Read the examples of a file that no task file names.
 
     Args:
-        path: JSONL, CSV or Parquet with ``input`` and ``output``.
-        text: they are passages of plain text: a .txt file, or JSONL, CSV or Parquet with ``text``.
+        path: JSONL, JSON, CSV, TSV or Parquet, whose columns are read by a named rule (see ``row_rules``).
+        text: they are passages of plain text: a .txt file, or a file of rows with ``text``.
 
     Raises:
         UsageError: if there is no such file, or it is of another format.
-        SpecError: if rows are bad (the first 20 are listed), the file cannot be read, or there is no example.
+        SpecError: if rows are bad (the first 20 kinds of fault are listed), the file cannot be read, or there is no
+            example.
         IcmloraError: if an optional package is missing.
     """
     where, known = str(path.absolute()), (TEXT_SUFFIX, *SUFFIXES) if text else SUFFIXES
     if not path.is_file():
-        raise UsageError(f"there is no file {str(path)!r}", where=where, hint="check the path")
-    if path.suffix.lower() not in known:
-        plain = not text and path.suffix.lower() == TEXT_SUFFIX
+        special = path.exists() and not path.is_dir()
+        what = f"{str(path)!r} is no regular file" if special else f"there is no file {str(path)!r}"
+        raise UsageError(what, where=where, hint="check the path")
+    plain = path.suffix.lower() == TEXT_SUFFIX
+    if data_suffix(path) is None and not (text and plain):
         hint = "plain text needs --template text" if plain else f"write the examples as {' or '.join(known)}"
         raise UsageError(f"{path.name!r} is none of {', '.join(known)}", where=where, hint=hint)
-    found = _from_file(path, ("text",) if text else ("input", "output"))
+    found = _from_file(path, text_rule("text") if text else None)
     if not found.faults and not found.examples:
         found.fault("1", "there is not one example")
     if found.faults:
-        raise SpecError.counted(f"{path} has", found.faults, where=str(path))
-    return tuple(dict.fromkeys(found.examples))
+        advice = None if found.rule else "name the columns input and output"
+        raise SpecError.counted(f"{path} has", found.faults, where=str(path), hint=advice)
+    return found.result()
 
 
-def _collected(spec: TaskSpec, folder: Path) -> tuple[list[Example], list[str]]:
+def _collected(spec: TaskSpec, folder: Path) -> "SourceExamples | _Collector":
     source = spec.examples
     if isinstance(source, BuiltinSource):
         from icmlora_cli.tasks.builtin import builtin_task
 
-        return list(builtin_task(source.builtin).examples(source.count, source.seed)), []
+        return SourceExamples(tuple(dict.fromkeys(builtin_task(source.builtin).examples(source.count, source.seed))))
     if isinstance(source, DomainSource):
         from icmlora_cli.tasks.domains import domain_passages
 
-        return [Example("", text) for text in domain_passages(source.domain, source.count, source.passage)], []
+        passages = domain_passages(source.domain, source.count, source.passage)
+        return SourceExamples(tuple(Example("", text) for text in dict.fromkeys(passages)))
     if isinstance(source, str):
         source = FileSource(path=source)
     if isinstance(source, FileSource):
-        collector = _from_file(folder / source.path, (source.input, source.output))
-    elif isinstance(source, DatasetSource | TextDatasetSource):
-        collector = _from_dataset(source, folder)
-    elif isinstance(source, TextFileSource):
-        collector = _from_texts(source, folder)
-    else:
-        paths = tuple(item for item in source if isinstance(item, str))
-        if paths:
-            collector = _from_texts(TextFileSource(path=paths), folder)
-        else:
-            return [_inline(item) for item in source if not isinstance(item, str)], []
-    return collector.examples, collector.faults
+        return _from_file(folder / source.path, _said_rule(source))
+    if isinstance(source, DatasetSource | TextDatasetSource):
+        return _from_dataset(source, folder)
+    if isinstance(source, TextFileSource):
+        return _from_texts(source, folder)
+    paths = tuple(item for item in source if isinstance(item, str))
+    if paths:
+        return _from_texts(TextFileSource(path=paths), folder)
+    return SourceExamples(tuple(dict.fromkeys(_inline(item) for item in source if not isinstance(item, str))))
+
+
+def _said_rule(source: FileSource | DatasetSource) -> RowRule | None:
+    """Return the rule that a task file says; None where it says nothing of columns."""
+    if source.columns is not None:
+        return columns_rule(source.columns.input, source.columns.output)
+    if source.input is None and source.output is None:
+        return None
+    return columns_rule(source.input or "input", source.output or "output")
 
 
 def _inline(item: ExampleSpec | TextSpec) -> Example:
@@ -184,80 +249,44 @@ def _inline(item: ExampleSpec | TextSpec) -> Example:
 
 
 def _from_texts(source: TextFileSource, folder: Path) -> _Collector:
-    whole = _Collector("", (source.text,))
+    whole = _Collector("", text_rule(source.text))
     paths = dict.fromkeys(path for name in source.path for path in text_files(name, folder))
     for path in paths:
-        whole.take(_from_file(path, (source.text,), source.passage))
+        whole.take(_from_file(path, text_rule(source.text), source.passage))
     return whole
 
 
-def _from_file(path: Path, keys: tuple[str, ...], passage: int | None = None) -> _Collector:
-    plain = path.suffix.lower() not in SUFFIXES
-    collector = _Collector(str(path), keys, passage or PASSAGE if plain else passage)
-    read = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}.get(path.suffix.lower(), _plain)
+def _from_file(path: Path, rule: RowRule | None, passage: int | None = None) -> _Collector:
+    plain = data_suffix(path) is None
+    collector = _Collector(str(path), rule, passage or PASSAGE if plain else passage)
     try:
-        read(path, collector)
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        collector.fault(str(line), f"byte {error.object[error.start]:#04x} is not UTF-8")
-    except OSError as error:
-        collector.fault("1", f"cannot read it: {error.strerror or error}")
+        if plain:
+            collector.text(read_text(path))
+            return collector
+        found = read_rows(path, collector.choose)
+    except SpecError as error:
+        for fault in error.faults:
+            place, _, what = fault.removeprefix(f"{path}:").partition(": ")
+            collector.fault(place, what)
+        return collector
+    except UsageError as error:
+        collector.fault("1", error.message)
+        return collector
+    if found.columns and data_suffix(path) != ".parquet":
+        collector.choose(found.columns)
+    for place, what in found.faults:
+        collector.fault(place, what)
+    if collector.rule is not None and found.columns:
+        _fill(collector, found)
     return collector
 
 
-def _plain(path: Path, collector: _Collector) -> None:
-    collector.text(path.read_bytes().decode("utf-8-sig"))
-
-
-def _jsonl(path: Path, collector: _Collector) -> None:
-    # not splitlines(): U+2028 and its like are allowed within a JSON string
-    for number, line in enumerate(path.read_bytes().decode("utf-8-sig").split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            collector.fault(str(number), f"not valid JSON: {error}")
-            continue
-        if isinstance(row, dict):
-            collector.row(str(number), row)
-        else:
-            collector.fault(str(number), "not a JSON object")
-
-
-def _csv(path: Path, collector: _Collector) -> None:
-    text = io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
-    reader = csv.DictReader(text, restkey="", strict=True)
-    try:
-        if not collector.need(reader.fieldnames or ()):
-            return
-        for row in reader:
-            if "" in row:
-                collector.fault(str(reader.line_num), "more cells than columns; put cells that hold a comma in quotes")
-            else:
-                collector.row(str(reader.line_num), row)
-    except csv.Error as error:
-        collector.fault(str(reader.line_num), f"not valid CSV: {error}")
-
-
-def _parquet(path: Path, collector: _Collector) -> None:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise IcmloraError(
-            "reading Parquet needs pyarrow", where=str(path), hint="pip install 'icmlora[parquet]'"
-        ) from error
-    try:
-        names = pyarrow.parquet.read_schema(path).names
-        if not collector.need(names):
-            return
-        table = pyarrow.parquet.read_table(path, columns=list(dict.fromkeys(collector.keys)))
-    except pyarrow.ArrowException as error:
-        collector.fault("1", f"not valid Parquet: {str(error).splitlines()[0]}")
-        return
-    for number, row in enumerate(table.to_pylist(), start=1):
-        collector.row(f"row {number}", row)
+def _fill(collector: _Collector, found: FileRows) -> None:
+    """Make examples of rows, unless a column is lacking as a whole, which is told once."""
+    assert collector.rule is not None
+    if all(name in found.columns for name in collector.rule.columns):
+        for place, row in found.rows:
+            collector.row(place, row)
 
 
 def _from_dataset(source: DatasetSource | TextDatasetSource, folder: Path) -> _Collector:
@@ -290,14 +319,15 @@ def _from_dataset(source: DatasetSource | TextDatasetSource, folder: Path) -> _C
 
 def _rows(table: _Table, source: DatasetSource | TextDatasetSource) -> _Collector:
     if isinstance(source, TextDatasetSource):
-        collector = _Collector(source.dataset, (source.text,), source.passage)
+        collector = _Collector(source.dataset, text_rule(source.text), source.passage)
     else:
-        collector = _Collector(source.dataset, (source.input, source.output))
-    if not collector.need(table.column_names):
+        collector = _Collector(source.dataset, _said_rule(source))
+    keys = collector.choose(table.column_names)
+    if collector.faults:
         return collector
     if source.limit is not None:
         table = table.select(range(min(source.limit, len(table))))
-    labels = {key: getattr(table.features[key], "names", None) for key in collector.keys}
+    labels = {key: getattr(table.features[key], "names", None) for key in keys}
     for number, row in enumerate(table, start=1):
         for key, names in labels.items():
             value = row[key]

@@ -82,6 +82,7 @@ class FinetuneResult:
         bytes: of the folder.
         seconds: wall time.
         no_derivatives: licences of what it started from that forbid derivatives.
+        notes: what there is to say of how the examples were read.
     """
 
     folder: Path
@@ -99,6 +100,7 @@ class FinetuneResult:
     bytes: int
     seconds: float
     no_derivatives: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def read_parent(folder: Path) -> Parent:
@@ -201,6 +203,7 @@ class _Finetune:
             self.on_progress(Progress("finetune", self.out.name, step, self.recipe.steps, f"loss {loss:.3f}"))
 
         state = self.out.absolute().with_name(f".{self.out.absolute().name}.finetune.safetensors")
+        files.sweep(state, alone=False)
         trainer = self._trainer()
         try:
             trainer.reset()
@@ -287,4 +290,5 @@ class _Finetune:
             bytes=files.folder_bytes(self.out),
             seconds=time.monotonic() - started,
             no_derivatives=no_derivatives(self._data.licences),
+            notes=self.given.told,
         )

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from icmlora_cli.disk import files
 from icmlora_cli.errors import AlreadyExistsError, UsageError
 from icmlora_cli.provenance.versions import ABOUT
 
 
 def check_file(output: Path, force: bool) -> None:
-    """Check that a file may be written.
+    """Check that a file may be written, and delete what killed processes left of earlier attempts.
 
     Raises:
         AlreadyExistsError: if it is there and ``force`` is not set, or it is a folder.
@@ -20,14 +21,16 @@ def check_file(output: Path, force: bool) -> None:
         raise UsageError(f"{output} is no regular file", where=_where(output), hint="name another file")
     if output.exists() and not force:
         raise _is_there(output)
+    files.sweep(output.absolute(), alone=False)
 
 
 def check_folder(output: Path, force: bool) -> None:
-    """Check that a folder may be written.
+    """Check that a folder may be written, and delete what killed processes left of earlier attempts.
 
     Raises:
         AlreadyExistsError: if it is there and ``force`` is not set, or it is nothing that icmlora wrote.
     """
+    files.sweep(output.absolute(), alone=False)
     if is_free(output):
         return
     if not force:

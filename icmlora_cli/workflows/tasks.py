@@ -1,8 +1,9 @@
 """Adding, checking and exporting tasks: all are checked before any is written."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from functools import partial
@@ -32,9 +33,11 @@ class AddResult:
 
     Args:
         tasks: each task, with ``added``, ``unchanged`` or ``replaced``.
+        notes: what there is to say of how examples were read.
     """
 
     tasks: tuple[tuple[Task, str], ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,12 @@ class CheckedFile:
     Args:
         file: the file.
         tasks: what it would register.
+        notes: what there is to say of how examples were read.
     """
 
     file: Path
     tasks: tuple[Task, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,11 +122,12 @@ def add(home: Home, sources: Sequence[str], *, force: bool = False) -> AddResult
             specs = collected.of(partial(_read, path)) or ()
         drafts += _drafts(specs, path, collected)
     twice = _repeated([item.task.name for item in drafts])
-    collected.faults += [f"task {name} is given twice" for name in twice]
+    collected.faults += [f"task {name} is given twice (case does not count)" for name in twice]
     collected.settle("nothing was added")
     store = TaskStore(home)
     _check_names(store, drafts, force)
-    return AddResult(tuple(store.write(item, replace=force) for item in drafts))
+    notes = tuple(f"{item.task.name}: {note}" for item in drafts for note in item.notes)
+    return AddResult(tuple(store.write(item, replace=force) for item in drafts), notes)
 
 
 def _task_file(path: Path) -> Path:
@@ -147,11 +153,15 @@ def _drafts(specs: Sequence[TaskSpec], file: Path, collected: _FaultList) -> lis
 
 
 def _draft(spec: TaskSpec, file: Path) -> Draft:
-    return draft(spec, load_examples(spec, file.parent, file))
+    found = load_examples(spec, file.parent, file)
+    made = draft(spec, found.examples)
+    return replace(made, rule=found.rule, not_read=found.not_read, notes=found.told())
 
 
 def _repeated(names: Sequence[str]) -> list[str]:
-    return sorted({name for index, name in enumerate(names) if name in names[:index]})
+    """Return the names that are there twice; some disks know no case."""
+    counted = Counter(name.casefold() for name in names)
+    return sorted({name for name in names if counted[name.casefold()] > 1})
 
 
 def _check_names(store: TaskStore, drafts: Sequence[Draft], force: bool) -> None:
@@ -208,7 +218,8 @@ def validate(paths: Sequence[Path]) -> tuple[CheckedFile, ...]:
         path = _task_file(path)
         specs = collected.of(partial(read_task_file, path)) or ()
         drafts = _drafts(specs, path, collected)
-        checked.append(CheckedFile(path, tuple(item.task for item in drafts)))
+        notes = tuple(f"{item.task.name}: {note}" for item in drafts for note in item.notes)
+        checked.append(CheckedFile(path, tuple(item.task for item in drafts), notes))
     collected.settle("not valid")
     return tuple(checked)
 

@@ -265,3 +265,24 @@ def test_a_task_file_that_ships_with_icmlora(monkeypatch: pytest.MonkeyPatch, tm
     assert names(run_json("add", "tasks/small")) == ["manual"]
     assert "no fault" in run("validate", "tasks/small").stdout
     run("add", "tasks/none", code=2)
+
+
+def test_what_of_rows_is_not_read_is_told(tmp_path: Path) -> None:
+    rows = [{"instruction": f"Say {n}.", "input": "", "output": "x", "id": n} for n in range(40)]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (tmp_path / "x.yaml").write_text("name: t\ndescription: D\nexamples: x.jsonl\n", encoding="utf-8")
+    notes = ["t: read as alpaca", "t: not read: id"]
+    (checked,) = run_json("validate", tmp_path / "x.yaml")["files"]  # type: ignore[misc]
+    assert checked["notes"] == notes
+    assert run_json("add", tmp_path / "x.yaml")["notes"] == notes
+    shown = run_json("preview", "t", "-n", "1")
+    assert (shown["rule"], shown["not_read"]) == ("alpaca", ["id"])
+    assert "read as alpaca; not read: id" in run("preview", "t").stdout
+    assert "note: t: not read: id" in run("validate", tmp_path / "x.yaml").stderr
+
+
+def test_names_that_differ_in_their_case_alone(file: Path, tmp_path: Path) -> None:
+    rows = "examples: [" + ", ".join(f"{{input: a{n}, output: b}}" for n in range(40)) + "]"
+    text = "tasks:\n" + "".join(f"- name: {name}\n  description: D\n  {rows}\n" for name in ("abc", "Abc"))
+    (tmp_path / "two.yaml").write_text(text, encoding="utf-8")
+    assert "case does not count" in run("add", tmp_path / "two.yaml", code=2).stderr

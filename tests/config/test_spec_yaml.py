@@ -15,6 +15,11 @@ class Inner(BaseModel):
     shots: int = 5
 
 
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    steps: int = 100
+
+
 class Outer(BaseModel):
     model_config = ConfigDict(extra="forbid")
     steps: int = 100
@@ -111,10 +116,55 @@ def test_a_missing_file_says_where_and_what_next(tmp_path: Path) -> None:
 
 
 def test_aliases_neither_loop_nor_explode(tmp_path: Path) -> None:
-    loop = load_yaml(written(tmp_path, "a: &x [1, *x]\n"))
-    assert isinstance(loop.value, dict)
     bomb = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
-    assert len(load_yaml(written(tmp_path, bomb)).lines) < 1000
+    merged = "a0: &a0 {x: 1, y: 2}\n" + "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 40))
+    for text, said in (("a: &x [1, *x]\n", "in itself"), (bomb, "more than 200,000"), (merged, "more than 200,000")):
+        with pytest.raises(SpecError) as caught:
+            load_yaml(written(tmp_path, text))
+        assert said in caught.value.faults[0]
+    twice = "a: &x [1, 2]\nb: *x\nc: &y {k: 1}\nd: {<<: *y, l: 2}\n"
+    assert load_yaml(written(tmp_path, twice)).value == {"a": [1, 2], "b": [1, 2], "c": {"k": 1}, "d": {"k": 1, "l": 2}}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("steps: 0x" + "f" * 5000, "a number of 5,002 digits"),
+        ("steps: " + "9" * 5000, "a number of 5,000 digits"),
+        ("steps: true", "steps: "),
+        ("steps: .inf", "steps: "),
+        ("steps: 1e999", "steps: "),
+        ('a: "\\ud800"', "YAML"),
+        ("? [a]\n: 1", "a key is no text"),
+        ("a: \0", "YAML"),
+        ("{" * 70, "nested more than 64 deep"),
+        ("- a\n" * 250_000, "stands for more than"),
+        ("1: 2", "1: "),
+        ("null: 2", ": "),
+        ("steps: 2001-99-99", "a value is not what it looks like"),
+    ],
+    ids=lambda value: value[:12],
+)
+def test_hostile_values_are_one_clear_fault(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        load_spec(written(tmp_path, text), Strict)
+    assert said in caught.value.faults[0]
+
+
+def test_what_is_no_regular_file(tmp_path: Path) -> None:
+    import os
+
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(UsageError, match="no regular file"):
+        load_yaml(tmp_path / "pipe.yaml")
+    with pytest.raises(UsageError, match="is a folder"):
+        load_yaml(tmp_path)
+    with pytest.raises(UsageError, match="cannot read"):
+        load_yaml(tmp_path / "a\0b.yaml")
+    (tmp_path / "large.yaml").write_bytes(b"#" * (17 << 20))
+    with pytest.raises(SpecError) as caught:
+        load_yaml(tmp_path / "large.yaml")
+    assert caught.value.faults == (f"{tmp_path / 'large.yaml'}:1: is larger than 16 MiB",)
 
 
 def test_deep_nesting_is_a_fault(tmp_path: Path) -> None:

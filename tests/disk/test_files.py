@@ -88,3 +88,31 @@ def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
     (tmp_path / "c").touch()
     assert (tmp_path / "b").stat().st_mode == (tmp_path / "c").stat().st_mode
+
+
+def test_what_is_written_goes_through_a_link_and_leaves_it(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "model").mkdir(parents=True)
+    (tmp_path / "disk" / "file").write_text("old")
+    for name in ("model", "file", "dangling"):
+        (tmp_path / name).symlink_to(tmp_path / "disk" / name)
+    for name in ("model", "dangling"):
+        with files.new_folder(tmp_path / name) as folder:
+            (folder / "a").write_text("new")
+    files.write_text(tmp_path / "file", "new")
+    files.write_with(tmp_path / "file", lambda path: path.write_text("newer") and None)
+    assert all((tmp_path / name).is_symlink() for name in ("model", "file", "dangling"))
+    assert (
+        (tmp_path / "disk" / "model" / "a").read_text() == (tmp_path / "disk" / "dangling" / "a").read_text() == "new"
+    )
+    assert (tmp_path / "disk" / "file").read_text() == "newer"
+    assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == ["dangling", "file", "model"]
+    files.delete_folder(tmp_path / "model")
+    assert (tmp_path / "disk" / "model" / "a").exists() and not (tmp_path / "model").is_symlink()
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_cache_that_may_not_be_written_is_passed_over(code: int) -> None:
+    with files.cache_write():
+        raise OSError(code, "no")
+    with pytest.raises(OSError, match="full"), files.cache_write():
+        raise OSError(errno.ENOSPC, "full")

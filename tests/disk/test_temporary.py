@@ -126,3 +126,18 @@ def test_a_failed_replacement_puts_the_old_folder_back(tmp_path: Path, monkeypat
         folder.rmdir()  # so that the last rename has nothing to rename
     assert (target / "weights").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_the_next_writer_sweeps_what_a_killed_one_left(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("old")
+    killed_at(1, tmp_path / "model")
+    killed_at(2, tmp_path / "model")
+    assert len(list(tmp_path.iterdir())) >= 2
+    with files.new_folder(tmp_path / "other"), pytest.raises(RuntimeError), files.new_folder(tmp_path / "model"):
+        raise RuntimeError
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "other"]
+    assert (tmp_path / "model" / "weights").read_text() == "old"
+    with files.new_folder(tmp_path / "model") as folder:
+        (folder / "weights").write_text("newer")
+    assert (tmp_path / "model" / "weights").read_text() == "newer"

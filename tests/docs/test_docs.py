@@ -92,7 +92,7 @@ def test_the_example_task_file_validates(tmp_path: Path) -> None:
     file = tmp_path / "tasks.yaml"
     file.write_text(block(ROOT / "docs" / "tasks.md", "yaml"))
     (spec,) = read_task_file(file)
-    assert draft(spec, load_examples(spec, tmp_path, file)).task.counts["test"] > 0
+    assert draft(spec, load_examples(spec, tmp_path, file).examples).task.counts["test"] > 0
 
 
 def test_the_command_reference_is_up_to_date() -> None:

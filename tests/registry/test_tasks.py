@@ -276,3 +276,26 @@ def test_passages_are_divided_by_their_text(store: TaskStore) -> None:
     with pytest.raises(SpecError) as caught:
         draft(texts, passages[:1])
     assert caught.value.hint is not None and caught.value.hint.startswith("give more passages")
+
+
+def test_a_name_that_differs_in_its_case_alone_is_taken(store: TaskStore) -> None:
+    store.add(spec("abc"), EXAMPLES)
+    for replace in (False, True):
+        with pytest.raises(AlreadyExistsError, match="there is a task 'abc' already") as caught:
+            store.add(spec("Abc"), EXAMPLES, replace=replace)
+        assert caught.value.hint is not None
+    assert store.names() == ("abc",)
+
+
+def test_a_registry_whose_folders_are_links(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", tmp_path / "cache")
+    (tmp_path / "disk" / "tasks").mkdir(parents=True)
+    home.root.symlink_to(tmp_path / "disk")
+    store = TaskStore(home)
+    store.add(spec("a"), EXAMPLES)
+    (tmp_path / "disk" / "tasks" / "a").rename(tmp_path / "elsewhere")
+    (home.tasks / "a").symlink_to(tmp_path / "elsewhere")
+    assert store.add(spec("a", description="Do it anew."), EXAMPLES, replace=True)[1] == "replaced"
+    assert (home.tasks / "a").is_symlink() and store.get("a").descriptions == ("Do it anew.",)
+    store.remove("a")
+    assert store.names() == () and (tmp_path / "elsewhere").is_dir()

@@ -67,12 +67,12 @@ def test_what_every_machine_has(name: str) -> None:
 def test_a_task_records_licence_and_source(tmp_path: Path) -> None:
     values = {"name": "t", "description": "D", "template": "text", "examples": {"domain": "python-manual", "count": 60}}
     spec = TaskSpec.model_validate(values)
-    task = draft(spec, load_examples(spec, tmp_path, tmp_path / "x.yaml")).task
+    task = draft(spec, load_examples(spec, tmp_path, tmp_path / "x.yaml").examples).task
     assert sum(task.counts.values()) == 60 and task.counts["test"] > 0
     assert task.licence == "PSF-2.0"
     assert task.source is not None and task.source.startswith("pydoc_data/topics.py of Python 3.")
     own = TaskSpec.model_validate(values | {"licence": "X", "source": "me"})
-    assert (draft(own, load_examples(own, tmp_path, tmp_path)).task.licence, own.source) == ("X", "me")
+    assert (draft(own, load_examples(own, tmp_path, tmp_path).examples).task.licence, own.source) == ("X", "me")
 
 
 def deb(folder: Path, package: str, files: dict[str, bytes]) -> Path:

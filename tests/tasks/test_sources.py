@@ -26,7 +26,7 @@ PAIRS = (Example("a, b", "a"), Example('say "hi"\u2028', "ünï"), Example("c", 
 
 def load(tmp_path: Path, source: Source) -> tuple[Example, ...]:
     spec = TaskSpec(name="t", description="D", examples=source)
-    return load_examples(spec, tmp_path, tmp_path / FILE)
+    return load_examples(spec, tmp_path, tmp_path / FILE).examples
 
 
 def faults(tmp_path: Path, source: Source) -> tuple[str, ...]:
@@ -96,12 +96,16 @@ def test_every_bad_row_of_a_jsonl_file_has_its_line(tmp_path: Path) -> None:
     ]
     (tmp_path / "x.jsonl").write_text("\n".join(rows), encoding="utf-8")
     found = faults(tmp_path, "x.jsonl")
-    assert [fault.split(":")[1] for fault in found] == ["2", "3", "4", "5", "6", "7", "8"]
-    assert "has no 'output'; it has: 'input'" in found[0]
+    assert sorted(fault.split(":")[1] for fault in found) == ["2", "3", "4", "5", "7", "8"]
+    assert f"{tmp_path / 'x.jsonl'}:2: has no 'output'" in found
+    assert f"{tmp_path / 'x.jsonl'}:5: 'input' is empty (2 rows: 5, 6)" in found
 
 
-def test_only_the_first_twenty_bad_rows_are_listed(tmp_path: Path) -> None:
-    (tmp_path / "x.jsonl").write_text("{}\n" * 50, encoding="utf-8")
+def test_equal_faults_are_told_once_and_only_twenty_kinds(tmp_path: Path) -> None:
+    good = '{"input": "a", "output": "b"}\n'
+    (tmp_path / "x.jsonl").write_text(good + '{"input": "a"}\n' * 50_000, encoding="utf-8")
+    assert faults(tmp_path, "x.jsonl") == (f"{tmp_path / 'x.jsonl'}:2: has no 'output' (50,000 rows: 2, 3, 4, ...)",)
+    (tmp_path / "x.jsonl").write_text(good + "".join("1" * n + "x\n" for n in range(1, 51)), encoding="utf-8")
     found = faults(tmp_path, "x.jsonl")
     assert len(found) == 21
     assert found[-1] == "... and 30 more"
@@ -110,7 +114,7 @@ def test_only_the_first_twenty_bad_rows_are_listed(tmp_path: Path) -> None:
 def test_bad_rows_of_a_csv_file(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text('input,output\na,b\n"c\nc",d,e\nf\n,g\n', encoding="utf-8")
     found = faults(tmp_path, "x.csv")
-    assert [fault.split(":")[1] for fault in found] == ["4", "5", "6"]
+    assert sorted(fault.split(":")[1] for fault in found) == ["4", "5", "6"]
 
 
 def test_scalars_become_text_and_repeated_examples_are_dropped(tmp_path: Path) -> None:
@@ -121,7 +125,7 @@ def test_scalars_become_text_and_repeated_examples_are_dropped(tmp_path: Path) -
 
 def test_a_folder_with_the_suffix_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").mkdir()
-    assert "cannot read it" in faults(tmp_path, "x.jsonl")[0]
+    assert "is a folder" in faults(tmp_path, "x.jsonl")[0]
 
 
 def test_a_built_in_task(tmp_path: Path) -> None:
@@ -143,7 +147,7 @@ def test_a_missing_optional_package_names_the_extra(tmp_path: Path, monkeypatch:
 
 def load_text(tmp_path: Path, source: Source) -> list[str]:
     spec = TaskSpec(name="t", description="D", template="text", examples=source)
-    examples = load_examples(spec, tmp_path, tmp_path / FILE)
+    examples = load_examples(spec, tmp_path, tmp_path / FILE).examples
     assert all(example.input == "" for example in examples)
     return [example.output for example in examples]
 
@@ -216,12 +220,13 @@ def test_a_local_dataset_folder(tmp_path: Path) -> None:
 def test_a_file_that_no_task_file_names(tmp_path: Path) -> None:
     path = tmp_path / "some.jsonl"
     path.write_text('{"input": "a", "output": "b"}\n{"input": "a", "output": "b"}\n{"input": 1, "output": 2}\n')
-    assert read_examples(path) == (Example("a", "b"), Example("1", "2"))
+    assert read_examples(path).examples == (Example("a", "b"), Example("1", "2"))
     path.write_text('{"text": "One."}\n{"text": "Two."}\n')
-    assert read_examples(path, text=True) == (Example("", "One."), Example("", "Two."))
-    with pytest.raises(SpecError, match="2 faults") as caught:
+    assert read_examples(path, text=True).examples == (Example("", "One."), Example("", "Two."))
+    with pytest.raises(SpecError, match="one fault") as caught:
         read_examples(path)
-    assert caught.value.faults[0].startswith(f"{path}:1: has no 'input'")
+    assert caught.value.faults[0].startswith(f"{path}:1: no rule reads its columns, which are: text; known are: input")
+    assert caught.value.hint == "name the columns input and output"
     path.write_text("\n")
     with pytest.raises(SpecError, match="one fault"):
         read_examples(path)
@@ -229,4 +234,4 @@ def test_a_file_that_no_task_file_names(tmp_path: Path) -> None:
         (tmp_path / "some.txt").write_text("Once.")
         with pytest.raises(UsageError, match=said):
             read_examples(tmp_path / name)
-    assert read_examples(tmp_path / "some.txt", text=True) == (Example("", "Once."),)
+    assert read_examples(tmp_path / "some.txt", text=True).examples == (Example("", "Once."),)

@@ -105,7 +105,11 @@ tasks:
         (("- {input: a, output: b}", "[]"), 3, "examples: is an empty list"),
         (("- {input: a, output: b}", "5"), 3, "examples: should be a list of examples"),
         (("- {input: a, output: b}", "x.txt"), 3, "examples: these are plain text, which needs template: text"),
-        (("- {input: a, output: b}", "x.doc"), 3, "examples: 'x.doc' is none of .jsonl, .csv, .parquet"),
+        (
+            ("- {input: a, output: b}", "x.doc"),
+            3,
+            "examples: 'x.doc' is none of .jsonl, .ndjson, .json, .csv, .tsv, .parquet",
+        ),
         (
             ("- {input: a, output: b}", "{dataset: d, splt: x}"),
             4,
@@ -185,7 +189,11 @@ tasks:
         (("{text: a}", "{txt: a}"), 5, "examples.0."),
         (("- {text: a}", "[]"), 4, "examples: is an empty list"),
         (("- {text: a}", "x.txt"), 4, "examples: there is no file 'x.txt' (looked for at"),
-        (("- {text: a}", "x.doc"), 4, "examples: 'x.doc' is none of .txt, .jsonl, .csv, .parquet, nor a folder"),
+        (
+            ("- {text: a}", "x.doc"),
+            4,
+            "examples: 'x.doc' is none of .txt, .jsonl, .ndjson, .json, .csv, .tsv, .parquet, nor a folder",
+        ),
         (("- {text: a}", "empty"), 4, "examples: there is no .txt file in 'empty'"),
         (("- {text: a}", "'*.txt'"), 4, "examples: there is no file '*.txt'"),
         (("- {text: a}", "{path: [x.txt]}"), 5, "examples.path.0: there is no file 'x.txt'"),

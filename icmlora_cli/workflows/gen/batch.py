@@ -51,11 +51,13 @@ class BatchResult:
         folder: that holds a folder for each text.
         entries: the texts, in the file's order.
         seconds: wall time.
+        notes: what there is to say of how the example files were read.
     """
 
     folder: Path
     entries: tuple[BatchEntry, ...]
     seconds: float
+    notes: tuple[str, ...] = ()
 
     @property
     def refused(self) -> int:
@@ -126,7 +128,7 @@ def run(
         report(Progress("gen", "make", 0, 1))
         entries.append(_entry(adapter_generator, item, out))
     on_progress(Progress("gen", "all", 1, 1, items_done=len(items), items_total=len(items)))
-    return BatchResult(out, tuple(entries), time.monotonic() - started)
+    return BatchResult(out, tuple(entries), time.monotonic() - started, inputs.notes)
 
 
 def _entry(adapter_generator: AdapterGenerator, item: BatchItem, out: Path) -> BatchEntry:

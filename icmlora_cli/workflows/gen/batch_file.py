@@ -11,7 +11,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, RootModel, ValidationError, model_validator
 
-from icmlora_cli.config.spec_yaml import KeyPath, YamlDocument, faults_of, load_yaml
+from icmlora_cli.config.spec_yaml import MAX_BYTES, KeyPath, YamlDocument, faults_of, load_yaml
+from icmlora_cli.config.user_files import read_text
 from icmlora_cli.disk.files import as_object
 from icmlora_cli.disk.home import NAME, NAME_RULE
 from icmlora_cli.errors import SpecError, UsageError
@@ -114,11 +115,12 @@ def _listed(path: Path) -> tuple[tuple[BatchItem, ...], list[str]]:
 def _json(path: Path) -> YamlDocument:
     """Read JSON by itself: YAML does not know its tabs and its pairs of surrogates."""
     try:
-        value = json.loads(_read(path))
+        value = json.loads(read_text(path, limit=MAX_BYTES))
     except json.JSONDecodeError as error:
         raise SpecError(f"{path} has one fault", [f"{path}:{error.lineno}: not valid JSON: {error.msg}"]) from error
-    except RecursionError as error:
-        raise SpecError(f"{path} has one fault", [f"{path}:1: not valid JSON: nested too deeply"]) from error
+    except (RecursionError, ValueError) as error:  # ValueError: a number of thousands of digits
+        why = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise SpecError(f"{path} has one fault", [f"{path}:1: not valid JSON: {why}"]) from error
     places: dict[KeyPath, int] = {(): 1}
     for index, row in enumerate(value if isinstance(value, list) else ()):
         places[(index,)] = 1
@@ -128,7 +130,7 @@ def _json(path: Path) -> YamlDocument:
 
 def _lines(path: Path) -> tuple[tuple[BatchItem, ...], list[str]]:
     items, faults = [], []
-    for number, line in enumerate(_read(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path, limit=MAX_BYTES).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -138,20 +140,6 @@ def _lines(path: Path) -> tuple[tuple[BatchItem, ...], list[str]]:
             continue
         items.append(BatchItem(folder_name(text), text, str(number)))
     return tuple(items), faults
-
-
-def _read(path: Path) -> str:
-    where = str(path.absolute())
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(f"there is no file {str(path)!r}", where=where, hint="check the path") from error
-    except IsADirectoryError as error:
-        raise UsageError(f"{str(path)!r} is a folder", where=where, hint="give a file of task texts") from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        fault = f"{path}:{line}: byte {error.object[error.start]:#04x} is not UTF-8"
-        raise SpecError(f"{path} has one fault", [fault], hint="save the file as UTF-8 text") from error
 
 
 def _same_names(items: Sequence[BatchItem], path: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """Gen: a task in words goes in, an adapter folder or a merged model comes out."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -168,4 +169,4 @@ def run(
     on_progress(Progress("gen", "write", 2, 3))
     result = adapter_generator.write(out, text, made, started)
     on_progress(Progress("gen", "write", 3, 3))
-    return result
+    return replace(result, notes=inputs.notes)

@@ -45,6 +45,7 @@ class GenResult:
         selection: how samples and base scored on examples; None without examples to score on.
         explanation: what it is near to; None if that was not asked for.
         no_derivatives: licences of what the generator (and, merged, the base) learned from that forbid derivatives.
+        notes: what there is to say of how the example files were read.
     """
 
     folder: Path
@@ -62,6 +63,7 @@ class GenResult:
     selection: Selection | None
     explanation: Explanation | None
     no_derivatives: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

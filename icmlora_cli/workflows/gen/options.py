@@ -88,11 +88,18 @@ class ExampleFile:
         path: as it was given.
         examples: in the file's order, each once.
         template: how they are written.
+        notes: by which rule the file was read, and what of it was not.
     """
 
     path: Path
     examples: tuple[Example, ...]
     template: PromptTemplate
+    notes: tuple[str, ...] = ()
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The notes, each with the file's name."""
+        return tuple(f"{self.path.name}: {note}" for note in self.notes)
 
     def identity(self) -> dict[str, object]:
         """Return what the file says, whatever its name: how many examples, and their hash."""
@@ -116,6 +123,12 @@ class GenInputs:
     def demonstrations(self) -> tuple[Example, ...]:
         """The examples that the generator is shown."""
         return () if self.shown is None else self.shown.examples
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What there is to say of how the files were read."""
+        files_read = dict.fromkeys(file for file in (self.shown, self.judged) if file is not None)
+        return tuple(note for file in files_read for note in file.told)
 
     @property
     def overlap(self) -> int:
@@ -150,7 +163,8 @@ def read_file(path: Path, template: Template) -> ExampleFile:
         SpecError: if rows are bad, or there is no example.
         UsageError: if there is no such file, or it is of another format.
     """
-    return ExampleFile(path, read_examples(path, text=template == "text"), PromptTemplate.from_spec(template))
+    found = read_examples(path, text=template == "text")
+    return ExampleFile(path, found.examples, PromptTemplate.from_spec(template), found.told())
 
 
 @dataclass(frozen=True)

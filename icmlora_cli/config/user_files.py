@@ -1,0 +1,61 @@
+"""Files that a user names: read if they are regular files, small enough and UTF-8."""
+
+import gzip
+import stat
+import zlib
+from pathlib import Path
+
+from icmlora_cli.errors import SpecError, UsageError
+
+MAX_DATA = 1 << 29  # bytes of a file of examples, unpacked
+GZIP = ".gz"
+
+
+def read_bytes(path: Path, *, limit: int = MAX_DATA, hint: str = "check the path") -> bytes:
+    """Return a file's bytes; those of a file whose name ends with ``.gz`` unpacked.
+
+    Args:
+        path: the file.
+        limit: bytes that are read at most.
+        hint: what to do where there is no such file.
+
+    Raises:
+        UsageError: if it is not there, no regular file (a pipe would be waited for without end), or cannot be read.
+        SpecError: if it holds more than ``limit`` bytes, or is no gzip file in spite of its name.
+    """
+    where = str(path.absolute())
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise UsageError(f"{str(path)!r} is a folder", where=where, hint="give the file in it")
+        if not stat.S_ISREG(mode):
+            raise UsageError(f"{str(path)!r} is no regular file", where=where, hint="write its content to a file first")
+        with gzip.open(path) if path.suffix.lower() == GZIP else path.open("rb") as handle:
+            data = handle.read(limit + 1)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError(f"there is no file {str(path)!r}", where=where, hint=hint) from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise SpecError(f"{path} has one fault", [f"{path}:1: not valid gzip: {error}"]) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+        raise UsageError(
+            f"cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}", where=where
+        ) from error
+    if len(data) > limit:
+        fault = f"{path}:1: is larger than {limit // 2**20} MiB"
+        raise SpecError(f"{path} has one fault", [fault], hint="divide it into several files")
+    return data
+
+
+def read_text(path: Path, *, limit: int = MAX_DATA, hint: str = "check the path") -> str:
+    """Return a file's text, without a byte order mark.
+
+    Raises:
+        UsageError: see ``read_bytes``.
+        SpecError: also if it is not UTF-8.
+    """
+    try:
+        return read_bytes(path, limit=limit, hint=hint).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        fault = f"{path}:{line}: byte {error.object[error.start]:#04x} is not UTF-8"
+        raise SpecError(f"{path} has one fault", [fault], hint="save the file as UTF-8 text") from error

@@ -1,0 +1,153 @@
+"""Files of rows: JSONL, JSON, CSV, TSV and Parquet, read with bounds."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from icmlora_cli.config.user_files import GZIP, read_text
+from icmlora_cli.errors import IcmloraError
+
+MAX_ROW = 1 << 24  # bytes of a line of JSONL, or of a cell of a CSV file
+_PACKED = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+SUFFIXES = (*_PACKED, ".parquet")
+Wanted = Callable[[Sequence[str]], Collection[str]]
+
+
+@dataclass
+class FileRows:
+    """What a file holds.
+
+    Args:
+        rows: the place of each row (its line, or ``row 3``), and the row.
+        columns: all columns, also those that were not loaded; a name that is there twice is here twice.
+        faults: a place, and what is wrong there.
+    """
+
+    rows: list[tuple[str, dict[str, object]]] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
+    faults: list[tuple[str, str]] = field(default_factory=list)
+
+
+def data_suffix(path: Path) -> str | None:
+    """Return the format of a file of rows by its name, such as ``.jsonl`` of ``x.jsonl.gz``; None if it is none."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes[-1:] == [GZIP]:
+        return suffixes[-2] if len(suffixes) > 1 and suffixes[-2] in _PACKED else None
+    return suffixes[-1] if suffixes and suffixes[-1] in SUFFIXES else None
+
+
+def read_rows(path: Path, wanted: Wanted) -> FileRows:
+    """Read the rows of a file.
+
+    Args:
+        path: the file; its name says the format.
+        wanted: returns, of all columns, those that are needed; Parquet loads no others.
+
+    Raises:
+        IcmloraError: if an optional package is missing, or the file cannot be read at all.
+    """
+    found = FileRows()
+    suffix = data_suffix(path)
+    if suffix == ".parquet":
+        _parquet(path, wanted, found)
+        return found
+    text = read_text(path)
+    if suffix in (".csv", ".tsv"):
+        _csv(text, "\t" if suffix == ".tsv" else ",", found)
+    elif suffix == ".json":
+        _json(text, found)
+    else:
+        _jsonl(text, found)
+    return found
+
+
+def _known_columns(found: FileRows) -> None:
+    found.columns = list(dict.fromkeys(key for _, row in found.rows for key in row))
+
+
+def _jsonl(text: str, found: FileRows) -> None:
+    # not splitlines(): U+2028 and its like are allowed within a JSON string
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        if len(line) > MAX_ROW:
+            found.faults.append((str(number), f"the line is longer than {MAX_ROW // 2**20} MiB"))
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            found.faults.append((str(number), _not_json(error)))
+            continue
+        if isinstance(row, dict):
+            found.rows.append((str(number), row))
+        else:
+            found.faults.append((str(number), "not a JSON object"))
+    _known_columns(found)
+
+
+def _not_json(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"not valid JSON: {error.msg} at character {error.pos + 1}"
+    return f"not valid JSON: {'nested too deeply' if isinstance(error, RecursionError) else error}"
+
+
+def _json(text: str, found: FileRows) -> None:
+    """Read a list of objects, alone or under ``data``; a file of JSON lines may be named ``.json`` too."""
+    if not text.strip():
+        return
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
+            _jsonl(text, found)
+            return
+        line = error.lineno if isinstance(error, json.JSONDecodeError) else 1
+        found.faults.append((str(line), _not_json(error)))
+        return
+    if isinstance(value, dict) and isinstance(value.get("data"), list):
+        value = value["data"]
+    for number, row in enumerate(value if isinstance(value, list) else [value], start=1):
+        if isinstance(row, dict):
+            found.rows.append((f"row {number}", row))
+        else:
+            found.faults.append((f"row {number}", "not a JSON object"))
+    _known_columns(found)
+
+
+def _csv(text: str, delimiter: str, found: FileRows) -> None:
+    limit = csv.field_size_limit(MAX_ROW)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        found.columns = list(reader.fieldnames or ())
+        for row in reader:
+            place = str(reader.line_num)
+            if None in row:
+                found.faults.append((place, "more cells than columns; put cells that hold a comma in quotes"))
+            else:
+                found.rows.append((place, dict(row)))
+    except csv.Error as error:
+        found.faults.append((str(reader.line_num), f"not valid CSV: {error}"))
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _parquet(path: Path, wanted: Wanted, found: FileRows) -> None:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise IcmloraError(
+            "reading Parquet needs pyarrow", where=str(path), hint="pip install 'icmlora[parquet]'"
+        ) from error
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        found.columns = list(file.schema_arrow.names)
+        needed = [name for name in wanted(found.columns) if found.columns.count(name) == 1]
+        rows = file.read(columns=needed).to_pylist() if needed else []
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        found.faults.append(("1", f"not valid Parquet: {(str(error).splitlines() or [type(error).__name__])[0]}"))
+        return
+    found.rows = [(f"row {number}", row) for number, row in enumerate(rows, start=1)]
