@@ -4,6 +4,7 @@ import json
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from icmlora_cli.errors import RequestError
 
@@ -22,7 +23,10 @@ def _off(value: bool) -> bool:
 
 
 def _unicode(value: str) -> str:
-    value.encode("utf-8")  # JSON may hold halves of surrogate pairs, which no tokenizer and no answer can
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:  # JSON may hold halves of surrogate pairs, which no tokenizer can
+        raise ValueError("a half of a surrogate pair is not text") from error
     return value
 
 
@@ -198,7 +202,7 @@ def parse(kind: type[BodyT], data: bytes) -> BodyT:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        raise _request_error(error) from error
+        raise _request_error(error, value) from error
 
 
 def _whole_number(digits: str) -> int | float:
@@ -220,14 +224,31 @@ def _check_depth(value: object) -> None:
     raise RequestError(f"the body is nested deeper than {MAX_DEPTH} levels")
 
 
-def _request_error(error: ValidationError) -> RequestError:
-    """Return the first fault with its field, as OpenAI's API says it."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    names = [str(item).encode("utf-8", "backslashreplace").decode("utf-8")[:80] for item in first["loc"]]
-    if not names:
-        return RequestError(f"the body is not a JSON object: {first['msg']}")
-    if names[0] in UnservedFields.model_fields:
-        return RequestError(f"this server does not do {names[0]!r}: leave it out", param=names[0])
-    if first["type"] == "extra_forbidden":
-        return RequestError(f"this server does not know {'.'.join(names)!r}: leave it out", param=names[0])
-    return RequestError(f"{'.'.join(names)}: {first['msg']}", param=names[0])
+def _request_error(error: ValidationError, body: object) -> RequestError:
+    """Return the fault that lies deepest in the body, with its field, as OpenAI's API says it."""
+    faults = error.errors(include_url=False, include_input=False, include_context=False)
+    path, fault = max(((_path(item, body), item) for item in faults), key=lambda found: len(found[0]))
+    if not path:
+        return RequestError("the body is not a JSON object")
+    field, place = path[0], ".".join(path)
+    if field in UnservedFields.model_fields:
+        return RequestError(f"this server does not do {field!r}: leave it out", param=field)
+    if fault["type"] == "extra_forbidden":
+        return RequestError(f"this server does not know {place!r}: leave it out", param=field)
+    return RequestError(f"{place}: {fault['msg'].removeprefix('Value error, ')}", param=field)
+
+
+def _path(fault: ErrorDetails, body: object) -> list[str]:
+    """Return the keys in the body that lead to a fault; pydantic also names the types of a union that it tried."""
+    path, value = [], body
+    for step in fault["loc"]:
+        if isinstance(value, list):
+            if not isinstance(step, int):
+                continue
+            value = value[step]
+        elif isinstance(value, dict) and step in value:
+            value = value[step]
+        elif not isinstance(value, dict) or fault["type"] != "missing":
+            continue
+        path.append(str(step).encode("utf-8", "backslashreplace").decode("utf-8")[:80])
+    return path

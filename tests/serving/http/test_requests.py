@@ -95,6 +95,7 @@ def test_messages_that_were_sent_come_back(tiny_engine: "Engine") -> None:
     ):
         found = refused(completed(tiny_engine, {"messages": [user, wrong]}, "/chat/completions"))
         assert found["param"] == "messages" and "messages.1" in found["message"]
+    assert found["message"].startswith("messages.1.content.0.")  # the fault itself, not that it is no text
 
 
 def test_wrong_values_are_refused_by_their_fields(tiny_engine: "Engine") -> None:
@@ -118,6 +119,7 @@ def test_wrong_values_are_refused_by_their_fields(tiny_engine: "Engine") -> None
         for value in values:
             found = refused(completed(tiny_engine, {field: value}))
             assert found["param"] == field, (field, value)
+    assert refused(completed(tiny_engine, {"stop": {"a": 1}}))["message"].startswith("stop: ")
     neutral = {"n": 1, "echo": False, "logprobs": None, "tools": [], "response_format": {"type": "text"}, "user": {}}
     assert completed(tiny_engine, neutral | {"logit_bias": {}, "presence_penalty": 0}).status_code == 200
     head = f'{{"model": "{tiny_engine.base_name}", "prompt": "x", '.encode()
@@ -148,7 +150,10 @@ def test_what_is_not_json_or_not_unicode_is_refused(tiny_engine: "Engine") -> No
         refused(response)
     surrogate = [{"role": "user", "content": "\ud83d"}]
     assert refused(completed(tiny_engine, {"messages": surrogate}, "/chat/completions"))["param"] == "messages"
-    assert refused(completed(tiny_engine, {"prompt": "\udc00"}))["param"] == "prompt"
+    assert (
+        refused(completed(tiny_engine, {"prompt": "\udc00"}))["message"]
+        == "prompt: a half of a surrogate pair is not text"
+    )
     assert refused(completed(tiny_engine, {"stop": ["\udc00"]}))["param"] == "stop"
 
 
@@ -258,8 +263,8 @@ def test_only_known_names_are_answered(tiny_engine: "Engine") -> None:
 
 FIELDS = (
     "model", "prompt", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop",
-    "stream", "stream_options", "n", "best_of", "echo", "logprobs", "top_logprobs", "suffix", "presence_penalty", "logit_bias",
-    "tools", "tool_choice", "response_format", "modalities", "user", "metadata", "unknown",
+    "stream", "stream_options", "n", "best_of", "echo", "logprobs", "top_logprobs", "suffix", "presence_penalty",
+    "logit_bias", "tools", "tool_choice", "response_format", "modalities", "user", "metadata", "unknown",
 )  # fmt: skip
 NUMBERS = (
     st.integers()
