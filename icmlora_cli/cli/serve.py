@@ -25,6 +25,10 @@ def serve(
     adapter: Annotated[
         list[str] | None, typer.Option("--adapter", help="NAME=FOLDER: serve this PEFT folder too; repeatable.")
     ] = None,
+    any_base_name: Annotated[
+        bool,
+        typer.Option("--any-base-name", help="Take adapters that say they are for another base; shapes must fit."),
+    ] = False,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.", rich_help_panel=NETWORK)] = "127.0.0.1",
     port: Annotated[
         int,
@@ -40,10 +44,19 @@ def serve(
             rich_help_panel=NETWORK,
         ),
     ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host", help="Another name by which requests may call this server, without its port; repeatable."
+        ),
+    ] = None,
     queue: Annotated[
         int,
         typer.Option(
-            "--queue", min=0, help="Requests that may wait; more are told to come again.", rich_help_panel=LIMITS
+            "--queue",
+            min=0,
+            help="Requests that may be read or wait; more are told to come again.",
+            rich_help_panel=LIMITS,
         ),
     ] = 32,
     max_adapters: Annotated[
@@ -99,14 +112,15 @@ def serve(
                 name = base or (base_name(folder) if folder else None) or DEFAULT_BASE
                 found = resolve_base(name, home, offline=offline, on_progress=on_progress)
                 engine = load_engine(
-                    found, home, generator=folder, adapters=folders,
+                    found, home, generator=folder, adapters=folders, any_base_name=any_base_name,
                     settings=EngineSettings(queue, max_adapters, max_tokens),
                     device=device, on_progress=on_progress,
                 )  # fmt: skip
             if host not in LOCAL and not keys:
                 out.note(f"warning: whoever reaches {host} may use this server; --api-key-file asks for a key")
+            hosts = _known_hosts(host, keys, allow_host or [])
             try:
-                _run(out, engine, listening, keys, grace)
+                _run(out, engine, listening, keys, hosts, grace)
             finally:
                 engine.close()
 
@@ -116,8 +130,8 @@ def _need_the_extra() -> None:
 
     from icmlora_cli.errors import UsageError
 
-    if not (find_spec("starlette") and find_spec("uvicorn")):
-        raise UsageError("the server needs starlette and uvicorn", hint="pip install 'icmlora[serve]'")
+    if not (find_spec("fastapi") and find_spec("uvicorn") and find_spec("cachetools")):
+        raise UsageError("the server needs fastapi, uvicorn and cachetools", hint="pip install 'icmlora[serve]'")
 
 
 def _folders(given: list[str]) -> dict[str, Path]:
@@ -125,15 +139,15 @@ def _folders(given: list[str]) -> dict[str, Path]:
     from icmlora_cli.disk.home import checked_name
     from icmlora_cli.errors import UsageError
 
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for item in given:
         name, sign, path = item.partition("=")
         if not sign or not path:
             raise UsageError(f"--adapter {item} is not NAME=FOLDER", hint="--adapter pirate=./my-lora")
-        if checked_name(name, "model") in found:
+        if checked_name(name, "model") in folders:
             raise UsageError(f"--adapter {name} is given twice", hint="give each a name of its own")
-        found[name] = Path(path).expanduser()
-    return found
+        folders[name] = Path(path).expanduser()
+    return folders
 
 
 def _keys(path: Path) -> list[str]:
@@ -141,7 +155,14 @@ def _keys(path: Path) -> list[str]:
 
     if not path.is_file():
         raise NotFoundError(f"there is no file {path.name}", where=str(path.absolute()), hint="--api-key-file FILE")
-    keys = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        keys = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{path.name} is not UTF-8 text: {error.reason} at byte {error.start}",
+            where=str(path.absolute()),
+            hint="save it as UTF-8, a key a line",
+        ) from error
     if not keys or not all(key.isascii() for key in keys):
         raise UsageError(
             f"{path.name} holds no key" if not keys else f"a key in {path.name} is not ASCII",
@@ -149,6 +170,15 @@ def _keys(path: Path) -> list[str]:
             hint="write a long random text into it, a key a line",
         )
     return keys
+
+
+def _known_hosts(host: str, keys: list[str], allowed: list[str]) -> list[str]:
+    """Return the names that requests have to be sent to; none where the server is open to others, or asks for keys."""
+    from icmlora_cli.serving.http.guard import LOCAL_HOSTS
+
+    if (host not in LOCAL or keys) and not allowed:
+        return []
+    return [*LOCAL_HOSTS, host, *(name.strip("[]") for name in allowed)]
 
 
 def _bound(host: str, port: int) -> "socket.socket":
@@ -166,11 +196,11 @@ def _bound(host: str, port: int) -> "socket.socket":
         ) from error
 
 
-def _run(out: Out, engine: "Engine", listening: "socket.socket", keys: list[str], grace: float) -> None:
-    import uvicorn
-
+def _run(
+    out: Out, engine: "Engine", listening: "socket.socket", keys: list[str], hosts: list[str], grace: float
+) -> None:
     from icmlora_cli.serving.http.app import make_app
-    from icmlora_cli.serving.http.run import Server
+    from icmlora_cli.serving.http.run import Server, make_config
 
     host, port = listening.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
@@ -183,11 +213,5 @@ def _run(out: Out, engine: "Engine", listening: "socket.socket", keys: list[str]
         out.note(f"serving {engine.base_name} on {url} (Ctrl-C ends it)")
         out.flush()
 
-    config = uvicorn.Config(
-        make_app(engine, keys),
-        log_level="warning",
-        access_log=False,
-        lifespan="off",
-        timeout_graceful_shutdown=round(grace) + LAST,
-    )
-    Server(config, started, engine.line.stop, grace).run(sockets=[listening])
+    config = make_config(make_app(engine, keys, hosts), engine.settings.queue, grace)
+    Server(config, started, engine.queue.stop, grace).run(sockets=[listening])

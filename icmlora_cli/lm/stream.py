@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig, PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList
 
 from icmlora_cli.lm.load import LoadedBase
 
@@ -121,6 +121,19 @@ def end_tokens(loaded: LoadedBase) -> tuple[int, ...]:
     return tuple(dict.fromkeys(int(item) for item in ids if item is not None))
 
 
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Return the tokens that decoding leaves out, by their texts."""
+    marked = (number for number, token in tokenizer.added_tokens_decoder.items() if token.special)
+    ids = list(dict.fromkeys([*tokenizer.all_special_ids, *marked]))
+    return dict(zip(map(str, tokenizer.convert_ids_to_tokens(ids)), ids, strict=True))
+
+
+def stop_tokens(loaded: LoadedBase, stop: Sequence[str]) -> tuple[int, ...]:
+    """Return the special tokens among stop texts: the decoded text lacks them, so that it cannot be cut before them."""
+    special = special_tokens(loaded.tokenizer) if stop else {}
+    return tuple(special[text] for text in stop if text in special)
+
+
 def write(
     loaded: LoadedBase,
     prompt_ids: Sequence[int],
@@ -140,7 +153,7 @@ def write(
         cancelled: asked after each token.
     """
     ids = torch.tensor([list(prompt_ids)], device=loaded.device)  # (1, T)
-    ends, pieces = end_tokens(loaded), Pieces(sampling.stop)
+    ends, pieces = (*end_tokens(loaded), *stop_tokens(loaded, sampling.stop)), Pieces(sampling.stop)
     if sampling.seed is None:
         torch.seed()
     else:

@@ -1,40 +1,38 @@
 """The adapters that a server used last, in memory."""
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
+
+from cachetools import LRUCache
 
 from icmlora_cli.serving.sources import AdapterSource
 from icmlora_cli.weights.adapter import Adapter
 
 
 class AdapterCache:
-    """The adapters used last.
+    """The adapters used last, by the keys of their sources.
 
     Args:
-        most: how many are kept.
+        max_adapters: How many are kept.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, max_adapters: int) -> None:
         """Start with no adapter."""
-        self._most = most
-        self._lock = threading.Lock()
-        self._kept: OrderedDict[str, tuple[AdapterSource, Adapter]] = OrderedDict()
+        self._lock = threading.Lock()  # the worker writes, and requests for the list of models read
+        self._cache: LRUCache[str, tuple[AdapterSource, Adapter]] = LRUCache(max_adapters)
 
-    def get(self, source: AdapterSource, make: Callable[[], Adapter]) -> Adapter:
-        """Return the adapter of a source, made where it is not kept; called by one thread only."""
+    def get(self, source: AdapterSource, load: Callable[[], Adapter]) -> Adapter:
+        """Return the adapter of a source, loaded where it is not kept. Only one thread may call this."""
         with self._lock:
-            if source.key in self._kept:
-                self._kept.move_to_end(source.key)
-                return self._kept[source.key][1]
-        adapter = make()
+            kept = self._cache.get(source.key)
+        if kept is not None:
+            return kept[1]
+        adapter = load()
         with self._lock:
-            self._kept[source.key] = (source, adapter)
-            while len(self._kept) > self._most:
-                self._kept.popitem(last=False)
+            self._cache[source.key] = (source, adapter)
         return adapter
 
     def sources(self) -> tuple[AdapterSource, ...]:
-        """Return what is kept, the one used last at the end."""
+        """Return the sources of the adapters that are kept."""
         with self._lock:
-            return tuple(source for source, _ in self._kept.values())
+            return tuple(source for source, _ in self._cache.values())

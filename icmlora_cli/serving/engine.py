@@ -1,13 +1,14 @@
 """Serve: one base in memory, the adapter of each request beside it, answers one after another from a bounded queue.
 
-No HTTP here: ``cli/serve_app.py`` speaks it.
+No HTTP here: ``serving/http`` speaks it.
 """
 
 import copy
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from jinja2 import TemplateError
@@ -17,13 +18,14 @@ from icmlora_cli.errors import NotFoundError, RequestError, StoppedError, UsageE
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.perplexity import max_tokens
 from icmlora_cli.lm.prompts import open_ids
-from icmlora_cli.lm.stream import Sampling, StreamedText, write
+from icmlora_cli.lm.stream import Sampling, StreamedText, special_tokens, write
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.serving.adapter_cache import AdapterCache
+from icmlora_cli.serving.given import GivenAdapters
 from icmlora_cli.serving.names import PREFIX
 from icmlora_cli.serving.queue import QueuedJob, RequestQueue
 from icmlora_cli.serving.sources import AdapterSource, AdapterSources
-from icmlora_cli.weights.adapter import Adapter, read_adapter
+from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.apply import applied, placed
 from icmlora_cli.workflows.gen.generate import check, maker_on
 from icmlora_cli.workflows.gen.generator import AdapterGenerator
@@ -34,13 +36,13 @@ SHOWN = 120  # characters of a name in an error
 
 
 @dataclass(frozen=True)
-class Question:
+class GenerationRequest:
     """A request that can be answered.
 
     Args:
-        prompt_ids: one token or more.
-        sampling: how to draw.
-        adapter: one that is always in memory, or where it comes from; None for the base alone.
+        prompt_ids: The prompt, one token or more.
+        sampling: How the answer is drawn.
+        adapter: One that is always in memory, or where it comes from; None for the base alone.
     """
 
     prompt_ids: tuple[int, ...]
@@ -53,7 +55,7 @@ class ServedModel:
     """A name that may be asked for.
 
     Args:
-        name: the name.
+        name: The name.
         kind: ``base``, ``adapter`` (given by ``--adapter``), ``task`` (harvested), ``generated`` (and in memory).
     """
 
@@ -66,9 +68,9 @@ class EngineSettings:
     """How much an engine takes on.
 
     Args:
-        queue: requests that may wait beside the one that is answered.
-        max_adapters: harvested and generated adapters that are kept in memory.
-        max_tokens: of one answer; None: as many as the base's context has room for.
+        queue: How many requests may be read or wait beside the one that is answered.
+        max_adapters: How many harvested and generated adapters are kept in memory.
+        max_tokens: How long one answer may be; None allows as many tokens as the base's context has room for.
     """
 
     queue: int = 32
@@ -80,11 +82,11 @@ class Engine:
     """Answers requests for the base and for adapters of it.
 
     Args:
-        loaded: the base; its weights are never changed.
-        sources: finds the adapters of tasks and texts.
-        pinned: adapters by the names given with ``--adapter``, placed.
-        adapter_generator: makes adapters of texts; None where there is no generator.
-        settings: how much it takes on.
+        loaded: The base; its weights are never changed.
+        sources: Finds the adapters of tasks and texts.
+        pinned: Adapters by the names given with ``--adapter``, placed.
+        adapter_generator: Makes adapters of texts; None where there is no generator.
+        settings: How much it takes on.
     """
 
     def __init__(
@@ -97,13 +99,13 @@ class Engine:
     ) -> None:
         """Keep the base and start the queue of its requests."""
         self.loaded, self.sources, self.pinned, self.settings = loaded, sources, dict(pinned), settings
-        self._maker = adapter_generator
-        self._shelf = AdapterCache(settings.max_adapters)
-        self._encoding = threading.Lock()
+        self._adapter_generator = adapter_generator
+        self._cache = AdapterCache(settings.max_adapters)
+        self._tokenizer_lock = threading.Lock()
         self._tokenizer = copy.deepcopy(loaded.tokenizer)  # the worker's own is not shared between threads
         self.context = max_tokens(loaded)
         self.started = int(time.time())
-        self.line: RequestQueue[Question] = RequestQueue(self._answer, settings.queue)
+        self.queue: RequestQueue[GenerationRequest] = RequestQueue(self._answer, settings.queue)
 
     @property
     def base_name(self) -> str:
@@ -114,7 +116,7 @@ class Engine:
     def models(self) -> tuple[ServedModel, ...]:
         """Return what may be asked for now, and the generated adapters that are in memory."""
         taken = {self.base_name, *self.pinned}
-        generated = [source.name for source in self._shelf.sources() if source.text is not None]
+        generated = [source.name for source in self._cache.sources() if source.text is not None]
         return (
             ServedModel(self.base_name, "base"),
             *(ServedModel(name, "adapter") for name in self.pinned),
@@ -126,109 +128,132 @@ class Engine:
         """Return the tokens of a conversation, in the base's chat template.
 
         Raises:
-            RequestError: if the base has none, or it does not take these messages.
+            RequestError: If the base has none, it does not take these messages, or they are far too long.
         """
-        with self._encoding:
+        with self._tokenizer_lock:
             if not self._tokenizer.chat_template:
                 raise RequestError(
                     f"{self.base_name} has no chat template; ask /v1/completions with a prompt", param="messages"
                 )
             try:
-                text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+                text = str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
             except TemplateError as error:
                 raise RequestError(
                     f"the chat template does not take these messages: {error}", param="messages"
                 ) from error
-            return list(self._tokenizer.encode(str(text), add_special_tokens=False, verbose=False))
+            self._check_characters(text, "messages")
+            return list(self._tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
     def text_ids(self, text: str) -> list[int]:
-        """Return the tokens of a prompt."""
-        with self._encoding:
+        """Return the tokens of a prompt.
+
+        Raises:
+            RequestError: If it is far too long.
+        """
+        self._check_characters(text, "prompt")
+        with self._tokenizer_lock:
             return open_ids(self._tokenizer, text)
 
-    def room(self, prompt_ids: Sequence[int], asked: int | None, param: str) -> int:
+    @cached_property
+    def _longest_token(self) -> int:
+        """How many characters the vocabulary's longest token has."""
+        return max(len(token) for token in self._tokenizer.get_vocab())
+
+    def _check_characters(self, text: str, field: str) -> None:
+        """Refuse, before the work of tokenising it, a text that cannot fit even if all its tokens are the longest."""
+        if len(text) > self.context * self._longest_token:
+            raise RequestError(
+                f"the base reads {self.context:,} tokens at once; {len(text):,} characters are more",
+                param=field,
+                code="context_length_exceeded",
+            )
+
+    def answer_tokens(
+        self, prompt_ids: Sequence[int], field: str, *, wanted: int | None, usual: int | None = None
+    ) -> int:
         """Return how many tokens an answer may have.
 
         Args:
-            prompt_ids: the prompt's.
-            asked: what the request says; None: as many as there is room for.
-            param: the prompt's field, for errors.
+            prompt_ids: The prompt's tokens.
+            field: The request's field that holds the prompt, for errors.
+            wanted: What the request says; None where it says nothing.
+            usual: What it is then, or less where there is less room; None takes all the room.
 
         Raises:
-            RequestError: if the prompt is empty or too long, or more is asked for than there is room.
+            RequestError: If the prompt is empty or too long, or more is wanted than there is room.
         """
-        count, size = len(prompt_ids), self.loaded.model.get_input_embeddings().num_embeddings
-        if not count or not all(0 <= item < size for item in prompt_ids):
-            raise RequestError("the prompt is empty, or has tokens that the base does not know", param=param)
+        count, vocabulary = len(prompt_ids), self.loaded.model.get_input_embeddings().num_embeddings
+        if not count or not all(0 <= item < vocabulary for item in prompt_ids):
+            raise RequestError("the prompt is empty, or has tokens that the base does not know", param=field)
         left = self.context - count
-        if left < max(1, asked or 1):
-            wanted = f" and {asked:,} of the answer" if asked else ""
+        if left < max(1, wanted or 1):
+            answer = f" and {wanted:,} of the answer" if wanted else ""
             raise RequestError(
-                f"the base reads {self.context:,} tokens at once; there are {count:,} of the prompt{wanted}",
-                param=param,
+                f"the base reads {self.context:,} tokens at once; there are {count:,} of the prompt{answer}",
+                param=field,
                 code="context_length_exceeded",
             )
         most = self.settings.max_tokens or left
-        if asked is not None and asked > most:
+        if wanted is not None and wanted > most:
             raise RequestError(f"this server writes at most {most:,} tokens an answer", param="max_tokens")
-        return asked or min(left, most)
+        return wanted or min(left, most, usual or left)
 
-    def find(self, model: str) -> Adapter | AdapterSource | None:
-        """Return what a model's name stands for; see ``Question``.
+    def check_stop(self, stop: Sequence[str]) -> None:
+        """Refuse stop texts of which a special token is only a part.
 
         Raises:
-            NotFoundError: if there is no such model.
-            UsageError: if the task text is empty or too long.
-            CorruptFileError: if the task or a manifest is damaged.
+            RequestError: If there is one: answers are decoded without special tokens, so that it would never be found.
         """
-        own = self.loaded.base.model_id
-        if model == self.base_name or (model == own and not Path(own).is_absolute()):
+        special = special_tokens(self._tokenizer) if stop else {}
+        for text in stop:
+            part = next((token for token in special if token in text and token != text), None)
+            if part is not None and text not in special:
+                raise RequestError(f"{text!r} has the special token {part!r} in it: give that alone", param="stop")
+
+    def find_adapter(self, model: str) -> Adapter | AdapterSource | None:
+        """Return what a model's name stands for; see ``GenerationRequest``.
+
+        Raises:
+            NotFoundError: If there is no such model.
+            UsageError: If the task text is empty or too long.
+            CorruptFileError: If the task or a manifest is damaged.
+        """
+        model_id = self.loaded.base.model_id
+        if model == self.base_name or (model == model_id and not Path(model_id).is_absolute()):
             return None
         if model in self.pinned:
             return self.pinned[model]
         source = self.sources.find(model)
         if source is None:
-            told = f"{model[:SHOWN]}..." if len(model) > SHOWN else model
-            why = "" if self._maker or not model.startswith(PREFIX) else ": no generator is loaded (icmlora serve -g)"
-            raise NotFoundError(f"the model {told!r} does not exist{why}")
+            shown = f"{model[:SHOWN]}..." if len(model) > SHOWN else model
+            lacks_generator = self._adapter_generator is None and model.startswith(PREFIX)
+            why = ": no generator is loaded (icmlora serve -g)" if lacks_generator else ""
+            raise NotFoundError(f"the model {shown!r} does not exist{why}")
         return source
-
-    def ask(self, question: Question, tell: Callable[[object], None]) -> QueuedJob[Question]:
-        """Put a request into the queue.
-
-        Args:
-            question: the request.
-            tell: called in another thread, with each piece of the text, and at the end with a ``StreamedText`` or the
-                error.
-
-        Raises:
-            Busy: if the queue is full.
-            Stopped: if the engine is closed.
-        """
-        job = QueuedJob(question, tell)
-        self.line.put(job)
-        return job
 
     def close(self) -> None:
         """Cancel what is under way, and return once all has ended."""
-        self.line.close()
+        self.queue.close()
 
-    def _answer(self, job: QueuedJob[Question]) -> None:
-        asked = job.work
-        adapter = self._adapter(asked.adapter) if isinstance(asked.adapter, AdapterSource) else asked.adapter
+    def _answer(self, job: QueuedJob[GenerationRequest], request: GenerationRequest) -> None:
+        adapter = request.adapter
+        if isinstance(adapter, AdapterSource):
+            adapter = self._loaded_adapter(adapter)
         with applied(self.loaded.model, adapter):
-            done: StreamedText = write(self.loaded, asked.prompt_ids, asked.sampling, job.tell, job.cancelled.is_set)
-        job.tell(StoppedError("the answer was given up") if done.finish == "cancelled" else done)
+            answer: StreamedText = write(
+                self.loaded, request.prompt_ids, request.sampling, job.report, job.cancelled.is_set
+            )
+        job.report(StoppedError("the answer was given up") if answer.finish == "cancelled" else answer)
 
-    def _adapter(self, source: AdapterSource) -> Adapter:
-        def make() -> Adapter:
-            return placed(self.loaded.model, self.sources.get(source, self._made))
+    def _loaded_adapter(self, source: AdapterSource) -> Adapter:
+        def load() -> Adapter:
+            return placed(self.loaded.model, self.sources.get(source, self._generated_adapter))
 
-        return self._shelf.get(source, make)
+        return self._cache.get(source, load)
 
-    def _made(self, text: str) -> Adapter:
-        assert self._maker is not None
-        return self._maker.make(text).adapter
+    def _generated_adapter(self, text: str) -> Adapter:
+        assert self._adapter_generator is not None
+        return self._adapter_generator.make(text).adapter
 
 
 def load_engine(
@@ -237,6 +262,7 @@ def load_engine(
     *,
     generator: Path | None = None,
     adapters: Mapping[str, Path] | None = None,
+    any_base_name: bool = False,
     settings: EngineSettings | None = None,
     device: str | None = None,
     on_progress: OnProgress = silent,
@@ -244,28 +270,31 @@ def load_engine(
     """Load the base, the generator and the adapters given by name, and start answering.
 
     Args:
-        base: the base model.
-        home: the registry.
-        generator: folder of a generator of this base; None: texts are not served.
-        adapters: PEFT folders by name.
-        settings: how much to take on.
-        device: where the base runs.
-        on_progress: told of what the generator takes time for.
+        base: The base model.
+        home: The registry.
+        generator: Folder of a generator of this base; with None, texts are not served.
+        adapters: PEFT folders by name, which may be foreign.
+        any_base_name: Take adapters whose configuration names another base; their shapes must fit all the same.
+        settings: How much to take on.
+        device: Where the base runs.
+        on_progress: Told of what the generator takes time for.
 
     Raises:
-        BaseUnavailableError: if the generator is of another base.
-        NotFoundError: if an adapter's folder is not there.
-        CorruptFileError: if a file is broken, or an adapter does not fit the base.
-        UsageError: if the device is not there, or a name is the base's own.
+        BaseUnavailableError: If the generator is of another base.
+        NotFoundError: If an adapter's folder is not there.
+        CorruptFileError: If a file is broken.
+        UnsupportedAdapterError: If an adapter is not a LoRA, or has parts that a LoRA cannot hold.
+        UsageError: If the device is not there, or a name is the base's own.
+        WrongBaseError: If an adapter is for another base.
     """
     request = GenRequest(generator or Path(), False, None, PLAIN)
     networks, inputs = (None, None) if generator is None else check(request, base)
-    read = {name: read_adapter(path) for name, path in (adapters or {}).items()}
+    given = GivenAdapters(base, adapters or {}, any_base_name=any_base_name)
     loaded = load_base(base, device=device)
     adapter_generator = None
     if networks is not None and inputs is not None:
         adapter_generator = maker_on(loaded, request, networks, inputs, home, on_progress)
-    pinned = {name: placed(loaded.model, adapter) for name, adapter in read.items()}
+    pinned = given.placed(loaded)
     engine = Engine(
         loaded, AdapterSources(base, home, networks), pinned, adapter_generator, settings or EngineSettings()
     )

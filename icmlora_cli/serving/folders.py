@@ -36,12 +36,12 @@ class Folders:
     """The folders of the adapters of one base. Everything is loaded when it is first needed; not for several threads.
 
     Args:
-        home: the registry and its cache.
-        generator: name or folder of what makes adapters of texts; None: only registered tasks are served.
-        base: the base model; None: the generator's own.
-        model: another name by which the server knows the base.
-        device: where the base reads texts.
-        most: folders that are kept; no more are made then.
+        home: The registry and its cache.
+        generator: Name or folder of what makes adapters of texts; None serves registered tasks only.
+        base: The base model; None takes the generator's own.
+        model: Another name by which the server knows the base.
+        device: Where the base reads texts.
+        max_adapters: How many folders are kept; no more are made then.
     """
 
     home: Home
@@ -49,7 +49,7 @@ class Folders:
     base: str | None = None
     model: str | None = None
     device: str = "cpu"
-    most: int = 1000
+    max_adapters: int = 1000
 
     @cached_property
     def _generator_folder(self) -> Path | None:
@@ -57,22 +57,22 @@ class Folders:
 
     @cached_property
     def _base(self) -> Base:
-        own = base_name(self._generator_folder) if self._generator_folder else None
-        return resolve(self.base or own or "smollm2-135m", self.home)
+        generator_base = base_name(self._generator_folder) if self._generator_folder else None
+        return resolve(self.base or generator_base or "smollm2-135m", self.home)
 
     @cached_property
-    def _checked(self) -> tuple[Generator, GenInputs] | None:
-        return None if self._generator_folder is None else check(self._order, self._base)
+    def _generator_and_inputs(self) -> tuple[Generator, GenInputs] | None:
+        return None if self._generator_folder is None else check(self._gen_request, self._base)
 
     @cached_property
-    def _order(self) -> GenRequest:
+    def _gen_request(self) -> GenRequest:
         assert self._generator_folder is not None
         return GenRequest(self._generator_folder, False, None, PLAIN)
 
     @cached_property
-    def _maker(self) -> AdapterGenerator:
-        assert self._checked is not None
-        return load_maker(self._order, *self._checked, self._base, self.home, self.device, silent)
+    def _adapter_generator(self) -> AdapterGenerator:
+        assert self._generator_and_inputs is not None
+        return load_maker(self._gen_request, *self._generator_and_inputs, self._base, self.home, self.device, silent)
 
     def serves(self, model: str) -> bool:
         """Tell whether a server's model is this base."""
@@ -92,7 +92,9 @@ class Folders:
         """
         if not self.serves(model):
             return None
-        sources = AdapterSources(self._base, self.home, self._checked[0] if self._checked else None)
+        sources = AdapterSources(
+            self._base, self.home, self._generator_and_inputs[0] if self._generator_and_inputs else None
+        )
         source = sources.find(name)
         if source is None:
             return None
@@ -107,23 +109,25 @@ class Folders:
         return folder
 
     def _check_room(self) -> None:
-        if len(files.subfolders(self.home.served)) >= self.most:
+        if len(files.subfolders(self.home.served)) >= self.max_adapters:
             raise IcmloraError(
-                f"there are {self.most:,} served adapters already, and no more are made",
+                f"there are {self.max_adapters:,} served adapters already, and no more are made",
                 where=str(self.home.served),
                 hint="stop the server and delete the folder, or allow more",
             )
 
     def _write(self, folder: Path, source: AdapterSource, model: str, sources: AdapterSources) -> None:
-        adapter = sources.get(source, lambda text: self._maker.make(text).adapter)
+        adapter = sources.get(source, lambda text: self._adapter_generator.make(text).adapter)
         plain = servable(replace(adapter, base_model=model))
         if source.record is not None:
             _write_harvested(folder, plain, source.record, self._base)
             return
-        assert source.text is not None and self._checked is not None
-        provenance = Provenance(self._checked[0], self._order.folder, self._base, source.text, None, False)
+        assert source.text is not None and self._generator_and_inputs is not None
+        provenance = Provenance(
+            self._generator_and_inputs[0], self._gen_request.folder, self._base, source.text, None, False
+        )
         write(
-            folder, plain, provenance, self._maker.loaded,
+            folder, plain, provenance, self._adapter_generator.loaded,
             dtype=None, added={}, remarks=[REMARK.format(rank=plain.rank)], on_progress=silent,
         )  # fmt: skip
 

@@ -23,10 +23,10 @@ class AdapterSource:
     """Where the adapter of a name comes from: a task's harvested one, or one to be generated.
 
     Args:
-        name: as it is listed.
-        key: hash of all that decides the adapter's numbers.
-        text: the task in words; None of a registered task.
-        record: the harvested adapter; None of a text.
+        name: The name, as it is listed.
+        key: The hash of all that decides the adapter's numbers.
+        text: The task in words; None for a registered task.
+        record: The harvested adapter; None for a text.
     """
 
     name: str
@@ -40,9 +40,9 @@ class AdapterSources:
     """Finds and gets the adapters of names, for one base.
 
     Args:
-        base: the base model.
-        home: the registry.
-        generator: what makes adapters of texts; None: texts are not served.
+        base: The base model.
+        home: The registry.
+        generator: What makes adapters of texts; with None, texts are not served.
     """
 
     base: Base
@@ -79,8 +79,8 @@ class AdapterSources:
 
     def tasks(self) -> tuple[str, ...]:
         """Return the names of the tasks that have an adapter for this base, sorted; damaged ones are left out."""
-        there = AdapterStore(self.home).readable()
-        names = {item.task for item in there if item.weight_hash == self.base.weight_hash}
+        records = AdapterStore(self.home).readable()
+        names = {item.task for item in records if item.weight_hash == self.base.weight_hash}
         return tuple(name for name in sorted(names) if self._whole(name))
 
     def _whole(self, name: str) -> bool:
@@ -93,8 +93,8 @@ class AdapterSources:
         """Return the adapter of a source.
 
         Args:
-            source: what ``find`` returned.
-            make: returns the adapter of a text.
+            source: What ``find`` returned.
+            make: Returns the adapter of a text.
 
         Raises:
             CorruptFileError: if a harvested adapter is not what its manifest says.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 NAME_IN_VLLM = "icmlora"
 GENERATOR, BASE, MODEL = "ICMLORA_VLLM_GENERATOR", "ICMLORA_VLLM_BASE", "ICMLORA_VLLM_MODEL"
-DEVICE, MOST = "ICMLORA_VLLM_DEVICE", "ICMLORA_VLLM_MAX_ADAPTERS"
+DEVICE, MAX_ADAPTERS = "ICMLORA_VLLM_DEVICE", "ICMLORA_VLLM_MAX_ADAPTERS"
 SHOWN = 120  # characters of a name in the log
 logger = init_logger("vllm.icmlora")
 
@@ -41,10 +41,10 @@ class IcmloraResolver(LoRAResolver):  # type: ignore[misc]  # vLLM is not always
     def __init__(self, settings: Mapping[str, str]) -> None:
         """Read how many adapters are kept, and start the thread that makes them."""
         self._settings = dict(settings)
-        most = self._settings.get(MOST, "1000")
-        if not most.isdecimal():
-            raise UsageError(f"{MOST}={most} is not a number", hint=f"{MOST}=1000")
-        self._most = int(most)
+        max_adapters = self._settings.get(MAX_ADAPTERS, "1000")
+        if not max_adapters.isdecimal():
+            raise UsageError(f"{MAX_ADAPTERS}={max_adapters} is not a number", hint=f"{MAX_ADAPTERS}=1000")
+        self._max_adapters = int(max_adapters)
         # one thread: adapters are made one after another, so each name once, and the event loop goes on meanwhile
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="icmlora")
 
@@ -53,7 +53,8 @@ class IcmloraResolver(LoRAResolver):  # type: ignore[misc]  # vLLM is not always
         from icmlora_cli.serving.folders import Folders  # in the worker's thread: it loads torch's models
 
         get = self._settings.get
-        return Folders(Home.from_environment(), get(GENERATOR), get(BASE), get(MODEL), get(DEVICE) or "cpu", self._most)
+        home, device = Home.from_environment(), get(DEVICE) or "cpu"
+        return Folders(home, get(GENERATOR), get(BASE), get(MODEL), device, self._max_adapters)
 
     async def resolve_lora(self, base_model_name: str, lora_name: str) -> LoRARequest | None:
         """Return where the adapter of a name is; None where the name is not ours or it cannot be made (see the log).
@@ -86,6 +87,8 @@ class IcmloraResolver(LoRAResolver):  # type: ignore[misc]  # vLLM is not always
 
 def register() -> None:
     """Register the resolver with vLLM, if the environment asks for it; the entry point."""
-    settings = {name: value for name in (GENERATOR, BASE, MODEL, DEVICE, MOST) if (value := os.environ.get(name))}
+    settings = {
+        name: value for name in (GENERATOR, BASE, MODEL, DEVICE, MAX_ADAPTERS) if (value := os.environ.get(name))
+    }
     if GENERATOR in settings or BASE in settings:
         LoRAResolverRegistry.register_resolver(NAME_IN_VLLM, IcmloraResolver(settings))

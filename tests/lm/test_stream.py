@@ -51,6 +51,35 @@ def test_it_ends_before_a_stop_text(llama_base: Base) -> None:
     assert done.finish == "stop" and done.tokens <= whole.tokens
 
 
+@pytest.mark.parametrize("marked", ["as a special token", "in the vocabulary"])
+def test_it_ends_at_a_stop_text_that_is_a_special_token(llama_base: Base, marked: str) -> None:
+    loaded = load_base(llama_base, device="cpu")
+    tokenizer, model = loaded.tokenizer, loaded.model
+    chain = tokenizer.convert_tokens_to_ids([*"abcdef"])
+    if marked == "as a special token":
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
+        model.resize_token_embeddings(len(tokenizer))
+        special = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    else:
+        special = tokenizer.pad_token_id
+    text = tokenizer.convert_ids_to_tokens(special)
+    chain.insert(3, special)
+    with torch.no_grad():  # each token of the chain is followed by the next one
+        for parameter in model.model.layers.parameters():
+            parameter.zero_()
+        model.model.norm.weight.fill_(1.0)
+        embeddings = model.get_input_embeddings().weight
+        model.lm_head.weight = torch.nn.Parameter(torch.zeros_like(embeddings))
+        embeddings.zero_()
+        for index, (token, following) in enumerate(itertools.pairwise(chain)):
+            embeddings[token, index] = 1.0
+            model.lm_head.weight[following, index] = 5.0
+    greedy = Sampling(6, temperature=0.0)
+    assert run(loaded, greedy, "a")[0].text.startswith("bcdef")  # without it, the answer goes on
+    done, told = run(loaded, Sampling(6, temperature=0.0, stop=("never", text)), "a")
+    assert done.text == "".join(told) == "bc" and done.finish == "stop" and done.tokens == 3
+
+
 def test_it_ends_when_it_is_cancelled(llama_base: Base) -> None:
     loaded = load_base(llama_base, device="cpu")
     asked = itertools.count()

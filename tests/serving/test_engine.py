@@ -1,18 +1,31 @@
 """The engine without HTTP: mixed adapters, the same base afterwards, cancelling, limits."""
 
+import json
 import queue
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
+pytest.importorskip("cachetools", reason="the extra icmlora[serve] is not installed")
 
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import CorruptFileError, NotFoundError, RequestError, StoppedError, UsageError
+from icmlora_cli.errors import (
+    CorruptFileError,
+    IcmloraError,
+    NotFoundError,
+    RequestError,
+    StoppedError,
+    UnsupportedAdapterError,
+    UsageError,
+    WrongBaseError,
+)
 from icmlora_cli.lm.stream import Sampling, StreamedText
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.serving.adapter_cache import AdapterCache
-from icmlora_cli.serving.engine import Engine, EngineSettings, Question, load_engine
+from icmlora_cli.serving.engine import Engine, EngineSettings, GenerationRequest, load_engine
 from icmlora_cli.serving.sources import AdapterSource
 from icmlora_cli.weights.adapter import Adapter, Factors, write_adapter
 from icmlora_cli.weights.merge import merged
@@ -49,11 +62,12 @@ def engine(llama_base: Base, home: Home, tmp_path: Path) -> Iterator[Engine]:
 
 
 def answers(engine: Engine, asked: list[tuple[str, str]]) -> list[StreamedText]:
-    """Ask for everything at once; return the answers in the order of the questions."""
+    """Ask for everything at once; return the answers in the order of the requests."""
     inboxes = []
     for model, prompt in asked:
         inbox: queue.Queue[object] = queue.Queue()
-        engine.ask(Question(tuple(engine.text_ids(prompt)), GREEDY, engine.find(model)), inbox.put)
+        request = GenerationRequest(tuple(engine.text_ids(prompt)), GREEDY, engine.find_adapter(model))
+        engine.queue.submit(engine.queue.reserve(inbox.put), request)
         inboxes.append(inbox)
     found = []
     for inbox in inboxes:
@@ -79,8 +93,9 @@ def test_mixed_adapters_are_right_and_the_base_is_the_same_afterwards(engine: En
 
 def test_a_cancelled_answer_is_given_up(engine: Engine) -> None:
     inbox: queue.Queue[object] = queue.Queue()
-    asked = Question(tuple(engine.text_ids(PROMPT)), Sampling(450, temperature=1.0, seed=5))
-    job = engine.ask(asked, lambda event: (inbox.put(event), job.cancelled.set())[0])  # at its first piece
+    request = GenerationRequest(tuple(engine.text_ids(PROMPT)), Sampling(450, temperature=1.0, seed=5))
+    job = engine.queue.reserve(lambda event: (inbox.put(event), job.cancelled.set())[0])  # at its first piece
+    engine.queue.submit(job, request)
     while isinstance(event := inbox.get(timeout=120), str):
         pass
     assert isinstance(event, StoppedError)
@@ -90,15 +105,18 @@ def test_a_cancelled_answer_is_given_up(engine: Engine) -> None:
 def test_what_cannot_be_answered_is_told_at_once(engine: Engine, home: Home, llama_base: Base) -> None:
     for name in ("nobody", "../own", str(llama_base.path), "icm:Say cat.", "", "x" * 5000):
         with pytest.raises(NotFoundError) as missing:
-            engine.find(name)
+            engine.find_adapter(name)
         assert len(missing.value.message) < 250
     with pytest.raises(RequestError) as long:
-        engine.room([5] * 512, None, "prompt")
+        engine.answer_tokens([5] * 512, "prompt", wanted=None)
     assert long.value.code == "context_length_exceeded"
-    assert engine.room([5] * 500, None, "prompt") == engine.room([5] * 500, 12, "prompt") == 12
+    assert engine.answer_tokens([5] * 500, "prompt", wanted=None) == 12
+    assert engine.answer_tokens([5] * 500, "prompt", wanted=None, usual=16) == 12  # as many as there is room for
+    assert engine.answer_tokens([5] * 400, "prompt", wanted=None, usual=16) == 16
+    assert engine.answer_tokens([5] * 500, "prompt", wanted=12) == 12
     for ids in ([], [-1], [10**6]):
         with pytest.raises(RequestError):
-            engine.room(ids, 1, "prompt")
+            engine.answer_tokens(ids, "prompt", wanted=1)
     assert "user: hi" in engine.loaded.tokenizer.decode(engine.chat_ids([{"role": "user", "content": "hi"}]))
     assert [model.name for model in engine.models()] == [engine.base_name, "own"]
 
@@ -108,24 +126,53 @@ def test_adapters_are_checked_before_anything_is_served(llama_base: Base, home: 
 
     adapter = strong_adapter(load_base(llama_base, device="cpu").model, llama_base)
     (name, item), *_ = adapter.factors.items()
-    write_adapter(tmp_path / "misfit", Adapter("x", 1.0, {f"{name}.gone": item}))
-    with pytest.raises(CorruptFileError, match="no module"):
+    write_adapter(tmp_path / "misfit", Adapter(llama_base.model_id, 1.0, {f"{name}.gone": item}))
+    with pytest.raises(WrongBaseError, match="no module"):
         load_engine(llama_base, home, adapters={"x": tmp_path / "misfit"}, device="cpu")
     write_adapter(tmp_path / "own", adapter)
     with pytest.raises(UsageError, match="is the base itself"):
         load_engine(llama_base, home, adapters={llama_base.path.name: tmp_path / "own"}, device="cpu")
 
 
-def test_the_shelf_keeps_what_was_used_last() -> None:
+def test_the_cache_keeps_what_was_used_last() -> None:
     made: list[str] = []
-    shelf = AdapterCache(2)
+    cache = AdapterCache(2)
 
     def get(key: str) -> Adapter:
         def make() -> Adapter:
             made.append(key)
             return Adapter(key, 1.0, {})
 
-        return shelf.get(AdapterSource(key, key), make)
+        return cache.get(AdapterSource(key, key), make)
 
     assert [get(key).base_model for key in "abacab"] == [*"abacab"]
-    assert made == [*"abcb"] and [rng.key for rng in shelf.sources()] == ["a", "b"]
+    assert made == [*"abcb"] and [rng.key for rng in cache.sources()] == ["a", "b"]
+
+
+def test_given_adapters_are_refused_with_the_true_reason(llama_base: Base, home: Home, tmp_path: Path) -> None:
+    from icmlora_cli.lm.load import load_base
+
+    folder = tmp_path / "given"
+    write_adapter(folder, strong_adapter(load_base(llama_base, device="cpu").model, llama_base))
+    config = json.loads((folder / "adapter_config.json").read_text())
+
+    def refused(kind: type[IcmloraError], changes: dict[str, object], match: str) -> None:
+        (folder / "adapter_config.json").write_text(json.dumps(config | changes))
+        with pytest.raises(kind, match=match):
+            load_engine(llama_base, home, adapters={"own": folder}, device="cpu")
+
+    for init in ("pissa", "pissa_niter_4", "olora", "corda", "loftq"):
+        refused(UnsupportedAdapterError, {"init_lora_weights": init}, "relative to a base that")
+    refused(UnsupportedAdapterError, {"alora_invocation_tokens": [5, 6]}, "aLoRA")
+    refused(WrongBaseError, {"base_model_name_or_path": "meta-llama/Llama-3.1-8B"}, "is for meta-llama")
+    refused(CorruptFileError, {"lora_alpha": float("nan")}, "not a finite number")
+    refused(CorruptFileError, {"lora_alpha": float("inf")}, "not a finite number")
+    refused(CorruptFileError, {"r": 4}, "have rank 3")
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "another/name"}))
+    engine = load_engine(llama_base, home, adapters={"own": folder}, any_base_name=True, device="cpu")
+    engine.close()
+    write_adapter(folder, strong_adapter(load_base(llama_base, device="cpu").model, llama_base))
+    tensors = load_file(folder / "adapter_model.safetensors")
+    next(iter(tensors.values()))[0, 0] = float("inf")
+    save_file(tensors, folder / "adapter_model.safetensors")
+    refused(CorruptFileError, {}, "NaN or infinity")

@@ -1,242 +1,147 @@
-"""The HTTP side of ``icmlora serve``: OpenAI's endpoints on Starlette, for an engine."""
+"""The HTTP side of ``icmlora serve``: OpenAI's endpoints on FastAPI, for an engine."""
 
-import asyncio
-import hmac
-import json
-import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
-from starlette.applications import Starlette
+from fastapi import Depends, FastAPI, Request
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.responses import JSONResponse, Response
 
-from icmlora_cli.errors import BusyError, IcmloraError, NotFoundError, RequestError, StoppedError
-from icmlora_cli.lm.stream import Sampling, StreamedText
-from icmlora_cli.serving.engine import Engine, Question
-from icmlora_cli.serving.http import schema
+from icmlora_cli.errors import BusyError, IcmloraError, NotFoundError
+from icmlora_cli.lm.stream import Sampling
+from icmlora_cli.serving.engine import Engine, GenerationRequest
+from icmlora_cli.serving.http.admission import AdmittedRequest, admitted, get_engine
+from icmlora_cli.serving.http.answer import respond
+from icmlora_cli.serving.http.guard import RequireHost, RequireKey
 from icmlora_cli.serving.http.reply import ChatReply, CompletionReply, Reply, error_body, status_of
+from icmlora_cli.serving.http.schema import COMPLETION_TOKENS, ChatBody, CompletionBody, GenerationBody, parse
 
-MAX_BODY = 8 * 2**20  # bytes of a request
-CHARSET = "utf-8"
-log = logging.getLogger("uvicorn.error")
+EngineDep = Annotated[Engine, Depends(get_engine)]
+AdmittedDep = Annotated[AdmittedRequest, Depends(admitted)]
 
 
-def make_app(engine: Engine, keys: Sequence[str] = ()) -> Starlette:
+def make_app(engine: Engine, keys: Sequence[str] = (), hosts: Sequence[str] = ()) -> FastAPI:
     """Return the application.
 
     Args:
-        engine: what answers.
-        keys: one of them has to be sent as ``Authorization: Bearer KEY``; with none, nothing has to be.
+        engine: What answers.
+        keys: One of them has to be sent as ``Authorization: Bearer KEY``; with none, nothing has to be.
+        hosts: Names that requests have to be sent to; with none, they may be sent to any.
     """
-    server = _Server(engine)
-    return Starlette(
-        routes=[
-            Route("/health", server.health),
-            Route("/v1/models", server.models),
-            Route("/v1/models/{name:path}", server.model),
-            Route("/v1/completions", server.completions, methods=["POST"]),
-            Route("/v1/chat/completions", server.chat, methods=["POST"]),
-        ],
-        middleware=[Middleware(_Keys, keys=tuple(keys))] if keys else [],
-        exception_handlers={IcmloraError: _refused, HTTPException: _no_route, Exception: _failed},
+    app = FastAPI(
+        openapi_url=None,
+        exception_handlers={IcmloraError: _refused, HTTPException: _not_taken, Exception: _failed},
     )
+    app.state.engine = engine
+    app.add_api_route("/health", health)
+    app.add_api_route("/v1/models", models)
+    app.add_api_route("/v1/models/{name:path}", model)
+    app.add_api_route("/v1/completions", generate_completion, methods=["POST"])
+    app.add_api_route("/v1/chat/completions", generate_chat, methods=["POST"])
+    if keys:
+        app.add_middleware(RequireKey, keys=tuple(keys))
+    if hosts:
+        app.add_middleware(RequireHost, hosts=tuple(hosts))
+    return app
 
 
-class _Keys:
-    """Lets nobody in without a key, but for ``/health``."""
-
-    def __init__(self, app: ASGIApp, keys: tuple[str, ...]) -> None:
-        self.app, self.keys = app, [f"Bearer {key}".encode() for key in keys]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        given = dict(scope.get("headers", ())).get(b"authorization", b"")
-        known = [hmac.compare_digest(given, key) for key in self.keys]
-        if scope["type"] == "http" and scope["path"] != "/health" and not any(known):
-            body = error_body("there is no such API key", "invalid_request_error", code="invalid_api_key")
-            await JSONResponse(body, 401, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+async def health(engine: EngineDep) -> Response:
+    """Answer ``GET /health``."""
+    queue = engine.queue
+    return JSONResponse({"status": "ok", "running": queue.running, "waiting": queue.waiting})
 
 
-class _Server:
-    """The endpoints.
+def models(engine: EngineDep) -> Response:
+    """Answer ``GET /v1/models``."""
+    return JSONResponse({"object": "list", "data": _model_cards(engine)})
+
+
+def model(name: str, engine: EngineDep) -> Response:
+    """Answer ``GET /v1/models/NAME``."""
+    card = next((card for card in _model_cards(engine) if card["id"] == name), None)
+    if card is None:
+        raise NotFoundError(f"the model {name[:120]!r} does not exist")
+    return JSONResponse(card)
+
+
+def _model_cards(engine: Engine) -> list[dict[str, object]]:
+    common = {"object": "model", "created": engine.started, "owned_by": "icmlora"}
+    return [{"id": item.name} | common | {"kind": item.kind} for item in engine.models()]
+
+
+@dataclass(frozen=True)
+class PreparedRequest:
+    """A request that has been read and checked.
 
     Args:
-        engine: what answers.
+        body: As the client sent it.
+        generation: What the engine is to do.
+        reply: The bodies of its answer.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-
-    async def health(self, request: Request) -> Response:
-        line = self.engine.line
-        return JSONResponse({"status": "ok", "running": line.running, "waiting": line.waiting})
-
-    async def models(self, request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": await self._cards()})
-
-    async def model(self, request: Request) -> Response:
-        name = request.path_params["name"]
-        found = [card for card in await self._cards() if card["id"] == name]
-        if not found:
-            raise NotFoundError(f"the model {name[:120]!r} does not exist")
-        return JSONResponse(found[0])
-
-    async def _cards(self) -> list[dict[str, object]]:
-        models = await asyncio.to_thread(self.engine.models)
-        own = {"object": "model", "created": self.engine.started, "owned_by": "icmlora"}
-        return [{"id": item.name} | own | {"kind": item.kind} for item in models]
-
-    async def completions(self, request: Request) -> Response:
-        asked = schema.completion(await _body(request))
-        prompt = asked.given
-
-        def ids() -> Sequence[int]:
-            return self.engine.text_ids(prompt) if isinstance(prompt, str) else prompt
-
-        usual = schema.COMPLETION_TOKENS
-        most = asked.max_tokens or min(usual, self.engine.settings.max_tokens or usual)
-        question = await asyncio.to_thread(self._question, asked, ids, most, "prompt")
-        return await self._answer(request, asked, question, CompletionReply(asked.model))
-
-    async def chat(self, request: Request) -> Response:
-        asked = schema.chat(await _body(request))
-        messages = [{"role": item.role, "content": item.text} for item in asked.messages]
-        most = asked.max_completion_tokens or asked.max_tokens
-        question = await asyncio.to_thread(
-            self._question, asked, lambda: self.engine.chat_ids(messages), most, "messages"
-        )
-        return await self._answer(request, asked, question, ChatReply(asked.model))
-
-    def _question(
-        self, asked: schema.GenerationBody, ids: Callable[[], Sequence[int]], most: int | None, param: str
-    ) -> Question:
-        adapter = self.engine.find(asked.model)  # first: a wrong name is told before a wrong prompt
-        prompt_ids = ids()
-        room = self.engine.room(prompt_ids, most, param)
-        temperature = 1.0 if asked.temperature is None else asked.temperature
-        top_p = 1.0 if asked.top_p is None else asked.top_p
-        return Question(tuple(prompt_ids), Sampling(room, temperature, top_p, asked.seed, asked.stops), adapter)
-
-    async def _answer(
-        self, request: Request, asked: schema.GenerationBody, question: Question, reply: Reply
-    ) -> Response:
-        loop, events = asyncio.get_running_loop(), asyncio.Queue[object]()
-
-        def tell(event: object) -> None:
-            with suppress(RuntimeError):  # the loop is closed: the server has gone down meanwhile
-                loop.call_soon_threadsafe(events.put_nowait, event)
-
-        job = self.engine.ask(question, tell)
-        count = len(question.prompt_ids)
-        try:
-            async with _hang_up(request, events):
-                first = await _next(events)
-                if not asked.stream:
-                    while not isinstance(first, StreamedText):
-                        first = await _next(events)
-                    return JSONResponse(reply.whole(first, count))
-        except BaseException:
-            self.engine.line.drop(job)
-            raise
-        lines = _lines(first, events, reply, count, asked.usage)
-        return _EventStream(lines, lambda: self.engine.line.drop(job))
+    body: GenerationBody
+    generation: GenerationRequest
+    reply: Reply
 
 
-@asynccontextmanager
-async def _hang_up(request: Request, events: "asyncio.Queue[object]") -> AsyncIterator[None]:
-    """Put ``StoppedError`` among the events when the client hangs up."""
-
-    async def watch() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        events.put_nowait(StoppedError("the client is gone"))
-
-    task = asyncio.create_task(watch())
-    try:
-        yield
-    finally:
-        task.cancel()
+# These two are no coroutines, so that FastAPI runs them in threads: the event loop goes on while texts are tokenised.
+def prepare_completion(request: AdmittedDep, engine: EngineDep) -> PreparedRequest:
+    """Return a completion's request, checked and tokenised."""
+    body = parse(CompletionBody, request.data)
+    adapter = engine.find_adapter(body.model)  # first: a wrong name is told before a wrong prompt
+    prompt = body.text_or_ids
+    prompt_ids = engine.text_ids(prompt) if isinstance(prompt, str) else prompt
+    tokens = engine.answer_tokens(prompt_ids, "prompt", wanted=body.wanted_tokens, usual=COMPLETION_TOKENS)
+    generation = GenerationRequest(tuple(prompt_ids), _sampling(body, tokens, engine), adapter)
+    return PreparedRequest(body, generation, CompletionReply(body.model, len(prompt_ids)))
 
 
-async def _next(events: "asyncio.Queue[object]") -> str | StreamedText:
-    """Return what comes next of an answer; raise it if it is an error."""
-    event = await events.get()
-    if isinstance(event, Exception):
-        raise event
-    assert isinstance(event, str | StreamedText)
-    return event
+def prepare_chat(request: AdmittedDep, engine: EngineDep) -> PreparedRequest:
+    """Return a chat completion's request, checked and tokenised."""
+    body = parse(ChatBody, request.data)
+    adapter = engine.find_adapter(body.model)
+    prompt_ids = engine.chat_ids([message.as_template_message() for message in body.messages])
+    tokens = engine.answer_tokens(prompt_ids, "messages", wanted=body.wanted_tokens)
+    generation = GenerationRequest(tuple(prompt_ids), _sampling(body, tokens, engine), adapter)
+    return PreparedRequest(body, generation, ChatReply(body.model, len(prompt_ids)))
 
 
-async def _lines(
-    first: str | StreamedText, events: "asyncio.Queue[object]", reply: Reply, count: int, usage: bool
-) -> AsyncIterator[str]:
-    """Yield the server-sent events of an answer."""
-
-    def line(value: object) -> str:
-        return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
-
-    for chunk in reply.opening(usage=usage):
-        yield line(chunk)
-    event = first
-    try:
-        while not isinstance(event, StreamedText):
-            yield line(reply.piece(event, usage=usage))
-            event = await _next(events)
-    except Exception as error:  # the status is sent already: the error is an event
-        if not isinstance(error, IcmloraError):
-            log.exception("a request failed")
-        yield line(status_of(error)[1])
-        return
-    yield line(reply.ending(event, usage=usage))
-    if usage:
-        yield line(reply.counts(event, count))
-    yield "data: [DONE]\n\n"
+def _sampling(body: GenerationBody, tokens: int, engine: Engine) -> Sampling:
+    engine.check_stop(body.stop_texts)
+    temperature = 1.0 if body.temperature is None else body.temperature
+    top_p = 1.0 if body.top_p is None else body.top_p
+    return Sampling(tokens, temperature, top_p, body.seed, body.stop_texts)
 
 
-class _EventStream(StreamingResponse):  # type: ignore[misc]  # starlette is not always there to be read
-    """Server-sent events, after which something is done, however they end."""
-
-    def __init__(self, lines: AsyncIterator[str], after: Callable[[], None]) -> None:
-        super().__init__(lines, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-        self._after = after
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._after()
+async def generate_completion(
+    request: Request,
+    admission: AdmittedDep,
+    prepared: Annotated[PreparedRequest, Depends(prepare_completion)],
+    engine: EngineDep,
+) -> Response:
+    """Answer ``POST /v1/completions``."""
+    return await _generate(request, admission, prepared, engine)
 
 
-async def _body(request: Request) -> Any:
-    """Return the JSON of a request.
+async def generate_chat(
+    request: Request,
+    admission: AdmittedDep,
+    prepared: Annotated[PreparedRequest, Depends(prepare_chat)],
+    engine: EngineDep,
+) -> Response:
+    """Answer ``POST /v1/chat/completions``."""
+    return await _generate(request, admission, prepared, engine)
 
-    Raises:
-        RequestError: if it is none.
-        HTTPException: if it is too large, or not said to be JSON.
-        Stopped: if the client hangs up in the middle of it.
-    """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":  # what a page in a browser may send unasked is not
-        raise HTTPException(415, "send application/json")
-    data = bytearray()
-    try:
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > MAX_BODY:
-                raise HTTPException(413, f"a request has at most {MAX_BODY:,} bytes")
-    except ClientDisconnect as error:
-        raise StoppedError("the client is gone") from error
-    try:
-        return json.loads(data.decode(CHARSET))
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"the body is not JSON: {error}") from error
+
+async def _generate(
+    request: Request, admission: AdmittedRequest, prepared: PreparedRequest, engine: Engine
+) -> Response:
+    engine.queue.submit(admission.job, prepared.generation)
+    body = prepared.body
+    return await respond(
+        request, admission.events, prepared.reply, stream=bool(body.stream), include_usage=body.include_usage
+    )
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -245,7 +150,7 @@ async def _refused(request: Request, error: Exception) -> Response:
     return JSONResponse(body, status, headers)
 
 
-async def _no_route(request: Request, error: Exception) -> Response:
+async def _not_taken(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return JSONResponse(error_body(error.detail, "invalid_request_error"), error.status_code, error.headers)
 

@@ -29,15 +29,15 @@ def status_of(error: Exception) -> tuple[int, Body]:
         return 429, error_body(error.message, "requests", code="rate_limit_exceeded")
     if isinstance(error, StoppedError):
         return 503, error_body(error.message, "server_error", code="server_stopping")
-    told = error.message if isinstance(error, IcmloraError) else "the server failed; its log says how"
-    return 500, error_body(told, "server_error")
+    message = error.message if isinstance(error, IcmloraError) else "the server failed; its log says how"
+    return 500, error_body(message, "server_error")
 
 
-def _usage(done: StreamedText, prompt_tokens: int) -> Body:
+def _usage(answer: StreamedText, prompt_tokens: int) -> Body:
     return {
         "prompt_tokens": prompt_tokens,
-        "completion_tokens": done.tokens,
-        "total_tokens": prompt_tokens + done.tokens,
+        "completion_tokens": answer.tokens,
+        "total_tokens": prompt_tokens + answer.tokens,
     }
 
 
@@ -45,16 +45,18 @@ class Reply(ABC):
     """The bodies of one answer.
 
     Args:
-        model: as the client named it.
+        model: The model, as the client named it.
+        prompt_tokens: How many tokens the prompt has.
     """
 
     prefix: str
     whole_object: str
     chunk_object: str
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, prompt_tokens: int) -> None:
         """Draw the answer's id and note the time."""
-        self._own = {"id": f"{self.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+        self._prompt_tokens = prompt_tokens
+        self._identity = {"id": f"{self.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
 
     @abstractmethod
     def _choice(self, text: str) -> Body:
@@ -64,11 +66,11 @@ class Reply(ABC):
     def _delta(self, text: str | None) -> Body:
         """Return what a chunk's choice holds; None at the end."""
 
-    def whole(self, done: StreamedText, prompt_tokens: int) -> Body:
+    def whole(self, answer: StreamedText) -> Body:
         """Return the body of a whole answer."""
-        choice = self._finished(self._choice(done.text), done.finish)
-        own = {"object": self.whole_object} | self._own
-        return own | {"choices": [choice], "usage": _usage(done, prompt_tokens)}
+        choice = self._with_finish(self._choice(answer.text), answer.finish)
+        head = {"object": self.whole_object} | self._identity
+        return head | {"choices": [choice], "usage": _usage(answer, self._prompt_tokens)}
 
     def opening(self, *, usage: bool) -> Sequence[Body]:
         """Return the chunks before the first piece."""
@@ -76,20 +78,22 @@ class Reply(ABC):
 
     def piece(self, text: str, *, usage: bool) -> Body:
         """Return the chunk of a piece of text."""
-        return self._chunk([self._finished(self._delta(text), None)], usage)
+        return self._chunk([self._with_finish(self._delta(text), None)], usage)
 
-    def ending(self, done: StreamedText, *, usage: bool) -> Body:
+    def ending(self, answer: StreamedText, *, usage: bool) -> Body:
         """Return the chunk that says why the answer ends."""
-        return self._chunk([self._finished(self._delta(None), done.finish)], usage)
+        return self._chunk([self._with_finish(self._delta(None), answer.finish)], usage)
 
-    def counts(self, done: StreamedText, prompt_tokens: int) -> Body:
+    def counts(self, answer: StreamedText) -> Body:
         """Return the chunk with the counts of tokens."""
-        return dict(self._chunk([], True)) | {"usage": _usage(done, prompt_tokens)}
+        return dict(self._chunk([], True)) | {"usage": _usage(answer, self._prompt_tokens)}
 
     def _chunk(self, choices: Sequence[Body], usage: bool) -> Body:
-        return {"object": self.chunk_object} | self._own | {"choices": choices} | ({"usage": None} if usage else {})
+        return (
+            {"object": self.chunk_object} | self._identity | {"choices": choices} | ({"usage": None} if usage else {})
+        )
 
-    def _finished(self, choice: Body, finish: str | None) -> Body:
+    def _with_finish(self, choice: Body, finish: str | None) -> Body:
         return {"index": 0} | dict(choice) | {"logprobs": None, "finish_reason": finish}
 
 
@@ -118,5 +122,5 @@ class ChatReply(Reply):
 
     def opening(self, *, usage: bool) -> Sequence[Body]:
         """Return the chunk that says whose message follows."""
-        choice = self._finished({"delta": {"role": "assistant", "content": ""}}, None)
+        choice = self._with_finish({"delta": {"role": "assistant", "content": ""}}, None)
         return (self._chunk([choice], usage),)

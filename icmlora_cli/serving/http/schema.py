@@ -1,37 +1,46 @@
 """OpenAI's request bodies as far as they are served; what would change the answer and is not served is refused."""
 
-from collections.abc import Mapping
+import json
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from icmlora_cli.errors import RequestError
 
 MAX_NAME = 4096  # characters of a model's name: a task text has 2,000 at most, once its spaces are squeezed
+MAX_MESSAGES = 2048  # of a conversation
+MAX_PARTS = 256  # of a message
+MAX_DEPTH = 64  # of a body's lists and objects in one another
+LONGEST_NUMBER = 400  # digits; what is longer reads as infinite, so that it is refused by its field
 COMPLETION_TOKENS = 16  # of /v1/completions without max_tokens, as OpenAI's
-IGNORED = frozenset({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"})
-NEUTRAL: Mapping[str, tuple[object, ...]] = {  # the values that ask for nothing
-    "n": (1,),
-    "best_of": (1,),
-    "echo": (False,),
-    "logprobs": (False,),
-    "top_logprobs": (),
-    "suffix": ("",),
-    "presence_penalty": (0, 0.0),
-    "frequency_penalty": (0, 0.0),
-    "logit_bias": ({},),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "parallel_tool_calls": (True, False),
-    "functions": ([],),
-    "response_format": ({"type": "text"},),
-    "modalities": (["text"],),
-}
-Stop = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+def _off(value: bool) -> bool:
+    if value:
+        raise ValueError("not served")
+    return value
+
+
+def _unicode(value: str) -> str:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:  # JSON may hold halves of surrogate pairs, which no tokenizer can
+        raise ValueError("a half of a surrogate pair is not text") from error
+    return value
+
+
+Text = Annotated[str, AfterValidator(_unicode)]
+One = Annotated[int, Field(ge=1, le=1)]
+Off = Annotated[bool, AfterValidator(_off)]
+Zero = Annotated[float, Field(ge=0, le=0)]
+EmptyText = Annotated[str, Field(max_length=0)]
+EmptyList = Annotated[list[JsonValue], Field(max_length=0, fail_fast=True)]
+Stop = Annotated[Text, Field(min_length=1, max_length=256)]
 
 
 class _RequestModel(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class StreamOptions(_RequestModel):
@@ -41,25 +50,67 @@ class StreamOptions(_RequestModel):
     include_obfuscation: bool = False  # OpenAI's padding against a listener; nothing is padded here
 
 
-class GenerationBody(_RequestModel):
+class ResponseFormat(_RequestModel):
+    """``response_format``."""
+
+    type: Literal["text"]
+
+
+class IgnoredFields(_RequestModel):
+    """What does not change an answer: it may be anything."""
+
+    user: object = None
+    metadata: object = None
+    store: object = None
+    service_tier: object = None
+    safety_identifier: object = None
+    prompt_cache_key: object = None
+
+
+class UnservedFields(_RequestModel):
+    """What would change the answer and is not served: only the values that ask for nothing are taken."""
+
+    n: One | None = None
+    best_of: One | None = None
+    echo: Off | None = None
+    logprobs: Off | None = None
+    top_logprobs: None = None
+    suffix: EmptyText | None = None
+    presence_penalty: Zero | None = None
+    frequency_penalty: Zero | None = None
+    logit_bias: Annotated[dict[str, JsonValue], Field(max_length=0)] | None = None
+    tools: EmptyList | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    parallel_tool_calls: bool | None = None
+    functions: EmptyList | None = None
+    response_format: ResponseFormat | None = None
+    modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
+
+
+class GenerationBody(IgnoredFields, UnservedFields):
     """What both endpoints take."""
 
-    model: str = Field(min_length=1, max_length=MAX_NAME)
-    max_tokens: int | None = Field(default=None, ge=1)
+    model: Text = Field(min_length=1, max_length=MAX_NAME)
+    max_tokens: int | None = Field(default=None, ge=1, lt=2**63)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=4, fail_fast=True)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
     @property
-    def stops(self) -> tuple[str, ...]:
+    def stop_texts(self) -> tuple[str, ...]:
         """The texts before which the answer ends."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     @property
-    def usage(self) -> bool:
+    def wanted_tokens(self) -> int | None:
+        """How many tokens the answer shall have at most; None where the body does not say."""
+        return self.max_tokens
+
+    @property
+    def include_usage(self) -> bool:
         """Whether a stream ends with the counts of tokens."""
         return self.stream_options is not None and self.stream_options.include_usage
 
@@ -67,10 +118,14 @@ class GenerationBody(_RequestModel):
 class CompletionBody(GenerationBody):
     """The body of ``/v1/completions``."""
 
-    prompt: str | list[int] | Annotated[list[str], Field(min_length=1, max_length=1)]
+    prompt: (
+        Text
+        | Annotated[list[int], Field(fail_fast=True)]
+        | Annotated[list[Text], Field(min_length=1, max_length=1, fail_fast=True)]
+    )
 
     @property
-    def given(self) -> str | list[int]:
+    def text_or_ids(self) -> str | list[int]:
         """The prompt as a text, or as tokens."""
         if isinstance(self.prompt, str):
             return self.prompt
@@ -82,61 +137,118 @@ class ContentPart(_RequestModel):
     """A part of a message."""
 
     type: Literal["text"]
-    text: str
+    text: Text
 
 
 class ChatMessage(_RequestModel):
-    """A message of a conversation."""
+    """A message of a conversation; one that this server or OpenAI's has sent may be sent back as it is."""
 
-    role: Literal["system", "user", "assistant"]
-    content: str | list[ContentPart]
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | Annotated[list[ContentPart], Field(max_length=MAX_PARTS, fail_fast=True)] | None = None
+    name: str | None = None
+    refusal: Text | None = None
+    annotations: EmptyList | None = None
+    tool_calls: EmptyList | None = None
 
-    @property
-    def text(self) -> str:
-        """Its content as one text."""
-        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: object) -> object:
+        """Leave out null keys: clients send a message back with all the keys that they know."""
+        return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "ChatMessage":
+        if self.content is None and (self.role != "assistant" or self.refusal is None):
+            raise ValueError("content is missing")
+        return self
+
+    def as_template_message(self) -> dict[str, str]:
+        """Return the message as chat templates know it: one text, and ``developer`` is ``system`` by another name."""
+        content = self.refusal or "" if self.content is None else self.content
+        text = content if isinstance(content, str) else "".join(part.text for part in content)
+        return {"role": "system" if self.role == "developer" else self.role, "content": text}
 
 
 class ChatBody(GenerationBody):
     """The body of ``/v1/chat/completions``."""
 
-    messages: list[ChatMessage] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)
+    max_completion_tokens: int | None = Field(default=None, ge=1, lt=2**63)
+
+    @property
+    def wanted_tokens(self) -> int | None:
+        """How many tokens the answer shall have at most; None where the body does not say."""
+        return self.max_completion_tokens or self.max_tokens
 
 
-T = TypeVar("T", bound=GenerationBody)
+BodyT = TypeVar("BodyT", bound=GenerationBody)
 
 
-def completion(body: object) -> CompletionBody:
-    """Return the body of a completion.
+def parse(kind: type[BodyT], data: bytes) -> BodyT:
+    """Return a request's body.
+
+    Args:
+        kind: The body's model.
+        data: JSON.
 
     Raises:
-        RequestError: if it cannot be served.
+        RequestError: If it is not JSON, or cannot be served.
     """
-    return _read(CompletionBody, body)
-
-
-def chat(body: object) -> ChatBody:
-    """Return the body of a chat completion.
-
-    Raises:
-        RequestError: if it cannot be served.
-    """
-    return _read(ChatBody, body)
-
-
-def _read(kind: type[T], body: object) -> T:
-    if not isinstance(body, dict):
-        raise RequestError("the body is not a JSON object")
-    for name in NEUTRAL.keys() & body.keys():
-        value = body[name]
-        if value is not None and not any(type(value) is type(item) and value == item for item in NEUTRAL[name]):
-            raise RequestError(f"this server does not do {name!r}: leave it out", param=name)
-    kept = {name: value for name, value in body.items() if name not in IGNORED and name not in NEUTRAL}
     try:
-        return kind.model_validate(kept)
+        value = json.loads(data.decode("utf-8"), parse_int=_whole_number)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"the body is not JSON: {str(error)[:200]}") from error
+    _check_depth(value)
+    try:
+        return kind.model_validate(value)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(str(item) for item in first["loc"])
-        param = str(first["loc"][0]) if first["loc"] else None
-        raise RequestError(f"{place}: {first['msg']}", param=param) from error
+        raise _request_error(error, value) from error
+
+
+def _whole_number(digits: str) -> int | float:
+    return int(digits) if len(digits) <= LONGEST_NUMBER else float(digits)
+
+
+def _check_depth(value: object) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for item in level
+            if isinstance(item, dict | list)
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return
+    raise RequestError(f"the body is nested deeper than {MAX_DEPTH} levels")
+
+
+def _request_error(error: ValidationError, body: object) -> RequestError:
+    """Return the fault that lies deepest in the body, with its field, as OpenAI's API says it."""
+    faults = error.errors(include_url=False, include_input=False, include_context=False)
+    path, fault = max(((_path(item, body), item) for item in faults), key=lambda found: len(found[0]))
+    if not path:
+        return RequestError("the body is not a JSON object")
+    field, place = path[0], ".".join(path)
+    if field in UnservedFields.model_fields:
+        return RequestError(f"this server does not do {field!r}: leave it out", param=field)
+    if fault["type"] == "extra_forbidden":
+        return RequestError(f"this server does not know {place!r}: leave it out", param=field)
+    return RequestError(f"{place}: {fault['msg'].removeprefix('Value error, ')}", param=field)
+
+
+def _path(fault: ErrorDetails, body: object) -> list[str]:
+    """Return the keys in the body that lead to a fault; pydantic also names the types of a union that it tried."""
+    path, value = [], body
+    for step in fault["loc"]:
+        if isinstance(value, list):
+            if not isinstance(step, int):
+                continue
+            value = value[step]
+        elif isinstance(value, dict) and step in value:
+            value = value[step]
+        elif not isinstance(value, dict) or fault["type"] != "missing":
+            continue
+        path.append(str(step).encode("utf-8", "backslashreplace").decode("utf-8")[:80])
+    return path

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Registry
 
 openai = pytest.importorskip("openai", reason="the dependency group serve is not installed")
-pytest.importorskip("starlette", reason="the extra icmlora[serve] is not installed")
+pytest.importorskip("fastapi", reason="the extra icmlora[serve] is not installed")
 pytest.importorskip("uvicorn", reason="the extra icmlora[serve] is not installed")
 import httpx2 as httpx  # noqa: E402  # comes with openai and huggingface_hub
 
@@ -32,16 +32,16 @@ class Running:
     """A server process.
 
     Args:
-        process: the process.
-        told: what it printed when it began to serve.
+        process: The process.
+        printed: What it printed when it began to serve.
     """
 
-    def __init__(self, process: "subprocess.Popen[str]", told: dict[str, Any]) -> None:
-        self.process, self.told = process, told
+    def __init__(self, process: "subprocess.Popen[str]", printed: dict[str, Any]) -> None:
+        self.process, self.printed = process, printed
 
     @property
     def url(self) -> str:
-        return str(self.told["url"])
+        return str(self.printed["url"])
 
     def client(self, key: str = "none") -> Any:
         return openai.OpenAI(base_url=self.url, api_key=key, max_retries=0, timeout=SECONDS)
@@ -69,16 +69,16 @@ class Running:
         """Wait for the end; return the exit code, and stderr after the line that says where it serves."""
         _, stderr = self.process.communicate(timeout=SECONDS)
         first, _, rest = stderr.partition("\n")
-        assert first == f"serving {self.told['base']} on {self.url} (Ctrl-C ends it)"
+        assert first == f"serving {self.printed['base']} on {self.url} (Ctrl-C ends it)"
         return self.process.returncode, rest
 
 
 @contextmanager
-def serving(registry: "Registry", *arguments: object) -> Iterator[Running]:
-    """Start a server on a free port; it is killed at the end if it still runs."""
+def serving(registry: "Registry", *arguments: object, before: Sequence[str] = ()) -> Iterator[Running]:
+    """Start a server on a free port, ``before`` being what starts it; it is killed at the end if it still runs."""
     command = [sys.executable, "-m", "icmlora_cli", "serve", "--port", "0", "--json", "--device", "cpu"]
     process = subprocess.Popen(
-        [*command, *map(str, arguments)], env=registry.environment, cwd=registry.root, text=True,
+        [*before, *command, *map(str, arguments)], env=registry.environment, cwd=registry.root, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -358,6 +358,32 @@ def test_keys(trained: "Registry") -> None:
         assert server.post("/completions", json={}).status_code == 401
 
 
+def test_on_this_machine_only_its_own_names_are_answered(empty: "Registry") -> None:
+    def status(server: Running, **headers: str) -> int:
+        return httpx.get(f"{server.url}/models", headers=headers, timeout=SECONDS).status_code
+
+    with serving(empty, "--base", empty.base, "--allow-host", "box.lan") as server:
+        assert status(server) == status(server, host="localhost:1") == status(server, host="box.lan") == 200
+        assert status(server, host="evil.example") == status(server, origin="http://evil.example") == 403
+    Path("keys.txt").write_text("the-key\n")
+    with serving(empty, "--base", empty.base, "--api-key-file", "keys.txt") as server:  # a page cannot know the key
+        assert status(server, host="evil.example", authorization="Bearer the-key") == 200
+
+
+def test_files_that_run_out_are_logged_once_and_the_server_goes_on(empty: "Registry") -> None:
+    few_files = ("sh", "-c", 'ulimit -n 64; exec "$@"', "sh")
+    with serving(empty, "--base", empty.base, before=few_files) as server:
+        port = int(server.url.rpartition(":")[2].removesuffix("/v1"))
+        held = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
+        time.sleep(3)  # asyncio tries to accept again after each second
+        for connection in held:
+            connection.close()
+        server.wait(lambda: server.health()["status"] == "ok")
+        code, stderr = server.end()
+        assert code == 0 and stderr.count("no connection can be taken now: Too many open files") == 1, stderr
+        assert len(stderr.splitlines()) == 1, stderr
+
+
 def test_faults_at_the_start(trained: "Registry") -> None:
     def refused(code: int, *arguments: object) -> str:
         return str(trained.call("serve", "--port", "0", "--device", "cpu", *arguments, code=code).stderr)
@@ -371,6 +397,8 @@ def test_faults_at_the_start(trained: "Registry") -> None:
     )
     assert "there is no generator" in refused(1, "-g", "nobody")
     assert "there is no file" in refused(1, "--api-key-file", "nothing")
+    Path("keys.txt").write_bytes(b"first-key\nk\xe9y\n")
+    assert "is not UTF-8 text" in refused(2, "--api-key-file", "keys.txt")
     Path("keys.txt").write_text("\n")
     assert "holds no key" in refused(2, "--api-key-file", "keys.txt")
     with serving(trained, "--base", trained.base) as server:

@@ -1,0 +1,90 @@
+"""What a request has to be before work is done for it: there is room, it is of bounded size, and it arrives in time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Annotated
+
+import anyio
+from fastapi import Depends, Request
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from icmlora_cli.errors import StoppedError
+from icmlora_cli.serving.engine import Engine, GenerationRequest
+from icmlora_cli.serving.queue import QueuedJob
+
+MAX_BODY = 2 * 2**20  # bytes of a request
+BODY_SECONDS = 30  # within which a request's body has to arrive
+
+
+@dataclass(frozen=True)
+class AdmittedRequest:
+    """A request that has a place in the queue.
+
+    Args:
+        job: Its place.
+        events: What the worker reports: pieces of text, and at the end a ``StreamedText`` or an error.
+        data: Its body.
+    """
+
+    job: QueuedJob[GenerationRequest]
+    events: "asyncio.Queue[object]"
+    data: bytes
+
+
+def get_engine(request: Request) -> Engine:
+    """Return the engine of the application that a request came to."""
+    engine: Engine = request.app.state.engine
+    return engine
+
+
+async def admitted(request: Request, engine: Annotated[Engine, Depends(get_engine)]) -> AsyncIterator[AdmittedRequest]:
+    """Take a place in the queue before the body is read, and give it back once the answer is sent.
+
+    Raises:
+        BusyError: If there is no room.
+        HTTPException: If the body is too large or too slow, or not said to be JSON.
+        StoppedError: If the server goes down, or the client hangs up.
+    """
+    _check_head(request)
+    loop, events = asyncio.get_running_loop(), asyncio.Queue[object]()
+
+    def report(event: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed: the server has gone down meanwhile
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+    job = engine.queue.reserve(report)
+    try:
+        yield AdmittedRequest(job, events, await _read_body(request))
+    finally:
+        engine.queue.drop(job)
+
+
+def _check_head(request: Request) -> None:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":  # what a page in a browser may send unasked is not
+        raise HTTPException(415, "send application/json")
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and (len(length) > 15 or int(length) > MAX_BODY):
+        raise _too_large()
+
+
+def _too_large() -> HTTPException:
+    return HTTPException(413, f"a request has at most {MAX_BODY:,} bytes")
+
+
+async def _read_body(request: Request) -> bytes:
+    data = bytearray()
+    try:
+        with anyio.fail_after(BODY_SECONDS):
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > MAX_BODY:
+                    raise _too_large()
+    except ClientDisconnect as error:
+        raise StoppedError("the client is gone") from error
+    except TimeoutError as error:
+        raise HTTPException(408, f"the body did not arrive within {BODY_SECONDS} seconds") from error
+    return bytes(data)
