@@ -137,7 +137,7 @@ def _check_depth(text: str) -> None:
     """Read a document's events, before nodes are made of them, which takes a level of the stack for each level."""
     depth = 0
     for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
-        if count > 2 * MAX_VALUES:
+        if count > MAX_VALUES:
             raise _BoundError(1, f"stands for more than {MAX_VALUES:,} values")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1

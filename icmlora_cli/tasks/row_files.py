@@ -11,6 +11,7 @@ from icmlora_cli.config.user_files import GZIP, read_text
 from icmlora_cli.errors import IcmloraError
 
 MAX_ROW = 1 << 24  # bytes of a line of JSONL, or of a cell of a CSV file
+MAX_FAULTS = 10_000  # lines that are no JSON, after which no more are read
 _PACKED = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 SUFFIXES = (*_PACKED, ".parquet")
 Wanted = Callable[[Sequence[str]], Collection[str]]
@@ -73,6 +74,9 @@ def _jsonl(text: str, found: FileRows) -> None:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
+        if len(found.faults) >= MAX_FAULTS:
+            found.faults.append((str(number), "from here on nothing was read: too many lines are wrong"))
+            break
         if len(line) > MAX_ROW:
             found.faults.append((str(number), f"the line is longer than {MAX_ROW // 2**20} MiB"))
             continue
