@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 import icmlora_cli
 from icmlora_cli.cli.app import app
 from icmlora_cli.disk import checksums
-from icmlora_cli.registry.generators import KEYS
+from icmlora_cli.manifests.generator import GeneratorManifest
 from icmlora_cli.registry.upkeep import checks
 from tests.cli.conftest import Registry, _one_thread, _write
 from tests.fake_hub import TOKEN, FakeHub, fake_hub
@@ -177,7 +177,7 @@ def test_a_generator_goes_by_its_name_and_is_whole_where_it_arrives(pushing: Pus
     for name, data in pushing.hub.repositories["me/maker"].branches["main"].items():
         (folder / name).write_bytes(data)
     assert checks.generator_flaws(folder) == []
-    sent = checksums.read_sealed(folder / "generator.json", KEYS)
+    sent = checksums.read_sealed(folder / "generator.json", GeneratorManifest.known_keys())
     assert sent["command"] == "icmlora train --recipe train.yaml --log-with=train.yaml"
     assert load((folder / "generator.safetensors").read_bytes())
 
