@@ -15,6 +15,8 @@ from icmlora_cli.provenance.energy import CostMeter
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.training_state import load_state, save_state
 
+PLAN = 2  # version of the order in which examples are seen; a state of another order is not gone on with
+
 
 def learning_rate(step: int, recipe: HarvestRecipe) -> float:
     """Return the one-cycle rate of a step: a cosine from 1/25 of the peak up to it, then a cosine down to zero."""
@@ -59,7 +61,7 @@ def finetune(
     Raises:
         TrainingDivergedError: if the loss is not finite.
     """
-    recipe, loaded = trainer.recipe, trainer.loaded
+    recipe, loaded, identity = trainer.recipe, trainer.loaded, f"{identity} {PLAN}"
     trainer.reset()
     parameters = list(trainer.parameters.values())
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)

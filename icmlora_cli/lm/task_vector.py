@@ -19,7 +19,7 @@ from icmlora_cli.errors import UsageError
 from icmlora_cli.lm.batching import TokenBatch, collate, scoring_batches
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.perplexity import max_tokens
-from icmlora_cli.lm.prompts import Encoded, text_ids
+from icmlora_cli.lm.prompts import Encoded, ids_after, open_ids, text_ids
 from icmlora_cli.tasks.examples import Example
 
 MAX_TEXT = 2000
@@ -226,18 +226,22 @@ class VectorReader:
         """
         tokenizer = self.loaded.tokenizer
         ids, kept = list[int](), list[int]()
-        for index, example in enumerate(examples):
-            ids += tokenizer.encode(f"Q: {example.input}\nA:", add_special_tokens=index == 0)
-            answer = tokenizer.encode(f" {example.output}\n", add_special_tokens=False)
-            kept += range(len(ids) - 1, len(ids) + len(answer))
-            ids += answer
+        before = ""
+        for example in examples:
+            question, answer = f"Q: {example.input}\nA:", f" {example.output}\n"
+            ids += ids_after(tokenizer, before, question) if before else open_ids(tokenizer, question)
+            answer_ids = ids_after(tokenizer, question, answer)
+            kept += range(len(ids) - 1, len(ids) + len(answer_ids))
+            ids += answer_ids
+            before = answer
         cut = max(0, len(ids) - min(MAX_EXAMPLE_TOKENS, max_tokens(self.loaded)))
         return TokenPrompt(tuple(ids[cut:]), tuple(at - cut for at in kept if at >= cut))
 
     def question_state(self, examples: Sequence[Example]) -> "TokenPrompt":
         """Return what to read of k examples with pooling: the state at the last one's ``A:``, as an open question."""
         whole = self.examples_states(examples)
-        answer = self.loaded.tokenizer.encode(f" {examples[-1].output}\n", add_special_tokens=False)
+        last = examples[-1]
+        answer = ids_after(self.loaded.tokenizer, f"Q: {last.input}\nA:", f" {last.output}\n")
         ids = whole.ids[: len(whole.ids) - len(answer)]
         return TokenPrompt(ids, (len(ids) - 1,))
 

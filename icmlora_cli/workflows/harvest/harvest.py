@@ -8,6 +8,7 @@ to take over what a dead worker leaves.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from icmlora_cli.config.recipes import HarvestRecipe
@@ -48,13 +49,36 @@ class HarvestResult:
 
 
 def harvest_key(base: Base, task: Task, recipe: HarvestRecipe) -> str:
-    """Return the hash that makes a harvest what it is: base weights, task data, recipe."""
+    """Return the hash that makes a harvest what it is: base weights, task data, recipe.
+
+    What was harvested before the procedure changed keeps its key where the change made no difference to its worth.
+    """
     values = recipe.model_dump(mode="json")
     values.pop("save_every")
     values.pop("validate_on")
     if recipe.parametrization == "lora":
         values.pop("parametrization")  # what there was before it had a name has the same key
-    return files.sha256_json([VERSION, base.weight_hash, task.data_hash, values])[:12]
+    return files.sha256_json([VERSION, base.weight_hash, task.data_hash, values, *_mended(base, task, recipe)])[:12]
+
+
+def _mended(base: Base, task: Task, recipe: HarvestRecipe) -> list[str]:
+    """Return the mends of the procedure without which this harvest would be worse.
+
+    Until the first one, the longest of fewer than eight batches of examples were never trained on unless all batches
+    were whole; until the second, only byte-level tokenizers gave an answer the tokens that it has after its prompt.
+    """
+    count, windows = task.counts["train"], task.template.kind == "text"
+    dropped = recipe.batch_size < count < 8 * recipe.batch_size and count % recipe.batch_size
+    mends = ["every example"] if dropped or (windows and count < 8 * recipe.batch_size) else []
+    return mends if _byte_level(base.path / "tokenizer.json") else [*mends, "answers after prompts"]
+
+
+@cache
+def _byte_level(tokenizer: Path) -> bool:
+    try:
+        return '"ByteLevel"' in tokenizer.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
 
 
 def records_of(
