@@ -87,6 +87,7 @@ class MultiTaskMethod:
             PER_TASK,
             [[task.name, task.data_hash] for task in self.tasks],
             self.recipe.model_dump(mode="json", exclude={"save_every", "validate_on", "keep", "keep_every"}),
+            *self.loaded.base.encoding,
         ]
 
     def serve(self, context: TaskContext) -> Served:

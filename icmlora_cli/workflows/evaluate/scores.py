@@ -138,6 +138,7 @@ class MethodScorer:
             str(self.loaded.dtype),
         ]  # a tokenizer, or its template, may change
         wholly = [VERSION, base, task.data_hash, told, shots, settings, method.name, identity, oracle]
+        wholly += self.loaded.base.encoding
         return files.sha256_json(wholly)[:24]
 
     def score(self, method: Method, context: TaskContext, oracle: Adapter | None, key: str) -> RawScore:

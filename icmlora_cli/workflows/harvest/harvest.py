@@ -8,7 +8,6 @@ to take over what a dead worker leaves.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from icmlora_cli.config.recipes import HarvestRecipe
@@ -70,15 +69,7 @@ def _mended(base: Base, task: Task, recipe: HarvestRecipe) -> list[str]:
     count, windows = task.counts["train"], task.template.kind == "text"
     dropped = recipe.batch_size < count < 8 * recipe.batch_size and count % recipe.batch_size
     mends = ["every example"] if dropped or (windows and count < 8 * recipe.batch_size) else []
-    return mends if _byte_level(base.path / "tokenizer.json") else [*mends, "answers after prompts"]
-
-
-@cache
-def _byte_level(tokenizer: Path) -> bool:
-    try:
-        return '"ByteLevel"' in tokenizer.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return False
+    return [*mends, *base.encoding]
 
 
 def records_of(

@@ -202,6 +202,7 @@ def _key(
         pools = builtin_pool(recipe.episodes, recipe.seed, known_names(tasks, home))
         items += [[task.name, *task.descriptions, task.data_hash] for task in tasks] + [[base.weight_hash]]
         items += [[task.name for task in pool] for pool in pools]
+        items += [[item] for item in base.encoding]
     return files.sha256_json([VERSION, values, items])[:16]
 
 
