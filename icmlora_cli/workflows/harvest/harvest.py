@@ -15,9 +15,10 @@ from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.disk.leases import Lease
 from icmlora_cli.lm.finetune import finetune
+from icmlora_cli.lm.lengths import task_rows
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.perplexity import aggregate, score_texts
-from icmlora_cli.lm.prompts import encode_task
+from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.scoring import score_rows
 from icmlora_cli.lm.trainers import AdapterTrainer, make_trainer
 from icmlora_cli.provenance.energy import CostMeter
@@ -25,6 +26,7 @@ from icmlora_cli.provenance.versions import command_line, now, versions
 from icmlora_cli.registry.adapters import MANIFEST, STATE, AdapterCheckpoint, AdapterRecord, AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.tasks import Task
+from icmlora_cli.tasks.examples import Example
 from icmlora_cli.weights.adapter import Adapter, write_adapter
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
@@ -106,6 +108,7 @@ def run(
     Raises:
         OutOfSpaceError: if the disk is full.
         TrainingDivergedError: if a loss is not finite.
+        UsageError: if an example is longer than what the base reads.
     """
     started = time.monotonic()
     store = AdapterStore(home)
@@ -207,7 +210,8 @@ class _TaskHarvest:
         recipe, loaded = self.trainer.recipe, self.trainer.loaded
         key = harvest_key(loaded.base, self.task, recipe)
         folder = self.store.folder(loaded.base.slug, self.task.name, key)
-        rows = encode_task(loaded.tokenizer, self.task, self.task.examples("train"))
+        rows = task_rows(loaded, self.task, self.task.examples("train"))
+        self._validation_rows()  # before anything is trained, in case that one of them is too long
         with files.disk_errors(folder / MANIFEST):
             loss = finetune(
                 self.trainer,
@@ -256,14 +260,21 @@ class _TaskHarvest:
         revision = self.trainer.loaded.base.revision
         write_adapter(folder / f"checkpoint-{step:05d}", adapter, revision=revision)
 
+    @property
+    def _validation_examples(self) -> tuple[Example, ...]:
+        return self.task.examples("validation")[: self.trainer.recipe.validate_on]
+
+    def _validation_rows(self) -> list[Encoded]:
+        return task_rows(self.trainer.loaded, self.task, self._validation_examples)
+
     def _validate(self, loaded: LoadedBase) -> dict[str, float]:
-        examples = self.task.examples("validation")[: self.trainer.recipe.validate_on]
+        examples = self._validation_examples
         if not examples:
             return {}
         if self.task.template.kind == "text":
             whole = aggregate(score_texts(loaded, [example.output for example in examples]))
             return {"bits_per_character": whole.bits_per_character, "perplexity": whole.perplexity}
-        scores = score_rows(loaded, encode_task(loaded.tokenizer, self.task, examples))
+        scores = score_rows(loaded, self._validation_rows())
         return {"exact_match": scores.exact_match, "nll": scores.mean_nll}
 
     def _record(self, folder: Path, key: str, figures: dict[str, float]) -> AdapterRecord:

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 import torch
 
 from icmlora_cli.config.recipes import EpisodeRecipe, TrainRecipe
+from icmlora_cli.lm.lengths import check_fit
 from icmlora_cli.lm.prompts import Encoded, encode, encode_task
 from icmlora_cli.lm.task_vector import MAX_TEXT, VectorReader
 from icmlora_cli.registry.task_record import PromptTemplate
@@ -29,6 +30,7 @@ class EpisodeTask:
         demonstrations: states of draws of demonstrations.
         registered: it is a user's, not a built-in one.
         family: a group of related tasks; among built-in tasks the larger families do not crowd out the smaller.
+        left_out: examples that are no queries, as they have more tokens than the recipe's ``max_tokens``.
     """
 
     name: str
@@ -37,6 +39,7 @@ class EpisodeTask:
     demonstrations: tuple[torch.Tensor, ...]
     registered: bool
     family: str
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class _Plan:
     draws: tuple[tuple[Example, ...], ...]
     registered: bool
     family: str
+    left_out: int
 
 
 def builtin_pool(
@@ -123,7 +127,7 @@ def read_tasks(
     if pooled:
         texts = [tuple(item.mean(0, keepdim=True) for item in own) for own in texts]
     return [
-        EpisodeTask(plan.name, plan.queries, text, shown, plan.registered, plan.family)
+        EpisodeTask(plan.name, plan.queries, text, shown, plan.registered, plan.family, plan.left_out)
         for plan, text, shown in zip(plans, texts, draws, strict=True)
     ]
 
@@ -131,10 +135,18 @@ def read_tasks(
 def _registered_plan(task: Task, reader: VectorReader, recipe: TrainRecipe) -> _Plan:
     rng = random.Random(f"icmlora episodes {task.name} {recipe.seed}")
     examples = task.examples("train")
-    queries = _short(encode_task(reader.loaded.tokenizer, task, examples), recipe)
+    rows = encode_task(reader.loaded.tokenizer, task, examples)
+    queries = _short(rows, recipe)
+    check_fit(reader.loaded, queries, task, ())
     texts = tuple(dict.fromkeys(form for text in task.descriptions for form in _forms(text)))
     return _Plan(
-        task.name, queries, texts, _draws(examples, recipe, rng), registered=True, family=task.family or task.name
+        task.name,
+        queries,
+        texts,
+        _draws(examples, recipe, rng),
+        registered=True,
+        family=task.family or task.name,
+        left_out=len(rows) - len(queries),
     )
 
 
@@ -164,6 +176,7 @@ def _builtin_plan(task: BuiltinTask, reader: VectorReader, recipe: TrainRecipe) 
         _draws(examples, recipe, rng),
         registered=False,
         family=task.family,
+        left_out=len(rows) - len(queries),
     )
 
 

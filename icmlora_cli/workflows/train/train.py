@@ -39,6 +39,7 @@ class TrainResult:
         tasks: what it learned from.
         harvested: how many of them had harvested adapters.
         builtin: how many built-in tasks the episodes drew from, beside them.
+        left_out: examples of the episodes' tasks that were no queries: longer than the recipe's ``max_tokens``.
         trained: False where the very same generator was there already.
         width: R of the codec's basis.
         codec_error: mean relative error of delta-W that the basis alone costs.
@@ -57,6 +58,7 @@ class TrainResult:
     tasks: tuple[str, ...]
     harvested: int
     builtin: int
+    left_out: int
     trained: bool
     width: int
     codec_error: float
@@ -123,6 +125,8 @@ def run(
             kept = stored(generator, recipe.storage)
             figures = training.figures(generator, kept)
             figures |= meter.figures()
+            if left_out := sum(item.left_out for item in (*training.pool, *training.held)):
+                figures["left_out"] = left_out
             about = _about(tasks, harvested, base, recipe, key, figures, curve, training.builtin)
             if (target / CONFIG).is_file():
                 replaced = quarantine.keep(home, target, "replaced by another training of this name")
@@ -302,6 +306,7 @@ def _result(target: Path, *, trained: bool, seconds: float) -> TrainResult:
         tasks=tuple(tasks),
         harvested=len(adapters),
         builtin=len(builtin),
+        left_out=int(figures.get("left_out", 0)),
         trained=trained,
         width=generator.codec.width,
         codec_error=float(figures["codec_error"]),
