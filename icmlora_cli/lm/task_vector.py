@@ -21,36 +21,13 @@ from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.perplexity import max_tokens
 from icmlora_cli.lm.prompts import Encoded, ids_after, open_ids, text_ids
 from icmlora_cli.tasks.examples import Example
+from icmlora_cli.tasks.task_text import checked_text
 
-MAX_TEXT = 2000
 MAX_PASSAGES = 512  # tokens of passages in one prompt, each with an equal share: a page tells what kind of text it is
 READ_AT_ONCE = 16  # prompts
 LARGEST = 65504.0  # of fp16, in which states are kept
 MAX_EXAMPLE_TOKENS = 1024
 VERSION = 1  # of the prompts below; part of the cache's key
-
-
-def checked_text(text: str) -> str:
-    """Return a task's text, trimmed.
-
-    Raises:
-        UsageError: if it is empty, longer than 2,000 characters, or not valid Unicode.
-    """
-    stripped = " ".join(text.split())
-    if any("\ud800" <= char <= "\udfff" for char in stripped):
-        raise UsageError(
-            "the task text is not valid Unicode: it holds half of a surrogate pair", hint="type it in UTF-8"
-        )
-    if not stripped:
-        raise UsageError(
-            "the task text is empty", hint='say what the adapter should do: icmlora gen "Give the antonym."'
-        )
-    if len(stripped) > MAX_TEXT:
-        raise UsageError(
-            f"the task text has {len(stripped):,} characters; at most {MAX_TEXT:,} are read",
-            hint="say the task in a sentence or two",
-        )
-    return stripped
 
 
 def _shown(examples: Sequence[Example]) -> str:
@@ -154,6 +131,19 @@ class VectorReader:
         if self.recipe.pooling == "tokens" and kind != "text":
             return self.read_all([self.examples_states(examples)])[0].float()
         return self.examples_vector(examples, kind)[None]
+
+    def readings(
+        self, text: str | None, examples: Sequence[Example] = (), kind: str = "plain"
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Return what a generator reads of a text and of examples, each fp32 [T, hidden] or None.
+
+        Args:
+            text: the task in words, if any.
+            examples: demonstrations, if any; one alone gives none.
+            kind: of the task's template.
+        """
+        words = None if text is None else self.read_text(text)
+        return words, None if len(examples) < 2 else self.read_examples(examples, kind)
 
     def check_examples(self, examples: Sequence[Example], kind: str = "plain") -> None:
         """Check that ``read_examples`` can show all examples at once; passages, and what is read by tokens, are cut.

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, RootModel, Validatio
 from icmlora_cli.config.spec_yaml import KeyPath, YamlDocument, faults_of, load_yaml
 from icmlora_cli.disk.home import NAME, NAME_RULE
 from icmlora_cli.errors import SpecError, UsageError
-from icmlora_cli.lm.task_vector import checked_text
+from icmlora_cli.tasks.task_text import checked_text
 
 LONGEST = 80  # characters of a name that is made from a text
 YAML, JSON = (".yaml", ".yml"), ".json"

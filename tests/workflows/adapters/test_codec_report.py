@@ -11,7 +11,7 @@ from icmlora_cli.config.recipes import HarvestRecipe, TrainRecipe
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import NotFoundError, UsageError
 from icmlora_cli.lm.load import load_base
-from icmlora_cli.methods.harvested import HarvestedMethod, read_last
+from icmlora_cli.methods.harvested import HarvestedMethod
 from icmlora_cli.methods.method import TaskContext
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
@@ -20,6 +20,7 @@ from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.task_file import TaskSpec
 from icmlora_cli.weights.adapter import Adapter, Factors, read_adapter, write_adapter
 from icmlora_cli.weights.merge import merged
+from icmlora_cli.weights.registered import read_last
 from icmlora_cli.workflows.adapters.codec_report import WIDTHS, run
 from icmlora_cli.workflows.adapters.import_adapters import ImportRequest
 from icmlora_cli.workflows.adapters.import_adapters import run as import_adapter
