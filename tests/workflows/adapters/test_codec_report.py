@@ -30,7 +30,7 @@ from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.progress import Progress
 from icmlora_cli.workflows.select_tasks import tasks_to_train
 
-HARVEST = HarvestRecipe(steps=30, batch_size=6, learning_rate=3e-2, keep=2, keep_every=2, save_every=30, rank=4)
+HARVEST = HarvestRecipe(steps=60, batch_size=6, learning_rate=3e-2, keep=2, keep_every=2, save_every=60, rank=4)
 LEARNED = TrainRecipe(basis="learned")
 SHAPES = {"q_proj": (32, 32), "v_proj": (16, 32), "o_proj": (32, 32)}
 PIRATE = "Answer as a pirate would."
