@@ -173,7 +173,7 @@ def test_the_metric_is_that_of_the_evaluation(llama_base: Base, home: Home, say_
     loaded, store = load_base(llama_base, device="cpu"), AdapterStore(home)
     scorer, method = MethodScorer(loaded, False, 6, 0), HarvestedMethod(store, llama_base)
     for task in (text, *(replace(say_tasks[0], metric=name) for name in ("exact_match", "f1", "nll"))):
-        cell = scorer.cell(method, TaskContext(task, ()), None, "key")
+        cell = scorer.score(method, TaskContext(task, ()), None, "key")
         with merged(loaded.model, read_last(store, store.latest(llama_base, task))):
             found = task_metric(loaded, task, task.examples("test")[:6])
         assert found == pytest.approx(cell.scores[task.metric].value, rel=1e-6), task.metric
