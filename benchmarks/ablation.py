@@ -26,12 +26,12 @@ from icmlora_cli.lm.prompts import encode_task
 from icmlora_cli.lm.scoring import score_rows
 from icmlora_cli.methods.controls import SwappedText
 from icmlora_cli.methods.generated import GeneratorSource, random_text
-from icmlora_cli.methods.harvested import read_last
 from icmlora_cli.methods.method import TaskContext
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.merge import merged
+from icmlora_cli.weights.registered import read_last
 from icmlora_cli.workflows.base import pull as base_workflow
 from icmlora_cli.workflows.evaluate.evaluate import context_of
 from icmlora_cli.workflows.evaluate.methods import bench

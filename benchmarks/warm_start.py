@@ -22,12 +22,12 @@ from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.prompts import Encoded, encode_task
 from icmlora_cli.lm.scoring import score_rows
 from icmlora_cli.lm.trainers import AdapterTrainer, ContinuedTrainer, LoraTrainer
-from icmlora_cli.methods.harvested import read_last
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.generators import GeneratorStore
 from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.merge import merged
+from icmlora_cli.weights.registered import read_last
 from icmlora_cli.workflows.base import pull as base_workflow
 from icmlora_cli.workflows.evaluate.methods import bench
 from icmlora_cli.workflows.progress import silent

@@ -87,6 +87,10 @@ def train(
         )
         if replaced is not None:
             out.note(f"the generator that had this name is in {replaced}; icmlora registry gc frees it")
+        if result.left_out:
+            out.note(
+                f"left out of the episodes: {result.left_out} examples with more tokens than episodes.max_tokens allows"
+            )
         if result.harvested:
             out.note(
                 f"relative error of delta-W on {result.harvested} harvested tasks, from their descriptions: "

@@ -68,8 +68,13 @@ def answer_log_probs(model: torch.nn.Module, batch: TokenBatch) -> tuple[torch.T
 def training_batches(lengths: Sequence[int], *, batch_size: int, steps: int, seed: int) -> list[list[int]]:
     """Plan every step's batch ahead, so that a resumed run sees the data in the same order.
 
-    Each epoch is shuffled, cut into pools of 8 batches, each pool sorted by length and cut into batches, and the
-    epoch's batches shuffled again. An epoch's remainder that fills no batch is dropped unless it is all there is.
+    Each epoch is a shuffle of all examples. The examples left over when whole batches are cut from it, a random few of
+    any length, open a batch that the next epoch's shuffle fills: every batch is whole, so that no example of a small
+    last batch weighs more than others in the mean loss, and none comes twice in a batch. The rest of an epoch is cut
+    into pools of 8 batches, each pool sorted by length and cut into batches, and the epoch's batches are shuffled.
+
+    After ``ceil(k * len(lengths) / batch_size)`` batches every example has been seen k times or more, and at no moment
+    any of them more than once more often than another.
 
     Args:
         lengths: tokens of each example.
@@ -80,13 +85,20 @@ def training_batches(lengths: Sequence[int], *, batch_size: int, steps: int, see
     shuffler = random.Random(seed)
     size = min(batch_size, len(lengths))
     plan: list[list[int]] = []
+    left: list[int] = []
     while len(plan) < steps:
         order = list(range(len(lengths)))
         shuffler.shuffle(order)
+        if left:
+            filling = [index for index in order if index not in left][: size - len(left)]
+            plan.append(sorted(left + filling, key=lambda index: lengths[index]))
+            order = [index for index in order if index not in filling]
+        whole = len(order) - len(order) % size
+        order, left = order[:whole], order[whole:]
         epoch: list[list[int]] = []
-        for start in range(0, len(order), 8 * size):
+        for start in range(0, whole, 8 * size):
             pool = sorted(order[start : start + 8 * size], key=lambda index: lengths[index])
-            epoch += [pool[at : at + size] for at in range(0, len(pool) - size + 1, size)]
+            epoch += [pool[at : at + size] for at in range(0, len(pool), size)]
         shuffler.shuffle(epoch)
         plan += epoch
     return plan[:steps]

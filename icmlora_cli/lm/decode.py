@@ -9,7 +9,7 @@ from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, St
 from icmlora_cli.lm.batching import scoring_batches
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.prompts import Encoded
-from icmlora_cli.lm.stream import end_tokens
+from icmlora_cli.lm.stream import end_tokens, text_after
 
 SPARE = 4  # tokens beyond the longest answer of a batch: room to be wrong in
 
@@ -81,5 +81,8 @@ def _decode(loaded: LoadedBase, rows: Sequence[Encoded], stop: str | None) -> li
             generation_config=config,
             stopping_criteria=stopping,
         )
-    texts = loaded.tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
+    texts = [
+        text_after(loaded.tokenizer, row.prompt_ids, ids)
+        for row, ids in zip(rows, out[:, width:].tolist(), strict=True)
+    ]
     return [text if stop is None else text.split(stop)[0] for text in texts]

@@ -14,6 +14,8 @@ from icmlora_cli.provenance.energy import CostMeter
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.training_state import load_state, save_state
 
+PLAN = 2  # version of the order in which examples are seen; a state of another order is not gone on with
+
 
 def kept_steps(recipe: HarvestRecipe) -> tuple[int, ...]:
     """Return after how many steps a checkpoint is kept; the last is ``recipe.steps``."""
@@ -48,7 +50,7 @@ def finetune(
     Raises:
         TrainingDivergedError: if the loss or its gradient is not finite.
     """
-    recipe, loaded = trainer.recipe, trainer.loaded
+    recipe, loaded, identity = trainer.recipe, trainer.loaded, f"{identity} {PLAN}"
     trainer.reset()
     optimizer = adamw(trainer)
     resumed = load_state(state, trainer.parameters, optimizer, identity=identity)

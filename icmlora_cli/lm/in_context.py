@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from icmlora_cli.lm.prompts import Encoded, encode_task
+from icmlora_cli.lm.prompts import Encoded, chat_end, encode_task, ids_after, open_ids, text_ids
 from icmlora_cli.registry.task_record import Task
 from icmlora_cli.tasks.examples import Example
 
@@ -29,14 +29,13 @@ def encode_with_shots(
         shots: what is shown before; none leaves the plain prompt.
         described: put the task's first description at the top.
     """
-    bare = encode_task(tokenizer, task, examples, described=described and not shots)
     if not shots:
-        return bare
-    prompts = _chats if task.template.kind == "chat" else _texts
+        return encode_task(tokenizer, task, examples, described=described)
     told = described or "{description}" in task.template.prompt
     description = task.descriptions[0] if told else None
-    rows = prompts(tokenizer, task, examples, shots, description)
-    return [Encoded(tuple(ids), row.answer_ids) for ids, row in zip(rows, bare, strict=True)]
+    if task.template.kind == "chat":
+        return _chats(tokenizer, task, examples, shots, description)
+    return _texts(tokenizer, task, examples, shots, description)
 
 
 def _texts(
@@ -45,15 +44,15 @@ def _texts(
     examples: Sequence[Example],
     shots: Sequence[Example],
     description: str | None,
-) -> list[list[int]]:
+) -> list[Encoded]:
     first = ["".join(task.template.render(shot, description=description)) for shot in shots[:1]]
     shown = "".join([*first, *("".join(task.template.render(shot)) for shot in shots[1:])])
-    start = list(tokenizer.encode("", add_special_tokens=True))[:1]
-    start = start if start and start[0] == tokenizer.bos_token_id else []
-    return [
-        start + list(tokenizer.encode(shown + task.template.render(example)[0], add_special_tokens=False))
-        for example in examples
-    ]
+    rows = []
+    for example in examples:
+        prompt, answer = task.template.render(example)
+        ids = open_ids(tokenizer, shown + prompt)
+        rows.append(Encoded(tuple(ids), tuple(ids_after(tokenizer, shown + prompt, answer))))
+    return rows
 
 
 def _chats(
@@ -62,14 +61,16 @@ def _chats(
     examples: Sequence[Example],
     shots: Sequence[Example],
     description: str | None,
-) -> list[list[int]]:
+) -> list[Encoded]:
     turns: list[dict[str, str]] = []
     for index, shot in enumerate(shots):
         prompt, answer = task.template.render(shot, description=description if index == 0 else None)
         turns += [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
     rows = []
     for example in examples:
-        asked = [*turns, {"role": "user", "content": task.template.render(example)[0]}]
+        prompt, answer = task.template.render(example)
+        asked = [*turns, {"role": "user", "content": prompt}]
         text = str(tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True))
-        rows.append(list(tokenizer.encode(text, add_special_tokens=False)))
+        answer_ids = ids_after(tokenizer, text, answer + chat_end(tokenizer))
+        rows.append(Encoded(tuple(text_ids(tokenizer, text)), tuple(answer_ids)))
     return rows

@@ -127,9 +127,20 @@ def load_base(base: Base, *, device: str | None = None, dtype: str = "auto") -> 
         tokenizer = _tokenizer(base)
     model = model.to(where).eval()
     model.requires_grad_(False)
+    if (head := model.get_output_embeddings()) is not None:
+        head.register_forward_pre_hook(contiguous_input)
     if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
         tokenizer.pad_token = tokenizer.eos_token
     return LoadedBase(base=base, model=model, tokenizer=tokenizer, device=where, dtype=kind)
+
+
+def contiguous_input(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Make the output head's input contiguous, as a hook before its forward pass.
+
+    ``logits_to_keep`` hands the head a slice of the hidden states [B, T, hidden]. With a frozen weight, torch
+    multiplies one that is not contiguous row by row, and reads the whole head for each row, forward and backward.
+    """
+    return tuple(item.contiguous() for item in args)
 
 
 def _model(base: Base, dtype: torch.dtype) -> PreTrainedModel:

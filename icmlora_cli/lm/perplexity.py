@@ -15,7 +15,7 @@ import torch
 from icmlora_cli.errors import UsageError
 from icmlora_cli.lm.batching import IGNORED, scoring_batches
 from icmlora_cli.lm.load import LoadedBase
-from icmlora_cli.lm.prompts import prefix_token, text_ids
+from icmlora_cli.lm.prompts import ids_after, prefix_token, text_ids
 
 DEFAULT_LENGTH = 2048  # of a model whose configuration does not say how much it reads, as in lm-evaluation-harness
 
@@ -170,7 +170,7 @@ def score_texts(
             hint="show fewer or shorter passages",
         )
     first = (prefix_token(loaded.tokenizer), *told)
-    encoded = [text_ids(loaded.tokenizer, text) for text in texts]
+    encoded = [ids_after(loaded.tokenizer, prefix[-1:], text) for text in texts]
     windows: list[_Window] = []
     for index, ids in enumerate(encoded):
         if not ids:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tokenizers.decoders import ByteLevel
 from transformers import PreTrainedTokenizerBase
 
 from icmlora_cli.errors import UsageError
@@ -54,11 +55,17 @@ def encode(
     """
     prompt, answer = template.render(example, description=description)
     if template.kind == "chat":
-        prompt_ids = tokenizer.encode(_chat(tokenizer, prompt), add_special_tokens=False)
-        answer += str(tokenizer.eos_token or "\n")
+        prompt = _chat(tokenizer, prompt)
+        prompt_ids = text_ids(tokenizer, prompt)
+        answer += chat_end(tokenizer)
     else:
         prompt_ids = open_ids(tokenizer, prompt)
-    return Encoded(tuple(prompt_ids), tuple(tokenizer.encode(answer, add_special_tokens=False)))
+    return Encoded(tuple(prompt_ids), tuple(ids_after(tokenizer, prompt, answer)))
+
+
+def chat_end(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return what ends an answer in a chat: the EOS token, or a line's end where there is none."""
+    return str(tokenizer.eos_token or "\n")
 
 
 def open_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -66,6 +73,39 @@ def open_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     ids = list(tokenizer.encode(text, add_special_tokens=True, verbose=False))
     ends = {tokenizer.eos_token_id, tokenizer.sep_token_id} - {None}
     return ids[:-1] if len(ids) > 1 and ids[-1] in ends else ids
+
+
+def ids_after(tokenizer: PreTrainedTokenizerBase, before: str, text: str) -> list[int]:
+    """Return the tokens that a text has when it stands after another one.
+
+    Both are encoded as one text, and the tokens of the first are cut off: a tokenizer of SentencePiece's kind puts a
+    space before all that it encodes, which a text that goes on with another does not have. What is before counts as
+    encoded alone, as it is when the model goes on with it. Where a token spans the boundary, such as ``" Paris"`` after
+    a prompt that ends with a space, the tokens of the first text are not those that the whole starts with; the second
+    text is then encoded after the last character that is no white space, or after a line's end, and alone where these
+    too grow into it. Byte-level BPE puts nothing before a text, which is therefore encoded alone.
+
+    Args:
+        tokenizer: the base model's.
+        before: what the text goes on with.
+        text: what is encoded, without special tokens.
+    """
+    alone = text_ids(tokenizer, text)
+    if not before or _adds_nothing(tokenizer):
+        return alone
+    for start in (before, before.rstrip()[-1:], "\n"):
+        first, whole = text_ids(tokenizer, start), text_ids(tokenizer, start + text)
+        if first and whole[: len(first)] == first:
+            return whole[len(first) :]
+    return alone
+
+
+def _adds_nothing(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Tell whether this is byte-level BPE that puts no space before a text."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not isinstance(backend.decoder, ByteLevel):
+        return False
+    return text_ids(tokenizer, "\na")[1:] == text_ids(tokenizer, "a")
 
 
 def text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -98,10 +138,9 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, *, description: s
         text: a passage.
         description: put this before each row, on a line of its own and followed by an empty one; None puts nothing.
     """
-    prompt = [prefix_token(tokenizer)]
-    if description:
-        prompt += text_ids(tokenizer, f"{description}\n\n")
-    ids = text_ids(tokenizer, text)
+    before = f"{description}\n\n" if description else ""
+    prompt = [prefix_token(tokenizer), *(text_ids(tokenizer, before) if before else [])]
+    ids = ids_after(tokenizer, before, text)
     return [Encoded(tuple(prompt), tuple(ids[start : start + WINDOW])) for start in range(0, len(ids), WINDOW)]
 
 

@@ -10,6 +10,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, StoppingCrit
 from icmlora_cli.lm.load import LoadedBase
 
 GREEDY_BELOW = 1e-5  # temperatures; dividing by them would overflow
+CONTEXT = 16  # tokens of the prompt that an answer is decoded with
 UNFINISHED = "\ufffd"  # what a character decodes to of which only some bytes are there
 
 Finish = Literal["stop", "length", "cancelled"]
@@ -94,24 +95,43 @@ class _Watch(StoppingCriteria):  # type: ignore[misc]  # transformers has no typ
     def __init__(
         self,
         loaded: LoadedBase,
-        width: int,
+        prompt_ids: Sequence[int],
         pieces: Pieces,
         on_text: Callable[[str], None],
         cancelled: Callable[[], bool],
     ) -> None:
-        self.loaded, self.width, self.pieces, self.on_text, self.cancelled = loaded, width, pieces, on_text, cancelled
+        self.tokenizer, self.prompt_ids = loaded.tokenizer, prompt_ids
+        self.pieces, self.on_text, self.cancelled = pieces, on_text, cancelled
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: object) -> torch.Tensor:
         """Return whether it is done, bool [1]."""
-        text = decoded(self.loaded, input_ids[0, self.width :].tolist())
+        text = text_after(self.tokenizer, self.prompt_ids, input_ids[0, len(self.prompt_ids) :].tolist())
         if piece := self.pieces.more(text):
             self.on_text(piece)
         return torch.tensor([self.pieces.cut(text)[1] or self.cancelled()], device=input_ids.device)
 
 
-def decoded(loaded: LoadedBase, ids: Sequence[int]) -> str:
-    """Return the text of tokens, without special ones, as it grows: a later token does not change what is before it."""
-    return str(loaded.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+def text_after(tokenizer: PreTrainedTokenizerBase, before: Sequence[int], ids: Sequence[int]) -> str:
+    """Return what tokens add to the text of those before them, without special tokens.
+
+    Decoded alone, the first of them would lose the space that it starts with (SentencePiece), and with that the
+    indentation of code. The text grows with the tokens, but for replacement characters at its end, which stand for
+    bytes that are no whole characters yet.
+
+    Args:
+        tokenizer: the base model's.
+        before: the prompt's tokens, of which the last few are decoded too.
+        ids: the tokens whose text is asked for.
+    """
+
+    def decoded(tokens: list[int]) -> str:
+        return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    last = list(before[-CONTEXT:])
+    start, whole = decoded(last), decoded([*last, *ids])
+    if not whole.startswith(start):
+        start = start.rstrip(UNFINISHED)  # the prompt's last character ends in the new tokens
+    return whole[len(start) :] if whole.startswith(start) else decoded(list(ids))
 
 
 def end_tokens(loaded: LoadedBase) -> tuple[int, ...]:
@@ -158,7 +178,7 @@ def write(
         torch.seed()
     else:
         torch.manual_seed(sampling.seed)
-    watch = _Watch(loaded, len(prompt_ids), pieces, on_text, cancelled)
+    watch = _Watch(loaded, prompt_ids, pieces, on_text, cancelled)
     with torch.inference_mode():
         out = loaded.model.generate(
             ids,
@@ -167,7 +187,7 @@ def write(
             stopping_criteria=StoppingCriteriaList([watch]),
         )
     made = out[0, len(prompt_ids) :].tolist()
-    text, stopped = pieces.cut(decoded(loaded, made))
+    text, stopped = pieces.cut(text_after(loaded.tokenizer, prompt_ids, made))
     if piece := pieces.more(text, final=True):
         on_text(piece)
     if stopped or (made and made[-1] in ends):

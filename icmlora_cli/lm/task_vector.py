@@ -19,38 +19,15 @@ from icmlora_cli.errors import UsageError
 from icmlora_cli.lm.batching import TokenBatch, collate, scoring_batches
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.perplexity import max_tokens
-from icmlora_cli.lm.prompts import Encoded, text_ids
+from icmlora_cli.lm.prompts import Encoded, ids_after, open_ids, text_ids
 from icmlora_cli.tasks.examples import Example
+from icmlora_cli.tasks.task_text import checked_text
 
-MAX_TEXT = 2000
 MAX_PASSAGES = 512  # tokens of passages in one prompt, each with an equal share: a page tells what kind of text it is
 READ_AT_ONCE = 16  # prompts
 LARGEST = 65504.0  # of fp16, in which states are kept
 MAX_EXAMPLE_TOKENS = 1024
 VERSION = 1  # of the prompts below; part of the cache's key
-
-
-def checked_text(text: str) -> str:
-    """Return a task's text, trimmed.
-
-    Raises:
-        UsageError: if it is empty, longer than 2,000 characters, or not valid Unicode.
-    """
-    stripped = " ".join(text.split())
-    if any("\ud800" <= char <= "\udfff" for char in stripped):
-        raise UsageError(
-            "the task text is not valid Unicode: it holds half of a surrogate pair", hint="type it in UTF-8"
-        )
-    if not stripped:
-        raise UsageError(
-            "the task text is empty", hint='say what the adapter should do: icmlora gen "Give the antonym."'
-        )
-    if len(stripped) > MAX_TEXT:
-        raise UsageError(
-            f"the task text has {len(stripped):,} characters; at most {MAX_TEXT:,} are read",
-            hint="say the task in a sentence or two",
-        )
-    return stripped
 
 
 def _shown(examples: Sequence[Example]) -> str:
@@ -155,6 +132,19 @@ class VectorReader:
             return self.read_all([self.examples_states(examples)])[0].float()
         return self.examples_vector(examples, kind)[None]
 
+    def readings(
+        self, text: str | None, examples: Sequence[Example] = (), kind: str = "plain"
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Return what a generator reads of a text and of examples, each fp32 [T, hidden] or None.
+
+        Args:
+            text: the task in words, if any.
+            examples: demonstrations, if any; one alone gives none.
+            kind: of the task's template.
+        """
+        words = None if text is None else self.read_text(text)
+        return words, None if len(examples) < 2 else self.read_examples(examples, kind)
+
     def check_examples(self, examples: Sequence[Example], kind: str = "plain") -> None:
         """Check that ``read_examples`` can show all examples at once; passages, and what is read by tokens, are cut.
 
@@ -226,18 +216,22 @@ class VectorReader:
         """
         tokenizer = self.loaded.tokenizer
         ids, kept = list[int](), list[int]()
-        for index, example in enumerate(examples):
-            ids += tokenizer.encode(f"Q: {example.input}\nA:", add_special_tokens=index == 0)
-            answer = tokenizer.encode(f" {example.output}\n", add_special_tokens=False)
-            kept += range(len(ids) - 1, len(ids) + len(answer))
-            ids += answer
+        before = ""
+        for example in examples:
+            question, answer = f"Q: {example.input}\nA:", f" {example.output}\n"
+            ids += ids_after(tokenizer, before, question) if before else open_ids(tokenizer, question)
+            answer_ids = ids_after(tokenizer, question, answer)
+            kept += range(len(ids) - 1, len(ids) + len(answer_ids))
+            ids += answer_ids
+            before = answer
         cut = max(0, len(ids) - min(MAX_EXAMPLE_TOKENS, max_tokens(self.loaded)))
         return TokenPrompt(tuple(ids[cut:]), tuple(at - cut for at in kept if at >= cut))
 
     def question_state(self, examples: Sequence[Example]) -> "TokenPrompt":
         """Return what to read of k examples with pooling: the state at the last one's ``A:``, as an open question."""
         whole = self.examples_states(examples)
-        answer = self.loaded.tokenizer.encode(f" {examples[-1].output}\n", add_special_tokens=False)
+        last = examples[-1]
+        answer = ids_after(self.loaded.tokenizer, f"Q: {last.input}\nA:", f" {last.output}\n")
         ids = whole.ids[: len(whole.ids) - len(answer)]
         return TokenPrompt(ids, (len(ids) - 1,))
 

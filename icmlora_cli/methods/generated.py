@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from icmlora_cli.generator.checkpoint import Generator
 from icmlora_cli.lm.task_vector import VectorReader
 from icmlora_cli.methods.method import Served, TaskContext, UnavailableError, Uses
@@ -23,21 +21,6 @@ WORDS = (
     "ribbon saddle shadow shelter silver spider sponge stable statue summer temple thunder ticket timber tunnel valley "
     "velvet village violin walnut whisper window winter yellow"
 ).split()
-
-
-def readings(
-    reader: VectorReader, text: str | None, examples: Sequence[Example], kind: str = "plain"
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Return what a generator reads of a text and of examples, each fp32 [T, hidden] or None.
-
-    Args:
-        reader: reads from the generator's base, as the generator was trained with.
-        text: the task in words, if any.
-        examples: demonstrations, if any; one alone gives none.
-        kind: of the task's template.
-    """
-    words = None if text is None else reader.read_text(text)
-    return words, None if len(examples) < 2 else reader.read_examples(examples, kind)
 
 
 def generate_adapter(
@@ -59,7 +42,7 @@ def generate_adapter(
         kind: of their template.
         seed: of z; None takes the prior's mean.
     """
-    return generator.generate(*readings(reader, text, examples, kind), seed=seed)
+    return generator.generate(*reader.readings(text, examples, kind), seed=seed)
 
 
 @dataclass(frozen=True)
@@ -208,7 +191,7 @@ class BestOfMethod:
         """
         if len(context.shots) < 2:
             raise UnavailableError("the task has fewer than two training examples to choose with")
-        words, shown = readings(self.source.reader, context.text, context.shots, context.task.template.kind)
+        words, shown = self.source.reader.readings(context.text, context.shots, context.task.template.kind)
         seeds: list[int | None] = [None, *range(self.seed, self.seed + self.samples - 1)]
         candidates = [self.source.generator.generate(words, shown, seed=seed) for seed in seeds]
         scores = [self.judge(context, candidate) for candidate in candidates]

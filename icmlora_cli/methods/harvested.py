@@ -8,16 +8,8 @@ import torch
 from icmlora_cli.methods.method import Served, TaskContext, UnavailableError, Uses
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
 from icmlora_cli.registry.bases import Base
-from icmlora_cli.weights.adapter import Adapter, average, read_adapter, weighted_sum
-
-
-def read_last(store: AdapterStore, record: AdapterRecord) -> Adapter:
-    """Read the last checkpoint of a harvested adapter.
-
-    Raises:
-        CorruptFileError: if it is not what its manifest says.
-    """
-    return read_adapter(store.checked(record, record.checkpoints[-1]))
+from icmlora_cli.weights.adapter import Adapter, average, weighted_sum
+from icmlora_cli.weights.registered import read_last
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from pathlib import Path
 from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.disk import files
 from icmlora_cli.lm.finetune import finetune
+from icmlora_cli.lm.lengths import task_rows
 from icmlora_cli.lm.load import LoadedBase
-from icmlora_cli.lm.prompts import Encoded, encode_task
+from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.quick_tune import tune_for
 from icmlora_cli.lm.trainers import trainer_of
 from icmlora_cli.methods.method import Served, TaskContext, UnavailableError, Uses
@@ -52,7 +53,7 @@ class TunedMethod:
         if not context.shots:
             raise UnavailableError("the task has no training example to tune on")
         budget = self.seconds(context)
-        rows = encode_task(self.loaded.tokenizer, context.task, context.shots)
+        rows = task_rows(self.loaded, context.task, context.shots)
         with trainer_of(self.loaded, self.recipe) as trainer:
             tuned = tune_for(trainer, rows, seconds=budget)
         return Served(tuned.adapter, about={"steps": tuned.steps, "loss": tuned.loss})
@@ -87,6 +88,7 @@ class MultiTaskMethod:
             PER_TASK,
             [[task.name, task.data_hash] for task in self.tasks],
             self.recipe.model_dump(mode="json", exclude={"save_every", "validate_on", "keep", "keep_every"}),
+            *self.loaded.base.encoding,
         ]
 
     def serve(self, context: TaskContext) -> Served:
@@ -106,7 +108,7 @@ class MultiTaskMethod:
     def _train(self, target: Path, key: str) -> None:
         rows: list[Encoded] = []
         for task in self.tasks:
-            rows += encode_task(self.loaded.tokenizer, task, task.examples("train")[:PER_TASK])
+            rows += task_rows(self.loaded, task, task.examples("train")[:PER_TASK])
         state = target / "state.safetensors"
         with trainer_of(self.loaded, self.recipe) as trainer:
             finetune(trainer, rows, state=state, identity=key, on_step=lambda step, _: self.on_step(step))

@@ -4,6 +4,7 @@ import hashlib
 import re
 import shutil
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from icmlora_cli.disk.files import folder_bytes, sha256_file
@@ -119,10 +120,26 @@ class Base:
         )
 
     @property
+    def encoding(self) -> list[str]:
+        """What keys of figures and adapters say of how answers are encoded: nothing of byte-level BPE.
+
+        It encodes an answer as before the mend by which others' answers have the tokens that follow the prompt.
+        """
+        return [] if _byte_level(self.path / "tokenizer.json") else ["answers after prompts"]
+
+    @property
     def known_as(self) -> tuple[str, ...]:
         """What an adapter's configuration may call it: its name, hub id and folder."""
         alias = ALIASES.get(self.name)
         return (self.name, self.model_id, str(self.path), *((alias.model_id,) if alias else ()))
+
+
+@cache
+def _byte_level(tokenizer: Path) -> bool:
+    try:
+        return '"ByteLevel"' in tokenizer.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
 
 
 def local_folder(name: str) -> Path | None:

@@ -10,11 +10,11 @@ from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import CorruptFileError, NotFoundError
 from icmlora_cli.generator.checkpoint import Generator
-from icmlora_cli.lm.task_vector import checked_text
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.tasks import TaskStore
 from icmlora_cli.serving.names import PREFIX, may_be_ours
+from icmlora_cli.tasks.task_text import checked_text
 from icmlora_cli.weights.adapter import Adapter, read_adapter
 
 

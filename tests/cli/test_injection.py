@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from icmlora_cli.cli.app import app
 from icmlora_cli.disk import checksums
-from icmlora_cli.lm.task_vector import checked_text
 from icmlora_cli.report.html import html_report
 from icmlora_cli.report.tables import markdown
+from icmlora_cli.tasks.task_text import checked_text
 from tests.report.samples import sample
 
 if TYPE_CHECKING:

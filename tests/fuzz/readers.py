@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from icmlora_cli.config.recipes import HarvestRecipe
+from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.config.spec_yaml import load_spec, load_yaml
 from icmlora_cli.registry.upkeep.archive_reader import unpack
 from icmlora_cli.serving.http.schema import chat

@@ -1,5 +1,7 @@
 """Batches: padding changes nothing, plans repeat, logits are computed at the answers only."""
 
+from collections import Counter
+
 import pytest
 import torch
 from hypothesis import given
@@ -51,6 +53,25 @@ def test_a_plan_repeats_and_is_sorted_into_batches(lengths: list[int], size: int
     for batch in plan:
         assert len(batch) == min(size, len(lengths)) == len(set(batch))
         assert [lengths[index] for index in batch] == sorted(lengths[index] for index in batch)
+
+
+@given(count=st.integers(1, 130), size=st.integers(1, 16), epochs=st.integers(1, 4), seed=st.integers(0, 5))
+def test_an_epoch_sees_every_example(count: int, size: int, epochs: int, seed: int) -> None:
+    steps = -(-epochs * count // min(size, count))
+    plan = training_batches(range(1, count + 1), batch_size=size, steps=steps, seed=seed)
+    seen = Counter(index for batch in plan for index in batch)
+    assert len(seen) == count and min(seen.values()) >= epochs
+    for step in range(steps):
+        seen = Counter(dict.fromkeys(range(count), 0))
+        seen.update(index for batch in plan[:step] for index in batch)
+        assert max(seen.values()) - min(seen.values()) <= 1
+
+
+@pytest.mark.parametrize("count", [13, 23, 35, 50, 95])
+def test_the_longest_weigh_as_much_as_others(count: int) -> None:
+    plan = training_batches(range(1, count + 1), batch_size=12, steps=12 * count, seed=0)
+    seen = Counter(index for batch in plan for index in batch)
+    assert set(seen.values()) == {144}
 
 
 @given(lengths=st.lists(st.integers(1, 50), max_size=60), size=st.integers(1, 16))

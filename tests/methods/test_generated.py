@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from icmlora_cli.methods.controls import NoiseMethod, SwappedText, words_in_common
-from icmlora_cli.methods.generated import BestOfMethod, GeneratedMethod, random_text, readings
+from icmlora_cli.methods.generated import BestOfMethod, GeneratedMethod, random_text
 from icmlora_cli.methods.method import UnavailableError
 from icmlora_cli.methods.prompting import BaseMethod, DescribedMethod, InContextMethod
 from icmlora_cli.weights.compare import compare, norm
@@ -54,7 +54,7 @@ def test_texts_of_the_controls(make_room: MakeRoom) -> None:
 def test_examples_are_read_leaving_one_out(make_room: MakeRoom) -> None:
     room = make_room(generator=False)
     reader, shots = room.evaluation.reader(), room.context(0).shots
-    words, shown = readings(reader, None, shots)
+    words, shown = reader.readings(None, shots)
     assert words is None and shown is not None and len(shots) == 4
     first = reader.demonstrations(list(shots[1:]), shots[0].input)
     last = reader.demonstrations(list(shots[:3]), shots[3].input)
@@ -62,7 +62,7 @@ def test_examples_are_read_leaving_one_out(make_room: MakeRoom) -> None:
     wanted = torch.stack([first, *middle, last]).mean(0)
     assert torch.allclose(shown[0], wanted, atol=1e-6) and len(shown) == 1
     assert torch.equal(reader.examples_vector(shots), shown[0])
-    assert readings(reader, "Say cat.", shots[:1])[1] is None
+    assert reader.readings("Say cat.", shots[:1])[1] is None
 
 
 def test_the_best_of_k_is_the_one_that_scores_best_on_the_examples(make_room: MakeRoom) -> None:

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from icmlora_cli.errors import UsageError
-from icmlora_cli.methods.harvested import read_last
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
 from icmlora_cli.weights.adapter import Adapter, read_adapter
 from icmlora_cli.weights.compare import AdapterComparison, compare, inner, norm
 from icmlora_cli.weights.layout import layer_of
 from icmlora_cli.weights.lowrank import effective_rank, singular_values
+from icmlora_cli.weights.registered import read_last
 from icmlora_cli.workflows.adapters.named import find_named
 
 

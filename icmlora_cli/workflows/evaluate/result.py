@@ -7,7 +7,6 @@ import torch
 
 from icmlora_cli.disk import files
 from icmlora_cli.methods.controls import words_in_common
-from icmlora_cli.methods.harvested import read_last
 from icmlora_cli.methods.method import Method, TaskContext
 from icmlora_cli.provenance.versions import command_line, versions
 from icmlora_cli.registry.tasks import Task
@@ -19,6 +18,7 @@ from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.splits import Part
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.compare import closeness, gram, principal_map
+from icmlora_cli.weights.registered import read_last
 from icmlora_cli.workflows.evaluate.methods import EvalContext, seen_tasks, swapped
 from icmlora_cli.workflows.evaluate.scores import RawScore
 from icmlora_cli.workflows.registry.storage import break_even

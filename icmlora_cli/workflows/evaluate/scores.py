@@ -11,9 +11,10 @@ from icmlora_cli.disk import files
 from icmlora_cli.lm.answer_metrics import apply_metric, token_f1
 from icmlora_cli.lm.decode import greedy
 from icmlora_cli.lm.in_context import encode_with_shots
+from icmlora_cli.lm.lengths import check_fit, fits, task_rows
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.perplexity import TextScore, score_texts
-from icmlora_cli.lm.prompts import Encoded, encode_task
+from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.scoring import score_rows
 from icmlora_cli.methods.method import Method, Served, TaskContext, UnavailableError
 from icmlora_cli.registry.task_record import PromptTemplate, Task
@@ -138,6 +139,7 @@ class MethodScorer:
             str(self.loaded.dtype),
         ]  # a tokenizer, or its template, may change
         wholly = [VERSION, base, task.data_hash, told, shots, settings, method.name, identity, oracle]
+        wholly += self.loaded.base.encoding
         return files.sha256_json(wholly)[:24]
 
     def score(self, method: Method, context: TaskContext, oracle: Adapter | None, key: str) -> RawScore:
@@ -148,6 +150,9 @@ class MethodScorer:
             context: the task.
             oracle: its harvested adapter, if any.
             key: of the score.
+
+        Raises:
+            UsageError: if a test example is longer than what the base reads.
         """
         started = time.monotonic()
         try:
@@ -158,8 +163,11 @@ class MethodScorer:
         examples = context.task.examples("test")[: self.limit]
         if not examples:
             return RawScore(key, context.task.name, method.name, reason="the task has no test examples")
-        with merged(self.loaded.model, served.adapter):
-            scores, outputs = self._scores(served, context, examples)
+        try:
+            with merged(self.loaded.model, served.adapter):
+                scores, outputs = self._scores(served, context, examples)
+        except UnavailableError as reason:
+            return RawScore(key, context.task.name, method.name, reason=str(reason))
         return RawScore(
             key=key,
             task=context.task.name,
@@ -189,6 +197,9 @@ class MethodScorer:
     ) -> tuple[dict[str, Scored], tuple[Output, ...]]:
         task, described = context.task, served.described or self.described
         rows = encode_with_shots(self.loaded.tokenizer, task, examples, served.shots, described=described)
+        if served.shots and not fits(self.loaded, rows):
+            raise UnavailableError("with the examples before it, a question is longer than what the base reads")
+        check_fit(self.loaded, rows, task, examples)
         scored = score_rows(self.loaded, rows)
         written = written_answers(self.loaded, task, examples, rows, scored.exact)
         ones = (1.0,) * len(rows)
@@ -269,4 +280,4 @@ def nll_on_shots(loaded: LoadedBase, context: TaskContext, adapter: Adapter) -> 
         if context.task.template.kind == "text":
             found = score_texts(loaded, [shot.output for shot in context.shots])
             return sum(item.nll for item in found) / sum(item.tokens for item in found)
-        return score_rows(loaded, encode_task(loaded.tokenizer, context.task, context.shots)).mean_nll
+        return score_rows(loaded, task_rows(loaded, context.task, context.shots)).mean_nll

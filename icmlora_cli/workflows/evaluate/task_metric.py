@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from icmlora_cli.lm.answer_metrics import apply_metric, token_f1
+from icmlora_cli.lm.lengths import task_rows
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.perplexity import score_texts
-from icmlora_cli.lm.prompts import encode_task
 from icmlora_cli.lm.scoring import score_rows
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.tasks.examples import Example
@@ -26,7 +26,7 @@ def task_metric(loaded: LoadedBase, task: Task, examples: Sequence[Example]) -> 
     """
     if task.template.kind == "text":
         return text_metrics(score_texts(loaded, [item.output for item in examples]))[task.metric].value
-    rows = encode_task(loaded.tokenizer, task, examples)
+    rows = task_rows(loaded, task, examples)
     scores = score_rows(loaded, rows)
     if task.metric == "exact_match":
         return scores.exact_match

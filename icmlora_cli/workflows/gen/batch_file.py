@@ -16,7 +16,7 @@ from icmlora_cli.config.user_files import read_text
 from icmlora_cli.disk.files import as_object
 from icmlora_cli.disk.home import NAME, NAME_RULE
 from icmlora_cli.errors import SpecError, UsageError
-from icmlora_cli.lm.task_vector import checked_text
+from icmlora_cli.tasks.task_text import checked_text
 
 LONGEST = 80  # characters of a name that is made from a text
 YAML, JSON = (".yaml", ".yml"), ".json"

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from icmlora_cli.generator.checkpoint import Generator
-from icmlora_cli.lm.task_vector import MAX_TEXT, VectorReader
+from icmlora_cli.lm.task_vector import VectorReader
+from icmlora_cli.tasks.task_text import MAX_TEXT
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.compare import closeness, inner
 from icmlora_cli.workflows.gen.learned import Learned

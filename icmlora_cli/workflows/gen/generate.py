@@ -11,9 +11,10 @@ from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import BaseUnavailableError, CorruptFileError, UsageError
 from icmlora_cli.generator.checkpoint import Generator, load_generator, read_config
 from icmlora_cli.lm.load import LoadedBase, load_base
-from icmlora_cli.lm.task_vector import VectorReader, checked_text
+from icmlora_cli.lm.task_vector import VectorReader
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
+from icmlora_cli.tasks.task_text import checked_text
 from icmlora_cli.workflows.gen.generator import AdapterGenerator, GenResult
 from icmlora_cli.workflows.gen.options import PLAIN, GenInputs, GenOptions, GenRequest, read_given
 from icmlora_cli.workflows.gen.write import check_format

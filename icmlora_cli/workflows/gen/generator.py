@@ -10,7 +10,6 @@ from icmlora_cli.disk import files
 from icmlora_cli.generator.checkpoint import Generator
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.task_vector import VectorReader
-from icmlora_cli.methods.generated import readings
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.weights.adapter import Adapter, average
@@ -142,7 +141,7 @@ class AdapterGenerator:
         kind = "plain" if shown is None else shown.template.kind
         if shown is not None:
             self.reader.check_examples(shown.examples, kind)
-        words, demonstrations = readings(self.reader, text, self.inputs.demonstrations, kind)
+        words, demonstrations = self.reader.readings(text, self.inputs.demonstrations, kind)
         assert words is not None
 
         def whole(seed: int | None) -> Adapter:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from icmlora_cli.disk.home import NAME
 from icmlora_cli.generator.checkpoint import Generator
-from icmlora_cli.methods.harvested import read_last
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.weights.adapter import Adapter
+from icmlora_cli.weights.registered import read_last
 
 
 @dataclass(frozen=True)

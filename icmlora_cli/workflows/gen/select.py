@@ -77,17 +77,20 @@ def encoded(loaded: LoadedBase, file: ExampleFile) -> tuple[Encoded, ...]:
         UsageError: if an example is longer than what the base reads.
     """
     if file.template.kind == "text":
-        return tuple(row for item in file.examples for row in encode_text(loaded.tokenizer, item.output))
-    rows = tuple(encode(loaded.tokenizer, file.template, example) for example in file.examples)
+        passages = (encode_text(loaded.tokenizer, item.output) for item in file.examples)
+        numbered = [(index, row) for index, rows in enumerate(passages, start=1) for row in rows]
+    else:
+        rendered = (encode(loaded.tokenizer, file.template, example) for example in file.examples)
+        numbered = list(enumerate(rendered, start=1))
     limit = max_tokens(loaded)
-    for index, row in enumerate(rows, start=1):
+    for index, row in numbered:
         if row.length > limit:
             raise UsageError(
                 f"example {index} has {row.length:,} tokens; the base reads {limit:,} at once",
                 where=str(file.path.absolute()),
                 hint="leave it out, or shorten it",
             )
-    return rows
+    return tuple(row for _, row in numbered)
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.disk.leases import Lease
 from icmlora_cli.lm.finetune import finetune
+from icmlora_cli.lm.lengths import task_rows
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.perplexity import aggregate, score_texts
-from icmlora_cli.lm.prompts import encode_task
+from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.scoring import score_rows
 from icmlora_cli.lm.trainers import AdapterTrainer, make_trainer
 from icmlora_cli.manifests.adapter import AdapterAbout
@@ -27,6 +28,7 @@ from icmlora_cli.provenance.versions import command_line, now, versions
 from icmlora_cli.registry.adapters import MANIFEST, STATE, AdapterRecord, AdapterStore, checkpoint_of
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.tasks import Task
+from icmlora_cli.tasks.examples import Example
 from icmlora_cli.weights.adapter import Adapter, write_adapter
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
@@ -50,13 +52,28 @@ class HarvestResult:
 
 
 def harvest_key(base: Base, task: Task, recipe: HarvestRecipe) -> str:
-    """Return the hash that makes a harvest what it is: base weights, task data, recipe."""
+    """Return the hash that makes a harvest what it is: base weights, task data, recipe.
+
+    What was harvested before the procedure changed keeps its key where the change made no difference to its worth.
+    """
     values = recipe.model_dump(mode="json")
     values.pop("save_every")
     values.pop("validate_on")
     if recipe.parametrization == "lora":
         values.pop("parametrization")  # what there was before it had a name has the same key
-    return files.sha256_json([VERSION, base.weight_hash, task.data_hash, values])[:12]
+    return files.sha256_json([VERSION, base.weight_hash, task.data_hash, values, *_mended(base, task, recipe)])[:12]
+
+
+def _mended(base: Base, task: Task, recipe: HarvestRecipe) -> list[str]:
+    """Return the mends of the procedure without which this harvest would be worse.
+
+    Until the first one, the longest of fewer than eight batches of examples were never trained on unless all batches
+    were whole; until the second, only byte-level tokenizers gave an answer the tokens that it has after its prompt.
+    """
+    count, windows = task.counts["train"], task.template.kind == "text"
+    dropped = recipe.batch_size < count < 8 * recipe.batch_size and count % recipe.batch_size
+    mends = ["every example"] if dropped or (windows and count < 8 * recipe.batch_size) else []
+    return [*mends, *base.encoding]
 
 
 def records_of(
@@ -93,6 +110,7 @@ def run(
     Raises:
         OutOfSpaceError: if the disk is full.
         TrainingDivergedError: if a loss is not finite.
+        UsageError: if an example is longer than what the base reads.
     """
     started = time.monotonic()
     store = AdapterStore(home)
@@ -194,7 +212,8 @@ class _TaskHarvest:
         recipe, loaded = self.trainer.recipe, self.trainer.loaded
         key = harvest_key(loaded.base, self.task, recipe)
         folder = self.store.folder(loaded.base.slug, self.task.name, key)
-        rows = encode_task(loaded.tokenizer, self.task, self.task.examples("train"))
+        rows = task_rows(loaded, self.task, self.task.examples("train"))
+        self._validation_rows()  # before anything is trained, in case that one of them is too long
         with files.disk_errors(folder / MANIFEST):
             loss = finetune(
                 self.trainer,
@@ -243,14 +262,21 @@ class _TaskHarvest:
         revision = self.trainer.loaded.base.revision
         write_adapter(folder / f"checkpoint-{step:05d}", adapter, revision=revision)
 
+    @property
+    def _validation_examples(self) -> tuple[Example, ...]:
+        return self.task.examples("validation")[: self.trainer.recipe.validate_on]
+
+    def _validation_rows(self) -> list[Encoded]:
+        return task_rows(self.trainer.loaded, self.task, self._validation_examples)
+
     def _validate(self, loaded: LoadedBase) -> dict[str, float]:
-        examples = self.task.examples("validation")[: self.trainer.recipe.validate_on]
+        examples = self._validation_examples
         if not examples:
             return {}
         if self.task.template.kind == "text":
             whole = aggregate(score_texts(loaded, [example.output for example in examples]))
             return {"bits_per_character": whole.bits_per_character, "perplexity": whole.perplexity}
-        scores = score_rows(loaded, encode_task(loaded.tokenizer, self.task, examples))
+        scores = score_rows(loaded, self._validation_rows())
         return {"exact_match": scores.exact_match, "nll": scores.mean_nll}
 
     def _record(self, folder: Path, key: str, figures: dict[str, float]) -> AdapterRecord:

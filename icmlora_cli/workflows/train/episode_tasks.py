@@ -9,13 +9,15 @@ import torch
 
 from icmlora_cli.config.episodes import EpisodeRecipe
 from icmlora_cli.config.train import TrainRecipe
+from icmlora_cli.lm.lengths import check_fit
 from icmlora_cli.lm.prompts import Encoded, encode, encode_task
-from icmlora_cli.lm.task_vector import MAX_TEXT, VectorReader
+from icmlora_cli.lm.task_vector import VectorReader
 from icmlora_cli.registry.task_record import PromptTemplate
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.tasks.builtin import BuiltinTask, builtin_names, builtin_task, dense_tasks, phrase
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.splits import part_of
+from icmlora_cli.tasks.task_text import MAX_TEXT
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
 
@@ -30,6 +32,7 @@ class EpisodeTask:
         demonstrations: states of draws of demonstrations.
         registered: it is a user's, not a built-in one.
         family: a group of related tasks; among built-in tasks the larger families do not crowd out the smaller.
+        left_out: examples that are no queries, as they have more tokens than the recipe's ``max_tokens``.
     """
 
     name: str
@@ -38,6 +41,7 @@ class EpisodeTask:
     demonstrations: tuple[torch.Tensor, ...]
     registered: bool
     family: str
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class _Plan:
     draws: tuple[tuple[Example, ...], ...]
     registered: bool
     family: str
+    left_out: int
 
 
 def builtin_pool(
@@ -124,7 +129,7 @@ def read_tasks(
     if pooled:
         texts = [tuple(item.mean(0, keepdim=True) for item in own) for own in texts]
     return [
-        EpisodeTask(plan.name, plan.queries, text, shown, plan.registered, plan.family)
+        EpisodeTask(plan.name, plan.queries, text, shown, plan.registered, plan.family, plan.left_out)
         for plan, text, shown in zip(plans, texts, draws, strict=True)
     ]
 
@@ -132,10 +137,18 @@ def read_tasks(
 def _registered_plan(task: Task, reader: VectorReader, recipe: TrainRecipe) -> _Plan:
     rng = random.Random(f"icmlora episodes {task.name} {recipe.seed}")
     examples = task.examples("train")
-    queries = _short(encode_task(reader.loaded.tokenizer, task, examples), recipe)
+    rows = encode_task(reader.loaded.tokenizer, task, examples)
+    queries = _short(rows, recipe)
+    check_fit(reader.loaded, queries, task, ())
     texts = tuple(dict.fromkeys(form for text in task.descriptions for form in _forms(text)))
     return _Plan(
-        task.name, queries, texts, _draws(examples, recipe, rng), registered=True, family=task.family or task.name
+        task.name,
+        queries,
+        texts,
+        _draws(examples, recipe, rng),
+        registered=True,
+        family=task.family or task.name,
+        left_out=len(rows) - len(queries),
     )
 
 
@@ -165,6 +178,7 @@ def _builtin_plan(task: BuiltinTask, reader: VectorReader, recipe: TrainRecipe) 
         _draws(examples, recipe, rng),
         registered=False,
         family=task.family,
+        left_out=len(rows) - len(queries),
     )
 
 

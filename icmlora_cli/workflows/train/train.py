@@ -37,6 +37,7 @@ class TrainResult:
         tasks: what it learned from.
         harvested: how many of them had harvested adapters.
         builtin: how many built-in tasks the episodes drew from, beside them.
+        left_out: examples of the episodes' tasks that were no queries: longer than the recipe's ``max_tokens``.
         trained: False where the very same generator was there already.
         width: R of the codec's basis.
         codec_error: mean relative error of delta-W that the basis alone costs.
@@ -55,6 +56,7 @@ class TrainResult:
     tasks: tuple[str, ...]
     harvested: int
     builtin: int
+    left_out: int
     trained: bool
     width: int
     codec_error: float
@@ -121,6 +123,8 @@ def run(
             kept = stored(generator, recipe.storage)
             figures = training.figures(generator, kept)
             figures |= meter.figures()
+            if left_out := sum(item.left_out for item in (*training.pool, *training.held)):
+                figures["left_out"] = left_out
             about = manifest.about_of(tasks, harvested, base, recipe, key, figures, curve, training.builtin)
             if (target / CONFIG).is_file():
                 replaced = quarantine.keep(home, target, "replaced by another training of this name")
@@ -201,6 +205,7 @@ def _key(
         pools = builtin_pool(recipe.episodes, recipe.seed, known_names(tasks, home))
         items += [[task.name, *task.descriptions, task.data_hash] for task in tasks] + [[base.weight_hash]]
         items += [[task.name for task in pool] for pool in pools]
+        items += [[item] for item in base.encoding]
     return files.sha256_json([VERSION, values, items])[:16]
 
 
@@ -212,6 +217,7 @@ def _result(target: Path, *, trained: bool, seconds: float) -> TrainResult:
         tasks=tuple(held.tasks),
         harvested=len(held.adapters),
         builtin=len(held.builtin_tasks),
+        left_out=int(held.figures.get("left_out", 0)),
         trained=trained,
         width=generator.codec.width,
         codec_error=float(figures["codec_error"]),

@@ -12,7 +12,7 @@ from icmlora_cli.config.train import DataRecipe
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import NotFoundError, UsageError
 from icmlora_cli.lm.load import load_base
-from icmlora_cli.methods.harvested import HarvestedMethod, read_last
+from icmlora_cli.methods.harvested import HarvestedMethod
 from icmlora_cli.methods.method import TaskContext
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
@@ -21,6 +21,7 @@ from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.task_file import TaskSpec
 from icmlora_cli.weights.adapter import Adapter, Factors, read_adapter, write_adapter
 from icmlora_cli.weights.merge import merged
+from icmlora_cli.weights.registered import read_last
 from icmlora_cli.workflows.adapters.codec_report import WIDTHS, run
 from icmlora_cli.workflows.adapters.import_adapters import ImportRequest
 from icmlora_cli.workflows.adapters.import_adapters import run as import_adapter
@@ -30,7 +31,7 @@ from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.progress import Progress
 from icmlora_cli.workflows.select_tasks import tasks_to_train
 
-HARVEST = HarvestRecipe(steps=30, batch_size=6, learning_rate=3e-2, keep=2, keep_every=2, save_every=30, rank=4)
+HARVEST = HarvestRecipe(steps=60, batch_size=6, learning_rate=3e-2, keep=2, keep_every=2, save_every=60, rank=4)
 LEARNED = DataRecipe(basis="learned")
 SHAPES = {"q_proj": (32, 32), "v_proj": (16, 32), "o_proj": (32, 32)}
 PIRATE = "Answer as a pirate would."

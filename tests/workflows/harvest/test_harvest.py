@@ -1,8 +1,13 @@
 """Harvest of a task of plain text."""
 
+import dataclasses
 import math
+from pathlib import Path
+
+import pytest
 
 from icmlora_cli.config.harvest import HarvestRecipe
+from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.lm.perplexity import aggregate, score_texts
@@ -35,3 +40,28 @@ def test_plain_text_is_learned_and_validated_in_bits_per_character(llama_base: B
     assert math.isclose(record.figures["perplexity"], adapted.perplexity, rel_tol=1e-4)
     assert adapted.bits_per_character < base.bits_per_character - 0.1
     assert "validation bits per character" in said[-1].detail
+
+
+@pytest.mark.parametrize(
+    ("count", "tokenizer", "mends"),
+    [
+        (7, '"ByteLevel"', []),
+        (12, '"ByteLevel"', []),
+        (13, '"ByteLevel"', ["every example"]),
+        (95, '"ByteLevel"', ["every example"]),
+        (97, '"ByteLevel"', []),
+        (12, '"Metaspace"', ["answers after prompts"]),
+    ],
+)
+def test_a_key_changes_only_where_a_mend_counts(
+    count: int, tokenizer: str, mends: list[str], llama_base: Base, home: Home, tmp_path: Path
+) -> None:
+    files.write_text(tmp_path / "base" / "tokenizer.json", tokenizer)
+    base = dataclasses.replace(llama_base, path=tmp_path / "base")
+    spec = TaskSpec.model_validate({"name": "say", "description": "Say.", "examples": [{"input": "a", "output": "b"}]})
+    task, _ = TaskStore(home).add(spec, [Example(f"{number}", "b") for number in range(20)])
+    task = dataclasses.replace(task, counts={"train": count, "validation": 1, "test": 1})
+    recipe = HarvestRecipe(batch_size=12)
+    values = recipe.model_dump(mode="json", exclude={"save_every", "validate_on", "parametrization"})
+    known = files.sha256_json([1, base.weight_hash, task.data_hash, values, *mends])[:12]
+    assert harvest.harvest_key(base, task, recipe) == known
