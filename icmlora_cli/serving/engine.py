@@ -14,6 +14,7 @@ from jinja2 import TemplateError
 
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import NotFoundError, RequestError, StoppedError, UsageError
+from icmlora_cli.lm.adapter_base import adapter_base
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.perplexity import max_tokens
 from icmlora_cli.lm.prompts import open_ids
@@ -23,8 +24,9 @@ from icmlora_cli.serving.adapter_cache import AdapterCache
 from icmlora_cli.serving.names import PREFIX
 from icmlora_cli.serving.queue import QueuedJob, RequestQueue
 from icmlora_cli.serving.sources import AdapterSource, AdapterSources
-from icmlora_cli.weights.adapter import Adapter, read_adapter
+from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.apply import applied, placed
+from icmlora_cli.weights.foreign.open import open_adapter
 from icmlora_cli.workflows.gen.generate import check, maker_on
 from icmlora_cli.workflows.gen.generator import AdapterGenerator
 from icmlora_cli.workflows.gen.options import PLAIN, GenRequest
@@ -255,11 +257,14 @@ def load_engine(
         BaseUnavailableError: if the generator is of another base.
         NotFoundError: if an adapter's folder is not there.
         CorruptFileError: if a file is broken, or an adapter does not fit the base.
+        UnsupportedAdapterError: if an adapter is of another kind than LoRA, or more than one.
+        WrongBaseError: if an adapter is for another base.
         UsageError: if the device is not there, or a name is the base's own.
     """
     request = GenRequest(generator or Path(), False, None, PLAIN)
     networks, inputs = (None, None) if generator is None else check(request, base)
-    read = {name: read_adapter(path) for name, path in (adapters or {}).items()}
+    for_base = adapter_base(base) if adapters else None
+    read = {name: open_adapter(path, for_base) for name, path in (adapters or {}).items()}
     loaded = load_base(base, device=device)
     adapter_generator = None
     if networks is not None and inputs is not None:
