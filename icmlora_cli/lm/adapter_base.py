@@ -26,7 +26,8 @@ def adapter_base(base: Base) -> AdapterBase:
 
     @cache
     def model() -> torch.nn.Module:
-        return load_base(base, device="cpu", dtype="float32").model
+        loaded: torch.nn.Module = load_base(base, device="cpu", dtype="float32").model
+        return loaded
 
     def weight_of(name: str) -> torch.Tensor:
         key = checkpoint.stored.get(name) or checkpoint.stored.get(tied[0] if name == tied[1] else name)

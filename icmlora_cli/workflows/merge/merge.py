@@ -23,6 +23,7 @@ from icmlora_cli.weights.foreign.steps import foreign_steps
 from icmlora_cli.weights.stored.changes import Steps, combined
 from icmlora_cli.workflows.adapters.named import NamedAdapter, find_named
 from icmlora_cli.workflows.gen.write import check_apart, check_out, listed
+from icmlora_cli.workflows.merge.tokenizer import files_beside
 from icmlora_cli.workflows.merge.write import WrittenModel, write_model
 from icmlora_cli.workflows.progress import OnProgress, silent
 
@@ -176,9 +177,13 @@ def run(
     read = [_read(share, for_base, any_base_name) for share in shares]
     adapters = tuple(item for item, _ in read)
     changes = combined([(steps, item.weight) for item, steps in read])
+    embeddings = [item.in_features for item in checkpoint.shapes.modules.values() if item.kind == "embedding"]
+    # an adapter of the registry was trained with the base's own tokenizer
+    foreign = [share.adapter.folder for share in shares if share.adapter.record is None]
+    beside = files_beside(checkpoint.folder, foreign, max(embeddings, default=0))
     files.sweep(out.absolute(), alone=False)
     with files.new_folder(out.absolute()) as folder:
-        model = write_model(folder, checkpoint, changes, dtype=dtype, on_progress=on_progress)
+        model = write_model(folder, checkpoint, changes, beside=beside, dtype=dtype, on_progress=on_progress)
         licences = sorted({name for name in (base.licence, *(item.licence for item in adapters)) if name})
         named = [(item.task or item.folder.resolve().name, item.weight) for item in adapters]  # no path of this machine
         unlicensed = sum(item.licence is None for item in adapters)

@@ -1,12 +1,11 @@
 """Writing a model that is its base with some parameters changed, file by file, into a folder that is being made."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from icmlora_cli.disk import files
-from icmlora_cli.registry.base_files import beside_weights
 from icmlora_cli.weights.adapter_form import Dtype
 from icmlora_cli.weights.stored.checkpoint import ModelCheckpoint, changed_config, plan, write_files
 from icmlora_cli.weights.stored.shards import Change
@@ -45,6 +44,7 @@ def write_model(
     checkpoint: ModelCheckpoint,
     changes: Mapping[str, Change],
     *,
+    beside: Sequence[Path],
     dtype: Dtype | None,
     on_progress: OnProgress,
 ) -> WrittenModel:
@@ -54,6 +54,7 @@ def write_model(
         folder: an empty one.
         checkpoint: the base's.
         changes: of its parameters.
+        beside: files that go along: configuration, tokenizer, licence.
         dtype: of all floats; by default each keeps its own.
         on_progress: told of each file's tensors.
 
@@ -69,7 +70,7 @@ def write_model(
         at = list(planned.files).index(name)
         on_progress(Progress("merge", name, done, total, items_done=at, items_total=count if count > 1 else 0))
 
-    for path in beside_weights(checkpoint.folder):
+    for path in beside:
         shutil.copyfile(path, folder / path.name)
     if planned.untied or dtype is not None:
         config = files.read_json(checkpoint.folder / CONFIG)
