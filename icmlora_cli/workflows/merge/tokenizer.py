@@ -25,7 +25,7 @@ def files_beside(base: Path, adapters: Sequence[Path], rows: int) -> list[Path]:
         CorruptFileError: if a tokenizer cannot be read.
         UnsupportedAdapterError: if adapters have different tokenizers, or one has tokens that the base has no row for.
     """
-    own = {}
+    own: dict[str, list[Path]] = {}
     for folder in adapters:
         found = _of(folder, TEMPLATES)
         if any((folder / name).is_file() for name in TOKENIZERS):
@@ -78,5 +78,5 @@ def _check_ids(found: Sequence[Path], rows: int) -> None:
         raise UnsupportedAdapterError(
             f"the adapter's tokenizer has tokens up to {largest}, and the base has {rows} rows for them",
             where=str(path),
-            hint="resize the base's embeddings (model.resize_token_embeddings), save it, and give that folder as --base",
+            hint="resize the base's embeddings (model.resize_token_embeddings), and --base that folder",
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icmlora_cli.disk import files
+from icmlora_cli.registry.base_files import beside_weights
 from icmlora_cli.weights.adapter_form import Dtype
 from icmlora_cli.weights.stored.checkpoint import ModelCheckpoint, changed_config, plan, write_files
 from icmlora_cli.weights.stored.shards import Change
@@ -44,9 +45,9 @@ def write_model(
     checkpoint: ModelCheckpoint,
     changes: Mapping[str, Change],
     *,
-    beside: Sequence[Path],
     dtype: Dtype | None,
     on_progress: OnProgress,
+    beside: Sequence[Path] | None = None,
 ) -> WrittenModel:
     """Write the weights, the configuration and what else goes along, and bring all of it to the disk.
 
@@ -54,9 +55,9 @@ def write_model(
         folder: an empty one.
         checkpoint: the base's.
         changes: of its parameters.
-        beside: files that go along: configuration, tokenizer, licence.
         dtype: of all floats; by default each keeps its own.
         on_progress: told of each file's tensors.
+        beside: files that go along: configuration, tokenizer, licence; None takes the base's.
 
     Raises:
         CorruptFileError: if the base's files are damaged, or a changed number is not finite.
@@ -70,7 +71,7 @@ def write_model(
         at = list(planned.files).index(name)
         on_progress(Progress("merge", name, done, total, items_done=at, items_total=count if count > 1 else 0))
 
-    for path in beside:
+    for path in beside_weights(checkpoint.folder) if beside is None else beside:
         shutil.copyfile(path, folder / path.name)
     if planned.untied or dtype is not None:
         config = files.read_json(checkpoint.folder / CONFIG)
