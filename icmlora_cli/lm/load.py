@@ -176,7 +176,8 @@ def _lacking(base: Base, error: ImportError) -> BaseUnavailableError:
 
 def _quantised(base: Base, error: Exception) -> BaseUnavailableError | None:
     """Return the error for a quantised base that could not be loaded; None where the base is not quantised."""
-    about = read_json(base.path / "config.json").get("quantization_config")
+    config = base.path / "config.json"
+    about = read_json(config).get("quantization_config") if config.is_file() else None
     if not isinstance(about, dict):
         return None
     method = str(about.get("quant_method") or "unknown")[:40]

@@ -78,7 +78,8 @@ def check_name(settings: LoraSettings, known: tuple[str, ...], where: str) -> No
     raise WrongBaseError(
         f"{CONFIG} says that the adapter is for {wanted[:200]}, and the base is {known[0]}",
         where=where,
-        hint=f"--base {wanted[:200]}; or, where that is the same model under another name, --any-base-name",
+        hint=f"--base {wanted[:200]}; or, where that is the same model under another name, --any-base-name (import and "
+        f"merge), or that name in {CONFIG}",
     )
 
 

@@ -126,7 +126,7 @@ def test_names_of_older_releases(plain: Path, base: AdapterBase) -> None:
         {name.replace("model.", "model.language_model.", 1): item for name, item in base.shapes.parameters.items()},
     )
     configured(plain, alpha_pattern={"^language_model\\.model\\.layers\\.0\\.self_attn\\.q_proj": 3})
-    rekeyed(plain, lambda name: name.replace("model.model.", "model.language_model.model."))
+    rekeyed(plain, lambda name: name.replace("base_model.model.model.", "base_model.model.language_model.model."))
     adapter = open_adapter(plain, replace(base, shapes=shapes))
     assert adapter.alphas == {"model.language_model.layers.0.self_attn.q_proj": 3.0}
     assert set(adapter.factors) < set(shapes.modules)
