@@ -75,13 +75,13 @@ def finetune(
         if start != ZERO and rank is not None:
             raise UsageError("--rank is for --from zero: an adapter keeps its own", hint="leave out --rank")
         from icmlora_cli.workflows.base.pull import resolve as resolve_base
-        from icmlora_cli.workflows.finetune import DEFAULTS, read_parent, run
+        from icmlora_cli.workflows.finetune import DEFAULTS, base_of, run
 
         given = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size, "rank": rank, "seed": seed}
         said = {name: value for name, value in given.items() if value is not None}
         recipe = resolve(HarvestRecipe, None, "harvest", DEFAULTS.model_dump() | said)
-        parent = None if start == ZERO else read_parent(Path(start).expanduser())
-        named = DEFAULT_BASE if parent is None else parent.adapter.base_model
+        parent = None if start == ZERO else Path(start).expanduser()
+        named = DEFAULT_BASE if parent is None else base_of(parent)
         with out.progress() as on_progress:
             found = resolve_base(base or named, Home.from_environment(), offline=offline, on_progress=on_progress)
             result = run(

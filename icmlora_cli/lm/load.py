@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from icmlora_cli.errors import CorruptFileError, UsageError
+from icmlora_cli.disk.files import read_json
+from icmlora_cli.errors import BaseUnavailableError, CorruptFileError, UsageError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -18,6 +19,20 @@ if TYPE_CHECKING:
     from icmlora_cli.registry.bases import Base
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# quantisation method to the package that transformers reads it with
+QUANTISERS = {
+    "bitsandbytes": "bitsandbytes",
+    "gptq": "gptqmodel optimum",
+    "awq": "gptqmodel",
+    "auto-round": "auto-round",
+    "compressed-tensors": "compressed-tensors",
+    "aqlm": "aqlm[gpu]",
+    "hqq": "hqq",
+    "quanto": "optimum-quanto",
+    "torchao": "torchao",
+    "eetq": "eetq",
+    "fbgemm_fp8": "fbgemm-gpu",
+}
 
 
 @dataclass(frozen=True)
@@ -117,6 +132,7 @@ def load_base(base: Base, *, device: str | None = None, dtype: str = "auto") -> 
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
 
     Raises:
+        BaseUnavailableError: if it is quantised, or needs a package, and what reads it is not here.
         CorruptFileError: if a file is damaged, missing, or lacks weights of the architecture.
         UsageError: if the device or dtype is not there.
     """
@@ -151,12 +167,41 @@ def _model(base: Base, dtype: torch.dtype) -> PreTrainedModel:
         model, report = AutoModelForCausalLM.from_pretrained(
             base.path, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
+    except ImportError as error:
+        raise (_quantised(base, error) or _lacking(base, error)) from error
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
-        raise _corrupt(base, str(error)) from error
+        raise (_quantised(base, error) or _corrupt(base, str(error))) from error
     missing = sorted(report["missing_keys"])
     if missing:  # transformers would leave them random
         raise _corrupt(base, f"{len(missing)} weights are missing, {missing[0]} the first of them")
     return model
+
+
+def _lacking(base: Base, error: ImportError) -> BaseUnavailableError:
+    return BaseUnavailableError(
+        f"base model {base.name} needs a package that is not installed: {_first_line(error)}",
+        where=str(base.path),
+        hint="install it, or give another model with --base",
+    )
+
+
+def _quantised(base: Base, error: Exception) -> BaseUnavailableError | None:
+    """Return the error for a quantised base that could not be loaded; None where the base is not quantised."""
+    config = base.path / "config.json"
+    about = read_json(config).get("quantization_config") if config.is_file() else None
+    if not isinstance(about, dict):
+        return None
+    method = str(about.get("quant_method") or "unknown")[:40]
+    package = QUANTISERS.get(method)
+    return BaseUnavailableError(
+        f"base model {base.name} is quantised ({method}), and cannot be loaded here: {_first_line(error)}",
+        where=str(base.path / "config.json"),
+        hint=(f"pip install {package}; or " if package else "") + "give the same model in bf16 with --base",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _tokenizer(base: Base) -> PreTrainedTokenizerBase:

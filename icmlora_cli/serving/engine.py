@@ -15,18 +15,19 @@ from jinja2 import TemplateError
 
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import NotFoundError, RequestError, StoppedError, UsageError
+from icmlora_cli.lm.adapter_base import adapter_base
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.perplexity import max_tokens
 from icmlora_cli.lm.prompts import open_ids
 from icmlora_cli.lm.stream import Sampling, StreamedText, special_tokens, write
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.serving.adapter_cache import AdapterCache
-from icmlora_cli.serving.given import GivenAdapters
 from icmlora_cli.serving.names import PREFIX
 from icmlora_cli.serving.queue import QueuedJob, RequestQueue
 from icmlora_cli.serving.sources import AdapterSource, AdapterSources
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.apply import applied, placed
+from icmlora_cli.weights.foreign.open import open_adapter
 from icmlora_cli.workflows.gen.generate import check, maker_on
 from icmlora_cli.workflows.gen.generator import AdapterGenerator
 from icmlora_cli.workflows.gen.options import PLAIN, GenRequest
@@ -282,19 +283,20 @@ def load_engine(
     Raises:
         BaseUnavailableError: If the generator is of another base.
         NotFoundError: If an adapter's folder is not there.
-        CorruptFileError: If a file is broken.
+        CorruptFileError: If a file is broken, or an adapter does not fit the base.
         UnsupportedAdapterError: If an adapter is not a LoRA, or has parts that a LoRA cannot hold.
         UsageError: If the device is not there, or a name is the base's own.
         WrongBaseError: If an adapter is for another base.
     """
     request = GenRequest(generator or Path(), False, None, PLAIN)
     networks, inputs = (None, None) if generator is None else check(request, base)
-    given = GivenAdapters(base, adapters or {}, any_base_name=any_base_name)
+    for_base = adapter_base(base) if adapters else None
+    read = {name: open_adapter(path, for_base, any_base_name=any_base_name) for name, path in (adapters or {}).items()}
     loaded = load_base(base, device=device)
     adapter_generator = None
     if networks is not None and inputs is not None:
         adapter_generator = maker_on(loaded, request, networks, inputs, home, on_progress)
-    pinned = given.placed(loaded)
+    pinned = {name: placed(loaded.model, adapter) for name, adapter in read.items()}
     engine = Engine(
         loaded, AdapterSources(base, home, networks), pinned, adapter_generator, settings or EngineSettings()
     )

@@ -119,12 +119,37 @@ def config_dict(adapter: Adapter, *, revision: str | None = None) -> dict[str, o
     }
 
 
+def check_writable(adapter: Adapter, folder: Path) -> None:
+    """Check that an adapter is one that can be read again, before it gets a name.
+
+    Args:
+        adapter: to be written.
+        folder: where, for messages.
+
+    Raises:
+        CorruptFileError: if a number is not finite, or the factors of a module do not fit together.
+    """
+    if not adapter.factors or not all(map(math.isfinite, (adapter.alpha, *adapter.alphas.values()))):
+        raise CorruptFileError("the adapter has no factors, or an alpha that is not finite", where=str(folder))
+    for module, item in adapter.factors.items():
+        if item.lora_a.ndim != 2 or item.lora_b.ndim != 2 or item.lora_a.shape[0] != item.lora_b.shape[1]:
+            raise CorruptFileError(f"{module}: lora_A and lora_B do not fit together", where=str(folder))
+        if not (torch.isfinite(item.lora_a).all() and torch.isfinite(item.lora_b).all()):
+            raise CorruptFileError(
+                f"{module}: a number is not finite, and nothing is written",
+                where=str(folder),
+                hint="--dtype fp32 or bf16, where fp16 overflowed; else what made it diverge: a lower learning rate",
+            )
+
+
 def write_adapter(folder: Path, adapter: Adapter, *, revision: str | None = None) -> None:
     """Write a PEFT folder: the weights first, the configuration last.
 
     Raises:
+        CorruptFileError: if a number is not finite, or the factors of a module do not fit together; nothing is written.
         OutOfSpaceError: if the disk is full; neither file is then half written.
     """
+    check_writable(adapter, folder)
     tensors = state_dict(adapter)
     files.write_with(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     files.write_json(folder / CONFIG, config_dict(adapter, revision=revision))

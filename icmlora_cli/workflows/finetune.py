@@ -7,7 +7,8 @@ from pathlib import Path
 
 from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.disk import files
-from icmlora_cli.errors import CorruptFileError, NotFoundError, TrainingDivergedError, WrongBaseError
+from icmlora_cli.errors import CorruptFileError, NotFoundError, TrainingDivergedError
+from icmlora_cli.lm.adapter_base import adapter_base
 from icmlora_cli.lm.finetune import finetune
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.trainers import AdapterTrainer, ContinuedTrainer, LoraTrainer
@@ -17,7 +18,9 @@ from icmlora_cli.provenance.licences import no_derivatives
 from icmlora_cli.provenance.versions import ABOUT, command_line, versions
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.report.cards import CARD, CardData, tuned_card
-from icmlora_cli.weights.adapter import CONFIG, WEIGHTS, Adapter, read_adapter, write_adapter
+from icmlora_cli.weights.adapter import CONFIG, WEIGHTS, Adapter, write_adapter
+from icmlora_cli.weights.foreign.config import read_settings
+from icmlora_cli.weights.foreign.open import open_adapter
 from icmlora_cli.workflows.gen.options import ExampleFile, Template, read_file
 from icmlora_cli.workflows.gen.select import CandidateScorer, encoded
 from icmlora_cli.workflows.gen.write import listed
@@ -103,40 +106,48 @@ class FinetuneResult:
     notes: tuple[str, ...]
 
 
-def read_parent(folder: Path) -> Parent:
-    """Read an adapter to train on: one that gen wrote, or any plain LoRA in PEFT's format.
+def base_of(folder: Path) -> str:
+    """Return the name of the base that an adapter to train on says it is for; empty where it does not say.
 
     Raises:
-        NotFoundError: if a file is missing.
-        CorruptFileError: if it is damaged, or no plain LoRA.
+        CorruptFileError: if its configuration is damaged.
+        NotFoundError: if there is no such folder, or no adapter in it.
+        UnsupportedAdapterError: if it is of another kind than LoRA.
     """
     if not folder.is_dir():
         raise NotFoundError(f"there is no folder {str(folder)!r}", where=str(folder.absolute()), hint="--from out/")
-    held = read_output(folder) if (folder / ABOUT).is_file() else None
+    held = _output(folder)
     if held is not None and held.merged:
         raise NotFoundError(
             f"{folder} holds a merged model, no adapter", where=str(folder.absolute()), hint="without --merge"
         )
-    adapter, digest = read_adapter(folder), files.sha256_file(folder / WEIGHTS)
+    return read_settings(folder).base_model
+
+
+def read_parent(folder: Path, base: Base) -> Parent:
+    """Read an adapter to train on: one that gen wrote, or any LoRA in PEFT's format.
+
+    Args:
+        folder: a PEFT folder.
+        base: what it is trained on with.
+
+    Raises:
+        CorruptFileError: if it is damaged.
+        NotFoundError: if a file is missing.
+        UnsupportedAdapterError: if it is of another kind than LoRA, or more than one.
+        WrongBaseError: if it is of another base.
+    """
+    base_of(folder)
+    adapter, digest = open_adapter(folder, adapter_base(base)), files.sha256_file(folder / WEIGHTS)
+    held = _output(folder)
     listed_files = (held.files if held else None) or {}
     if WEIGHTS in listed_files and listed_files[WEIGHTS].sha256 != digest:
         raise CorruptFileError(f"{WEIGHTS} is not the file that {ABOUT} lists", where=str(folder / WEIGHTS))
     return Parent(folder, adapter, digest, held)
 
 
-def check_base(parent: Parent, base: Base) -> None:
-    """Check that an adapter is of this very base, as far as it says.
-
-    Raises:
-        WrongBaseError: if it is not.
-    """
-    wanted = None if parent.held is None else parent.held.base.weight_hash
-    if wanted not in (None, base.weight_hash):
-        raise WrongBaseError(
-            f"the adapter is of {parent.adapter.base_model}, and the weights of {base.name} are not those",
-            where=str(parent.folder.absolute()),
-            hint=f"--base {parent.adapter.base_model}",
-        )
+def _output(folder: Path) -> Output | None:
+    return read_output(folder) if (folder / ABOUT).is_file() else None
 
 
 def run(
@@ -145,7 +156,7 @@ def run(
     base: Base,
     recipe: HarvestRecipe = DEFAULTS,
     *,
-    parent: Parent | None = None,
+    parent: Path | None = None,
     template: Template = "qa",
     force: bool = False,
     device: str | None = None,
@@ -160,7 +171,7 @@ def run(
         examples: the file; see ``gen --examples``.
         base: the base model.
         recipe: steps, batch size, rate, seed; rank and alpha too where there is no parent.
-        parent: what to start from, see ``read_parent``; None starts from nothing, with delta-W zero.
+        parent: folder of the adapter to start from, see ``read_parent``; None starts from nothing, with delta-W zero.
         template: how the examples are written.
         force: replace ``out``.
         device: where to train.
@@ -172,16 +183,16 @@ def run(
         OutOfSpaceError: if the disk is full.
         SpecError: if the file has faults.
         TrainingDivergedError: if a loss is not finite.
+        UnsupportedAdapterError: if the parent is of another kind than LoRA, or more than one.
         UsageError: if there is no such file, or an example is too long.
         WrongBaseError: if the parent is of another base.
     """
     started = time.monotonic()
     check_folder(out, force)
     given = read_file(examples, template)
-    if parent is not None:
-        check_base(parent, base)
+    start = None if parent is None else read_parent(parent, base)
     on_progress(Progress("finetune", "load the base", 0, recipe.steps))
-    work = _Finetune(out, given, load_base(base, device=device), recipe, parent, on_progress)
+    work = _Finetune(out, given, load_base(base, device=device), recipe, start, on_progress)
     return work.run(started)
 
 

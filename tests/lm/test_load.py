@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import CorruptFileError, UsageError
+from icmlora_cli.errors import BaseUnavailableError, CorruptFileError, UsageError
 from icmlora_cli.lm.load import load_base, pick_device, pick_dtype
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.workflows.base.pull import pull
@@ -125,3 +125,12 @@ def test_bfloat16_on_a_gpu(llama_base: Base) -> None:
     loaded = load_base(llama_base)
     assert loaded.device.type == "cuda"
     assert loaded.dtype == pick_dtype("auto", loaded.device)
+
+
+def test_a_quantised_base_names_what_reads_it(copied: Base) -> None:
+    path = copied.path / "config.json"
+    quantised = {"quantization_config": {"quant_method": "hqq", "quant_config": {}}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | quantised))
+    with pytest.raises(BaseUnavailableError, match=r"is quantised \(hqq\)") as caught:
+        load_base(copied, device="cpu")
+    assert "pip install hqq" in str(caught.value.hint)

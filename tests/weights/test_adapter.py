@@ -88,3 +88,13 @@ def test_dora_is_refused(tmp_path: Path) -> None:
     config.write_text(config.read_text().replace('"use_dora": false', '"use_dora": true'))
     with pytest.raises(CorruptFileError, match="not a plain LoRA"):
         read_adapter(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_not_written(tmp_path: Path, value: float) -> None:
+    factors = {"q_proj": Factors(torch.full((2, 4), value), torch.ones(4, 2))}
+    with pytest.raises(CorruptFileError, match="not finite"):
+        write_adapter(tmp_path / "out", Adapter("base", 2.0, factors))
+    with pytest.raises(CorruptFileError, match="not finite"):
+        write_adapter(tmp_path / "out", Adapter("base", value, {"q_proj": Factors(torch.ones(2, 4), torch.ones(4, 2))}))
+    assert not (tmp_path / "out").exists()

@@ -35,8 +35,36 @@ def test_an_exact_expression_matches_one_module() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [[1], {"q": "x"}, {"q": True}, {"q": float("inf")}, {"(a*)*": 1}, {"*": 1}, {"a" * 400: 1}]
+    "value",
+    [
+        [1],
+        {"q": "x"},
+        {"q": True},
+        {"q": float("inf")},
+        {"(?=a)": 1},
+        {"(a{300}){300}": 1},
+        {"q": 10**400},
+        {"*": 1},
+        {"a" * 400: 1},
+    ],
 )
 def test_what_is_no_pattern_is_refused(value: object) -> None:
     with pytest.raises(CorruptFileError, match="alpha_pattern"):
         Patterns.of(value, "alpha_pattern", "here")
+
+
+@pytest.mark.parametrize("expression", [".?" * 140 + "x", "(.*)*x", "(a+)+" * 50 + "$", "(.*,){20}P"])
+def test_no_expression_takes_for_ever(expression: str) -> None:
+    own = Patterns.of({expression: 2, "q_proj": 3}, "alpha_pattern", "here")
+    assert own.value("a" * 200 + ".q_proj", 1) == 3
+
+
+def test_plain_names_are_looked_up_and_the_first_that_matches_gives_the_value() -> None:
+    names = [f"layers.{index}.q_proj" for index in range(60_000)]
+    own = Patterns.of({"layers\\.7\\..*": 5, **dict.fromkeys(names, 2), "q_proj": 4}, "alpha_pattern", "here")
+    assert [own.value(f"model.{name}", 1) for name in (names[7], names[-1], "x.q_proj", "q_proj.x")] == [5, 2, 4, 1]
+
+
+def test_expressions_are_few() -> None:
+    with pytest.raises(CorruptFileError, match="more than 64 expressions"):
+        Patterns.of({f"layers.{index}.*": 1 for index in range(65)}, "alpha_pattern", "here")

@@ -4,12 +4,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import PurePath
 
-from icmlora_cli.errors import CorruptFileError, WrongBaseError
+from icmlora_cli.errors import CorruptFileError, UnsupportedAdapterError, WrongBaseError
 from icmlora_cli.weights.foreign.config import CONFIG, LoraSettings
 from icmlora_cli.weights.foreign.headers import SAVE_AGAIN, TensorEntry
 from icmlora_cli.weights.foreign.keys import KeyParts
+
+EXPERTS = re.compile(r"\.experts(\.|$)")
+NEAREST = 2000  # modules that a missing one's name is compared with
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,20 @@ class BaseShapes:
         return any(item.kind == "conv1d" for item in self.modules.values())
 
 
+def shapes_of_factors(parts: KeyParts, entries: Mapping[str, TensorEntry], settings: LoraSettings) -> BaseShapes:
+    """Return the shapes that a base must have for an adapter to fit it."""
+    kind = "conv1d" if settings.fan_in_fan_out else "linear"
+    modules = {}
+    for first, second, what in (("A", "B", kind), ("embedding A", "embedding B", "embedding")):
+        for module, name in parts.of(first).items():
+            a, b = entries[name].shape, entries[parts.of(second)[module]].shape
+            if len(a) == len(b) == 2:  # anything else is refused next
+                modules[module] = BaseModule(what, b[0], a[1])
+            else:
+                modules[module] = BaseModule(what, 0, 0)
+    return BaseShapes(modules, {parameter: entries[name].shape for parameter, name in parts.whole.items()})
+
+
 def check_name(settings: LoraSettings, known: tuple[str, ...], where: str) -> None:
     """Check that the adapter's configuration names this base, or none.
 
@@ -60,7 +78,8 @@ def check_name(settings: LoraSettings, known: tuple[str, ...], where: str) -> No
     raise WrongBaseError(
         f"{CONFIG} says that the adapter is for {wanted[:200]}, and the base is {known[0]}",
         where=where,
-        hint=f"--base {wanted[:200]}; or, where that is the same model under another name, --any-base-name",
+        hint=f"--base {wanted[:200]}; or, where that is the same model under another name, --any-base-name (import and "
+        f"merge), or that name in {CONFIG}",
     )
 
 
@@ -76,11 +95,20 @@ def check_shapes(
 
     Raises:
         CorruptFileError: if a pair does not fit together, or its rank is not the configuration's.
+        UnsupportedAdapterError: if it is on single experts, which the base keeps as one parameter.
         WrongBaseError: if the base lacks a module, or has it in another shape.
     """
     missing = [name for kind in ("A", "embedding A") for name in parts.of(kind) if name not in base.modules]
     if missing:
-        close = get_close_matches(missing[0], base.modules, n=1)
+        experts = EXPERTS.search(missing[0])
+        if experts and any(name.startswith(missing[0][: experts.start()]) for name in base.parameters):
+            raise UnsupportedAdapterError(
+                f"{missing[0]} is on a single expert, and the base keeps its experts as one parameter",
+                where=where,
+                hint="merge it with the transformers and PEFT that trained it (merge_and_unload), or train one on the "
+                "attention's modules",
+            )
+        close = get_close_matches(missing[0], list(islice(base.modules, NEAREST)), n=1)
         raise WrongBaseError(
             f"the base has no module {missing[0]} ({len(missing)} of the adapter's are missing)",
             where=where,

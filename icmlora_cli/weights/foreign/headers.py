@@ -86,6 +86,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
         raw = handle.read(length)
     try:
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
+        json.dumps(header, ensure_ascii=False).encode()  # halves of surrogate pairs, which no terminal can show
     except (ValueError, RecursionError) as error:
         raise CorruptFileError(f"the header of {path.name} is broken: {error}", where=str(path), hint=AGAIN) from error
     if not isinstance(header, dict):
@@ -110,10 +111,10 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-def _start(item: tuple[str, object]) -> float:
+def _start(item: tuple[str, object]) -> int:
     offsets = as_object(item[1]).get("data_offsets")
     first = offsets[0] if isinstance(offsets, list) and offsets else 0
-    return first if isinstance(first, int) else 0
+    return first if type(first) is int else 0
 
 
 def _entry(name: str, value: object, before: int, path: Path) -> tuple[TensorEntry, int]:

@@ -9,16 +9,22 @@ from icmlora_cli.weights.foreign.headers import SAVE_AGAIN
 
 PREFIX = "base_model.model."
 MODULE = re.compile(r"\w+(\.\w+)*", re.ASCII)
+LONGEST = 1000  # characters of a tensor's name
+# older PEFT kept the adapter's name before ".weight": lora_A.default.weight; AdaLoRA's factors have no ".weight"
+NAMED = r"(\.(?!(weight|bias)$)\w+)?"
 KINDS = (
-    ("A", re.compile(r"(?P<module>.+)\.lora_A\.weight")),
-    ("B", re.compile(r"(?P<module>.+)\.lora_B\.weight")),
-    ("lora bias", re.compile(r"(?P<module>.+)\.lora_B\.bias")),
-    ("embedding A", re.compile(r"(?P<module>.+)\.lora_embedding_A")),
-    ("embedding B", re.compile(r"(?P<module>.+)\.lora_embedding_B")),
-    ("magnitude", re.compile(r"(?P<module>.+)\.lora_magnitude_vector(\.weight)?")),
+    ("A", re.compile(rf"(?P<module>.+)\.lora_A{NAMED}(\.weight)?", re.ASCII)),
+    ("B", re.compile(rf"(?P<module>.+)\.lora_B{NAMED}(\.weight)?", re.ASCII)),
+    ("lora bias", re.compile(rf"(?P<module>.+)\.lora_B{NAMED}\.bias", re.ASCII)),
+    ("embedding A", re.compile(rf"(?P<module>.+)\.lora_embedding_A{NAMED}", re.ASCII)),
+    ("embedding B", re.compile(rf"(?P<module>.+)\.lora_embedding_B{NAMED}", re.ASCII)),
+    ("magnitude", re.compile(rf"(?P<module>.+)\.lora_magnitude_vector{NAMED}(\.weight)?", re.ASCII)),
     ("tokens", re.compile(r"(?P<module>.+)\.token_adapter\.trainable_tokens_\w+")),
+    ("E", re.compile(rf"(?P<module>.+)\.lora_E{NAMED}", re.ASCII)),
+    ("ranknum", re.compile(rf"(?P<module>.+)\.ranknum{NAMED}", re.ASCII)),
 )
-WHOLE = re.compile(r"(?P<module>.+?)(\.base_layer)?\.(?P<name>weight|bias)")
+SAVED = re.compile(r"\.modules_to_save(\.\w+)?(?=\.(weight|bias)$)", re.ASCII)
+WHOLE = re.compile(r"(?P<module>.+?)(\.modules_to_save(\.\w+)?)?(\.base_layer)?\.(?P<name>weight|bias)", re.ASCII)
 MERGE = "merge it into its base with the tool that made it, and take the LoRA out with mergekit-extract-lora"
 FORMATS = (
     (
@@ -42,8 +48,8 @@ class KeyParts:
     """Names of tensors, sorted by what they are.
 
     Args:
-        modules: kind (``A``, ``B``, ``lora bias``, ``embedding A``, ``embedding B``, ``magnitude``, ``tokens``) to
-            module name to tensor name.
+        modules: kind (``A``, ``B``, ``lora bias``, ``embedding A``, ``embedding B``, ``magnitude``, ``tokens``, ``E``,
+            ``ranknum``) to module name to tensor name.
         whole: parameter of the base (``lm_head.weight``) to the tensor that replaces it.
     """
 
@@ -67,12 +73,16 @@ def sorted_out(names: Iterable[str], where: str) -> KeyParts:
         UnsupportedAdapterError: if the names are those of another format or kind of adapter.
     """
     ordered = sorted(names)
+    too_long = next((name for name in ordered if len(name) > LONGEST), None)
+    if too_long is not None:
+        raise CorruptFileError(f"{too_long[:80]!r}... is too long for a tensor's name", where=where, hint=SAVE_AGAIN)
     if not ordered:
         raise CorruptFileError("the adapter holds no tensors", where=where, hint="it was saved before it was trained")
     modules: dict[str, dict[str, str]] = {}
     whole: dict[str, str] = {}
+    there = frozenset(ordered)
     for name in ordered:
-        if _again(name, ordered):
+        if _again(name, there):
             continue
         kind, module = _kind(name, ordered, where)
         group = whole if kind == "whole" else modules.setdefault(kind, {})
@@ -86,11 +96,9 @@ def sorted_out(names: Iterable[str], where: str) -> KeyParts:
     return parts
 
 
-def _again(name: str, ordered: list[str]) -> bool:
+def _again(name: str, there: frozenset[str]) -> bool:
     """Tell whether a tensor is a second copy, as PEFT saves with ``bias: all`` of modules in ``modules_to_save``."""
-    return ".original_module." in name or (
-        ".modules_to_save." in name and name.replace(".modules_to_save.", ".") in ordered
-    )
+    return ".original_module." in name or (".modules_to_save." in name and SAVED.sub("", name) in there)
 
 
 def _kind(name: str, ordered: list[str], where: str) -> tuple[str, str]:
@@ -146,7 +154,7 @@ def _check_halves(parts: KeyParts, where: str) -> None:
                     where=where,
                     hint="the adapter was not saved whole (ZeRO-3 and FSDP need their weights gathered): save it again",
                 )
-    for kind in ("lora bias", "magnitude"):
+    for kind in ("lora bias", "magnitude", "E"):
         for module, name in parts.of(kind).items():
             if module not in parts.of("A") and module not in parts.of("embedding A"):
                 raise CorruptFileError(

@@ -1,7 +1,7 @@
 """From a foreign folder to numbers: one weights file, checked before it is loaded, and again once it is."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -10,10 +10,12 @@ from safetensors.torch import load_file
 
 from icmlora_cli.disk import files
 from icmlora_cli.errors import CorruptFileError, NotFoundError, UnsupportedAdapterError
-from icmlora_cli.weights.foreign.check import BaseShapes, check_shapes
+from icmlora_cli.weights.foreign.adalora import check_kind, folded, pruned
+from icmlora_cli.weights.foreign.check import BaseShapes, check_shapes, shapes_of_factors
 from icmlora_cli.weights.foreign.config import CONFIG, LoraSettings
 from icmlora_cli.weights.foreign.headers import AGAIN, PICKLE_ADVICE, SAVE_AGAIN, TensorEntry, read_header, sniff
 from icmlora_cli.weights.foreign.keys import KeyParts, sorted_out
+from icmlora_cli.weights.foreign.renamed import in_the_base
 
 WEIGHTS = "adapter_model.safetensors"
 PICKLE = "adapter_model.bin"
@@ -30,6 +32,7 @@ class ForeignAdapter:
         tensors: by their names in the file.
         file: they came from.
         sha256: of that file.
+        notes: what of it is not taken, though nothing is lost, in sentences.
     """
 
     settings: LoraSettings
@@ -37,6 +40,7 @@ class ForeignAdapter:
     tensors: Mapping[str, torch.Tensor]
     file: Path
     sha256: str
+    notes: tuple[str, ...] = ()
 
 
 def weights_file(folder: Path, *, allow_pickle: bool = False) -> Path:
@@ -78,14 +82,14 @@ def check_other_formats(folder: Path) -> None:
 
 
 def read_foreign(
-    folder: Path, settings: LoraSettings, base: BaseShapes, *, allow_pickle: bool = False
+    folder: Path, settings: LoraSettings, base: BaseShapes | None, *, allow_pickle: bool = False
 ) -> ForeignAdapter:
     """Read a foreign LoRA's weights.
 
     Args:
         folder: a PEFT folder.
         settings: its configuration, as ``read_settings`` gave it.
-        base: the modules of the base that it is for.
+        base: the modules of the base that it is for; None compares it with none.
         allow_pickle: read ``adapter_model.bin`` too, with ``weights_only=True``.
 
     Raises:
@@ -101,8 +105,16 @@ def read_foreign(
     else:
         tensors, entries = {}, read_header(path)
     parts = sorted_out(entries, str(path))
+    check_kind(parts, settings, folder)
+    if settings.init_rank is not None:
+        parts, settings = pruned(parts, entries, settings, str(path))
+    if base is None:
+        base = shapes_of_factors(parts, entries, settings)
+    else:
+        parts, former = in_the_base(parts, {**base.modules, **base.parameters})
+        settings = replace(settings, former=former)
     check_shapes(parts, entries, settings, base, str(path))
-    _check_whole(parts, settings, folder)
+    notes = settings.notes + _check_whole(parts, settings, folder, base)
     if not tensors:
         try:
             tensors = load_file(path)
@@ -115,7 +127,9 @@ def read_foreign(
                 where=str(path),
                 hint="its training diverged, or fp16 overflowed: take an earlier checkpoint, or save it in fp32",
             )
-    return ForeignAdapter(settings, parts, tensors, path, files.sha256_file(path))
+    if settings.init_rank is not None:
+        tensors = folded(parts, tensors)
+    return ForeignAdapter(settings, parts, tensors, path, files.sha256_file(path), notes)
 
 
 def _unpickled(path: Path) -> dict[str, torch.Tensor]:
@@ -145,15 +159,24 @@ def _unpickled(path: Path) -> dict[str, torch.Tensor]:
     return {name: item.detach().clone() for name, item in value.items()}  # some share their storage
 
 
-def _check_whole(parts: KeyParts, settings: LoraSettings, folder: Path) -> None:
-    """Check that the weights hold all that the configuration says is there."""
+def _check_whole(parts: KeyParts, settings: LoraSettings, folder: Path, base: BaseShapes) -> tuple[str, ...]:
+    """Check that the weights hold all that the configuration says is there; return notes on what means nothing."""
+    ignored = []
     for ending in settings.modules_to_save:
-        if not any(ending in parameter for parameter in parts.whole):
+        if any(ending in parameter for parameter in parts.whole):
+            continue
+        if any(name.rpartition(".")[0].endswith(ending) for name in base.parameters):
             raise CorruptFileError(
                 f"modules_to_save names {ending[:100]}, and the weights do not hold it",
                 where=str(folder / CONFIG),
                 hint="the adapter was not saved whole: save it again with PEFT's save_pretrained",
             )
+        ignored.append(ending[:40])
+    _check_magnitudes(parts, settings, folder)
+    return (f"modules_to_save names {', '.join(ignored[:5])}, which the base does not have",) if ignored else ()
+
+
+def _check_magnitudes(parts: KeyParts, settings: LoraSettings, folder: Path) -> None:
     if settings.use_dora:
         lacking = next((module for module in parts.of("A") if module not in parts.of("magnitude")), None)
         if lacking is not None:

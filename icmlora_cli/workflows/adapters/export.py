@@ -16,6 +16,7 @@ from icmlora_cli.registry.bases import BaseStore, local_folder
 from icmlora_cli.report.cards import CARD, CardData, kept_card
 from icmlora_cli.weights.adapter import CONFIG, WEIGHTS, Adapter, read_adapter
 from icmlora_cli.weights.adapter_form import Format
+from icmlora_cli.weights.foreign.open import open_adapter
 from icmlora_cli.weights.foreign.plain import check_plain
 from icmlora_cli.weights.gguf.lora import Numbers, write_lora
 from icmlora_cli.weights.gguf.target import GgufTarget
@@ -89,7 +90,7 @@ def run(
 
 def _gguf(named: NamedAdapter, output: Path, home: Home, dtype: Numbers, base: str | None) -> AdapterExport:
     check_plain(named.folder, what="a LoRA in GGUF")
-    adapter = read_adapter(named.folder)
+    adapter = open_adapter(named.folder, None) if named.record is None else read_adapter(named.folder)
     config = _config(home, base or adapter.base_model, named)
     target = GgufTarget.of(files.read_json(config), where=str(config))
     title = named.record.task if named.record else named.folder.resolve().name

@@ -7,6 +7,7 @@ from icmlora_cli.errors import UsageError
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
 from icmlora_cli.weights.adapter import Adapter, read_adapter
 from icmlora_cli.weights.compare import AdapterComparison, compare, inner, norm
+from icmlora_cli.weights.foreign.open import open_adapter
 from icmlora_cli.weights.layout import layer_of
 from icmlora_cli.weights.lowrank import effective_rank, singular_values
 from icmlora_cli.weights.registered import read_last
@@ -177,4 +178,5 @@ def difference(store: AdapterStore, first: str, second: str) -> Difference:
 
 
 def _side(store: AdapterStore, name: str) -> Side:
-    return Side(name, read_adapter(find_named(store, name).folder))
+    named = find_named(store, name)
+    return Side(name, open_adapter(named.folder, None) if named.record is None else read_adapter(named.folder))

@@ -1,16 +1,14 @@
 """Import: foreign PEFT LoRAs, checked whole before anything is written, stand in the registry beside harvested ones."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-
-import torch
 
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home, checked_name
 from icmlora_cli.errors import AlreadyExistsError, IcmloraError, NotFoundError, UnsupportedAdapterError, UsageError
-from icmlora_cli.lm.load import LoadedBase, load_base
-from icmlora_cli.lm.meta_model import base_shapes
+from icmlora_cli.lm.adapter_base import adapter_base
 from icmlora_cli.manifests.adapter import AdapterAbout, Imported, ImportedFile
 from icmlora_cli.provenance.versions import command_line, now, versions
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore, checkpoint_of
@@ -18,10 +16,9 @@ from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.described import described, name_of
 from icmlora_cli.registry.tasks import Draft, Task, TaskStore
 from icmlora_cli.weights.adapter import Adapter, write_adapter
-from icmlora_cli.weights.foreign.check import BaseShapes, check_name
-from icmlora_cli.weights.foreign.config import CONFIG, LoraSettings, read_settings
+from icmlora_cli.weights.foreign.config import CONFIG, LoraSettings
+from icmlora_cli.weights.foreign.open import AdapterBase, open_foreign
 from icmlora_cli.weights.foreign.project import AdapterPart, represent
-from icmlora_cli.weights.foreign.read import read_foreign
 from icmlora_cli.workflows.adapters.sources import FoundAdapter, find_sources
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
@@ -93,6 +90,7 @@ class _Checked:
     parts: tuple[AdapterPart, ...]
     hashes: Mapping[str, str]
     adapter: Adapter | None  # None once it has been checked and will be read again, so that memory holds one at a time
+    notes: tuple[str, ...]
 
 
 def run(request: ImportRequest, base: Base, home: Home, *, on_progress: OnProgress = silent) -> AdapterImportResult:
@@ -198,21 +196,11 @@ class _AdapterImport:
     base: Base
     store: AdapterStore
     on_progress: OnProgress
-    _loaded: list[LoadedBase] = field(default_factory=list)
-    _shapes: list[BaseShapes] = field(default_factory=list)
 
-    @property
-    def shapes(self) -> BaseShapes:
-        if not self._shapes:
-            self._shapes.append(base_shapes(self.base))
-        return self._shapes[0]
-
-    def weight(self, name: str) -> torch.Tensor:
-        """Return a parameter of the base in fp32; the base is loaded when the first one is asked for."""
-        if not self._loaded:
-            self._loaded.append(load_base(self.base, device="cpu", dtype="float32"))
-        parameter: torch.Tensor = self._loaded[0].model.get_parameter(name).detach()
-        return parameter
+    @cached_property
+    def for_base(self) -> AdapterBase:
+        """The base, as adapters are checked against it."""
+        return adapter_base(self.base)
 
     def check(self, found: Sequence[FoundAdapter]) -> dict[FoundAdapter, _Checked]:
         """Return all adapters, or say what is wrong with those that are."""
@@ -238,16 +226,15 @@ class _AdapterImport:
         return checked
 
     def _one(self, found: FoundAdapter) -> _Checked:
-        settings = read_settings(found.folder)
-        if not self.request.any_base_name:
-            check_name(settings, self.base.known_as, str(found.folder))
-        foreign = read_foreign(found.folder, settings, self.shapes, allow_pickle=self.request.allow_pickle)
+        base, request = self.for_base, self.request
+        foreign = open_foreign(
+            found.folder, base, any_base_name=request.any_base_name, allow_pickle=request.allow_pickle
+        )
         adapter, parts = represent(
-            foreign, self.shapes, self.weight, self.base.model_id,
-            approximate=self.request.approximate, rank=self.request.rank,
-        )  # fmt: skip
+            foreign, base.shapes, base.weight_of, base.model_id, approximate=request.approximate, rank=request.rank
+        )
         hashes = {"sha256": foreign.sha256, "config_sha256": files.sha256_file(found.folder / CONFIG)}
-        return _Checked(found, settings, parts, hashes, adapter)
+        return _Checked(found, foreign.settings, parts, hashes, adapter, foreign.notes)
 
     def write(self, task: Task, checked: Sequence[_Checked]) -> ImportedAdapter:
         """Put a task's adapters into the registry as the checkpoints of one, the manifest last."""
@@ -278,7 +265,7 @@ class _AdapterImport:
         ]
 
     def _notes(self, item: _Checked) -> list[str]:
-        notes = []
+        notes = list(item.notes)
         if not item.settings.base_model:
             notes.append(f"{item.found.name} does not say which base it is for; its shapes fit {self.base.name}")
         wanted, own = item.settings.revision, self.base.revision

@@ -9,6 +9,7 @@ from pathlib import Path
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import UsageError, WrongBaseError
+from icmlora_cli.lm.adapter_base import adapter_base
 from icmlora_cli.lm.meta_model import checkpoint_of
 from icmlora_cli.manifests.output import Merged, MergedShare, ModelFiles
 from icmlora_cli.provenance.versions import ABOUT, command_line, versions
@@ -17,13 +18,13 @@ from icmlora_cli.registry.base_files import licence_of
 from icmlora_cli.registry.bases import Base, BaseStore, canonical_name
 from icmlora_cli.report.cards import CARD, CardData, merge_card
 from icmlora_cli.weights.adapter_form import Dtype
-from icmlora_cli.weights.foreign.check import BaseShapes, check_name
 from icmlora_cli.weights.foreign.config import CONFIG, read_settings
-from icmlora_cli.weights.foreign.read import read_foreign
+from icmlora_cli.weights.foreign.open import AdapterBase, open_foreign
 from icmlora_cli.weights.foreign.steps import foreign_steps
 from icmlora_cli.weights.stored.changes import Steps, combined
 from icmlora_cli.workflows.adapters.named import NamedAdapter, find_named
 from icmlora_cli.workflows.gen.write import listed
+from icmlora_cli.workflows.merge.tokenizer import files_beside
 from icmlora_cli.workflows.merge.write import WrittenModel, write_model
 from icmlora_cli.workflows.output import check_apart, check_folder
 from icmlora_cli.workflows.progress import OnProgress, silent
@@ -174,12 +175,17 @@ def run(
     check_apart(out, [base.path, *(share.adapter.folder for share in shares)])
     check_folder(out, force)
     checkpoint = checkpoint_of(base)
-    read = [_read(share, base, checkpoint.shapes, any_base_name) for share in shares]
+    for_base = adapter_base(base)
+    read = [_read(share, for_base, any_base_name) for share in shares]
     adapters = tuple(item for item, _ in read)
     changes = combined([(steps, item.weight) for item, steps in read])
+    embeddings = [item.in_features for item in checkpoint.shapes.modules.values() if item.kind == "embedding"]
+    # an adapter of the registry was trained with the base's own tokenizer
+    foreign = [share.adapter.folder for share in shares if share.adapter.record is None]
+    beside = files_beside(checkpoint.folder, foreign, max(embeddings, default=0))
     files.sweep(out.absolute(), alone=False)
     with files.new_folder(out.absolute()) as folder:
-        model = write_model(folder, checkpoint, changes, dtype=dtype, on_progress=on_progress)
+        model = write_model(folder, checkpoint, changes, beside=beside, dtype=dtype, on_progress=on_progress)
         licences = sorted({name for name in (base.licence, *(item.licence for item in adapters)) if name})
         named = [(item.task or item.folder.resolve().name, item.weight) for item in adapters]  # no path of this machine
         unlicensed = sum(item.licence is None for item in adapters)
@@ -190,18 +196,15 @@ def run(
     return MergeResult(out, base.model_id, adapters, model, files.folder_bytes(out), time.monotonic() - started)
 
 
-def _read(share: Share, base: Base, shapes: BaseShapes, any_base_name: bool) -> tuple[MergedAdapter, Steps]:
+def _read(share: Share, base: AdapterBase, any_base_name: bool) -> tuple[MergedAdapter, Steps]:
     found, record = share.adapter, share.adapter.record
-    settings = read_settings(found.folder)
-    if not any_base_name and record is None:
-        check_name(settings, base.known_as, str(found.folder))
     if not any_base_name and record is not None and record.weight_hash != base.weight_hash:
         raise WrongBaseError(
-            f"the adapter of task {record.task} was made for other weights than those of {base.name}",
+            f"the adapter of task {record.task} was made for other weights than those of {base.known_as[0]}",
             where=str(found.folder),
-            hint=f"--base {settings.base_model}; or, to merge it all the same, --any-base-name",
+            hint=f"--base {record.about.model_id}; or, to merge it all the same, --any-base-name",
         )
-    foreign = read_foreign(found.folder, settings, shapes)
+    foreign = open_foreign(found.folder, base, any_base_name=any_base_name or record is not None)
     licence = licence_of(found.folder) if record is None else record.about.licence
     item = MergedAdapter(
         name=found.name,
@@ -213,7 +216,7 @@ def _read(share: Share, base: Base, shapes: BaseShapes, any_base_name: bool) -> 
         config_sha256=files.sha256_file(found.folder / CONFIG),
         licence=str(licence) if licence else None,
     )
-    return item, foreign_steps(foreign, shapes)
+    return item, foreign_steps(foreign, base.shapes)
 
 
 def _manifest(base: Base, adapters: Sequence[MergedAdapter], model: WrittenModel, licences: Sequence[str]) -> Merged:

@@ -1,7 +1,7 @@
 """Writing a model that is its base with some parameters changed, file by file, into a folder that is being made."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +47,7 @@ def write_model(
     *,
     dtype: Dtype | None,
     on_progress: OnProgress,
+    beside: Sequence[Path] | None = None,
 ) -> WrittenModel:
     """Write the weights, the configuration and what else goes along, and bring all of it to the disk.
 
@@ -56,6 +57,7 @@ def write_model(
         changes: of its parameters.
         dtype: of all floats; by default each keeps its own.
         on_progress: told of each file's tensors.
+        beside: files that go along: configuration, tokenizer, licence; None takes the base's.
 
     Raises:
         CorruptFileError: if the base's files are damaged, or a changed number is not finite.
@@ -69,7 +71,7 @@ def write_model(
         at = list(planned.files).index(name)
         on_progress(Progress("merge", name, done, total, items_done=at, items_total=count if count > 1 else 0))
 
-    for path in beside_weights(checkpoint.folder):
+    for path in beside_weights(checkpoint.folder) if beside is None else beside:
         shutil.copyfile(path, folder / path.name)
     if planned.untied or dtype is not None:
         config = files.read_json(checkpoint.folder / CONFIG)
