@@ -60,7 +60,7 @@ class NoiseMethod:
 
 
 def words_in_common(first: str, second: str) -> float:
-    """Return the share of the words of two texts that both have, 0 to 1 (Jaccard; case and punctuation do not count)."""
+    """Return the share of the words of two texts that both have, 0 to 1 (Jaccard; case and punctuation are ignored)."""
     one, two = _words(first), _words(second)
     return len(one & two) / len(one | two) if one | two else 1.0
 
