@@ -16,7 +16,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class RecipeModel(BaseModel):
-    """What all recipes share: frozen, and an unknown key is a fault."""
+    """The base class of all recipes: they are frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
