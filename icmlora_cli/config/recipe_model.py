@@ -21,4 +21,4 @@ class RecipeModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     moved: ClassVar[Mapping[str, str]] = {}
-    """Settings that stood at the top once, each with the group that it is in now."""
+    """The settings that older versions had at the top of the recipe, each with the group that it is in now."""

@@ -54,11 +54,11 @@ def resolve(model: type[R], reference: Path | None, kind: str, overrides: Mappin
     Args:
         model: the class of the recipe.
         reference: a YAML file or the name of a shipped recipe; None takes the defaults.
-        kind: ``harvest`` or ``train``: where short names are looked up.
+        kind: the kind of recipe, such as ``train``, among which short names are looked up.
         overrides: values of the command line by the setting's name alone, in whatever group it is; None means unset.
 
     Raises:
-        SpecError: If the file or a value is wrong; lists all faults.
+        SpecError: If the file or a value is wrong; the error lists all faults.
         UsageError: If there is no such recipe.
     """
     recipe = model() if reference is None else load_spec(recipe_path(reference, kind), model, moved=model.moved)

@@ -69,10 +69,10 @@ class _Walk:
         self._values: dict[int, int] = {}
 
     def visit(self, node: yaml.Node, path: KeyPath) -> int:
-        """Visit a node, an alias once, and return how many values it stands for.
+        """Visit a node and return how many values it stands for; the node of an alias is visited only once.
 
         Raises:
-            _BoundError: If these are too many, the node is within itself, or a scalar cannot be used.
+            _BoundError: If there are too many values, the node contains itself, or a scalar cannot be used.
         """
         line = node.start_mark.line + 1
         self.lines.setdefault(path, line)
@@ -118,7 +118,7 @@ class _Walk:
 
 
 class _BoundError(Exception):
-    """A value that no file has a use for, so that it is not even made."""
+    """The file has a value beyond the bounds above, which is refused before it is built."""
 
     def __init__(self, line: int, what: str) -> None:
         super().__init__(what)
@@ -134,7 +134,7 @@ def _check_scalar(node: yaml.ScalarNode, line: int) -> None:
 
 
 def _check_depth(text: str) -> None:
-    """Read a document's events, before nodes are made of them, which takes a level of the stack for each level."""
+    """Check how deeply a document is nested, by its events, since building its nodes recurses once for each level."""
     depth = 0
     for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
         if count > MAX_VALUES:
@@ -162,7 +162,7 @@ def load_yaml(path: Path, *, verbatim: Collection[str] = ()) -> YamlDocument:
             not true, 7 and 1.1.
 
     Raises:
-        SpecError: If it is not UTF-8, not YAML, or gives a key twice.
+        SpecError: If the file is not UTF-8, is not YAML, or gives a key twice.
         UsageError: If there is no such file, or it cannot be read.
     """
     text = read_text(path, limit=MAX_BYTES, hint="check the path, or give another YAML file")

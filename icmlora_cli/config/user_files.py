@@ -20,8 +20,9 @@ def read_bytes(path: Path, *, limit: int = MAX_DATA, hint: str = "check the path
         hint: what the error advises if there is no such file.
 
     Raises:
-        UsageError: If it is not there, no regular file (a pipe would be waited for without end), or cannot be read.
-        SpecError: If it holds more than ``limit`` bytes, or is no gzip file in spite of its name.
+        UsageError: If the file does not exist, is not a regular one (reading a pipe might never end), or cannot be
+            read.
+        SpecError: If the file holds more than ``limit`` bytes, or is named ``.gz`` and is not a gzip file.
     """
     where = str(path.absolute())
     try:
