@@ -11,8 +11,8 @@ class QueryTemplate(RecipeModel):
     """How a query of an episode is written.
 
     Args:
-        prompt: holds ``{input}``.
-        answer: holds ``{output}``; this is what is learned.
+        prompt: the text before the answer, with ``{input}`` in it.
+        answer: the text that is learned, with ``{output}`` in it.
     """
 
     prompt: Annotated[str, Field(pattern=r"\{input\}")] = "Q: {input}\nA:"
@@ -23,26 +23,27 @@ class EpisodeRecipe(RecipeModel):
     """In-context meta-learning: a support becomes an adapter, whose loss on queries is taken through the frozen base.
 
     Args:
-        rows: (task, query) pairs a step, each with an adapter of its own.
+        rows: how many (task, query) pairs a step takes, each with an adapter of its own.
         micro_batch: rows in one forward pass; halved by itself when memory does not suffice. null: all rows.
         gradient_checkpointing: compute the base's activations twice rather than keep them, for larger bases.
         builtin: which built-in tasks are drawn beside the registered ones: ``none``, ``catalog`` (those that are not
             held out) or ``dense`` (these and all further ones that the families yield).
         builtin_exclude: names or patterns of built-in tasks never to draw, such as those that are to be measured on.
         per_family: at most so many built-in tasks of each family; null takes all.
-        builtin_examples: examples of each built-in task.
+        builtin_examples: how many examples are made of each built-in task.
         max_tokens: queries of more tokens are left out, unless a task has no shorter ones.
         registered_share: share of the rows that are of registered tasks, where there are any of both.
         phrasings: descriptions composed for each built-in task, beside its own.
         templates: how queries of built-in tasks are written, each as likely; registered tasks have their own.
-        weight: of the loss on queries; with 0 there are none, and episodes give the contrast of readings alone.
-        prior_weight: of KL(p(z | c) || N(0, I)), in nats a latent number: the bottleneck.
-        contrast_weight: of the contrastive loss, which pulls readings of one task together and others apart.
-        contrast_tasks: tasks in one contrastive batch, two readings each.
+        weight: the weight of the loss on queries; with 0 there are no queries, and episodes give the
+            contrast of readings alone.
+        prior_weight: the weight of KL(p(z | c) || N(0, I)), in nats per latent number, which limits what z can carry.
+        contrast_weight: the weight of the contrastive loss, which pulls readings of one task together and others apart.
+        contrast_tasks: the number of tasks in one contrastive batch, two readings each.
         validation_tasks: built-in tasks that are kept from training, to tell the best weights by the probability of
             their answers.
-        validation_examples: of each of them.
-        validate_every: steps.
+        validation_examples: the number of examples of each validation task.
+        validate_every: the number of steps between two validations.
     """
 
     rows: Count = 12

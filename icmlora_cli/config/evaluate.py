@@ -47,15 +47,16 @@ class EvalRecipe(RecipeModel):
         protocol: ``bare`` (only the weights carry the task) or ``described`` (the description is in every prompt).
         limit: test examples a task, at most; null takes all.
         shots: k, the training examples that few-shot methods see, the same for all of them.
-        samples: K of ``best-of``.
-        neighbours: K of ``weighted``.
+        samples: K, the number of candidates of ``best-of``.
+        neighbours: K, the number of adapters that ``weighted`` sums.
         multi_task_steps: optimizer steps of the LoRA that is trained on all tasks.
         tune_seconds: wall time of ``tuned`` for a task.
         train_baselines: train the ``conv1d`` and ``p-diff`` generators where they are not there yet.
-        baseline_steps: optimizer steps of that; null takes those of the recipes ``train/conv1d`` and ``train/p-diff``.
+        baseline_steps: optimizer steps of these baselines; null takes those of the recipes ``train/conv1d`` and
+            ``train/p-diff``.
         outputs: test examples whose outputs the result shows, for each task and method.
-        resamples: of the bootstrap.
-        seed: of shots, noise, samples and resamples.
+        resamples: the number of resamples of the bootstrap.
+        seed: the seed of shots, noise, samples and resamples.
     """
 
     methods: Annotated[tuple[str, ...], AfterValidator(_methods)] = Field(

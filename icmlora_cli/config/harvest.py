@@ -11,20 +11,20 @@ class HarvestRecipe(RecipeModel):
     Args:
         parametrization: what is trained: ``lora`` (A and B), ``frozen-a`` (B alone, with the seed's A), or ``frame``
             (a core of rank x rank a module, in a frame that the seed gives; see ``weights.frame``).
-        rank: r of the LoRA; R of the frame.
+        rank: the rank r of the LoRA, or the width R of the frame.
         alpha: ``lora_alpha``; delta-W is scaled by alpha / rank. A frame's scaling is 1.
         target_modules: ``auto`` (PEFT's default for the architecture) or module name endings.
-        steps: optimizer steps a task.
-        batch_size: examples a step.
-        learning_rate: peak of the one-cycle schedule.
+        steps: the number of optimizer steps for each task.
+        batch_size: the number of examples in each step.
+        learning_rate: the peak of the one-cycle schedule.
         warmup: share of the steps in which the rate rises.
-        weight_decay: of AdamW.
+        weight_decay: the weight decay of AdamW.
         max_grad_norm: gradients are clipped to this norm.
         keep: how many of the last checkpoints are kept.
         keep_every: steps between kept checkpoints.
         save_every: steps between saves of the training state, for resuming.
         validate_on: validation examples scored at the end, at most.
-        seed: of lora_A (one for all tasks of a base) and of the order of the data.
+        seed: the seed of lora_A (one for all tasks of a base) and of the order of the data.
     """
 
     parametrization: Literal["lora", "frozen-a", "frame"] = "lora"

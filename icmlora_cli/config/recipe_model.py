@@ -16,9 +16,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class RecipeModel(BaseModel):
-    """What all recipes share: frozen, and an unknown key is a fault."""
+    """The base class of all recipes: they are frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     moved: ClassVar[Mapping[str, str]] = {}
-    """Settings that stood at the top once, each with the group that it is in now."""
+    """The settings that older versions had at the top of the recipe, each with the group that it is in now."""

@@ -34,7 +34,7 @@ def recipe_path(reference: Path, kind: str) -> Path:
     """Find a recipe by file name, by its shipped name, or by its shipped name within its kind.
 
     Raises:
-        UsageError: if there is none.
+        UsageError: If there is no such recipe.
     """
     if reference.is_file():
         return reference
@@ -52,21 +52,21 @@ def resolve(model: type[R], reference: Path | None, kind: str, overrides: Mappin
     """Return a recipe: the defaults, under the file's values, under the command line's.
 
     Args:
-        model: the recipe's class.
-        reference: a file or shipped name; None for the defaults.
-        kind: ``harvest`` or ``train``: where short names are looked up.
+        model: the class of the recipe.
+        reference: a YAML file or the name of a shipped recipe; None takes the defaults.
+        kind: the kind of recipe, such as ``train``, among which short names are looked up.
         overrides: values of the command line by the setting's name alone, in whatever group it is; None means unset.
 
     Raises:
-        SpecError: if the file or a value is wrong; lists all faults.
-        UsageError: if there is no such recipe.
+        SpecError: If the file or a value is wrong; the error lists all faults.
+        UsageError: If there is no such recipe.
     """
     recipe = model() if reference is None else load_spec(recipe_path(reference, kind), model, moved=model.moved)
-    given = {key: value for key, value in overrides.items() if value is not None}
-    if not given:
+    changes = {key: value for key, value in overrides.items() if value is not None}
+    if not changes:
         return recipe
     values = recipe.model_dump()
-    for name, value in given.items():
+    for name, value in changes.items():
         (values[model.moved[name]] if name in model.moved else values)[name] = value
     try:
         return model.model_validate(values)
@@ -77,5 +77,5 @@ def resolve(model: type[R], reference: Path | None, kind: str, overrides: Mappin
 
 def _option(location: tuple[int | str, ...], model: type[RecipeModel]) -> str:
     """Return the name of the option whose value is wrong: that of the setting, without its group."""
-    own = location[1:] if len(location) > 1 and location[0] in model.moved.values() else location
-    return ".".join(map(str, own)).replace("_", "-")
+    setting = location[1:] if len(location) > 1 and location[0] in model.moved.values() else location
+    return ".".join(map(str, setting)).replace("_", "-")

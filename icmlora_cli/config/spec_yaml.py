@@ -41,11 +41,11 @@ _WORDING = {
 
 @dataclass(frozen=True)
 class YamlDocument:
-    """A YAML file's value, and where its parts are.
+    """The value of a YAML file, and the line of each of its keys.
 
     Args:
         value: what the file says, in plain Python types.
-        lines: line number, from 1, of each key (``("tasks", 0, "name")``); ``()`` is the document.
+        lines: the line number, from 1, of each key (``("tasks", 0, "name")``); ``()`` is the document.
     """
 
     value: object
@@ -69,10 +69,10 @@ class _Walk:
         self._values: dict[int, int] = {}
 
     def visit(self, node: yaml.Node, path: KeyPath) -> int:
-        """Visit a node, an alias once, and return how many values it stands for.
+        """Visit a node and return how many values it stands for; the node of an alias is visited only once.
 
         Raises:
-            _BoundError: if these are too many, the node is within itself, or a scalar cannot be used.
+            _BoundError: If there are too many values, the node contains itself, or a scalar cannot be used.
         """
         line = node.start_mark.line + 1
         self.lines.setdefault(path, line)
@@ -118,7 +118,7 @@ class _Walk:
 
 
 class _BoundError(Exception):
-    """A value that no file has a use for, so that it is not even made."""
+    """The file has a value beyond the bounds above, which is refused before it is built."""
 
     def __init__(self, line: int, what: str) -> None:
         super().__init__(what)
@@ -134,7 +134,7 @@ def _check_scalar(node: yaml.ScalarNode, line: int) -> None:
 
 
 def _check_depth(text: str) -> None:
-    """Read a document's events, before nodes are made of them, which takes a level of the stack for each level."""
+    """Check how deeply a document is nested, by its events, since building its nodes recurses once for each level."""
     depth = 0
     for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
         if count > MAX_VALUES:
@@ -162,8 +162,8 @@ def load_yaml(path: Path, *, verbatim: Collection[str] = ()) -> YamlDocument:
             not true, 7 and 1.1.
 
     Raises:
-        SpecError: if it is not UTF-8, not YAML, or gives a key twice.
-        UsageError: if there is no such file, or it cannot be read.
+        SpecError: If the file is not UTF-8, is not YAML, or gives a key twice.
+        UsageError: If there is no such file, or it cannot be read.
     """
     text = read_text(path, limit=MAX_BYTES, hint="check the path, or give another YAML file")
     walk = _Walk(str(path), verbatim)
@@ -201,12 +201,12 @@ def load_spec(path: Path, model: type[M], *, moved: Mapping[str, str] = NOTHING)
 
     Args:
         path: the file.
-        model: what it should hold.
-        moved: keys that stood at the top once, each with the key that it stands under now.
+        model: the class of what the file should hold.
+        moved: keys that older versions had at the top, each with the key that it stands under now.
 
     Raises:
         SpecError: lists every fault of the file, ``file:line: key: what is wrong``.
-        UsageError: if there is no such file, or it cannot be read.
+        UsageError: If there is no such file, or it cannot be read.
     """
     document = load_yaml(path)
     try:
@@ -227,11 +227,11 @@ def faults_of(
     Args:
         error: what pydantic raised.
         document: the file that was checked.
-        file: its name in the messages.
-        model: what was checked against; unknown keys then get a "did you mean".
-        moved: keys that stood at the top once, each with the key that it stands under now.
+        file: the file's name in the messages.
+        model: the model that the file was checked against; with one, unknown keys then get a "did you mean".
+        moved: keys that older versions had at the top, each with the key that it stands under now.
     """
-    found: dict[tuple[int, str], list[str]] = {}
+    wordings: dict[tuple[int, str], list[str]] = {}
     for item in error.errors(include_url=False, include_context=False):
         path = _key_path(item, document)
         what = _wording(item)
@@ -240,8 +240,8 @@ def faults_of(
         elif item["type"] == "extra_forbidden" and model is not None:
             what += _did_you_mean(str(path[-1]), _allowed(model, item["loc"][:-1]))
         key = ".".join(map(str, path)) or "the file"
-        found.setdefault((document.line(path), key), []).append(what)
-    ordered = sorted(found.items(), key=lambda pair: pair[0][0])
+        wordings.setdefault((document.line(path), key), []).append(what)
+    ordered = sorted(wordings.items(), key=lambda pair: pair[0][0])
     return [f"{file}:{line}: {key}: {', or '.join(dict.fromkeys(whats))}" for (line, key), whats in ordered]
 
 
@@ -266,8 +266,8 @@ def _wording(item: ErrorDetails) -> str:
     message = item["msg"].removeprefix("Value error, ")
     message = _WORDING.get(kind, message).replace("Input should", "should").replace("Tuple should", "should")
     if kind != "value_error" and isinstance(value, str | int | float):
-        shown = repr(value)
-        return f"{message}, not {shown if len(shown) <= 60 else shown[:57] + '...'}"
+        quoted = repr(value)
+        return f"{message}, not {quoted if len(quoted) <= 60 else quoted[:57] + '...'}"
     return message
 
 

@@ -16,8 +16,8 @@ class VectorRecipe(RecipeModel):
         layer: share of the base's depth whose hidden state is read (0.67 is layer 20 of 30).
         pooling: ``mean``: one vector, the mean over a description's tokens or the last token after demonstrations;
             ``tokens``: the states of all tokens, for a reader that attends over them.
-        shots: demonstrations in one prompt.
-        draws: readings of demonstrations for each task.
+        shots: the number of demonstrations in one prompt.
+        draws: the number of readings of demonstrations for each task.
     """
 
     layer: Annotated[float, Field(gt=0, le=1)] = 0.67
@@ -34,8 +34,8 @@ class DataRecipe(RecipeModel):
         target_modules: ``auto`` or module name endings; where no adapters say which modules there are.
         basis: ``frame`` (the seeded frame that the adapters were harvested in), ``learned`` (from the adapters, kept
             in the generator) or ``auto``: the frame where all adapters share one.
-        frame_seed: of the frame, where no adapters say which.
-        frame_width: R of that frame.
+        frame_seed: the seed of the frame, where no adapters say which.
+        frame_width: the width R of that frame.
         directions: learned directions added to each side of the frame, for adapters that were not harvested in it.
         core_scale: root mean square of the cores, where no adapters say.
         energy: share of the adapters' energy that each side of the codec's basis keeps.
@@ -99,12 +99,13 @@ class ObjectiveRecipe(RecipeModel):
         prior_share: share of the loss on adapters that is their reconstruction with z from p(z | c), as in generation,
             in place of the ELBO; not of ``p-diff``.
         elbo_weight: weight of the loss on adapters beside that of episodes.
-        choice_weight: of choosing the own task among the neighbours, in nats; ``neighbours`` only.
-        neighbour_weight: of making a task's adapter of the others', by their weights, relative to predicting zero;
+        choice_weight: the weight of the loss, in nats, that teaches the prior to choose a task's own Gaussian;
             ``neighbours`` only.
+        neighbour_weight: the weight of the error of the other tasks' weighted mean adapter as a guess of a task's own,
+            relative to predicting zero; ``neighbours`` only.
         parameter_noise: standard deviation of the noise on normalised parameters while the autoencoder trains, whose
             root mean square is 1; ``p-diff`` only.
-        latent_noise: the same for latents, which lie in (-1, 1); ``p-diff`` only.
+        latent_noise: the standard deviation of the noise on latents, which lie in (-1, 1); ``p-diff`` only.
     """
 
     kl_weight: NotNegative = 0.005
@@ -125,9 +126,9 @@ class OptimiserRecipe(RecipeModel):
         pretrain_steps: how many of them, at the start, are without episodes.
         pretrain_rate: peak of the learning rate in those; null takes ``learning_rate``.
         autoencoder_share: share of the steps that train the autoencoder, before the diffusion; ``p-diff`` only.
-        batch_size: (adapter, condition) pairs a step.
+        batch_size: the number of (adapter, condition) pairs in each step.
         learning_rate: peak, cosine to zero.
-        weight_decay: of AdamW.
+        weight_decay: the weight decay of AdamW.
         save_every: steps between saves of the training state, for resuming.
     """
 
@@ -150,7 +151,7 @@ class TrainRecipe(RecipeModel):
         objective: what is minimised on harvested adapters.
         optimiser: steps and rates.
         episodes: in-context meta-learning; null trains on adapters alone.
-        seed: of initialisation, data order and noise.
+        seed: the seed of initialisation, data order and noise.
         storage: how the weights are saved: ``fp32``, ``bf16``, or ``int8`` with a scale a row.
     """
 
@@ -188,9 +189,9 @@ def nested(values: Mapping[str, object]) -> dict[str, object]:
     Args:
         values: the recipe that a ``generator.json`` holds, with groups or without.
     """
-    made: dict[str, object] = {name: value for name, value in values.items() if name not in TrainRecipe.moved}
+    groups: dict[str, object] = {name: value for name, value in values.items() if name not in TrainRecipe.moved}
     for name, group in TrainRecipe.moved.items():
         if name in values:
-            inside = made.get(group)
-            made[group] = {**(inside if isinstance(inside, Mapping) else {}), name: values[name]}
-    return made
+            inside = groups.get(group)
+            groups[group] = {**(inside if isinstance(inside, Mapping) else {}), name: values[name]}
+    return groups

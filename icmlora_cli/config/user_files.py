@@ -1,4 +1,4 @@
-"""Files that a user names: read if they are regular files, small enough and UTF-8."""
+"""Reads files that a user names, provided that they are regular files, small enough and UTF-8."""
 
 import gzip
 import stat
@@ -12,16 +12,17 @@ GZIP = ".gz"
 
 
 def read_bytes(path: Path, *, limit: int = MAX_DATA, hint: str = "check the path") -> bytes:
-    """Return a file's bytes; those of a file whose name ends with ``.gz`` unpacked.
+    """Return a file's bytes; a file whose name ends with ``.gz`` is unpacked.
 
     Args:
         path: the file.
-        limit: bytes that are read at most.
-        hint: what to do where there is no such file.
+        limit: the largest number of bytes that the file may hold, unpacked.
+        hint: what the error advises if there is no such file.
 
     Raises:
-        UsageError: if it is not there, no regular file (a pipe would be waited for without end), or cannot be read.
-        SpecError: if it holds more than ``limit`` bytes, or is no gzip file in spite of its name.
+        UsageError: If the file does not exist, is not a regular one (reading a pipe might never end), or cannot be
+            read.
+        SpecError: If the file holds more than ``limit`` bytes, or is named ``.gz`` and is not a gzip file.
     """
     where = str(path.absolute())
     try:
@@ -49,9 +50,14 @@ def read_bytes(path: Path, *, limit: int = MAX_DATA, hint: str = "check the path
 def read_text(path: Path, *, limit: int = MAX_DATA, hint: str = "check the path") -> str:
     """Return a file's text, without a byte order mark.
 
+    Args:
+        path: the file.
+        limit: the largest number of bytes that the file may hold, unpacked.
+        hint: what the error advises if there is no such file.
+
     Raises:
-        UsageError: see ``read_bytes``.
-        SpecError: also if it is not UTF-8.
+        UsageError: If the file does not exist, is not a regular one, or cannot be read.
+        SpecError: If the file is too large, is not UTF-8, or is named ``.gz`` and is not a gzip file.
     """
     try:
         return read_bytes(path, limit=limit, hint=hint).decode("utf-8-sig")

@@ -1,1 +1,1 @@
-"""The conditional VAE: modules, losses, training, checkpoints. It knows tensors, not language models."""
+"""The generator: its networks, losses, training and checkpoints. It handles tensors and knows no language model."""

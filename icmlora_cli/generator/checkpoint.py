@@ -1,4 +1,7 @@
-"""A trained generator as a folder: ``generator.safetensors`` and ``generator.json``. The encoder is not kept."""
+"""A trained generator as a folder with two files: ``generator.safetensors`` and ``generator.json``.
+
+The encoder is not saved, because only training needs it.
+"""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,16 +26,19 @@ from icmlora_cli.weights.layout import Layout, ModuleShape
 
 @dataclass(frozen=True)
 class Generator:
-    """Everything that generation needs beside the base model.
+    """A trained generator: everything that generation needs beside the base model.
+
+    ``icmlora train`` makes and saves it, and ``load_generator`` reads it back.
 
     Args:
         model: the networks, in eval mode.
-        codec: the shared basis.
-        space: the statistics of the conditions.
-        module_scale: fp32 [modules]: what normalised cores are multiplied by.
-        rank: rank of generated adapters.
-        frame: what the codec's basis is made from; None where it was learned and is kept.
-        saved: what ``generator.json`` says, once there is one.
+        codec: the codec that turns tokens into an adapter, with the basis that all adapters share.
+        space: the statistics by which readings of a task are standardised.
+        module_scale: the factor by which each module's normalised cores are multiplied, fp32 [modules].
+        rank: the rank of the generated adapters.
+        frame: the seed and width from which the codec's basis is computed; None if the basis was learned, and so is
+            saved with the weights.
+        saved: the content of ``generator.json``; None until the generator is saved.
     """
 
     model: Network
@@ -45,29 +51,35 @@ class Generator:
 
     @property
     def manifest(self) -> GeneratorManifest:
-        """What ``generator.json`` says: base, tasks, recipe, licences, figures.
+        """The content of ``generator.json``: base, tasks, recipe, licences and figures.
 
         Raises:
-            ValueError: if the generator was never saved.
+            ValueError: If the generator was never saved.
         """
         if self.saved is None:
             raise ValueError("the generator was never saved")
         return self.saved
 
     def condition(self, text: torch.Tensor | None, demonstrations: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the condition c of a task, fp32 [condition]; see ``generate``."""
+        """Return the condition c of a task, fp32 [condition].
+
+        Args:
+            text: the reading of the task's description, fp32 [hidden] or [T, hidden]; None leaves the slot empty.
+            demonstrations: the reading of demonstrations, fp32 [hidden] or [T, hidden]; None leaves the slot empty.
+        """
         with torch.no_grad():
             return self.model.read(self.space.support(text, demonstrations))[0]
 
     def generate(
         self, text: torch.Tensor | None, demonstrations: torch.Tensor | None, *, seed: int | None = None
     ) -> Adapter:
-        """Return the adapter of a task.
+        """Return the adapter that is generated for a task.
 
         Args:
-            text: reading of the description, fp32 [hidden] or [T, hidden], or None.
-            demonstrations: reading of demonstrations, the same, or None.
-            seed: z is drawn with this seed; None takes the network's one repeatable choice, such as the prior's mean.
+            text: the reading of the task's description, fp32 [hidden] or [T, hidden]; None leaves the slot empty.
+            demonstrations: the reading of demonstrations, fp32 [hidden] or [T, hidden]; None leaves the slot empty.
+            seed: the seed with which the latent z is drawn; None takes the choice that the architecture repeats every
+                time, such as the prior's mean.
         """
         with torch.no_grad():
             c = self.model.read(self.space.support(text, demonstrations))
@@ -76,7 +88,7 @@ class Generator:
         return self.codec.decode(tokens, rank=self.rank)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Return what ``generator.safetensors`` holds: all that generation needs, and so no encoder."""
+        """Return the named tensors of ``generator.safetensors``: all that generation needs, without the encoder."""
         weights = {
             f"model.{name}": item.detach().contiguous()
             for name, item in self.model.state_dict().items()
@@ -89,18 +101,18 @@ class Generator:
 
 
 def module_scales(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return the root mean square of each module's numbers over adapters.
+    """Return the root mean square of each module's core numbers over all adapters, fp32 [modules].
 
     Args:
-        tokens: fp32 [adapters, modules, R, R].
-        mask: bool [modules, R, R].
+        tokens: the cores of all adapters, fp32 [adapters, modules, R, R].
+        mask: True where a core has numbers, bool [modules, R, R].
     """
     squares = (tokens.square() * mask).sum(dim=(0, 2, 3))
     return (squares / (mask.sum(dim=(1, 2)) * tokens.shape[0])).sqrt().clamp(min=1e-8)
 
 
 def stored(generator: Generator, storage: Storage) -> Generator:
-    """Return the generator as it is once it has been stored."""
+    """Return the generator with the rounding that storing its numbers brings, as a later load would give it."""
     return _assembled(generator, unpacked(packed(generator.tensors(), storage)))
 
 
@@ -108,13 +120,13 @@ def save_generator(folder: Path, generator: Generator, storage: Storage = "fp32"
     """Write the generator's weights, then its JSON.
 
     Args:
-        folder: where to.
-        generator: what to write.
-        storage: form of its numbers.
-        about: what the JSON says beside what loading needs.
+        folder: the folder to write both files to.
+        generator: the generator to write.
+        storage: the form in which its numbers are stored: ``fp32``, ``bf16`` or ``int8``.
+        about: what the JSON says beyond what loading needs, such as tasks, recipe and licences.
 
     Raises:
-        OutOfSpaceError: if the disk is full.
+        OutOfSpaceError: If the disk is full.
     """
     tensors = packed(generator.tensors(), storage)
     files.write_with(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
@@ -135,11 +147,11 @@ def save_generator(folder: Path, generator: Generator, storage: Storage = "fp32"
 
 
 def read_config(folder: Path) -> GeneratorManifest:
-    """Read ``generator.json``.
+    """Read the ``generator.json`` of a folder.
 
     Raises:
-        NotFoundError: if the folder holds no generator.
-        CorruptFileError: if it is not one that this version reads.
+        NotFoundError: If the folder holds no generator.
+        CorruptFileError: If the file is broken, or of a schema that this version cannot read.
     """
     if not (folder / CONFIG).is_file():
         raise NotFoundError("there is no generator", where=str(folder), hint="train one: icmlora train")
@@ -147,32 +159,34 @@ def read_config(folder: Path) -> GeneratorManifest:
 
 
 def load_generator(folder: Path) -> Generator:
-    """Load a generator.
+    """Load a generator from its folder.
 
     Raises:
-        NotFoundError: if the folder holds none.
-        CorruptFileError: if a file is broken or not what the JSON says.
+        NotFoundError: If the folder holds no generator.
+        CorruptFileError: If a file is broken, or the weights are not those that the JSON describes.
     """
-    held = read_config(folder)
+    manifest = read_config(folder)
     tensors = read_safetensors(folder / WEIGHTS)
-    if files.sha256_file(folder / WEIGHTS) != held.sha256:
+    if files.sha256_file(folder / WEIGHTS) != manifest.sha256:
         raise CorruptFileError(
             f"{WEIGHTS} is not the file that {CONFIG} describes", where=str(folder), hint=f"{REPAIR} && icmlora train"
         )
-    sizes = {name: value for name, value in held.network if name in NetworkSizes.model_fields}
-    spec = None if held.frame is None else FrameSpec(held.frame.seed, held.frame.width)
-    shapes = Layout(tuple(ModuleShape(*row) for row in held.layout.modules), held.layout.fan_in_fan_out)
+    sizes = {name: value for name, value in manifest.network if name in NetworkSizes.model_fields}
+    spec = None if manifest.frame is None else FrameSpec(manifest.frame.seed, manifest.frame.width)
+    shapes = Layout(tuple(ModuleShape(*row) for row in manifest.layout.modules), manifest.layout.fan_in_fan_out)
     try:
-        found = unpacked(tensors)
+        values = unpacked(tensors)
         model = build(NetworkConfig(**sizes))
         codec = (
-            Codec(shapes, (), (), model.config.width, held.base_model)
+            Codec(shapes, (), (), model.config.width, manifest.base_model)
             if spec is None
-            else seeded_frame(shapes, spec, held.base_model)
+            else seeded_frame(shapes, spec, manifest.base_model)
         )
-        space = ConditionSpace.from_tensors(found)
-        made = _assembled(Generator(model, codec, space, found["module_scale"], held.rank, spec, held), found)
-        return replace(made, rank=min(held.rank, made.codec.width))  # a manifest may say more, and there is no more
+        space = ConditionSpace.from_tensors(values)
+        untrained = Generator(model, codec, space, values["module_scale"], manifest.rank, spec, manifest)
+        generator = _assembled(untrained, values)
+        # A manifest may name a higher rank than the codec's basis can give.
+        return replace(generator, rank=min(manifest.rank, generator.codec.width))
     except (TypeError, KeyError, ValueError, RuntimeError) as error:
         raise CorruptFileError(f"the generator's files do not fit together: {error}", where=str(folder)) from error
     except CorruptFileError as error:
@@ -180,10 +194,10 @@ def load_generator(folder: Path) -> Generator:
 
 
 def _assembled(like: Generator, tensors: dict[str, torch.Tensor]) -> Generator:
-    """Return a generator with the tensors' values.
+    """Return a generator of the same sizes and codec whose values are taken from the named tensors.
 
     Raises:
-        CorruptFileError: if a tensor is missing.
+        CorruptFileError: If a tensor that generation needs is missing, or one is not part of the networks.
     """
     weights = {name[6:]: item for name, item in tensors.items() if name.startswith("model.")}
     model = build(like.model.config)

@@ -1,4 +1,7 @@
-"""The support that a generator reads: hidden states of a task's text, of demonstrations, or of both, in their slots."""
+"""The support that a generator reads: hidden states of a task's text, of demonstrations, or of both.
+
+Each state is marked with its slot, which says whether it comes from the text or from demonstrations.
+"""
 
 import math
 from collections.abc import Sequence
@@ -6,18 +9,18 @@ from dataclasses import dataclass
 
 import torch
 
-CLAMP = 5.0  # standard deviations
+CLAMP = 5.0  # in standard deviations; standardised states are clamped to this
 EMPTY, TEXT, SHOWN = 0, 1, 2
-"""Slots: padding, the task's text, demonstrations."""
+"""The slots of a support: padding, the task's text, and demonstrations."""
 
 
 @dataclass(frozen=True)
 class Support:
-    """Standardised hidden states of a batch of tasks.
+    """Standardised hidden states of a batch of tasks, from which a reader makes the conditions.
 
     Args:
-        states: fp32 [B, T, hidden], zero where there is nothing.
-        slots: int64 [B, T]: ``EMPTY``, ``TEXT`` or ``SHOWN``.
+        states: the hidden states, fp32 [B, T, hidden]; they are zero in padding.
+        slots: the slot of each state, int64 [B, T]: ``EMPTY``, ``TEXT`` or ``SHOWN``.
     """
 
     states: torch.Tensor
@@ -25,7 +28,7 @@ class Support:
 
     @classmethod
     def stack(cls, items: Sequence["Support"]) -> "Support":
-        """Return one batch of several, padded at the end."""
+        """Return the supports as one batch, in which shorter ones are padded at the end."""
         longest = max(item.slots.shape[1] for item in items)
         pads = [longest - item.slots.shape[1] for item in items]
         states = [torch.nn.functional.pad(item.states, (0, 0, 0, pad)) for item, pad in zip(items, pads, strict=True)]
@@ -33,16 +36,18 @@ class Support:
         return cls(torch.cat(states), torch.cat(slots))
 
     def to(self, device: torch.device) -> "Support":
-        """Return the support on a device."""
+        """Return a copy of the support on the device."""
         return Support(self.states.to(device), self.slots.to(device))
 
     def disturbed(self, *, noise: float, drop: float, rng: torch.Generator) -> "Support":
-        """Return the support with Gaussian noise on its states and some of them left out, never all of a slot's.
+        """Return the support with Gaussian noise on its states and some of them left out.
+
+        At least one state of each slot always stays.
 
         Args:
-            noise: standard deviation.
-            drop: probability that a state of a slot with several is left out.
-            rng: what noise and choice are drawn from.
+            noise: the standard deviation of the noise.
+            drop: the probability with which each state of a slot is left out.
+            rng: the random number generator from which the noise and the states to leave out are drawn.
         """
         states = self.states
         if noise:
@@ -53,22 +58,22 @@ class Support:
         chances = torch.rand(self.slots.shape, generator=rng).to(states.device)
         slots = self.slots.clone()
         for slot in (TEXT, SHOWN):
-            own = self.slots == slot
-            luckiest = chances.masked_fill(~own, -1.0).amax(1, keepdim=True)
-            slots[own & (chances < drop) & (chances < luckiest)] = EMPTY
+            in_slot = self.slots == slot
+            highest = chances.masked_fill(~in_slot, -1.0).amax(1, keepdim=True)  # (B, 1): this state always stays
+            slots[in_slot & (chances < drop) & (chances < highest)] = EMPTY
         return Support(states * (slots != EMPTY)[..., None], slots)
 
 
 @dataclass(frozen=True)
 class SlotStatistics:
-    """Mean and standard deviation of one slot's states over the training tasks, fp32 [hidden] each."""
+    """The mean and the standard deviation of one slot's states over the training tasks, each fp32 [hidden]."""
 
     mean: torch.Tensor
     std: torch.Tensor
 
     @classmethod
     def of(cls, states: torch.Tensor) -> "SlotStatistics":
-        """Return the statistics of states [n, hidden]."""
+        """Return the statistics of states [n, hidden]; with fewer than two of them, mean 0 and deviation 1."""
         if states.shape[0] < 2:
             return cls(torch.zeros(states.shape[1]), torch.ones(states.shape[1]))
         return cls(states.mean(0), states.std(0).clamp(min=1e-6))
@@ -87,13 +92,13 @@ class SlotStatistics:
 
 @dataclass(frozen=True)
 class ConditionSpace:
-    """How readings of a task become a support.
+    """Turns readings of a task into a support, by the statistics of the training tasks.
 
-    A reading holds one hidden state a token, or a single pooled one.
+    A reading is what ``lm.task_vector`` takes from the base: one hidden state for each token, or a single pooled one.
 
     Args:
-        text: statistics of the states of descriptions.
-        demonstrations: statistics of the states of demonstrations.
+        text: the statistics of the states of descriptions.
+        demonstrations: the statistics of the states of demonstrations.
     """
 
     text: SlotStatistics
@@ -101,26 +106,26 @@ class ConditionSpace:
 
     @property
     def hidden(self) -> int:
-        """Numbers in a state."""
+        """How many numbers a hidden state has."""
         return int(self.text.mean.shape[0])
 
     def support(self, text: torch.Tensor | None, demonstrations: torch.Tensor | None) -> Support:
-        """Return the support of one task, a batch of one.
+        """Return the support of one task, as a batch of one.
 
         Args:
-            text: fp32 [hidden] or [T, hidden]; None leaves the slot empty.
-            demonstrations: the same.
+            text: the reading of a description, fp32 [hidden] or [T, hidden]; None leaves the slot empty.
+            demonstrations: the reading of demonstrations, fp32 [hidden] or [T, hidden]; None leaves the slot empty.
         """
         parts, slots = [torch.zeros(0, self.hidden)], list[int]()
-        for slot, statistics, given in ((TEXT, self.text, text), (SHOWN, self.demonstrations, demonstrations)):
-            if given is not None:
-                rows = statistics.apply(given.reshape(-1, self.hidden))
+        for slot, statistics, reading in ((TEXT, self.text, text), (SHOWN, self.demonstrations, demonstrations)):
+            if reading is not None:
+                rows = statistics.apply(reading.reshape(-1, self.hidden))
                 parts.append(rows)
                 slots += [slot] * len(rows)
         return Support(torch.cat(parts)[None], torch.tensor(slots, dtype=torch.long)[None])
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Return the statistics as named tensors."""
+        """Return the statistics as named tensors, in the form that ``from_tensors`` reads."""
         return {
             "condition.text.mean": self.text.mean,
             "condition.text.std": self.text.std,
@@ -133,7 +138,7 @@ class ConditionSpace:
         """Rebuild the space from its named tensors.
 
         Raises:
-            KeyError: if one is missing.
+            KeyError: If one of the tensors is missing.
         """
         return cls(
             SlotStatistics(tensors["condition.text.mean"].float(), tensors["condition.text.std"].float()),
@@ -144,11 +149,14 @@ class ConditionSpace:
 
 
 def pooled(support: Support) -> torch.Tensor:
-    """Return the mean of each slot's states over sqrt(hidden), and a flag for each slot, [B, 2 * hidden + 2]."""
+    """Return each slot's mean state divided by sqrt(hidden), then a flag for each slot, [B, 2 * hidden + 2].
+
+    A flag is 1.0 if the slot has states and 0.0 otherwise; the mean of an empty slot is zero.
+    """
     parts, flags = [], []
     for slot in (TEXT, SHOWN):
-        own = (support.slots == slot).float()  # (B, T)
-        count = own.sum(1, keepdim=True)
-        parts.append((support.states * own[..., None]).sum(1) / count.clamp(min=1.0))
+        in_slot = (support.slots == slot).float()  # (B, T)
+        count = in_slot.sum(1, keepdim=True)
+        parts.append((support.states * in_slot[..., None]).sum(1) / count.clamp(min=1.0))
         flags.append((count > 0).float())
     return torch.cat([*(part / math.sqrt(support.states.shape[2]) for part in parts), *flags], dim=1)

@@ -1,7 +1,7 @@
-"""Training a generator: in stages, resumable, exact by seed, the best by validation kept.
+"""Training a generator: in stages, resumable, and repeatable by its seed; the best weights by validation are kept.
 
-What is minimised on harvested adapters, and in which stages, the architecture says (``Network.losses``,
-``Network.stages``). What else is minimised, such as episodes through a base model, comes as further terms.
+The architecture decides what is minimised on harvested adapters, and in which stages (``Network.losses``,
+``Network.stages``). Whatever else is minimised, such as episodes through a base model, is passed in as further terms.
 """
 
 import math
@@ -20,19 +20,20 @@ from icmlora_cli.provenance.energy import CostMeter
 from icmlora_cli.weights.schedules import set_rate, warm_cosine
 from icmlora_cli.weights.training_state import load_state, save_state
 
-BEST = "best."
-REMEMBER = 25  # steps after which a prior of neighbours reads the training tasks again, as the reader has changed
+BEST = "best."  # what the names of the best weights begin with in the training state
+REMEMBER = 25  # steps after which a prior of neighbours reads the training tasks again, since the reader changes
 
 
 @dataclass(frozen=True)
 class StepLosses:
-    """Losses of one step.
+    """The losses of one step of training, for progress display and the training curve.
 
     Args:
-        step: steps done, from 1.
-        values: by name. CVAEs: ``reconstruction`` relative to predicting zero, ``kl`` in nats per latent number.
-            P-DIFF: ``reconstruction`` in its first stage, ``diffusion`` (MSE of unit noise) in its second. Further
-            terms add their own, and a step that validated adds ``validation``.
+        step: how many steps are done, this one included.
+        values: the losses by name. Those of CVAEs are ``reconstruction``, relative to predicting zero, and ``kl``, in
+            nats per latent number. Those of P-DIFF are ``reconstruction`` in its first stage and ``diffusion`` (the
+            MSE of unit noise) in its second. Further terms add their losses, and a step after which the weights were
+            validated adds the score ``validation``.
     """
 
     step: int
@@ -41,12 +42,13 @@ class StepLosses:
 
 @dataclass(frozen=True)
 class Validation:
-    """How the best weights are told from others.
+    """How the best weights of a training are found.
 
     Args:
-        every: steps between validations.
-        score: higher is better; sees the networks in eval mode, without gradients.
-        from_stage: the first stage whose steps are validated.
+        every: the number of steps between two validations.
+        score: the function that scores the networks, which are then in eval mode and without gradients; higher is
+            better.
+        from_stage: the index of the first stage in which the weights are validated.
     """
 
     every: int
@@ -56,16 +58,16 @@ class Validation:
 
 @dataclass(frozen=True)
 class FitOptions:
-    """What a training is told beside what it learns, and from what.
+    """The settings of a run of ``fit`` beyond data, objective and optimiser.
 
     Args:
-        state: where the training state is saved.
-        key: what the state must be of.
-        on_step: told each step's losses.
-        seed: of the order of the data and of the noise.
-        reduce: averages gradients over processes, where there are several.
-        keeps_state: this process writes the state.
-        meter: of what it takes, which is kept in the state.
+        state: the file in which the training state is saved.
+        key: the identity of this training; a saved state with another key is not resumed.
+        on_step: the function that is called with the losses after each step.
+        seed: the seed of the order of the data and of the noise.
+        reduce: the function that averages the gradients over processes; None if there is one process alone.
+        keeps_state: whether this process writes the training state.
+        meter: the meter of the time and energy spent, whose figures are saved in the training state.
     """
 
     state: Path
@@ -87,23 +89,23 @@ def fit(
     terms: Sequence[Term] = (),
     validation: Validation | None = None,
 ) -> tuple[StepLosses, ...]:
-    """Train the networks over all tasks jointly, from the saved state where there is one of this very run.
+    """Train the networks over all tasks jointly, from the saved state if there is one with this run's key.
 
     Args:
-        model: the networks, initialised, on the device to train on; left with the best weights by validation, or with
-            the last ones where nothing validates.
+        model: the initialised networks, on the device to train on. They end with the best weights by validation, or
+            with the last ones if there is no validation.
         data: the harvested tasks; there may be none.
-        objective: what is minimised on them.
-        optimiser: steps and rates.
-        options: the seed, the saved state, and who is told.
-        terms: what is minimised beside the architecture's own loss.
-        validation: how the best weights are told from others.
+        objective: the weights of the parts of the loss on harvested adapters.
+        optimiser: the steps and the learning rates.
+        options: the seed, the file of the saved state, and the function that is called after each step.
+        terms: what is minimised beside the architecture's loss on harvested adapters.
+        validation: how the best weights are found; None keeps the last ones.
 
     Returns:
-        The losses of every tenth step of this run, and of those that validated.
+        The losses of every tenth step of this run, of the last one, and of those after which there was a validation.
 
     Raises:
-        TrainingDivergedError: if a loss or its gradient is not finite; the state of the last good save is kept.
+        TrainingDivergedError: If a loss or its gradient is not finite; the last saved state stays on disk.
     """
     run = _Fit(model, data, optimiser, options, [*_elbo(model, data, objective, optimiser, terms), *terms])
     curve: list[StepLosses] = []
@@ -130,7 +132,10 @@ def fit(
 def _elbo(
     model: Network, data: TrainingData, objective: ObjectiveRecipe, optimiser: OptimiserRecipe, terms: Sequence[Term]
 ) -> list[Term]:
-    """Return the term of the harvested adapters, if there are any; beside others it has the recipe's weight."""
+    """Return the term of the harvested adapters in a list, which is empty if there are no adapters.
+
+    Its weight is 1 if it is the only term or in the stage before episodes, and the recipe's ``elbo_weight`` otherwise.
+    """
     if not data.tasks:
         return []
     before = [1.0] if optimiser.pretrain_steps else []
@@ -140,7 +145,7 @@ def _elbo(
 
 
 class _Fit:
-    """A training between two steps."""
+    """The state of a training between two steps: weights, optimizer, random numbers and the best weights so far."""
 
     def __init__(
         self,
@@ -165,7 +170,7 @@ class _Fit:
         self.remember = _rememberer(model, data)
 
     def resume(self) -> int:
-        """Take over the saved state, if there is one of this very run; return the steps done."""
+        """Load the saved state, if there is one with this run's key, and return how many steps are done."""
         resumed = load_state(self.options.state, self.saved, self.adamw, identity=self.options.key)
         if resumed is None:
             self.remember(True)
@@ -176,29 +181,29 @@ class _Fit:
         return resumed.step
 
     def begin(self, step: int) -> TrainStep:
-        """Begin a step, and a stage where it is the stage's first; return where the step falls."""
+        """Prepare for a step, and for its stage if this run enters one; return where the step falls."""
         train_step = _train_step(step, self.stages)
         if train_step.stage != self.stage:
             self.stage = train_step.stage
             self.model.begin(self.stage, self.tokens)
             if not train_step.step:
-                self.adamw.state.clear()  # moments of one stage's small gradients make the next one's first steps huge
+                self.adamw.state.clear()  # moments of one stage would make the next one's first steps huge
         if step % REMEMBER == 0:
             self.remember(False)
         return train_step
 
     def learn(self, train_step: TrainStep, step: int) -> dict[str, float]:
-        """Take one step of the optimiser, and return the losses behind it.
+        """Take one step of the optimiser, and return the losses that its gradients come from, by name.
 
         Raises:
-            TrainingDivergedError: if a loss or the gradient is not finite.
+            TrainingDivergedError: If a loss or the gradient is not finite.
         """
-        self.adamw.zero_grad(set_to_none=True)  # so that networks of another stage have none, and stay as they are
+        self.adamw.zero_grad(set_to_none=True)  # None, not 0: networks of other stages then stay as they are
         values: dict[str, float] = {}
         for term in self.terms:
             values |= term.backward(self.model, train_step, self.rng)
         if self.options.reduce is not None:
-            self.options.reduce(self.parameters)  # what is not finite in one process is then so in all
+            self.options.reduce(self.parameters)  # what is not finite in one process is then so in every one
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, 1.0))
         if not all(math.isfinite(value) for value in (*values.values(), norm)):
             raise TrainingDivergedError(
@@ -211,7 +216,7 @@ class _Fit:
 
     @torch.no_grad()
     def validate(self, validation: Validation) -> float:
-        """Return the score of the weights as they are, and keep them if they are the best so far."""
+        """Return the validation score of the present weights, and keep a copy of them if it is the best so far."""
         self.model.eval()
         score = validation.score(self.model)
         self.model.train()
@@ -219,20 +224,25 @@ class _Fit:
         return score
 
     def save(self, step: int) -> None:
-        """Save the training state after a step."""
+        """Save the training state; ``step`` is how many steps are done."""
         extra = {"source": self.rng.get_state()} | self.best.extra()
         identity, cost = self.options.key, self.options.meter.figures()
         save_state(self.options.state, self.saved, self.adamw, step=step, identity=identity, extra=extra, cost=cost)
 
 
 def _peak(optimiser: OptimiserRecipe, train_step: TrainStep) -> float:
-    """Return the highest learning rate of a stage."""
-    before = optimiser.pretrain_steps and train_step.stage == 0
-    return optimiser.pretrain_rate if before and optimiser.pretrain_rate is not None else optimiser.learning_rate
+    """Return the peak of the learning rate in the stage that a step is in."""
+    pretraining = optimiser.pretrain_steps and train_step.stage == 0
+    return optimiser.pretrain_rate if pretraining and optimiser.pretrain_rate is not None else optimiser.learning_rate
 
 
 def _train_step(step: int, stages: Sequence[int]) -> TrainStep:
-    """Return where a step (steps done before it) falls."""
+    """Return where a step falls.
+
+    Args:
+        step: how many steps are done before it, over all stages.
+        stages: the number of steps of each stage.
+    """
     stage, first = 0, 0
     while step >= first + stages[stage]:
         first += stages[stage]
@@ -242,34 +252,40 @@ def _train_step(step: int, stages: Sequence[int]) -> TrainStep:
 
 @dataclass
 class _Best:
-    """The best weights so far by validation."""
+    """The best weights so far by validation, and their score."""
 
     score: float = -math.inf
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def offer(self, score: float, model: Network) -> None:
+        """Copy the network's weights if the score is higher than the best so far."""
         if score > self.score:
             self.score = score
             self.weights = {name: item.detach().clone() for name, item in model.state_dict().items()}
 
     def extra(self) -> dict[str, torch.Tensor]:
-        kept = {f"{BEST}{name}": item for name, item in self.weights.items()}
-        return kept | {"best_score": torch.tensor(self.score, dtype=torch.float64)}
+        """Return the weights and the score as named tensors for the training state."""
+        weights = {f"{BEST}{name}": item for name, item in self.weights.items()}
+        return weights | {"best_score": torch.tensor(self.score, dtype=torch.float64)}
 
     @classmethod
     def of(cls, extra: Mapping[str, torch.Tensor]) -> "_Best":
+        """Return the weights and the score that ``extra`` wrote into a training state."""
         weights = {name.removeprefix(BEST): item for name, item in extra.items() if name.startswith(BEST)}
         return cls(float(extra["best_score"]), weights)
 
 
 def _rememberer(model: Network, data: TrainingData) -> Callable[[bool], None]:
-    """Return what lets a prior of neighbours read the tasks: their texts, and at first their demonstrations."""
+    """Return a function that lets a prior of neighbours read the training tasks; for other priors it does nothing.
+
+    Its argument says whether this is the first time, when the demonstrations are read as well as the descriptions.
+    """
     if not model.config.remembered:
         return lambda first: None
     space = data.space
     texts = [Support.stack([space.support(item, None) for item in task.texts]) for task in data.tasks]
-    shown = [
+    demonstrations = [
         Support.stack([space.support(None, item) for item in task.demonstrations]) if len(task.demonstrations) else None
         for task in data.tasks
     ]
-    return lambda first: model.remember(texts, shown if first else None)
+    return lambda first: model.remember(texts, demonstrations if first else None)

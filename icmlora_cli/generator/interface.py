@@ -1,4 +1,4 @@
-"""What every generator network offers: how it reads, how it trains, how z is drawn, how z becomes cores.
+"""The interface of all generator networks: how they read, how they train, how z is drawn and how it becomes cores.
 
 Shapes: x [B, modules, R, R] normalised cores; c [B, condition]; z [B, latent].
 """
@@ -21,20 +21,21 @@ class NetworkConfig:
 
     Args:
         arch: ``token``, ``conv1d`` or ``p-diff``.
-        places: of each module with a LoRA, the index of its layer and of its kind (``q_proj``, ``v_proj`` ...).
-        width: R, the size of a core.
-        hidden: numbers in a hidden state of the base.
-        latent_dim: numbers in z.
-        hidden_dim: width of the networks.
-        code_dim: numbers between the decoder's trunk and its heads.
-        shared_heads: the heads are shared by the layers (``token`` only).
-        learned_prior: p(z | c) is learned, and the condition speaks through z alone (``token`` only).
-        remembered: training tasks whose neighbourhood the learned prior is made of; 0 for a network (``token`` only).
-        reader: ``mean`` or ``attention``; the sizes below are of the latter.
-        reader_dim: width of the reader.
-        reader_layers: transformer blocks of the reader.
-        queries: learned queries of the reader.
-        condition_dim: numbers in c.
+        places: for each module with a LoRA, the index of its layer and that of its kind (``q_proj``, ``v_proj`` ...).
+        width: R, the number of rows and of columns of a core.
+        hidden: how many numbers a hidden state of the base has.
+        latent_dim: how many numbers z has.
+        hidden_dim: the width of the networks.
+        code_dim: how many numbers the decoder's trunk hands to its heads.
+        shared_heads: whether the layers share the decoder's heads (``token`` only).
+        learned_prior: whether p(z | c) is learned; the decoder is then given z alone, without c (``token`` only).
+        remembered: the number of training tasks that a prior of neighbours mixes; with 0 the learned prior is a
+            network (``token`` only).
+        reader: the kind of reader, ``mean`` or ``attention``.
+        reader_dim: the width of the reader (``attention`` only).
+        reader_layers: how many transformer blocks the reader has (``attention`` only).
+        queries: how many learned queries the reader has (``attention`` only).
+        condition_dim: how many numbers c has (``attention`` only; with ``mean`` they are 2 * hidden + 2).
     """
 
     arch: str
@@ -55,29 +56,29 @@ class NetworkConfig:
 
     @property
     def modules(self) -> int:
-        """Modules with a LoRA."""
+        """How many modules have a LoRA."""
         return len(self.places)
 
     @property
     def layers(self) -> int:
-        """Layers that have such modules, up to the last."""
+        """How many layers there are, up to the last one that has a module with a LoRA."""
         return 1 + max(layer for layer, _ in self.places)
 
     @property
     def kinds(self) -> int:
-        """Kinds of modules."""
+        """How many kinds of modules there are."""
         return 1 + max(kind for _, kind in self.places)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step learns from.
+    """The adapters and supports that one step of training learns from.
 
     Args:
         tokens: the normalised cores of all training adapters, fp32 [adapters, modules, R, R].
-        owners: the training task that each is of, int64 [adapters].
-        rows: which of them are in the batch, int64 [B].
-        support: what is read of the task of each.
+        owners: the index of the training task that each of these adapters belongs to, int64 [adapters].
+        rows: the indices of the adapters that are in the batch, int64 [B].
+        support: for each adapter of the batch, the support of its task.
     """
 
     tokens: torch.Tensor
@@ -87,23 +88,23 @@ class Batch:
 
     @property
     def x(self) -> torch.Tensor:
-        """The cores of the batch, [B, modules, R, R]."""
+        """The normalised cores of the batch, fp32 [B, modules, R, R]."""
         return self.tokens[self.rows]
 
     @property
     def tasks(self) -> torch.Tensor:
-        """The training task of each row, int64 [B]."""
+        """The index of the training task of each adapter in the batch, int64 [B]."""
         return self.owners[self.rows]
 
 
 @dataclass(frozen=True)
 class TrainStep:
-    """Where in its training a step is.
+    """Where in a training a step falls.
 
     Args:
-        stage: index of the stage.
-        step: steps of this stage before it.
-        steps: steps of this stage in all.
+        stage: the index of the step's stage.
+        step: how many steps of this stage are done before it.
+        steps: how many steps this stage has in all.
     """
 
     stage: int
@@ -113,12 +114,12 @@ class TrainStep:
 
 @dataclass(frozen=True)
 class Objective:
-    """What losses are measured with.
+    """The weights and scales with which a network computes its losses.
 
     Args:
-        recipe: weights and amplitudes of noise.
-        mask: bool [modules, R, R], True where a core has numbers.
-        power: mean square of those numbers over all training adapters.
+        recipe: the weights of the parts of the loss, and the amplitudes of the noise.
+        mask: True where a core has numbers, bool [modules, R, R].
+        power: the mean square of those numbers over all training adapters, a scalar tensor.
     """
 
     recipe: ObjectiveRecipe
@@ -126,30 +127,30 @@ class Objective:
     power: torch.Tensor
 
     def reconstruction(self, decoded: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Return the mean squared error of cores [B, modules, R, R], relative to that of predicting zero."""
+        """Return the mean squared error of cores [B, modules, R, R], divided by what predicting zero would cost."""
         return (decoded - x)[:, self.mask].square().mean() / self.power
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Losses of one batch: what is minimised, and its parts by name, all scalars."""
+    """The losses of one batch, all scalars: the total, which is minimised, and its parts by name."""
 
     total: torch.Tensor
     parts: Mapping[str, torch.Tensor]
 
 
 class Network(nn.Module):
-    """A generator's networks.
+    """The networks of a generator; each architecture is a subclass.
 
     Args:
-        config: their sizes.
+        config: the sizes of the networks.
     """
 
     ENCODER: ClassVar[tuple[str, ...]] = ()
-    """The children and parameters that only training needs; a saved generator is without them."""
+    """The names of the child modules and parameters that only training needs; a saved generator lacks them."""
 
     def __init__(self, config: NetworkConfig) -> None:
-        """Build the reader of conditions; a subclass adds the rest."""
+        """Build the reader; a subclass builds the rest."""
         super().__init__()
         self.config = config
         self.reader: MeanReader | AttentionReader
@@ -161,31 +162,33 @@ class Network(nn.Module):
             )
 
     def read(self, support: Support) -> torch.Tensor:
-        """Return the condition c [B, condition] of a support."""
+        """Return the conditions c, [B, condition], of a support."""
         c: torch.Tensor = self.reader(support)
         return c
 
     def stages(self, optimiser: OptimiserRecipe) -> tuple[int, ...]:
-        """Return the steps of each stage of training; their sum is ``optimiser.steps``.
+        """Return the number of steps of each stage of training; their sum is ``optimiser.steps``.
 
-        Unless overridden: the steps before episodes begin, if any, and the others.
+        Unless an architecture overrides this, the steps before episodes begin are a stage of their own, if there are
+        any, and all others are one stage.
         """
-        before = min(optimiser.pretrain_steps, optimiser.steps)
-        return (before, optimiser.steps - before) if before else (optimiser.steps,)
+        first = min(optimiser.pretrain_steps, optimiser.steps)
+        return (first, optimiser.steps - first) if first else (optimiser.steps,)
 
     def remember(self, texts: Sequence[Support], shown: Sequence[Support | None] | None = None) -> None:
-        """Take over what a prior of neighbours knows of the training tasks; there is nothing to do without one.
+        """Store what a prior of neighbours knows of the training tasks; other priors ignore it.
 
         Args:
-            texts: of each task, its descriptions as a batch.
-            shown: of each task, draws of demonstrations as a batch, or None; without, they are as they were.
+            texts: for each task, the supports of its descriptions as a batch.
+            shown: for each task, the supports of its draws of demonstrations as a batch, or None for a task without;
+                None in place of the list leaves the demonstrations that were stored before.
         """
 
     def begin(self, stage: int, tokens: torch.Tensor) -> None:
-        """Prepare for a stage, when it starts and again when a stopped training goes on within it.
+        """Prepare for a stage, both when it starts and when a stopped training resumes within it.
 
         Args:
-            stage: index of the stage.
+            stage: the index of the stage.
             tokens: the normalised cores of all training adapters, fp32 [adapters, modules, R, R].
         """
 
@@ -193,22 +196,23 @@ class Network(nn.Module):
         """Return the losses of a batch.
 
         Args:
-            batch: the adapters and their conditions.
-            objective: what losses are measured with.
-            train_step: where in the training this is.
-            rng: what all randomness is drawn from.
+            batch: the adapters and the supports of their tasks.
+            objective: the weights and scales of the losses.
+            train_step: where in the training the step falls.
+            rng: the random number generator from which everything random is drawn.
         """
         raise TypeError(f"{type(self).__name__} has no losses")
 
     def sample_latent(self, c: torch.Tensor, rng: torch.Generator | None) -> torch.Tensor:
-        """Return z [B, latent] for conditions c.
+        """Return the latents z, [B, latent], for conditions.
 
         Args:
-            c: fp32 [B, condition].
-            rng: what z is drawn from; None gives the architecture's one repeatable choice.
+            c: the conditions, fp32 [B, condition].
+            rng: the random number generator from which z is drawn; None gives the choice that the architecture repeats
+                every time, such as the prior's mean.
         """
         raise TypeError(f"{type(self).__name__} has no latents")
 
     def decode(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-        """Return cores, [B, modules, R, R]."""
+        """Return the normalised cores, [B, modules, R, R], that latents z decode to under conditions c."""
         raise TypeError(f"{type(self).__name__} has no decoder")

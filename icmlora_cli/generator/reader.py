@@ -1,8 +1,9 @@
-"""Readers: how a support becomes the condition c of a generator.
+"""Readers, which turn a support into the condition c of a generator.
 
-``mean``: the mean of each slot, as the paper pools hidden states; nothing is learned. ``attention``: learned queries
-attend over the states of all tokens, so that the one word that differs counts (perceiver-style pooling, Jaegle et al.
-2021, arXiv 2103.03206). Neither knows positions: word order is in the base's states.
+The reader ``mean`` takes the mean of each slot, as the paper pools hidden states, and learns nothing. In the reader
+``attention`` learned queries attend over the states of all tokens, so that a single word can make the difference
+(perceiver-style pooling, Jaegle et al. 2021, arXiv 2103.03206). Neither reader is given positions, since the base's
+hidden states already depend on the order of the words.
 """
 
 import torch
@@ -10,23 +11,23 @@ from torch import nn
 
 from icmlora_cli.generator.conditions import EMPTY, Support, pooled
 
-HEADS = 4
+HEADS = 4  # attention heads in a block and in the pooling
 
 
 class MeanReader(nn.Module):
-    """The mean of each slot's states and a flag for each slot.
+    """The reader ``mean``: the mean of each slot's states and a flag for each slot, without parameters.
 
     Args:
-        hidden: numbers in a state.
+        hidden: how many numbers a hidden state has.
     """
 
     def __init__(self, hidden: int) -> None:
-        """Keep the size; there is nothing to learn."""
+        """Store how many numbers c has; there is nothing to learn."""
         super().__init__()
         self.size = 2 * hidden + 2
 
     def forward(self, support: Support) -> torch.Tensor:
-        """Return c, [B, size]."""
+        """Return the conditions c of a support, [B, size]."""
         return pooled(support)
 
 
@@ -47,23 +48,23 @@ class _Block(nn.Module):
 
 
 class AttentionReader(nn.Module):
-    """Learned queries that attend over the states of all tokens of both slots.
+    """The reader ``attention``: learned queries attend over the states of all tokens of both slots.
 
     Args:
-        hidden: numbers in a state.
-        size: width inside the reader, a multiple of 4.
-        queries: how many learned queries.
-        layers: transformer blocks before them.
-        condition_dim: numbers in c.
+        hidden: how many numbers a hidden state has.
+        size: the width inside the reader, a multiple of 4.
+        queries: how many learned queries there are.
+        layers: how many transformer blocks the states pass before the queries attend to them.
+        condition_dim: how many numbers c has.
     """
 
     def __init__(self, hidden: int, size: int, queries: int, layers: int, condition_dim: int) -> None:
-        """Build the block and its learned queries."""
+        """Build the blocks and the learned queries."""
         super().__init__()
         self.size = condition_dim
         self.project = nn.Linear(hidden, size)
         self.slot = nn.Embedding(3, size)
-        self.nothing = nn.Parameter(torch.zeros(size))  # attended to beside the support, so that there is always a key
+        self.nothing = nn.Parameter(torch.zeros(size))  # an extra key, so that an empty support has one too
         self.blocks = nn.ModuleList(_Block(size) for _ in range(layers))
         self.norm = nn.LayerNorm(size)
         self.queries = nn.Parameter(torch.randn(queries, size) / size**0.5)
@@ -71,7 +72,7 @@ class AttentionReader(nn.Module):
         self.leave = nn.Sequential(nn.Linear(queries * size, condition_dim), nn.LayerNorm(condition_dim))
 
     def forward(self, support: Support) -> torch.Tensor:
-        """Return c, [B, condition_dim]."""
+        """Return the conditions c of a support, [B, condition_dim]."""
         count = support.slots.shape[0]
         x = self.project(support.states) + self.slot(support.slots)
         x = torch.cat([self.nothing.expand(count, 1, -1), x], dim=1)
@@ -79,7 +80,7 @@ class AttentionReader(nn.Module):
         for block in self.blocks:
             x = block(x, absent)
         x = self.norm(x)
-        asked = self.queries.expand(count, -1, -1)
-        seen, _ = self.pool(asked, x, x, key_padding_mask=absent, need_weights=False)  # (B, queries, size)
-        c: torch.Tensor = self.leave(seen.flatten(1))
+        queries = self.queries.expand(count, -1, -1)
+        pooled_states, _ = self.pool(queries, x, x, key_padding_mask=absent, need_weights=False)  # (B, queries, size)
+        c: torch.Tensor = self.leave(pooled_states.flatten(1))
         return c

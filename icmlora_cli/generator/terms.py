@@ -1,4 +1,7 @@
-"""What a step of training minimises: the architecture's loss on harvested adapters, and what else a caller brings."""
+"""The terms that a step of training minimises.
+
+One is here: the architecture's loss on harvested adapters. Callers may add others, such as that of episodes.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +17,12 @@ from icmlora_cli.generator.interface import Batch, Network, Objective, TrainStep
 
 @dataclass(frozen=True)
 class TaskData:
-    """What the generator learns of one task.
+    """The adapters and the readings of one task, from which the generator learns.
 
     Args:
-        tokens: its adapters' normalised cores, fp32 [checkpoints, modules, R, R].
-        texts: readings of its descriptions, each [hidden] or [T, hidden].
-        demonstrations: readings of draws of demonstrations, each [hidden] or [T, hidden].
+        tokens: the normalised cores of the task's adapters, fp32 [checkpoints, modules, R, R].
+        texts: the readings of the task's descriptions, each fp32 [hidden] or [T, hidden].
+        demonstrations: the readings of draws of the task's demonstrations, each fp32 [hidden] or [T, hidden].
     """
 
     tokens: torch.Tensor
@@ -29,14 +32,14 @@ class TaskData:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What the generator learns from.
+    """The harvested tasks from which a generator learns, and how their supports are disturbed.
 
     Args:
-        tasks: the data of each harvested task; every task is equally likely.
-        space: makes supports of readings.
-        mask: bool [modules, R, R], True where a core has numbers.
-        condition_noise: standard deviation of the noise on standardised states.
-        token_dropout: probability that a state of a support is left out.
+        tasks: the data of each harvested task; every task is drawn with the same probability.
+        space: the statistics by which readings become supports.
+        mask: True where a core has numbers, bool [modules, R, R].
+        condition_noise: the standard deviation of the noise on standardised states.
+        token_dropout: the probability that a state of a support is left out.
     """
 
     tasks: Sequence[TaskData]
@@ -46,35 +49,35 @@ class TrainingData:
     token_dropout: float = 0.0
 
     def tokens(self) -> torch.Tensor:
-        """Return the cores of all tasks, one task after the other, fp32 [adapters, modules, R, R]."""
-        every = [task.tokens for task in self.tasks]
-        return torch.cat(every) if every else torch.zeros(0, *self.mask.shape)
+        """Return the normalised cores of all tasks, one task after the other, fp32 [adapters, modules, R, R]."""
+        per_task = [task.tokens for task in self.tasks]
+        return torch.cat(per_task) if per_task else torch.zeros(0, *self.mask.shape)
 
 
 class Term(Protocol):
-    """Something to minimise beside what the architecture makes of harvested adapters."""
+    """Something that a step of training minimises; a step adds up the gradients of all terms."""
 
     def backward(self, model: Network, train_step: TrainStep, rng: torch.Generator) -> dict[str, float]:
-        """Add a step's gradients to the model's, and return the losses behind them by name.
+        """Add the term's gradients to those of the model's parameters, and return the losses by name.
 
         Args:
-            model: the networks.
-            train_step: where in the training this is.
-            rng: what randomness is drawn from.
+            model: the networks that are trained.
+            train_step: where in the training the step falls.
+            rng: the random number generator from which everything random is drawn.
         """
 
 
 @dataclass(frozen=True)
 class ElboTerm:
-    """The architecture's own loss on harvested adapters, each task equally likely.
+    """The architecture's loss on harvested adapters, in which every task is equally likely.
 
     Args:
         data: the tasks that have adapters, and how their supports are disturbed.
-        objective: what losses are measured with.
-        tokens: their cores, one after the other, fp32 [adapters, modules, R, R].
-        owners: the task that each of these is of, int64 [adapters].
-        batch_size: (adapter, condition) pairs a step.
-        weights: of the loss, in each stage; the last one holds from there on.
+        objective: the weights and scales of the losses.
+        tokens: the normalised cores of all adapters, fp32 [adapters, modules, R, R].
+        owners: the index of the task that each adapter belongs to, int64 [adapters].
+        batch_size: how many (adapter, condition) pairs a step takes.
+        weights: the weight of the loss in each stage; the last one also holds for all later stages.
     """
 
     data: TrainingData
@@ -88,22 +91,23 @@ class ElboTerm:
     def of(
         cls, data: TrainingData, tokens: torch.Tensor, objective: ObjectiveRecipe, batch_size: int, *weights: float
     ) -> "ElboTerm":
-        """Return the term of all adapters of the data, on the device where their cores are.
+        """Return the term for all adapters of the data, on the device where their cores are.
 
         Args:
-            data: the tasks.
-            tokens: their cores, on the device to train on.
-            objective: weights of the parts.
-            batch_size: pairs a step.
-            weights: of the loss, in each stage.
+            data: the tasks that have adapters, and how their supports are disturbed.
+            tokens: the normalised cores of all adapters, fp32 [adapters, modules, R, R], on the device to train on.
+            objective: the weights of the parts of the loss.
+            batch_size: how many (adapter, condition) pairs a step takes.
+            weights: the weight of the loss in each stage; the last one also holds for all later stages.
         """
         power = tokens[:, data.mask].square().mean().clamp(min=1e-12)
-        owners = torch.tensor([own for own, task in enumerate(data.tasks) for _ in task.tokens], device=tokens.device)
-        measured = Objective(objective, data.mask.to(tokens.device), power)
-        return cls(data, measured, tokens, owners, batch_size, weights)
+        indices = [index for index, task in enumerate(data.tasks) for _ in task.tokens]
+        owners = torch.tensor(indices, device=tokens.device)
+        scaled = Objective(objective, data.mask.to(tokens.device), power)
+        return cls(data, scaled, tokens, owners, batch_size, weights)
 
     def backward(self, model: Network, train_step: TrainStep, rng: torch.Generator) -> dict[str, float]:
-        """Add the gradients of one batch."""
+        """Draw a batch, add its gradients to the parameters', and return its losses by name."""
         weight = self.weights[min(train_step.stage, len(self.weights) - 1)]
         if not weight:
             return {}
@@ -113,14 +117,14 @@ class ElboTerm:
         return {name: float(item.detach()) for name, item in losses.parts.items()}
 
     def _draw(self, rng: torch.Generator) -> Batch:
-        """Return a batch in which every task is equally likely, then every one of its adapters."""
+        """Return a batch, each row of which draws a task, then one of its adapters, all equally likely."""
         data, device = self.data, self.tokens.device
         firsts = list(accumulate((len(task.tokens) for task in data.tasks), initial=0))
         rows, supports = [], []
         for _ in range(self.batch_size):
-            own = pick(len(data.tasks), rng)
-            task = data.tasks[own]
-            rows.append(firsts[own] + pick(len(task.tokens), rng))
+            index = pick(len(data.tasks), rng)
+            task = data.tasks[index]
+            rows.append(firsts[index] + pick(len(task.tokens), rng))
             supports.append(draw_support(task.texts, task.demonstrations, data.space, rng))
         support = Support.stack(supports).disturbed(noise=data.condition_noise, drop=data.token_dropout, rng=rng)
         return Batch(self.tokens, self.owners, torch.tensor(rows, device=device), support.to(device))
@@ -132,19 +136,26 @@ def draw_support(
     space: ConditionSpace,
     rng: torch.Generator,
 ) -> Support:
-    """Return a support of a task with its slots drawn: half of the time text alone, which is what users give most.
+    """Return a support of a task, with a random choice of what it holds.
 
-    Of the other half, a part has demonstrations alone and a part both; a task that lacks one has the other.
+    Half of the time it is the text alone, which is what users mostly give; a quarter of the time it is demonstrations
+    alone, and a quarter both. A task that lacks one of them is read by the other.
+
+    Args:
+        texts: the readings of the task's descriptions, each fp32 [hidden] or [T, hidden].
+        demonstrations: the readings of draws of its demonstrations, each fp32 [hidden] or [T, hidden].
+        space: the statistics by which readings become supports.
+        rng: the random number generator from which the choice is drawn.
     """
-    slots = pick(4, rng)
-    text, shown = None, None
-    if len(texts) and (slots != 1 or not len(demonstrations)):
+    choice = pick(4, rng)  # 1: demonstrations alone, 2: both, else the text alone
+    text, reading = None, None
+    if len(texts) and (choice != 1 or not len(demonstrations)):
         text = texts[pick(len(texts), rng)]
-    if len(demonstrations) and (slots in (1, 2) or text is None):
-        shown = demonstrations[pick(len(demonstrations), rng)]
-    return space.support(text, shown)
+    if len(demonstrations) and (choice in (1, 2) or text is None):
+        reading = demonstrations[pick(len(demonstrations), rng)]
+    return space.support(text, reading)
 
 
 def pick(count: int, rng: torch.Generator) -> int:
-    """Return a number below count."""
+    """Return a random whole number from 0 to count - 1."""
     return int(torch.randint(count, (1,), generator=rng))

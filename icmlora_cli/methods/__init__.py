@@ -1,1 +1,1 @@
-"""The ways to serve a task that an evaluation compares."""
+"""The methods that an evaluation compares: each is one way to serve a task."""

@@ -1,4 +1,7 @@
-"""Methods that a generator makes: from the text, from text and examples, from the wrong text, the best of K samples."""
+"""Methods whose adapters a generator makes.
+
+It makes them from the task's text, from text and examples, from a wrong text (a control), or as the best of K samples.
+"""
 
 import hashlib
 import random
@@ -13,7 +16,7 @@ from icmlora_cli.tasks.examples import Example
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.compare import spread
 
-WORDS = (
+WORDS = (  # what random texts are made of
     "anchor apple autumn barrel basket battery blanket bottle bridge bucket butter button candle canvas carpet castle "
     "ceiling cellar chimney circle cloud copper corner cotton cradle curtain desert dinner drawer engine feather fence "
     "finger forest garden glacier hammer harbour helmet hollow island jacket kettle kitchen ladder lantern leather "
@@ -32,27 +35,27 @@ def generate_adapter(
     kind: str = "plain",
     seed: int | None = None,
 ) -> Adapter:
-    """Return the adapter of a task text and, where given, of demonstrations.
+    """Return the adapter that a generator makes of a task text, of demonstrations, or of both.
 
     Args:
-        generator: a trained generator.
-        reader: reads task vectors from the generator's base.
-        text: the task in words; None leaves the slot empty.
-        examples: two or more demonstrations, or none.
-        kind: of their template.
-        seed: of z; None takes the prior's mean.
+        generator: the trained generator.
+        reader: the reader of task vectors from the generator's base.
+        text: the task in words; None leaves the slot of the text empty.
+        examples: two or more demonstrations; fewer leave their slot empty.
+        kind: the kind of the template by which the demonstrations are written, such as ``plain``.
+        seed: the seed of z; None takes the prior's mean.
     """
     return generator.generate(*reader.readings(text, examples, kind), seed=seed)
 
 
 @dataclass(frozen=True)
 class GeneratorSource:
-    """A generator with its reader.
+    """A generator with its reader: all that methods need to generate adapters.
 
     Args:
-        generator: the networks.
-        reader: reads task vectors as the generator was trained with.
-        key: what makes the generator what it is, for identities.
+        generator: the trained generator.
+        reader: the reader of task vectors, with the settings of the generator's training.
+        key: the hash of all that decides the generator's training; it is part of the methods' identities.
     """
 
     generator: Generator
@@ -60,42 +63,45 @@ class GeneratorSource:
     key: str
 
     def make(self, text: str | None, examples: Sequence[Example] = (), *, kind: str = "plain") -> Adapter:
-        """Return the adapter of a text and of examples, written by a template of a kind."""
+        """Return the adapter of a text and of examples, which are written by the template of the given kind."""
         return generate_adapter(self.generator, self.reader, text, examples, kind=kind)
 
     def seconds(self, context: TaskContext) -> float:
-        """Return the wall time of generating the task's adapter from its text, read anew rather than from the cache."""
+        """Return how long it takes to generate the task's adapter from its text, in seconds of wall time.
+
+        The text is read anew rather than taken from the cache of readings.
+        """
         started = time.monotonic()
         self.generator.generate(self.reader.read_text(context.text, fresh=True), None)
         return time.monotonic() - started
 
 
 TextOf = Callable[[TaskContext], str]
-"""Chooses the text that a method is told, rightly or, for the controls, wrongly."""
+"""Returns the text that a method is given of a task: its description or, for controls, another text."""
 
 
 def right_text(context: TaskContext) -> str:
-    """Return the task's own description."""
+    """Return the task's main description."""
     return context.text
 
 
 def random_text(context: TaskContext) -> str:
-    """Return eight words drawn at random, the same ones for a task each time."""
+    """Return a text of eight words drawn at random, which are always the same for a task."""
     digest = hashlib.sha256(f"random text of {context.task.name}".encode()).digest()
     return " ".join(random.Random(digest).sample(WORDS, 8)).capitalize() + "."
 
 
 @dataclass(frozen=True)
 class GeneratedMethod:
-    """The adapter that a generator makes, z at the prior's mean.
+    """The adapter that a generator makes, with z at the prior's mean.
 
     Args:
-        source: the generator.
-        name: of the method.
-        title: of the method.
-        text_of: the text that it is told.
-        with_shots: it sees the k examples too.
-        uses: what it knows of the task.
+        source: the generator with its reader.
+        name: the method's name in tables and JSON.
+        title: the method's title for people.
+        text_of: the function that returns the text that the generator is given.
+        with_shots: whether the generator is given the k examples too.
+        uses: what the method knows of the task.
     """
 
     source: GeneratorSource
@@ -106,14 +112,14 @@ class GeneratedMethod:
     uses: Uses = "text"
 
     def identity(self, context: TaskContext) -> object:
-        """Return the generator and the text."""
+        """Return the generator's key, the text, and whether examples are used."""
         return [self.source.key, self.text_of(context), self.with_shots]
 
     def serve(self, context: TaskContext) -> Served:
-        """Return the generated adapter, and the text where it is not the task's own.
+        """Return the generated adapter, and the text it was made from if that is not the task's description.
 
         Raises:
-            UnavailableError: if it should see examples and there are fewer than two.
+            UnavailableError: If the method uses examples and the task has fewer than two.
         """
         if self.with_shots and len(context.shots) < 2:
             raise UnavailableError("the task has fewer than two training examples to show")
@@ -124,13 +130,14 @@ class GeneratedMethod:
 
 @dataclass(frozen=True)
 class CompanionMethod:
-    """The adapter of another generator that learned from the same harvest: the paper's Conv1d CVAE, COND P-DIFF.
+    """The adapter of another generator that learned from the same harvest: the paper's Conv1d CVAE or COND P-DIFF.
 
     Args:
-        load: returns that generator, once it is trained; raises UnavailableError where there is none.
-        key: what makes it what it is, the harvest and its recipe, and whose harvest it should be.
-        name: of the method.
-        title: of the method.
+        load: the function that returns the other generator, or raises UnavailableError if it is not trained.
+        key: all that decides the other generator, in JSON's types: its harvest and its recipe.
+        name: the method's name in tables and JSON.
+        title: the method's title for people.
+        uses: what the method knows of the task.
     """
 
     load: Callable[[], GeneratorSource]
@@ -140,31 +147,35 @@ class CompanionMethod:
     uses: Uses = "text"
 
     def identity(self, context: TaskContext) -> object:
-        """Return the generator and the text."""
+        """Return the other generator's key and the text."""
         return [self.key, context.text]
 
     def serve(self, context: TaskContext) -> Served:
-        """Return the adapter that it generates from the description.
+        """Return the adapter that the other generator makes of the task's description.
 
         Raises:
-            UnavailableError: if that generator is not there.
+            UnavailableError: If that generator is not trained.
         """
         return Served(self.load().make(context.text))
 
 
 Judge = Callable[[TaskContext, Adapter], float]
-"""Scores an adapter on the context's shots: mean NLL of the answers in nats per token, lower is better."""
+"""Returns the mean NLL of an adapter on the answers of the context's shots, in nats per token; lower is better."""
 
 
 @dataclass(frozen=True)
 class BestOfMethod:
-    """The best of K adapters on the k examples: the prior's mean and K - 1 draws of z, from text and examples.
+    """The best of K generated adapters, chosen by the k examples.
+
+    All are made from text and examples: one with z at the prior's mean, and K - 1 with a drawn z.
 
     Args:
-        source: the generator.
-        judge: scores a candidate on the examples.
-        samples: K.
-        seed: of the first draw; the others follow.
+        source: the generator with its reader.
+        judge: the function that scores a candidate on the examples.
+        samples: K, the number of candidates.
+        seed: the seed of the first draw of z; each further draw has the next higher seed.
+        name: the method's name in tables and JSON.
+        uses: what the method knows of the task.
     """
 
     source: GeneratorSource
@@ -176,24 +187,25 @@ class BestOfMethod:
 
     @property
     def title(self) -> str:
-        """A few words for people."""
+        """The method's title for people."""
         return f"best of {self.samples} samples on the examples"
 
     def identity(self, context: TaskContext) -> object:
-        """Return the generator, the text, K and the seed."""
+        """Return the generator's key, the text, K and the seed."""
         return [self.source.key, context.text, self.samples, self.seed]
 
     def serve(self, context: TaskContext) -> Served:
         """Return the candidate with the lowest NLL on the shots.
 
         Raises:
-            UnavailableError: if the task has fewer than two examples.
+            UnavailableError: If the task has fewer than two training examples.
         """
         if len(context.shots) < 2:
             raise UnavailableError("the task has fewer than two training examples to choose with")
-        words, shown = self.source.reader.readings(context.text, context.shots, context.task.template.kind)
+        source, kind = self.source, context.task.template.kind
+        text_reading, shots_reading = source.reader.readings(context.text, context.shots, kind)
         seeds: list[int | None] = [None, *range(self.seed, self.seed + self.samples - 1)]
-        candidates = [self.source.generator.generate(words, shown, seed=seed) for seed in seeds]
+        candidates = [source.generator.generate(text_reading, shots_reading, seed=seed) for seed in seeds]
         scores = [self.judge(context, candidate) for candidate in candidates]
         best = min(range(len(scores)), key=lambda index: scores[index])
         about: dict[str, object] = {"sample": best, "nll_on_shots": [round(value, 4) for value in scores]}

@@ -1,4 +1,4 @@
-"""Methods made of harvested adapters: the oracle, the average, the nearest and the weighted nearest."""
+"""Methods that use harvested adapters: the oracle, the average, the nearest, and a weighted sum of the nearest."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +14,14 @@ from icmlora_cli.weights.registered import read_last
 
 @dataclass(frozen=True)
 class HarvestedMethod:
-    """The adapter that was trained on the task itself: the oracle.
+    """The oracle: the adapter that was harvested on the very task that is served.
 
     Args:
-        store: the harvested adapters.
-        base: what they were trained on.
+        store: the store of harvested adapters.
+        base: the base model that they were trained on.
+        name: the method's name in tables and JSON.
+        title: the method's title for people.
+        uses: what the method knows of the task.
     """
 
     store: AdapterStore
@@ -28,7 +31,7 @@ class HarvestedMethod:
     uses: Uses = "training data"
 
     def identity(self, context: TaskContext) -> object:
-        """Return the hash of the adapter's weights."""
+        """Return the hash of the adapter's weights; None if the task was not harvested."""
         record = self.store.newest(self.base, context.task)
         return None if record is None else record.checkpoints[-1].sha256
 
@@ -36,7 +39,7 @@ class HarvestedMethod:
         """Return the last checkpoint of the task's newest adapter.
 
         Raises:
-            UnavailableError: if the task was not harvested.
+            UnavailableError: If the task was not harvested.
         """
         record = self.store.newest(self.base, context.task)
         if record is None:
@@ -49,8 +52,8 @@ class Library:
     """The harvested adapters that methods may draw on: those of training tasks, never of an unseen one.
 
     Args:
-        store: where they are.
-        records: the newest of each task, in the order of their names.
+        store: the store that the adapters are in.
+        records: the newest record of each task, in the order of the tasks' names.
     """
 
     store: AdapterStore
@@ -59,15 +62,15 @@ class Library:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The tasks' names."""
+        """The names of the tasks that have an adapter."""
         return tuple(record.task for record in self.records)
 
     def identity(self) -> list[list[str]]:
-        """Return the names and the hashes of the weights."""
+        """Return the name and the hash of the weights of each adapter."""
         return [[record.task, record.checkpoints[-1].sha256] for record in self.records]
 
     def adapter(self, task: str) -> Adapter:
-        """Return a task's adapter, read and checked once."""
+        """Return a task's adapter, which is read from disk and checked only the first time."""
         if task not in self._adapters:
             record = next(record for record in self.records if record.task == task)
             self._adapters[task] = read_last(self.store, record)
@@ -77,7 +80,7 @@ class Library:
         """Return all adapters, in the order of ``tasks``.
 
         Raises:
-            UnavailableError: if there are none.
+            UnavailableError: If there are none.
         """
         if not self.records:
             raise UnavailableError("no training task has a harvested adapter")
@@ -86,40 +89,49 @@ class Library:
 
 @dataclass(frozen=True)
 class AverageMethod:
-    """The mean delta-W of the training tasks' adapters ("model soup", Wortsman et al., ICML 2022)."""
+    """The mean delta-W of the training tasks' adapters ("model soup", Wortsman et al., ICML 2022).
+
+    Args:
+        library: the harvested adapters that are averaged.
+        name: the method's name in tables and JSON.
+        title: the method's title for people.
+        uses: what the method knows of the task.
+    """
 
     library: Library
     name: str = "average"
     title: str = "average of the harvested adapters"
     uses: Uses = "nothing"
-    _made: list[Adapter] = field(default_factory=list, compare=False, repr=False)
+    _average: list[Adapter] = field(default_factory=list, compare=False, repr=False)
 
     def identity(self, context: TaskContext) -> object:
-        """Return what is averaged."""
+        """Return the identity of the adapters that are averaged."""
         return self.library.identity()
 
     def serve(self, context: TaskContext) -> Served:
-        """Return the average, the same for every task.
+        """Return the average, which is the same for every task.
 
         Raises:
-            UnavailableError: if nothing was harvested.
+            UnavailableError: If no training task has a harvested adapter.
         """
-        if not self._made:
-            self._made.append(average(self.library.adapters()))
-        return Served(self._made[0], about={"adapters": len(self.library.records)})
+        if not self._average:
+            self._average.append(average(self.library.adapters()))
+        return Served(self._average[0], about={"adapters": len(self.library.records)})
 
 
 VectorOf = Callable[[TaskContext], torch.Tensor]
-"""Reads the task vector, fp32 [hidden], by which tasks are compared."""
+"""Returns the vector of a task, fp32 [hidden], by which it is compared with others."""
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The training tasks by the likeness of their task vectors: cosine after standardisation over those tasks.
+    """The training tasks with their task vectors, for finding those that are most like another task.
+
+    Likeness is the cosine of task vectors after standardisation over the training tasks.
 
     Args:
-        tasks: n names.
-        vectors: their task vectors, fp32 [n, hidden].
+        tasks: the names of the n training tasks.
+        vectors: the task vectors of these tasks, fp32 [n, hidden].
     """
 
     tasks: tuple[str, ...]
@@ -129,36 +141,37 @@ class Neighbours:
         """Return the nearest tasks and their cosines, the nearest first.
 
         Args:
-            vector: fp32 [hidden].
-            count: how many, at most.
-            without: a task that does not count.
+            vector: the task vector to compare with, fp32 [hidden].
+            count: how many tasks are returned at most.
+            without: the name of a task to leave out; None leaves out none.
         """
         mean = self.vectors.mean(0) if len(self.tasks) > 1 else torch.zeros_like(vector)
         std = self.vectors.std(0).clamp(min=1e-6) if len(self.tasks) > 1 else torch.ones_like(vector)
         known = torch.nn.functional.normalize((self.vectors - mean) / std, dim=1)
         cosines = known @ torch.nn.functional.normalize((vector - mean) / std, dim=0)
         order = torch.argsort(cosines, descending=True, stable=True).tolist()
-        found = [(self.tasks[index], float(cosines[index])) for index in order if self.tasks[index] != without]
-        return found[:count]
+        nearest = [(self.tasks[index], float(cosines[index])) for index in order if self.tasks[index] != without]
+        return nearest[:count]
 
 
 @dataclass(frozen=True)
 class NearestMethod:
-    """The adapters of the training tasks whose task vectors are nearest, weighted by a softmax of the cosines.
+    """The adapters of the K training tasks with the nearest task vectors, weighted by a softmax of the cosines.
 
-    With ``count`` 1 it is plain retrieval. A seen task's nearest is itself, when vectors are read from the same text.
+    With K = 1 this is plain retrieval. The nearest task of a seen one is itself if its vector is read from the same
+    text.
 
     Args:
         library: the harvested adapters.
-        neighbours: reads the training tasks' vectors, once.
-        vector_of: reads the vector of the task that is served.
-        count: K.
-        name: of the method.
-        title: of the method.
-        reading: all that decides the neighbours' vectors, for the score's identity.
-        uses: what ``vector_of`` looks at.
-        temperature: of the softmax.
-        others: whether the served task's own adapter is left out.
+        neighbours: the function that returns the training tasks with their vectors.
+        vector_of: the function that returns the vector of the task that is served.
+        count: K, how many adapters are summed at most.
+        name: the method's name in tables and JSON.
+        title: the method's title for people.
+        reading: all that decides the training tasks' vectors, in JSON's types, for the score's identity.
+        uses: what ``vector_of`` reads of the task.
+        temperature: the number by which the cosines are divided before the softmax.
+        others: whether the adapter of the task that is served is left out.
     """
 
     library: Library
@@ -173,33 +186,33 @@ class NearestMethod:
     others: bool = False
 
     def identity(self, context: TaskContext) -> object:
-        """Return the adapters to choose from, how they are read, the text, and K."""
-        chosen = [self.library.identity(), self.reading, context.text, self.count, self.temperature]
-        return [*chosen, context.task.name] if self.others else chosen
+        """Return all that decides the choice: the adapters, how vectors are read, the text, K and the temperature."""
+        parts = [self.library.identity(), self.reading, context.text, self.count, self.temperature]
+        return [*parts, context.task.name] if self.others else parts
 
     def serve(self, context: TaskContext) -> Served:
         """Return the nearest adapter, or the weighted sum of the nearest.
 
         Raises:
-            UnavailableError: if nothing was harvested, or nothing else where only others count, or the task has no
-                vector.
+            UnavailableError: If no training task has a harvested adapter, if the only one is the task's own and that is
+                left out, or if the task has no vector.
         """
         if not self.library.records:
             raise UnavailableError("no training task has a harvested adapter")
         without = context.task.name if self.others else None
-        found = self.neighbours().nearest(self.vector_of(context), self.count, without=without)
-        if not found:
+        nearest = self.neighbours().nearest(self.vector_of(context), self.count, without=without)
+        if not nearest:
             raise UnavailableError("no other training task has a harvested adapter")
-        weights = softmax([cosine / self.temperature for _, cosine in found])
-        adapter = weighted_sum([self.library.adapter(task) for task, _ in found], weights)
+        weights = softmax([cosine / self.temperature for _, cosine in nearest])
+        adapter = weighted_sum([self.library.adapter(task) for task, _ in nearest], weights)
         about = [
             {"task": task, "cosine": round(cosine, 4), "weight": round(weight, 4)}
-            for (task, cosine), weight in zip(found, weights, strict=True)
+            for (task, cosine), weight in zip(nearest, weights, strict=True)
         ]
         return Served(adapter, about={"nearest": about})
 
 
 def softmax(values: Sequence[float]) -> list[float]:
-    """Return weights that sum to 1."""
+    """Return the softmax of the values: positive weights that sum to 1."""
     weights: list[float] = torch.tensor(values, dtype=torch.float64).softmax(0).tolist()
     return weights

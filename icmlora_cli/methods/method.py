@@ -1,4 +1,4 @@
-"""What a method of the comparison is: one way to serve a task, through weights or through the prompt."""
+"""The interface of all methods of a comparison: a method serves a task through weights or through the prompt."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,19 +9,20 @@ from icmlora_cli.tasks.examples import Example
 from icmlora_cli.weights.adapter import Adapter
 
 Uses = Literal["nothing", "text", "examples", "text and examples", "training data"]
+"""What a method knows of the task that it serves."""
 
 
 class UnavailableError(Exception):
-    """A method has nothing for this task; the reason is shown in its score."""
+    """A method cannot serve a task; the message is the reason that its score states."""
 
 
 @dataclass(frozen=True)
 class TaskContext:
-    """What a method may be told of a task.
+    """What a method may know of the task that it serves; an evaluation makes one for each task.
 
     Args:
-        task: the task; its test examples are for scoring alone.
-        shots: k examples of its part ``train``, the same for every method.
+        task: the task; methods must not use its test examples, which are for scoring alone.
+        shots: the k examples, from the task's part ``train``, that every method is given alike.
     """
 
     task: Task
@@ -29,19 +30,19 @@ class TaskContext:
 
     @property
     def text(self) -> str:
-        """The task in words: its main description."""
+        """The task in words, which is its main description."""
         return self.task.descriptions[0]
 
 
 @dataclass(frozen=True)
 class Served:
-    """How a method serves a task.
+    """How a method serves a task: with which adapter, and with what in the prompt.
 
     Args:
-        adapter: merged into the base; None leaves it as it is.
-        described: the description stands in the prompt.
-        shots: examples that stand in the prompt.
-        about: what the method says of itself, for JSON: neighbours, steps, the sample chosen.
+        adapter: the adapter that is merged into the base; None leaves the base as it is.
+        described: whether each prompt begins with the task's description.
+        shots: the examples that stand in each prompt.
+        about: further facts for the result's JSON, such as neighbours, steps, or which sample was chosen.
     """
 
     adapter: Adapter | None = None
@@ -51,7 +52,7 @@ class Served:
 
 
 class Method(Protocol):
-    """One way to serve a task: task context in, adapter or prompt out."""
+    """One way to serve a task, which an evaluation scores: given the task's context, it returns adapter and prompt."""
 
     @property
     def name(self) -> str:
@@ -59,18 +60,18 @@ class Method(Protocol):
 
     @property
     def title(self) -> str:
-        """A few words for people."""
+        """The method's title for people, a few words."""
 
     @property
     def uses(self) -> Uses:
-        """What it knows of the task."""
+        """What the method knows of the task."""
 
     def identity(self, context: TaskContext) -> object:
-        """Return, in JSON's types, all that decides what ``serve`` gives beside base, task and shots."""
+        """Return all that decides what ``serve`` returns, in JSON's types, except for base, task and shots."""
 
     def serve(self, context: TaskContext) -> Served:
         """Return how the task is served.
 
         Raises:
-            UnavailableError: if the method has nothing for the task.
+            UnavailableError: If the method cannot serve the task.
         """

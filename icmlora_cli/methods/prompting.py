@@ -1,4 +1,4 @@
-"""Methods that leave the weights alone: the base as it is, with the description, with examples in its prompt."""
+"""Methods that change only the prompt: the bare base, the base with the description, the base with examples."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from icmlora_cli.methods.method import Served, TaskContext, UnavailableError, Us
 
 @dataclass(frozen=True)
 class BaseMethod:
-    """The base model as it is."""
+    """The bare base model."""
 
     name: str = "base"
     title: str = "base model"
     uses: Uses = "nothing"
 
     def identity(self, context: TaskContext) -> object:
-        """Return nothing more: the base is all there is."""
+        """Return None, since the base alone decides what is served."""
         return None
 
     def serve(self, context: TaskContext) -> Served:
@@ -24,38 +24,38 @@ class BaseMethod:
 
 @dataclass(frozen=True)
 class DescribedMethod:
-    """The base with the task's description before each prompt."""
+    """The base with the task's description at the start of each prompt."""
 
     name: str = "described"
     title: str = "base, description in the prompt"
     uses: Uses = "text"
 
     def identity(self, context: TaskContext) -> object:
-        """Return the text."""
+        """Return the description."""
         return context.text
 
     def serve(self, context: TaskContext) -> Served:
-        """Return the base with a described prompt."""
+        """Return the base with the description in the prompt."""
         return Served(described=True)
 
 
 @dataclass(frozen=True)
 class InContextMethod:
-    """The base with k examples before each prompt (in-context learning)."""
+    """The base with k examples at the start of each prompt (in-context learning)."""
 
     name: str = "in-context"
     title: str = "base, k examples in the prompt"
     uses: Uses = "examples"
 
     def identity(self, context: TaskContext) -> object:
-        """Return nothing more: the shots are part of every score's key."""
+        """Return None, since the shots are part of every score's key."""
         return None
 
     def serve(self, context: TaskContext) -> Served:
         """Return the base with the shots in the prompt.
 
         Raises:
-            UnavailableError: if the task has no example to show.
+            UnavailableError: If the task has no training example.
         """
         if not context.shots:
             raise UnavailableError("the task has no training example to show")

@@ -1,4 +1,4 @@
-"""Methods that fine-tune: on the k examples for some seconds, and one LoRA on all training tasks together."""
+"""Methods that fine-tune a LoRA: on the k examples for some seconds, or on all training tasks together."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,20 +16,22 @@ from icmlora_cli.methods.method import Served, TaskContext, UnavailableError, Us
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.weights.adapter import CONFIG, read_adapter, write_adapter
 
-PER_TASK = 400  # examples of each task in the multi-task LoRA's data, so that large tasks do not drown small ones
+PER_TASK = 400  # examples at most of each task in the multi-task LoRA's data, so that large tasks do not dominate
 
 
 @dataclass(frozen=True)
 class TunedMethod:
-    """A LoRA fine-tuned from nothing on the k examples within a wall time.
+    """A LoRA that is fine-tuned from a fresh start on the k examples, for a given wall time.
 
     Args:
-        loaded: the base.
-        recipe: rank, rate and clipping, as in harvesting.
-        seconds: how long, for a task: a constant, or as long as generating its adapter takes.
-        name: of the method.
-        title: of the method.
-        about_time: says how long, for the score's identity.
+        loaded: the loaded base model.
+        recipe: the harvest recipe, of which rank, learning rate and clipping are used.
+        seconds: the function that returns how long a task's LoRA is tuned, in seconds: a constant, or as long as
+            generating the task's adapter takes.
+        name: the method's name in tables and JSON.
+        title: the method's title for people.
+        about_time: a text that says how the time is set, for the score's identity.
+        uses: what the method knows of the task.
     """
 
     loaded: LoadedBase
@@ -45,10 +47,10 @@ class TunedMethod:
         return [self.recipe.model_dump(mode="json"), self.about_time]
 
     def serve(self, context: TaskContext) -> Served:
-        """Return the tuned adapter, with the steps taken in that time.
+        """Return the tuned adapter, with the number of steps that the time allowed and the last loss.
 
         Raises:
-            UnavailableError: if the task has no training example.
+            UnavailableError: If the task has no training example.
         """
         if not context.shots:
             raise UnavailableError("the task has no training example to tune on")
@@ -61,14 +63,19 @@ class TunedMethod:
 
 @dataclass(frozen=True)
 class MultiTaskMethod:
-    """One LoRA trained on the training tasks' examples together; trained once, kept, and resumed where it stopped.
+    """One LoRA that is trained on the examples of all training tasks together.
+
+    It is trained once and stored; a training that was stopped resumes.
 
     Args:
-        loaded: the base.
+        loaded: the loaded base model.
         tasks: the training tasks.
-        recipe: how it is trained, and for how many steps.
-        folder: where multi-task adapters are kept.
-        on_step: told the steps done.
+        recipe: the harvest recipe by which it is trained, with the number of steps.
+        folder: the folder in which multi-task adapters are stored.
+        on_step: the function that is called with the number of steps done.
+        name: the method's name in tables and JSON.
+        title: the method's title for people.
+        uses: what the method knows of the task.
     """
 
     loaded: LoadedBase
@@ -81,7 +88,7 @@ class MultiTaskMethod:
     uses: Uses = "nothing"
 
     def identity(self, context: TaskContext) -> object:
-        """Return base, data and recipe."""
+        """Return all that decides the training: the base, the tasks' data and the recipe."""
         return [
             self.loaded.base.weight_hash,
             str(self.loaded.dtype),
@@ -92,10 +99,10 @@ class MultiTaskMethod:
         ]
 
     def serve(self, context: TaskContext) -> Served:
-        """Return the multi-task adapter, the same for every task.
+        """Return the multi-task adapter, which is the same for every task; train it first if it is not stored.
 
         Raises:
-            UnavailableError: if there is no training task.
+            UnavailableError: If there is no training task.
         """
         if not self.tasks:
             raise UnavailableError("there is no training task to learn from")
@@ -106,6 +113,7 @@ class MultiTaskMethod:
         return Served(read_adapter(target), about={"steps": self.recipe.steps, "tasks": len(self.tasks)})
 
     def _train(self, target: Path, key: str) -> None:
+        """Train the adapter and write it to the folder ``target``, where its training state is until then."""
         rows: list[Encoded] = []
         for task in self.tasks:
             rows += task_rows(self.loaded, task, task.examples("train")[:PER_TASK])

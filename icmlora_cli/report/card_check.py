@@ -1,4 +1,4 @@
-"""Is a card one that the hub takes, and fit to leave this machine? Checked without a network."""
+"""Checks, without a network, whether the hub would take a model card and whether it names a path of this machine."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,19 +11,19 @@ from icmlora_cli.provenance.licences import HUB, OTHER, UNKNOWN
 from icmlora_cli.provenance.local_paths import names_path
 from icmlora_cli.report.cards import CARD, is_hub_id
 
-LARGEST = 1 << 20  # bytes
+LARGEST = 1 << 20  # bytes of a card
 AGAIN = "edit it, or generate again: icmlora gen ... --force"
 
 
 def check_card(path: Path) -> str:
-    """Return a card's text, once it has been checked.
+    """Check a model card before it is pushed, and return its text.
 
     Args:
-        path: the ``README.md``.
+        path: the path of the card, a ``README.md``.
 
     Raises:
-        PushRefusedError: if it is missing, its metadata are not those of a model card, or it names a path of this
-            machine.
+        PushRefusedError: If the card is missing, is too large, has other metadata than a model card's, or names a path
+            of this machine.
     """
     try:
         if path.stat().st_size > LARGEST:
@@ -35,18 +35,18 @@ def check_card(path: Path) -> str:
     except FileNotFoundError:
         raise PushRefusedError(f"there is no {CARD}", where=str(path.parent), hint=AGAIN) from None
     except (ValueError, yaml.YAMLError) as error:
-        first = (str(error).splitlines() or [""])[0]
+        first_line = (str(error).splitlines() or [""])[0]
         raise PushRefusedError(
-            f"the metadata of {CARD} cannot be read: {first}", where=str(path), hint=AGAIN
+            f"the metadata of {CARD} cannot be read: {first_line}", where=str(path), hint=AGAIN
         ) from error
-    fault = _fault(metadata) or _local(text)
-    if fault is not None:
-        raise PushRefusedError(f"{CARD}: {fault}", where=str(path), hint=AGAIN)
+    problem = _metadata_problem(metadata) or _path_problem(text)
+    if problem is not None:
+        raise PushRefusedError(f"{CARD}: {problem}", where=str(path), hint=AGAIN)
     return text
 
 
-def _fault(data: Mapping[str, object]) -> str | None:
-    """Return what is wrong with the metadata, or None."""
+def _metadata_problem(data: Mapping[str, object]) -> str | None:
+    """Return what is wrong with a card's metadata; None if nothing is."""
     base, licence, tags = data.get("base_model"), data.get("license"), data.get("tags")
     bases: list[object] = base if isinstance(base, list) else [base]
     if not all(isinstance(name, str) and is_hub_id(name) for name in bases):
@@ -60,8 +60,11 @@ def _fault(data: Mapping[str, object]) -> str | None:
     return None
 
 
-def _local(text: str) -> str | None:
-    """Return which line names a path of this machine; what was asked for in words is a code block, and may."""
+def _path_problem(text: str) -> str | None:
+    """Return which line names a path of this machine; None if none does.
+
+    Lines of indented code are left out, since they hold the task text, which the user wrote.
+    """
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.startswith("    ") and names_path(line):
             return f"line {number} names a path of this machine"

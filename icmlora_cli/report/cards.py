@@ -1,6 +1,7 @@
-"""README.md of generators and generated adapters: model cards with the hub's metadata.
+"""Model cards (``README.md``) of generators, adapters and merged models, with the metadata that the hub reads.
 
-What a user typed, or what another's manifest says, stands in a card as code, in which Markdown and HTML stay text.
+Text that a user typed, or that comes from a manifest of others, stands in a card as code, so that no Markdown or HTML
+in it has an effect.
 """
 
 import shlex
@@ -24,13 +25,13 @@ CARD = "README.md"
 
 @dataclass(frozen=True)
 class CardData:
-    """What a card tells of the data that a generator learned from.
+    """What a card says of the data behind an adapter, a model or a generator, and of what these cost.
 
     Args:
-        licences: as the data state them.
-        unlicensed: how many tasks state none.
-        datasets: those of the hub, ``organisation/name``.
-        cost: seconds and joules behind the generator, as its manifest holds them.
+        licences: the licences that the data state.
+        unlicensed: the number of tasks that state no licence.
+        datasets: the hub's datasets among the data, as ``organisation/name``.
+        cost: the seconds and joules that the generator took, under the names that its manifest uses.
     """
 
     licences: Sequence[str] = ()
@@ -39,16 +40,16 @@ class CardData:
     cost: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     @classmethod
-    def of(cls, held: GeneratorAbout | Output) -> "CardData":
-        """Return what a manifest says of it."""
-        if isinstance(held, GeneratorAbout | Generated):
-            datasets = hub_datasets(held.datasets)
-            return cls(held.licences or (), held.unlicensed, datasets, held.cost or {})
-        return cls(() if isinstance(held, Served) else held.licences or ())
+    def of(cls, manifest: GeneratorAbout | Output) -> "CardData":
+        """Return the data that a generator's or an output's manifest names."""
+        if isinstance(manifest, GeneratorAbout | Generated):
+            datasets = hub_datasets(manifest.datasets)
+            return cls(manifest.licences or (), manifest.unlicensed, datasets, manifest.cost or {})
+        return cls(() if isinstance(manifest, Served) else manifest.licences or ())
 
 
 def is_hub_id(name: str) -> bool:
-    """Tell whether a base's name is one that the hub can have; a folder's is not."""
+    """Return whether a base's name can be an id on the hub; the path of a folder cannot."""
     try:
         validate_repo_id(name)
     except HFValidationError:
@@ -65,12 +66,21 @@ def _card(
     data: CardData,
     relation: Literal["adapter", "merge"] | None = None,
 ) -> str:
-    """Return a card: its metadata, checked by the hub's client, and the lines below."""
+    """Return the text of a card: its metadata, which the hub's client checks, and its body.
+
+    Args:
+        body: the lines below the metadata.
+        base_model: the hub id of the base, or its folder, which is left out of the metadata.
+        library: the library that loads the weights, as the hub calls it.
+        tags: the tags of the card.
+        data: the data behind the weights, for licence and datasets.
+        relation: how the weights relate to the base; None leaves that out.
+    """
     licence = stated(data.licences, unlicensed=data.unlicensed)
-    known = is_hub_id(base_model)  # the hub takes no folder
+    on_hub = is_hub_id(base_model)
     metadata = ModelCardData(
-        base_model=base_model if known else None,
-        base_model_relation=relation if known else None,
+        base_model=base_model if on_hub else None,
+        base_model_relation=relation if on_hub else None,
         library_name=library,
         pipeline_tag="text-generation",
         license=licence.license,
@@ -82,7 +92,12 @@ def _card(
 
 
 def _licences(data: CardData, *, generator: bool = True) -> list[str]:
-    """Return what the data's licences are, and which of them forbid derivatives."""
+    """Return the lines that name the data's licences, and those of them that forbid derivatives.
+
+    Args:
+        data: the data behind the weights.
+        generator: whether the data are those that a generator learned from, rather than those of base and adapter.
+    """
     if not data.licences:
         return ["The training data states no licence."]
     of = "the data that the generator learned from" if generator else "the base and of the data behind the adapter"
@@ -97,19 +112,19 @@ def _licences(data: CardData, *, generator: bool = True) -> list[str]:
 
 
 def _cost(cost: Mapping[str, float]) -> list[str]:
-    """Return what the generator cost, in a sentence; nothing where it does not say."""
+    """Return a sentence on what the generator cost, and an empty line; no lines if its cost is not known."""
     spent = [
         f"{what} took {cost[f'{step}_seconds']:,.0f} s" + (f" and {joules / 1e3:,.1f} kJ" if joules else "")
         for step, what in (("harvest", "Harvesting its adapters"), ("train", "training the generator"))
         if f"{step}_seconds" in cost
         for joules in [cost.get(f"{step}_joules")]
     ]
-    text = ", ".join(spent)
-    return [f"{text[0].upper()}{text[1:]}.", ""] if text else []
+    sentence = ", ".join(spent)
+    return [f"{sentence[0].upper()}{sentence[1:]}.", ""] if sentence else []
 
 
 def _peft(base_model: str) -> list[str]:
-    """Return how PEFT loads an adapter."""
+    """Return the lines that show how PEFT loads an adapter."""
     return [
         "```python",
         "from peft import PeftModel",
@@ -122,7 +137,7 @@ def _peft(base_model: str) -> list[str]:
 
 
 def _llama_cpp(model: str, lora: str | None = None) -> list[str]:
-    """Return how llama.cpp runs a model, and a LoRA beside it."""
+    """Return the lines that show how llama.cpp runs a model file, with the file of a LoRA if there is one."""
     beside = f" --lora {lora}" if lora else ""
     return ["```bash", f'llama-cli -m {model}{beside} -p "..."', "```"]
 
@@ -141,14 +156,14 @@ def adapter_card(
     """Return the card of a generated adapter.
 
     Args:
-        base_model: hub id of the base.
-        task_text: what the adapter was asked for.
-        generator: its generator's name.
+        base_model: the hub id of the base, or its folder.
+        task_text: the task text that the adapter was generated from.
+        generator: the name of the generator.
         tasks: how many tasks the generator learned from.
-        seed: seed of the sample; None for the prior's mean.
-        data: that the generator learned from.
-        remarks: sentences on how it was made, beside the text.
-        gguf: name of its file, where it is written for llama.cpp.
+        seed: the seed with which the latent z was drawn; None means the prior's mean.
+        data: the data that the generator learned from.
+        remarks: further sentences on how the adapter was made.
+        gguf: the name of the adapter's file for llama.cpp; None if it is a PEFT folder.
     """
     z = (
         "its default (the mean of the prior, where there is one)"
@@ -190,22 +205,22 @@ def kept_card(
     facts: Mapping[str, str],
     data: CardData,
 ) -> str:
-    """Return the card of an adapter of the registry that was exported.
+    """Return the card of an adapter that was exported from the registry.
 
     Args:
-        base_model: see ``adapter_card``.
-        task: the task's name.
-        step: of the checkpoint.
-        figures: what was measured when it was made.
-        imported_from: where others' adapter came from; None where icmlora trained it.
-        facts: what else its manifest says, such as ``command``.
-        data: that it learned from.
+        base_model: the hub id of the base, or its folder.
+        task: the name of the adapter's task.
+        step: the number of training steps of the checkpoint.
+        figures: what was measured when the adapter was trained, by name.
+        imported_from: where an imported adapter came from; None if icmlora trained it.
+        facts: what else the adapter's manifest says, such as ``command``, by name.
+        data: the data that the adapter learned from.
     """
-    made = f"Trained for {step} steps" if imported_from is None else f"Imported from {code(imported_from)}"
+    origin = f"Trained for {step} steps" if imported_from is None else f"Imported from {code(imported_from)}"
     body = [
         f"# LoRA adapter of the task {code(task)}",
         "",
-        f"{made}, for {code(base_model)}. `icmlora.json` says how it was made.",
+        f"{origin}, for {code(base_model)}. `icmlora.json` says how it was made.",
         "",
         *_peft(base_model),
         "",
@@ -231,12 +246,12 @@ def merged_card(
     """Return the card of a base model with a generated adapter merged into it.
 
     Args:
-        base_model: see ``adapter_card``.
-        task_text: the same.
-        generator: the same.
-        data: that base and generator learned from: the base's licence is one of these.
-        remarks: the same.
-        gguf: name of its file, where it is written for llama.cpp.
+        base_model: the hub id of the base, or its folder.
+        task_text: the task text that the adapter was generated from.
+        generator: the name of the generator.
+        data: the data that the generator learned from, with the base's licence among the licences.
+        remarks: further sentences on how the adapter was made.
+        gguf: the name of the model's file for llama.cpp; None if it is a folder for Transformers.
     """
     body = [
         "# A base model with a generated LoRA merged in",
@@ -256,21 +271,21 @@ def merged_card(
 
 
 def tuned_card(*, base_model: str, parent: str | None, task_text: str | None, how: str, data: CardData) -> str:
-    """Return the card of an adapter that was trained on from another one, or from nothing.
+    """Return the card of an adapter that was trained on examples, starting from another adapter or afresh.
 
     Args:
-        base_model: see ``adapter_card``.
-        parent: name of the adapter's folder; None: it started from nothing.
-        task_text: what that was asked for, where it was generated.
+        base_model: the hub id of the base, or its folder.
+        parent: the name of the folder of the adapter that the training started from; None if it started afresh.
+        task_text: the task text that the parent was generated from; None if it was not generated.
         how: a sentence on the training.
-        data: that what it started from learned from.
+        data: the data that the parent learned from.
     """
-    asked = ["", "That was generated from this task text:", "", quoted(task_text), ""] if task_text else []
+    parent_text = ["", "That was generated from this task text:", "", quoted(task_text), ""] if task_text else []
     body = [
         "# A LoRA adapter, trained on a few examples",
         "",
         f"Base: {code(base_model)}. Started from {code(parent) if parent else 'nothing'}.",
-        *asked,
+        *parent_text,
         f"{how} `icmlora.json` says how it was made. Test it on other examples before you rely on it.",
         "",
         *(_licences(replace(data, unlicensed=0)) if parent else []),
@@ -286,9 +301,9 @@ def merge_card(*, base_model: str, adapters: Sequence[tuple[str, float]], data: 
     """Return the card of a base model with adapters merged into it.
 
     Args:
-        base_model: hub id of the base.
-        adapters: name and weight of each.
-        data: that base and adapters learned from: their licences, as far as they say.
+        base_model: the hub id of the base, or its folder.
+        adapters: the name and the weight of each adapter.
+        data: the data that base and adapters learned from, with their licences as far as they state any.
     """
     body = [
         "# A base model with LoRA adapters merged in" if len(adapters) > 1 else "# A base model with a LoRA merged in",
@@ -318,12 +333,13 @@ def generator_card(
     """Return the card of a generator.
 
     Args:
-        name: the generator's.
-        base_model: hub id of the base.
-        tasks: name and first description of each task that it learned from.
-        numbers: parameters that generation needs.
-        error: mean relative error of delta-W over the training tasks, from their descriptions.
-        data: that it learned from.
+        name: the name of the generator.
+        base_model: the hub id of the base, or its folder.
+        tasks: the first description of each task that the generator learned from, by the task's name.
+        numbers: how many parameters generation needs.
+        error: the relative error of delta-W for adapters generated from the descriptions of training tasks, as a mean
+            over these tasks.
+        data: the data that the generator learned from.
     """
     rows = [f"- {code(task)}" for task in tasks]
     body = [

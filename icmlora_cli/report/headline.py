@@ -1,4 +1,4 @@
-"""What an evaluation found, in a sentence and in a row for each part of the tasks."""
+"""The main finding of an evaluation, as one sentence and as a row for each part of the tasks."""
 
 from dataclasses import dataclass
 
@@ -26,19 +26,19 @@ FROM = {
 
 @dataclass(frozen=True)
 class Glance:
-    """What there is to know first of a part of the tasks.
+    """The main figures of one part of the tasks, in one metric; a row at the top of the report.
 
     Args:
-        part: which.
-        title: for people.
-        tasks: how many.
-        base: mean of the bare base.
-        generated: mean of the generated adapters.
-        harvested: mean of the harvested adapters.
-        rival: mean of the best other method that was not trained on the task.
-        rival_title: its title.
-        against_rival: the paired test of the generated adapters against it.
-        text_specific: what is due to the right text.
+        part: the part of the tasks.
+        title: the part's title for people.
+        tasks: how many tasks the part has.
+        base: the mean of the bare base; None if it was not scored.
+        generated: the mean of the generated adapters; None if they were not scored.
+        harvested: the mean of the harvested adapters; None if they were not scored.
+        rival: the mean of the best other method that was not trained on the task; None if there is none.
+        rival_title: the title of that method; empty if there is none.
+        against_rival: the paired test of the generated adapters against that method.
+        text_specific: the text-specific lift of the generated adapters.
     """
 
     part: Part
@@ -54,31 +54,33 @@ class Glance:
 
 
 def generated_method(result: Result) -> MethodInfo | None:
-    """Return the method that the result is about: ``generated``, else the first that others were tested against."""
+    """Return the method that the result is about: ``generated``, or else the first one with paired tests."""
     methods = {method.name: method for method in result.methods}
     tested = (comparison.method for comparison in result.comparisons)
     return next((methods[name] for name in (GENERATED, *tested) if name in methods), None)
 
 
 def mean_of(result: Result, part: Part, method: str, metric: str) -> Mean | None:
-    """Return a method's mean over a part; None where it has none."""
-    wanted = (part, method, metric)
-    return next((mean for mean in result.means if (mean.part, mean.method, mean.metric) == wanted), None)
+    """Return a method's mean over a part in a metric; None if there is none."""
+    key = (part, method, metric)
+    return next((mean for mean in result.means if (mean.part, mean.method, mean.metric) == key), None)
 
 
 def comparison_of(result: Result, part: Part, metric: str, method: str, against: str) -> MethodComparison | None:
-    """Return the paired test of a method against another; None where there is none."""
-    wanted = (part, metric, method, against)
-    found = ((item.part, item.metric, item.method, item.against) == wanted for item in result.comparisons)
-    return next((item for item, ours in zip(result.comparisons, found, strict=True) if ours), None)
+    """Return the paired test of a method against another, in a part and a metric; None if there is none."""
+    key = (part, metric, method, against)
+    return next(
+        (item for item in result.comparisons if (item.part, item.metric, item.method, item.against) == key), None
+    )
 
 
 def text_specific_of(result: Result, part: Part, metric: str) -> TextSpecific | None:
-    """Return the text-specific lift of a part; None where there is none."""
+    """Return the text-specific lift of a part in a metric; None if there is none."""
     return next((item for item in result.text_specific if (item.part, item.metric) == (part, metric)), None)
 
 
 def _best(result: Result, part: Part, metric: Metric, methods: set[str]) -> Mean | None:
+    """Return the best mean of the named methods over a part; None if none of them has one."""
     means = [
         mean for mean in result.means if mean.part == part and mean.metric == metric.name and mean.method in methods
     ]
@@ -87,9 +89,10 @@ def _best(result: Result, part: Part, metric: Metric, methods: set[str]) -> Mean
 
 
 def glance(result: Result, part: Part, metric: Metric) -> Glance:
-    """Sum a part of the tasks up, in one metric.
+    """Return the main figures of a part of the tasks in one metric.
 
-    A rival is a method that the generated adapters were tested against and that does without the task's training data.
+    The rival is the best method that the generated adapters were tested against and that does not use the task's
+    training data.
     """
     generated = generated_method(result)
     name = generated.name if generated else ""
@@ -124,8 +127,8 @@ def headline(result: Result) -> str:
         if row.generated is None:
             continue
         if row.generated.recovered is not None:
-            of = "" if gains else f" of the harvested adapters' gain over the base in {main.label}"
-            gains.append(f"{share(row.generated.recovered.value)}{of} on {row.title}")
+            gain = "" if gains else f" of the harvested adapters' gain over the base in {main.label}"
+            gains.append(f"{share(row.generated.recovered.value)}{gain} on {row.title}")
         else:
             base = f" (base {_value(row.base)})" if row.base else ""
             others.append(f"{_value(row.generated)}{base} on {row.title}")
@@ -139,14 +142,16 @@ def headline(result: Result) -> str:
 
 
 def _value(mean: Mean) -> str:
+    """Return a mean's value as text."""
     return number(mean.figure.value)
 
 
 def _without_generator(result: Result, metric: Metric) -> str:
+    """Return the main finding of a result without generated adapters: the best method of each part."""
     titles = {method.name: method.title for method in result.methods}
     best = [(part, _best(result, part, metric, set(titles))) for part in parts_of(result)]
-    found = [f"{titles[mean.method]} with {_value(mean)} on {PART_TITLES[part]}" for part, mean in best if mean]
+    findings = [f"{titles[mean.method]} with {_value(mean)} on {PART_TITLES[part]}" for part, mean in best if mean]
     start = (
         f"No generated adapter was scored. Of {plural(len(titles), 'method')} on {plural(len(result.tasks), 'task')}"
     )
-    return f"{start}, the best in {metric.label} ({metric.direction}): {joined(found)}."
+    return f"{start}, the best in {metric.label} ({metric.direction}): {joined(findings)}."

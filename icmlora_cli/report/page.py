@@ -1,4 +1,4 @@
-"""What the report's template shows, taken from a result: rows of tables with their figures already in words."""
+"""The values that the report's templates show, taken from a result: tables whose figures are already text."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from icmlora_cli.report.headline import (
 )
 from icmlora_cli.report.result import MethodComparison, MethodInfo, Part, Result, TaskInfo, TextSpecific
 
-PROTOCOLS = {
+PROTOCOLS = {  # what the report says of each protocol
     "bare": "Prompts do not name the task: what a model does, its weights alone make it do, unless a method says that "
     "it puts text or examples into the prompt.",
     "described": "Every prompt begins with the task's description, for every method: an adapter adds to what the "
@@ -40,7 +40,20 @@ PROTOCOLS = {
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """A method in the table of a part and a metric; ``reason`` says why there is no mean, else it is empty."""
+    """A method's row in the comparison of one part and one metric, with its figures as text.
+
+    Args:
+        method: the method.
+        tasks: how many tasks are in the mean.
+        mean: the mean over these tasks; a dash if there is none.
+        interval: the interval of the mean.
+        recovered: the recovered lift; a dash if there is none.
+        recovered_interval: the interval of the recovered lift.
+        difference: the mean of the generated adapters minus this one; a dash if there is no paired test.
+        difference_interval: the interval of that difference.
+        p: the p-value of the paired test; a dash if there is none.
+        reason: why there is no mean; empty if there is one.
+    """
 
     method: MethodInfo
     tasks: str
@@ -56,7 +69,17 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Panel:
-    """The comparison of one part and one metric."""
+    """The comparison of all methods on one part of the tasks in one metric.
+
+    Args:
+        part: the part of the tasks.
+        part_title: the part's title for people.
+        metric: the metric.
+        tasks: how many tasks the part has.
+        rows: a row for each method.
+        text_specific: the text-specific lift of the generated adapters; None if it is not known.
+        comparisons: the paired tests of the part in the metric.
+    """
 
     part: Part
     part_title: str
@@ -68,6 +91,7 @@ class Panel:
 
 
 def _reason(result: Result, part: Part, method: str) -> str:
+    """Return why a method has no figure on the tasks of a part."""
     names = {task.name for task in result.tasks if task.part == part}
     reasons = (
         score.reason for score in result.scores if score.method == method and score.task in names and score.reason
@@ -78,6 +102,15 @@ def _reason(result: Result, part: Part, method: str) -> str:
 def _comparison_row(
     result: Result, part: Part, metric: Metric, method: MethodInfo, generated: MethodInfo | None
 ) -> ComparisonRow:
+    """Return a method's row in the comparison of a part in a metric.
+
+    Args:
+        result: the evaluation.
+        part: the part of the tasks.
+        metric: the metric.
+        method: the method of the row.
+        generated: the method that the others are tested against; None if there is none.
+    """
     mean = mean_of(result, part, method.name, metric.name)
     tested = None if generated is None else comparison_of(result, part, metric.name, generated.name, method.name)
     recovered = None if mean is None else mean.recovered
@@ -96,7 +129,7 @@ def _comparison_row(
 
 
 def panels(result: Result) -> tuple[Panel, ...]:
-    """Return a comparison for each part and metric."""
+    """Return the comparisons of all parts and metrics of a result."""
     generated = generated_method(result)
     return tuple(
         Panel(
@@ -114,32 +147,36 @@ def panels(result: Result) -> tuple[Panel, ...]:
 
 
 def storage_sentences(result: Result) -> tuple[str, ...]:
-    """Return the storage in sentences; none where it is not known."""
-    found = result.storage
-    if found is None:
+    """Return sentences on what the generator takes on disk; none if that is not known."""
+    storage = result.storage
+    if storage is None:
         return ()
-    first = f"The generator takes {size(found.generator)} and replaces the adapters of {plural(found.tasks, 'task')}."
+    first = (
+        f"The generator takes {size(storage.generator)} and replaces the adapters of {plural(storage.tasks, 'task')}."
+    )
     ratios = []
-    if found.one_each:
-        ratios.append(f"{found.generator / found.one_each:.2f} times one adapter each ({size(found.one_each)})")
-    if found.all_checkpoints:
-        kept = f"{found.generator / found.all_checkpoints:.2f} times all kept checkpoints"
-        ratios.append(f"{kept} ({size(found.all_checkpoints)})")
+    if storage.one_each:
+        ratios.append(f"{storage.generator / storage.one_each:.2f} times one adapter each ({size(storage.one_each)})")
+    if storage.all_checkpoints:
+        ratio = f"{storage.generator / storage.all_checkpoints:.2f} times all kept checkpoints"
+        ratios.append(f"{ratio} ({size(storage.all_checkpoints)})")
     second = (f"That is {' and '.join(ratios)}.",) if ratios else ()
-    if found.break_even is None:
+    if storage.break_even is None:
         return (first, *second, "From how many tasks on it is the smaller one is not known.")
-    paid = "it is" if found.break_even <= found.tasks else "it is not yet there"
-    last = f"At this size it is smaller than one adapter a task from {plural(found.break_even, 'task')} on: {paid}."
+    verdict = "it is" if storage.break_even <= storage.tasks else "it is not yet there"
+    last = (
+        f"At this size it is smaller than one adapter a task from {plural(storage.break_even, 'task')} on: {verdict}."
+    )
     return (first, *second, last)
 
 
 def duplicates(result: Result) -> tuple[TaskInfo, ...]:
-    """Return the tasks that are called unseen and are near-duplicates of a training task."""
+    """Return the unseen tasks that are near-duplicates of a training task."""
     return tuple(task for task in result.tasks if task.similar is not None and task.similar.duplicate)
 
 
 def facts(result: Result) -> tuple[tuple[str, str], ...]:
-    """Return what stands under the title: name and value."""
+    """Return the facts that stand under the report's title, each as its name and its value."""
     counts = ((part, sum(task.part == part for task in result.tasks)) for part in parts_of(result))
     tasks = ", ".join(f"{count} {part}" for part, count in counts)
     examples = sum(task.examples for task in result.tasks)
@@ -154,7 +191,7 @@ def facts(result: Result) -> tuple[tuple[str, str], ...]:
 
 
 def labels(result: Result) -> dict[str, object]:
-    """Return what the page's script needs beside the result: labels and the methods' roles."""
+    """Return what the page's script needs in addition to the result: labels, and which method is the generated one."""
     generated = generated_method(result)
     names: Iterable[Metric] = metrics_of(result)
     return {
@@ -166,7 +203,7 @@ def labels(result: Result) -> dict[str, object]:
 
 
 def context(result: Result) -> dict[str, object]:
-    """Return everything that the template names."""
+    """Return all variables of the report's template that come from the result, by name."""
     metrics = metrics_of(result)
     glances: tuple[Glance, ...] = tuple(glance(result, part, metrics[0]) for part in parts_of(result) if metrics)
     return {

@@ -1,7 +1,7 @@
-"""The result of an evaluation, as ``result.json`` holds it: one schema for tables, the HTML report and other programs.
+"""The result of an evaluation and its file, ``result.json``, from which tables and the HTML report are made.
 
-Everything in it is decided by the inputs (registry, generator, recipe, seed), so that two runs on one machine write
-the same file; wall times are beside it, in ``timings.json``.
+The inputs (registry, generator, recipe, seed) decide everything in it, so that two runs on one machine write the same
+file. Wall times therefore have a file of their own, ``timings.json``.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from icmlora_cli.disk import files
 from icmlora_cli.errors import CorruptFileError, NotFoundError
 
 SCHEMA: Literal["icmlora.result/2"] = "icmlora.result/2"
-OLD_SCHEMA = "icmlora.result/1"  # of 0.1.0, which called a method a rung and a score a cell
+OLD_SCHEMA = "icmlora.result/1"  # written by 0.1.0, whose names for method and score were rung and cell
 RESULT = "result.json"
 Part = Literal["seen", "unseen combination", "unseen family", "unseen"]
 PARTS: tuple[Part, ...] = ("seen", "unseen combination", "unseen family", "unseen")
@@ -22,6 +22,8 @@ HIGHER_IS_BETTER = {"exact_match": True, "f1": True, "nll": False, "perplexity":
 
 
 class _ResultModel(BaseModel):
+    """The base class of all parts of a result: they are frozen, and unknown keys are errors."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
@@ -29,9 +31,9 @@ class Figure(_ResultModel):
     """A figure with its 95 % bootstrap interval.
 
     Args:
-        value: over all examples.
-        low: 2.5 % quantile over resamples.
-        high: 97.5 % quantile.
+        value: the figure over all examples.
+        low: the 2.5 % quantile over resamples.
+        high: the 97.5 % quantile over resamples.
     """
 
     value: float
@@ -40,11 +42,11 @@ class Figure(_ResultModel):
 
 
 class Fidelity(_ResultModel):
-    """How near an adapter is to the harvested one of its task, over delta-W.
+    """How near the delta-W of an adapter is to that of the harvested adapter of its task.
 
     Args:
-        error: ||delta-W - harvested|| / ||harvested||, Frobenius.
-        cosine: of the two, as vectors.
+        error: the relative error ||delta-W - harvested|| / ||harvested|| in Frobenius norms.
+        cosine: the cosine of both delta-W, taken as vectors.
     """
 
     error: float
@@ -52,7 +54,13 @@ class Fidelity(_ResultModel):
 
 
 class Reconstruction(_ResultModel):
-    """Fidelity over all modules, by the modules' last name, and by layer (index in the base's stack)."""
+    """The fidelity of an adapter as a whole and of its parts.
+
+    Args:
+        all: the fidelity over all modules.
+        by_type: the fidelity over the modules of one kind, by the last part of their names, such as ``q_proj``.
+        by_layer: the fidelity over the modules of one layer, by its index in the base.
+    """
 
     all: Fidelity
     by_type: dict[str, Fidelity]
@@ -60,7 +68,14 @@ class Reconstruction(_ResultModel):
 
 
 class Output(_ResultModel):
-    """One test example with what the model wrote."""
+    """One test example with what the model wrote.
+
+    Args:
+        input: the example's input.
+        expected: the example's output.
+        output: what the model wrote.
+        exact: whether that counts as an exact match.
+    """
 
     input: str
     expected: str
@@ -72,10 +87,10 @@ class MethodInfo(_ResultModel):
     """A method of the comparison.
 
     Args:
-        name: in tables and JSON.
-        title: for people, a few words.
-        uses: what it knows of the task: ``nothing``, ``text``, ``examples`` (k shots), ``text and examples``, or
-            ``training data``.
+        name: the method's name in tables and JSON.
+        title: the method's title for people, a few words.
+        uses: what the method knows of the task: ``nothing``, ``text``, ``examples`` (k shots), ``text and examples``,
+            or ``training data``.
     """
 
     name: str
@@ -87,10 +102,11 @@ class Similar(_ResultModel):
     """The training task that is most like an unseen one.
 
     Args:
-        task: its name.
-        descriptions: largest similarity of two descriptions, 0 to 1 (words in common over all words).
-        examples: share of the unseen task's test examples that are also examples of it.
-        duplicate: either is so large that the task should not be called unseen.
+        task: the name of the training task.
+        descriptions: the largest similarity between a description of one task and a description of the other, 0 to 1
+            (words in common over all words).
+        examples: the share of the unseen task's test examples that are also examples of the training task.
+        duplicate: whether either figure is so large that the task should not be called unseen.
     """
 
     task: str
@@ -103,9 +119,9 @@ class NeighbourInfo(_ResultModel):
     """The harvested training adapter nearest to a generated one: a memorisation figure.
 
     Args:
-        task: whose adapter it is.
-        distance: ||generated - harvested|| / ||harvested||; 0 is a copy.
-        cosine: of the two.
+        task: the name of the training task whose adapter it is.
+        distance: the distance ||generated - harvested|| / ||harvested|| of both delta-W; 0 is a copy.
+        cosine: the cosine of both delta-W.
     """
 
     task: str
@@ -117,15 +133,16 @@ class TaskInfo(_ResultModel):
     """A task of the evaluation.
 
     Args:
-        name: in the registry.
-        description: its main one.
-        part: seen, unseen combination (its family was learned from), unseen family, or unseen (it names no family).
-        metric: its main figure.
-        family: its own, if any.
+        name: the task's name in the registry.
+        description: the task's main description.
+        part: the part of the evaluation: seen, unseen combination (the generator learned from other tasks of its
+            family), unseen family, or unseen (the task names no family).
+        metric: the name of the task's main metric.
+        family: the task's family; None if it names none.
         examples: how many test examples were scored.
-        similar: for unseen tasks, the training task most like it.
-        neighbour: of the generated adapter.
-        swapped_with: whose description the swapped method was given.
+        similar: for an unseen task, the training task that is most like it.
+        neighbour: the harvested training adapter that is nearest to the task's generated one.
+        swapped_with: the name of the task whose description the method ``swapped-text`` was given.
     """
 
     name: str
@@ -140,17 +157,17 @@ class TaskInfo(_ResultModel):
 
 
 class MethodScore(_ResultModel):
-    """One method on one task.
+    """The score of one method on one task.
 
     Args:
         task: the task's name.
         method: the method's name.
-        reason: why there is nothing; None where there is something.
-        figures: metric to figure: ``exact_match`` and ``f1`` (0 to 1), ``nll`` (nats per token), ``perplexity`` (per
-            token), ``bits_per_character``, and those of entry points.
-        reconstruction: where the method merges an adapter and the task was harvested.
-        about: what the method says of itself: neighbours and weights, steps, the sample chosen.
-        outputs: the first few test examples.
+        reason: why there are no figures; None if there are.
+        figures: the figures by metric: ``exact_match`` and ``f1`` (0 to 1), ``nll`` (nats per token), ``perplexity``
+            (per token), ``bits_per_character``, and the metrics that entry points add.
+        reconstruction: how near the method's adapter is to the harvested one; None if either does not exist.
+        about: further facts that the method states, such as neighbours and weights, steps, or which sample was chosen.
+        outputs: the first few test examples with what the model wrote.
     """
 
     task: str
@@ -163,16 +180,16 @@ class MethodScore(_ResultModel):
 
 
 class Mean(_ResultModel):
-    """A method's mean over the tasks of a part that it has an answer for, every task counting the same.
+    """The mean of a method over those tasks of a part that it has figures for; every task has the same weight.
 
     Args:
-        part: which tasks.
+        part: the part of the tasks.
         method: the method's name.
-        metric: which figure.
+        metric: the metric's name.
         tasks: how many tasks are in the mean.
-        figure: the mean; the interval resamples tasks, and examples within them.
-        recovered: (method - base) / (harvested - base) of the means, over tasks that have all three; None where there
-            are none, or the harvested adapters gain nothing.
+        figure: the mean; its interval comes from resampling tasks, and examples within them.
+        recovered: the recovered lift (method - base) / (harvested - base) of the means over tasks that have all three;
+            None if there are no such tasks, or the harvested adapters gain nothing.
     """
 
     part: Part
@@ -187,13 +204,13 @@ class MethodComparison(_ResultModel):
     """A paired test of one method against another on the same examples.
 
     Args:
-        part: which tasks.
-        metric: which figure.
-        method: the first.
-        against: the second.
-        tasks: how many tasks have both.
-        difference: mean of first minus second, tasks counting the same.
-        p: two-sided, by random flips of the paired differences' signs.
+        part: the part of the tasks.
+        metric: the metric's name.
+        method: the name of the first method.
+        against: the name of the second method.
+        tasks: how many tasks have figures of both methods.
+        difference: the mean of the first method minus that of the second; every task has the same weight.
+        p: the two-sided p-value, by random flips of the signs of the paired differences.
     """
 
     part: Part
@@ -206,7 +223,14 @@ class MethodComparison(_ResultModel):
 
 
 class TextSpecific(_ResultModel):
-    """How much of the generated adapters' figure is due to the right text: generated - mean(swapped, random text)."""
+    """How much of the generated adapters' figure is due to the right text.
+
+    Args:
+        part: the part of the tasks.
+        metric: the metric's name.
+        tasks: how many tasks have figures of all three methods.
+        lift: the text-specific lift, generated - mean(swapped text, random text).
+    """
 
     part: Part
     metric: str
@@ -219,10 +243,11 @@ class Point(_ResultModel):
 
     Args:
         task: the task's name.
-        kind: ``text`` or ``demonstrations`` (task vectors); ``harvested`` or ``generated`` (adapters).
-        part: the task's.
-        x: along the first principal component.
-        y: along the second.
+        kind: what the point stands for: ``text`` or ``demonstrations`` in a map of task vectors, ``harvested`` or
+            ``generated`` in a map of adapters.
+        part: the part that the task belongs to.
+        x: the coordinate along the first principal component.
+        y: the coordinate along the second principal component.
     """
 
     task: str
@@ -233,11 +258,11 @@ class Point(_ResultModel):
 
 
 class Map(_ResultModel):
-    """A PCA map.
+    """A two-dimensional PCA map of task vectors or of adapters.
 
     Args:
-        points: the points.
-        explained: share of the variance along x and along y.
+        points: the points of the map.
+        explained: the shares of the variance that lie along x and along y, 0 to 1.
     """
 
     points: tuple[Point, ...]
@@ -245,14 +270,15 @@ class Map(_ResultModel):
 
 
 class StorageInfo(_ResultModel):
-    """Bytes of the generator beside those of the adapters that it replaces.
+    """What the generator takes on disk, and what the adapters take that it replaces.
 
     Args:
-        generator: bytes of the generator's folder.
-        tasks: tasks that it learned from.
-        all_checkpoints: bytes of all kept checkpoints of those tasks.
-        one_each: bytes of the last checkpoint of each.
-        break_even: from how many tasks on the generator, at this size, is smaller than one adapter a task.
+        generator: the size of the generator's folder, in bytes.
+        tasks: how many tasks the generator learned from.
+        all_checkpoints: the size of all kept checkpoints of those tasks, in bytes.
+        one_each: the size of the last checkpoint of each of those tasks, in bytes.
+        break_even: the number of tasks from which on the generator, at this size, is smaller than one adapter per
+            task; None if that is not known.
     """
 
     generator: int
@@ -266,12 +292,12 @@ class GeneratorInfo(_ResultModel):
     """The generator that was scored.
 
     Args:
-        name: of its folder.
-        key: what makes its training what it is.
-        arch: of its networks.
-        tasks: what it learned from.
-        figures: of its training.
-        curve: (step, name of the loss to value) of its training.
+        name: the name of the generator's folder.
+        key: the hash of all that decides the generator's training.
+        arch: the architecture of its networks.
+        tasks: the names of the tasks that it learned from.
+        figures: the figures of its training, by name.
+        curve: the losses of its training: for some steps, the number of the step and the losses by name.
     """
 
     name: str
@@ -283,7 +309,14 @@ class GeneratorInfo(_ResultModel):
 
 
 class BaseInfo(_ResultModel):
-    """The base model."""
+    """The base model of the evaluation.
+
+    Args:
+        name: the base's name in the registry.
+        model_id: the base's id on the hub, or its folder.
+        revision: the commit of the hub's repository; None for a folder.
+        weight_hash: the hash of the base's weights.
+    """
 
     name: str
     model_id: str
@@ -292,7 +325,14 @@ class BaseInfo(_ResultModel):
 
 
 class ResultProvenance(_ResultModel):
-    """How the result was made: versions of the libraries, the command line, and where it ran."""
+    """How the result was made.
+
+    Args:
+        versions: the versions of the libraries, by name.
+        command: the command line.
+        device: the device on which it ran.
+        dtype: the number format of the base's weights.
+    """
 
     versions: dict[str, str]
     command: str
@@ -301,24 +341,25 @@ class ResultProvenance(_ResultModel):
 
 
 class Result(_ResultModel):
-    """An evaluation.
+    """The result of an evaluation; ``icmlora eval`` makes it, and tables and reports show it.
 
     Args:
-        schema_: ``icmlora.result/2``; the key in JSON is ``schema``.
-        protocol: ``bare`` (only the weights carry the task) or ``described`` (every prompt has the description).
+        schema_: the schema, ``icmlora.result/2``; the key in JSON is ``schema``.
+        protocol: what all prompts say: ``bare`` (only the weights carry the task) or ``described`` (every prompt has
+            the description).
         base: the base model.
-        generator: what was scored; None without one.
-        recipe: every setting.
-        methods: in the table's order.
-        tasks: in the table's order.
-        scores: one a task and method.
-        means: by part, method and metric.
-        comparisons: of the generated methods with the others.
-        text_specific: by part.
-        vectors: map of task vectors.
-        adapters: map of delta-W of harvested and generated adapters.
-        storage: None without a generator or harvested adapters.
-        made: how.
+        generator: the generator that was scored; None if there was none.
+        recipe: the value of every setting of the evaluation.
+        methods: the methods, in the order of the tables.
+        tasks: the tasks, in the order of the tables.
+        scores: the score of each task and method.
+        means: the mean of each part, method and metric.
+        comparisons: the paired tests of the generated methods against the others.
+        text_specific: the text-specific lift of each part and metric.
+        vectors: the map of the task vectors; None if there is none.
+        adapters: the map of the delta-W of harvested and generated adapters; None if there is none.
+        storage: what the generator takes on disk; None without a generator or harvested adapters.
+        made: how the result was made.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -340,10 +381,10 @@ class Result(_ResultModel):
     made: ResultProvenance
 
     def score(self, task: str, method: str) -> MethodScore:
-        """Return the score of a task and a method.
+        """Return the score of a method on a task, both given by name.
 
         Raises:
-            KeyError: if there is none.
+            KeyError: If there is no such score.
         """
         for score in self.scores:
             if score.task == task and score.method == method:
@@ -351,22 +392,25 @@ class Result(_ResultModel):
         raise KeyError((task, method))
 
     def as_dict(self) -> dict[str, object]:
-        """Return the JSON form."""
+        """Return the content of ``result.json``, in JSON's types."""
         values = self.model_dump(mode="json")
         return {"schema": values.pop("schema_")} | values
 
 
 def write_result(folder: Path, result: Result) -> None:
-    """Write ``result.json``, whole or not at all."""
+    """Write ``result.json`` into a folder, in full or not at all."""
     files.write_json(folder / RESULT, result.as_dict())
 
 
 def read_result(path: Path) -> Result:
-    """Read a result folder's ``result.json``, or the file itself.
+    """Read a result; one that 0.1.0 wrote is read too.
+
+    Args:
+        path: the folder with the ``result.json``, or that file.
 
     Raises:
-        NotFoundError: if there is none.
-        CorruptFileError: if it is not of this schema.
+        NotFoundError: If there is no such file.
+        CorruptFileError: If the file is broken or of another schema.
     """
     path = path / RESULT if path.is_dir() else path
     if not path.is_file():
@@ -390,7 +434,7 @@ _OLD_KEYS = {"rung": "method", "rungs": "methods", "cells": "scores"}
 
 
 def _renamed(value: Mapping[str, object]) -> dict[str, object]:
-    """Return a result of 0.1.0 with today's names of its keys, which stand in it and in the items of its lists."""
+    """Return a result of 0.1.0 with the present names of its keys, in itself, its recipe and the items of its lists."""
     renamed = _with_new_keys(value)
     for key, items in renamed.items():
         if isinstance(items, list):
@@ -400,4 +444,5 @@ def _renamed(value: Mapping[str, object]) -> dict[str, object]:
 
 
 def _with_new_keys(value: Mapping[str, object]) -> dict[str, object]:
+    """Return a JSON object of 0.1.0 with the present names of its own keys."""
     return {_OLD_KEYS.get(key, key): item for key, item in value.items()}

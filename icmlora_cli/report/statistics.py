@@ -15,27 +15,32 @@ from numpy.typing import NDArray
 from icmlora_cli.report.result import Figure
 
 Array = NDArray[np.float64]
-LEVELS = (2.5, 97.5)
+LEVELS = (2.5, 97.5)  # per cent: the quantiles that bound an interval
 
 
 def _stream(*parts: object) -> np.random.Generator:
+    """Return a random number generator that the parts alone decide, such as a seed and a task's name."""
     digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 
 
 def _finish(metric: str, ratios: Array) -> Array:
+    """Return the values of a metric from its ratios; those of perplexity are still to be exponentiated."""
     finished: Array = np.exp(ratios) if metric == "perplexity" else ratios
     return finished
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A metric of one method on one task, example by example: its value is sum(numerators) / sum(denominators).
+    """A metric of one method on one task, example by example.
+
+    Its value is sum(numerators) / sum(denominators), or the exponential of that ratio for ``perplexity``.
 
     Args:
-        metric: ``perplexity`` is the exponential of that ratio; all others are the ratio itself.
-        numerators: one an example: 0 or 1 for exact match, nats for perplexity, bits for bits per character.
-        denominators: one an example: 1, tokens, characters.
+        metric: the metric's name.
+        numerators: a number for each example: 0 or 1 for exact match, nats for perplexity, bits for bits per character.
+        denominators: a number for each example: 1 for exact match, tokens for perplexity, characters for bits per
+            character.
     """
 
     metric: str
@@ -44,12 +49,19 @@ class Scored:
 
     @property
     def value(self) -> float:
-        """The figure over all examples."""
+        """The metric's value over all examples."""
         ratio = np.array([sum(self.numerators) / sum(self.denominators)])
         return float(_finish(self.metric, ratio)[0])
 
     def resampled(self, task: str, *, resamples: int, seed: int) -> Array:
-        """Return the figure over resamples of the examples, [resamples]; indices depend on task, count and seed."""
+        """Return the metric's value for each of many resamples of the examples, fp64 [resamples].
+
+        Args:
+            task: the task's name; with the seed and the number of examples it decides which examples are drawn, so that
+                all methods of a task are resampled alike.
+            resamples: how many resamples are drawn.
+            seed: the seed of the draws.
+        """
         count = len(self.numerators)
         indices = _stream(seed, task, count).integers(count, size=(resamples, count))
         above = np.asarray(self.numerators)[indices].sum(1)
@@ -57,40 +69,40 @@ class Scored:
         return _finish(self.metric, above / below)
 
     def each(self) -> Array:
-        """Return the metric of each example alone, before any exponential, [examples]."""
+        """Return the ratio of each example, without any exponential, fp64 [examples]."""
         values: Array = np.asarray(self.numerators) / np.asarray(self.denominators)
         return values
 
 
 def interval(value: float, resampled: Array) -> Figure:
-    """Return a figure with its 95 % percentile interval; resamples that are not finite are left out."""
-    there = resampled[np.isfinite(resampled)]
-    low, high = np.percentile(there, LEVELS) if there.size else (value, value)
+    """Return a value with the 95 % percentile interval of its resamples; those that are not finite are left out."""
+    finite = resampled[np.isfinite(resampled)]
+    low, high = np.percentile(finite, LEVELS) if finite.size else (value, value)
     return Figure(value=value, low=float(low), high=float(high))
 
 
 @dataclass(frozen=True)
 class Resampler:
-    """Resamples tasks, and examples within them, alike for every method of a part.
+    """Resamples tasks, and examples within them, in the same way for every method of a part.
 
     Args:
-        resamples: how many.
-        seed: of all draws.
+        resamples: how many resamples are drawn for an interval.
+        seed: the seed of all draws.
     """
 
     resamples: int
     seed: int
 
     def figure(self, task: str, scored: Scored) -> Figure:
-        """Return one task's figure; only its examples are resampled."""
+        """Return the figure of one task, whose interval comes from resampling its examples."""
         return interval(scored.value, scored.resampled(task, resamples=self.resamples, seed=self.seed))
 
     def mean(self, part: str, rows: Sequence[tuple[str, Scored]]) -> tuple[float, Array]:
-        """Return the mean over tasks, and over resamples of tasks and of their examples, [resamples].
+        """Return the mean over tasks, and its values for resamples of tasks and of their examples, fp64 [resamples].
 
         Args:
-            part: names the stream of draws: the same tasks of the same part are drawn alike for every method.
-            rows: task name and scores; with one task only its examples are resampled.
+            part: the name of the part, which decides the draws: the same tasks of a part are drawn for every method.
+            rows: the name and the scored metric of each task; if there is only one, only its examples are resampled.
         """
         boots = np.stack([item.resampled(task, resamples=self.resamples, seed=self.seed) for task, item in rows])
         value = float(np.mean([item.value for _, item in rows]))
@@ -104,30 +116,30 @@ class Resampler:
     def combined(
         self, part: str, groups: Sequence[Sequence[tuple[str, Scored]]], combine: Callable[..., Array]
     ) -> Figure:
-        """Return a function of several methods' means over the same tasks, resampled together.
+        """Return the figure that a function makes of several methods' means over the same tasks, resampled together.
 
         Args:
-            part: names the stream of draws.
-            groups: for each method its rows, the same tasks in the same order.
-            combine: takes as many arrays [n] of means as there are groups, returns [n].
+            part: the name of the part, which decides the draws.
+            groups: for each method its rows of task name and scored metric, with the same tasks in the same order.
+            combine: the function, which takes an array of means [n] for each group and returns an array [n].
         """
         means = [self.mean(part, rows) for rows in groups]
         value = float(combine(*(np.array([value]) for value, _ in means))[0])
         return interval(value, combine(*(boots for _, boots in means)))
 
     def sign_flip_p(self, part: str, rows: Sequence[tuple[str, Scored, Scored]], *, flips: int = 2000) -> float:
-        """Return the two-sided p of a paired difference: how often random sign flips reach what was measured.
+        """Return the two-sided p-value of a paired difference: how often random sign flips reach what was measured.
 
-        Tasks count the same, and so do the examples within a task (Fisher's randomization test; Dror et al., The
-        Hitchhiker's Guide to Testing Statistical Significance in NLP, ACL 2018).
+        All tasks have the same weight, and so have the examples within a task (Fisher's randomization test; Dror et
+        al., The Hitchhiker's Guide to Testing Statistical Significance in NLP, ACL 2018).
 
         Args:
-            part: names the stream of draws.
-            rows: task name and the two methods' scores on the same examples.
-            flips: how many; the smallest p that can come out is 1 / (flips + 1).
+            part: the name of the part, which decides the draws.
+            rows: the name of each task, with the two methods' scored metrics on the same examples.
+            flips: how many random flips are drawn; the smallest possible p-value is 1 / (flips + 1).
         """
         weighted = np.concatenate([(first.each() - second.each()) / len(first.each()) for _, first, second in rows])
-        weighted = weighted[weighted != 0.0]  # what is equal has no sign to flip
+        weighted = weighted[weighted != 0.0]  # equal scores have no sign to flip
         if not weighted.size:
             return 1.0
         observed = abs(float(weighted.sum()))
@@ -140,7 +152,7 @@ class Resampler:
 
 
 def recovered(method: Array, base: Array, oracle: Array) -> Array:
-    """Return (method - base) / (oracle - base), not-a-number where the oracle gains nothing."""
+    """Return the recovered lift (method - base) / (oracle - base), which is NaN if the oracle gains nothing."""
     gain = oracle - base
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(np.abs(gain) > 1e-9, (method - base) / gain, math.nan)

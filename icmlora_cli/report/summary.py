@@ -1,4 +1,4 @@
-"""From scores to means, recovered lift, paired tests and text-specific lift."""
+"""Makes means, recovered lift, paired tests and text-specific lift from the scores of an evaluation."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,54 +8,58 @@ from icmlora_cli.report.result import HIGHER_IS_BETTER, PARTS, Mean, MethodCompa
 from icmlora_cli.report.statistics import Array, Resampler, Scored, recovered
 
 ScoreTable = Mapping[tuple[str, str], Mapping[str, Scored]]
-"""(task, method) to its metrics; a score that has nothing is not there."""
+"""The scored metrics by name, for each task and method that has any."""
 
 BASE, ORACLE, RIGHT = "base", "harvested", "generated"
 WRONG = ("swapped-text", "random-text")
 COMPARED = ("generated", "generated-shots", "best-of")
-SECONDARY = ("perplexity", "f1")  # left out where it is short: they say what bits_per_character and exact_match say
+SECONDARY = ("perplexity", "f1")  # not tested in pairs, since bits_per_character and exact_match say the same
 
 
 def _identity(first: Array) -> Array:
+    """Return the means of the one method as they are."""
     return first
 
 
 def _minus(first: Array, second: Array) -> Array:
+    """Return the difference of two methods' means."""
     return first - second
 
 
 def _text_lift(right: Array, swapped: Array, random: Array) -> Array:
+    """Return the text-specific lift: the means with the right text less those with wrong texts."""
     return right - (swapped + random) / 2
 
 
 class Summary:
-    """Sums scores up, part by part.
+    """Summarises the scores of an evaluation for each part of the tasks.
 
     Args:
-        scores: the scores.
-        parts: task to part, in the tables' order.
-        methods: the comparison's names, in order.
-        resampler: of all intervals and tests.
+        scores: the scored metrics of each task and method.
+        parts: the part of each task, by the task's name, in the order of the tables.
+        methods: the names of the methods, in the order of the tables.
+        resampler: the resampler that makes all intervals and tests.
     """
 
     def __init__(
         self, scores: ScoreTable, parts: Mapping[str, Part], methods: Sequence[str], resampler: Resampler
     ) -> None:
-        """Keep the scores, and list their metrics in the order in which they first occur."""
+        """Store the scores, and list their metrics in the order in which they first occur."""
         self.scores, self.parts, self.methods, self.resampler = scores, parts, methods, resampler
-        found = (metric for score in scores.values() for metric in score)
-        self.metrics = tuple(dict.fromkeys(found))
+        names = (metric for score in scores.values() for metric in score)
+        self.metrics = tuple(dict.fromkeys(names))
 
     def _tasks(self, part: Part, metric: str, *methods: str) -> list[str]:
-        """Return the tasks of a part that all of the methods have the metric for."""
-        own = [task for task, its in self.parts.items() if its == part]
-        return [task for task in own if all(metric in self.scores.get((task, method), {}) for method in methods)]
+        """Return the tasks of a part for which all of the methods have the metric."""
+        in_part = [task for task, its in self.parts.items() if its == part]
+        return [task for task in in_part if all(metric in self.scores.get((task, method), {}) for method in methods)]
 
     def _rows(self, tasks: Sequence[str], method: str, metric: str) -> list[tuple[str, Scored]]:
+        """Return the name of each task with a method's scored metric on it."""
         return [(task, self.scores[task, method][metric]) for task in tasks]
 
     def means(self) -> tuple[Mean, ...]:
-        """Return the mean of every part, metric and method, with recovered lift where base and oracle are there."""
+        """Return the mean of every part, metric and method, with the recovered lift if base and oracle were scored."""
         rows = []
         for part in PARTS:
             for metric in self.metrics:
@@ -63,13 +67,14 @@ class Summary:
         return tuple(rows)
 
     def _mean(self, part: Part, metric: str, method: str) -> Mean | None:
+        """Return a method's mean over a part; None if it has the metric for no task."""
         tasks = self._tasks(part, metric, method)
         if not tasks:
             return None
         lift = None
-        whole = self._tasks(part, metric, method, BASE, ORACLE)
-        if whole and method != BASE:
-            groups = [self._rows(whole, name, metric) for name in (method, BASE, ORACLE)]
+        comparable = self._tasks(part, metric, method, BASE, ORACLE)
+        if comparable and method != BASE:
+            groups = [self._rows(comparable, name, metric) for name in (method, BASE, ORACLE)]
             lift = self.resampler.combined(part, groups, recovered)
             before, after = (sum(item.value for _, item in rows) for rows in groups[1:])
             better = after > before if HIGHER_IS_BETTER.get(metric, True) else after < before
@@ -78,7 +83,7 @@ class Summary:
         return Mean(part=part, method=method, metric=metric, tasks=len(tasks), figure=figure, recovered=lift)
 
     def comparisons(self) -> tuple[MethodComparison, ...]:
-        """Return the paired tests of the generated methods against every other method."""
+        """Return the paired tests of the generated methods against every other method, in all but secondary metrics."""
         rows = []
         for part in PARTS:
             for metric in self.metrics:
@@ -90,6 +95,7 @@ class Summary:
         return tuple(row for row in rows if row is not None)
 
     def _comparison(self, part: Part, metric: str, method: str, against: str) -> MethodComparison | None:
+        """Return the paired test of a method against another; None if no task has the metric for both."""
         tasks = self._tasks(part, metric, method, against)
         if not tasks:
             return None
@@ -106,7 +112,7 @@ class Summary:
         )
 
     def text_specific(self) -> tuple[TextSpecific, ...]:
-        """Return what the right text brings over wrong texts, over tasks that have all three."""
+        """Return the text-specific lift of every part and metric, over tasks that all three methods were scored on."""
         rows = []
         for part in PARTS:
             for metric in self.metrics:

@@ -1,4 +1,4 @@
-"""A result as tables: the means by part, the tasks by method, and the controls; for the terminal and ``table.md``."""
+"""Makes tables of a result, for the terminal and for ``table.md``: means by part, tasks by method, and controls."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,36 +21,42 @@ NAMES = {
 
 @dataclass(frozen=True)
 class TextTable:
-    """A title, headers and rows of text."""
+    """A table of text.
+
+    Args:
+        title: the table's title.
+        headers: the headers of the columns.
+        rows: the rows, with a text for each column.
+    """
 
     title: str
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
     def markdown(self) -> str:
-        """Return the table in Markdown, with what could break it escaped."""
+        """Return the table in Markdown, without its title, and with all special characters escaped."""
         lines = [self.headers, tuple("---" for _ in self.headers), *self.rows]
         return "\n".join("| " + " | ".join(escaped(cell) for cell in line) + " |" for line in lines) + "\n"
 
 
 def escaped(text: str) -> str:
-    """Return text that stands as itself in a Markdown table cell."""
+    """Return text with special characters escaped, so that it reads the same in a Markdown table."""
     flat = " ".join(one_line(text).split())
     return "".join(f"\\{char}" if char in "\\|`*_<>[]#" and flat != "---" else char for char in flat)
 
 
 def figure(value: float | None, digits: int = 2) -> str:
-    """Return a figure with two decimals, or ``-``."""
+    """Return a figure with so many decimals, or ``-`` for None."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
 def with_interval(item: Figure | None) -> str:
-    """Return ``0.82 [0.78, 0.86]``, or ``-``."""
+    """Return a figure with its interval, such as ``0.82 [0.78, 0.86]``, or ``-`` for None."""
     return "-" if item is None else f"{item.value:.2f} [{item.low:.2f}, {item.high:.2f}]"
 
 
 def metrics_of(result: Result) -> tuple[str, ...]:
-    """Return the metrics that the result has, in the order of its means."""
+    """Return the metrics of a result's means, in their order."""
     return tuple(dict.fromkeys(mean.metric for mean in result.means))
 
 
@@ -60,12 +66,12 @@ def metric_name(metric: str) -> str:
 
 
 def comparison_table(result: Result, metric: str, *, uses: bool = True) -> TextTable:
-    """Return the comparison: a row a method, for each part its mean with interval and the lift recovered.
+    """Return the comparison in one metric: a row for each method, with its mean and recovered lift in each part.
 
     Args:
         result: the evaluation.
-        metric: which figure.
-        uses: with a column that says what each method knows of the task.
+        metric: the metric's name.
+        uses: whether there is a column that says what each method knows of the task.
     """
     means = {(mean.part, mean.method): mean for mean in result.means if mean.metric == metric}
     parts = [part for part in parts_of(result) if any(key[0] == part for key in means)]
@@ -84,32 +90,30 @@ def comparison_table(result: Result, metric: str, *, uses: bool = True) -> TextT
 
 
 def task_table(result: Result, metric: str) -> TextTable:
-    """Return a row a task, a column a method."""
+    """Return the figures of all tasks in one metric, with a row for each task and a column for each method."""
     methods = [method.name for method in result.methods]
     figures = {(score.task, score.method): score.figures.get(metric) for score in result.scores}
     rows = []
     for part in parts_of(result):
         for task in (task for task in result.tasks if task.part == part):
-            found = [figures.get((task.name, method)) for method in methods]
-            if any(found):
-                rows.append((task.name, part, *(figure(item.value if item else None) for item in found)))
+            task_figures = [figures.get((task.name, method)) for method in methods]
+            if any(task_figures):
+                rows.append((task.name, part, *(figure(item.value if item else None) for item in task_figures)))
     return TextTable(metric_name(metric), ("task", "part", *methods), tuple(rows))
 
 
 def reconstruction_table(result: Result) -> TextTable:
-    """Return the mean relative error and cosine of delta-W against the harvested adapters, a row a method."""
+    """Return each method's fidelity to the harvested adapters by part: mean relative error and cosine of delta-W."""
     rows = []
     for method in result.methods:
         row = [method.name]
         for part in parts_of(result):
             names = {task.name for task in result.tasks if task.part == part}
-            found = [
-                score.reconstruction for score in result.scores if score.method == method.name and score.task in names
-            ]
-            there = [item.all for item in found if item is not None]
+            scores = [score for score in result.scores if score.method == method.name and score.task in names]
+            fidelities = [score.reconstruction.all for score in scores if score.reconstruction is not None]
             row += [
-                figure(sum(item.error for item in there) / len(there) if there else None),
-                figure(sum(item.cosine for item in there) / len(there) if there else None),
+                figure(sum(item.error for item in fidelities) / len(fidelities) if fidelities else None),
+                figure(sum(item.cosine for item in fidelities) / len(fidelities) if fidelities else None),
             ]
         if any(value != "-" for value in row[1:]):
             rows.append(tuple(row))
@@ -118,7 +122,7 @@ def reconstruction_table(result: Result) -> TextTable:
 
 
 def text_table(result: Result) -> TextTable:
-    """Return the text-specific lift: generated minus the mean of swapped and random text."""
+    """Return the text-specific lift by metric and part: generated minus the mean of swapped and random text."""
     rows = tuple(
         (metric_name(item.metric), item.part, str(item.tasks), with_interval(item.lift))
         for item in result.text_specific
@@ -129,7 +133,7 @@ def text_table(result: Result) -> TextTable:
 
 
 def paired_tests_table(result: Result, metric: str) -> TextTable:
-    """Return the paired tests of the method ``generated`` against the others."""
+    """Return the paired tests of the method ``generated`` against the others in one metric."""
     rows = tuple(
         (item.part, item.against, str(item.tasks), with_interval(item.difference), f"{item.p:.4f}")
         for item in result.comparisons
@@ -140,7 +144,7 @@ def paired_tests_table(result: Result, metric: str) -> TextTable:
 
 
 def honesty_table(result: Result) -> TextTable:
-    """Return near-duplicates and memorisation: the nearest training task, and the nearest harvested adapter."""
+    """Return for each task the training task most like it, and the harvested adapter nearest to the generated one."""
     rows = []
     for task in result.tasks:
         near, like = task.neighbour, task.similar
@@ -164,22 +168,23 @@ def honesty_table(result: Result) -> TextTable:
 
 
 def reasons(result: Result) -> tuple[str, ...]:
-    """Return, for methods without a figure for some tasks, why: ``method: reason (tasks)``."""
-    found: dict[tuple[str, str], int] = {}
+    """Return why methods have no figure for some tasks, as ``method: reason (count of count tasks)``."""
+    counts: dict[tuple[str, str], int] = {}
     for score in result.scores:
         if score.reason is not None:
-            found[score.method, score.reason] = found.get((score.method, score.reason), 0) + 1
+            counts[score.method, score.reason] = counts.get((score.method, score.reason), 0) + 1
     return tuple(
-        f"{method}: {reason} ({count} of {len(result.tasks)} tasks)" for (method, reason), count in found.items()
+        f"{method}: {reason} ({count} of {len(result.tasks)} tasks)" for (method, reason), count in counts.items()
     )
 
 
 def _section(table: TextTable) -> list[str]:
+    """Return the lines of a table under its title; none if it has no rows."""
     return [f"## {table.title[:1].upper()}{table.title[1:]}\n", table.markdown()] if table.rows else []
 
 
 def markdown(result: Result) -> str:
-    """Return ``table.md``: every table of the result."""
+    """Return the text of ``table.md``, which holds every table of the result."""
     generator = "no generator" if result.generator is None else f"generator {result.generator.name}"
     lines = [
         f"# Evaluation of {escaped(generator)} on {escaped(result.base.name)}\n",
