@@ -29,7 +29,7 @@ from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.apply import applied, placed
 from icmlora_cli.workflows.gen.generate import check, maker_on
 from icmlora_cli.workflows.gen.generator import AdapterGenerator
-from icmlora_cli.workflows.gen.options import PLAIN, GenRequest
+from icmlora_cli.workflows.gen.options import GenRequest
 from icmlora_cli.workflows.progress import OnProgress, silent
 
 SHOWN = 120  # characters of a name in an error
@@ -287,7 +287,7 @@ def load_engine(
         UsageError: If the device is not there, or a name is the base's own.
         WrongBaseError: If an adapter is for another base.
     """
-    request = GenRequest(generator or Path(), False, None, PLAIN)
+    request = GenRequest(generator or Path())
     networks, inputs = (None, None) if generator is None else check(request, base)
     given = GivenAdapters(base, adapters or {}, any_base_name=any_base_name)
     loaded = load_base(base, device=device)

@@ -13,6 +13,7 @@ from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.workflows.base.pull import resolve as resolve_base
 from icmlora_cli.workflows.evaluate import evaluate
 from icmlora_cli.workflows.gen import generate
+from icmlora_cli.workflows.gen.options import GenRequest
 from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.progress import OnProgress, silent
 from icmlora_cli.workflows.registry import storage
@@ -78,13 +79,14 @@ def run(
     generator = train.run(seen, found, train_recipe, home, name="demo", device=device, on_progress=on_progress)
     text = next(task for task in seen if task.name == SHOWN).descriptions[0]
     adapter = home.root / "adapter"
-    generate.run(text, adapter, generator.folder, found, home, force=True, device=device, on_progress=on_progress)
+    request = GenRequest(generator.folder)
+    generate.run(text, adapter, request, found, home, force=True, device=device, on_progress=on_progress)
+    recipe = resolve(EvalRecipe, Path("eval/demo"), "eval", {})
     result = evaluate.run(
         seen + unseen,
         found,
-        resolve(EvalRecipe, Path("eval/demo"), "eval", {}),
+        evaluate.EvalRequest(recipe, generator.folder),
         home,
-        generator_folder=generator.folder,
         device=device,
         on_progress=on_progress,
     )

@@ -63,6 +63,23 @@ class Parent:
 
 
 @dataclass(frozen=True)
+class FinetuneRequest:
+    """What to train, on what.
+
+    Args:
+        examples: The file of examples: JSONL, CSV or Parquet, as for ``gen --examples``.
+        recipe: Steps, batch size, learning rate and seed; without a parent, rank and alpha too.
+        parent: The adapter to start from, see ``read_parent``; None starts from delta-W zero.
+        template: The name of the template by which the examples become prompts.
+    """
+
+    examples: Path
+    recipe: HarvestRecipe = DEFAULTS
+    parent: Parent | None = None
+    template: Template = "qa"
+
+
+@dataclass(frozen=True)
 class FinetuneResult:
     """An adapter that was trained on.
 
@@ -141,12 +158,9 @@ def check_base(parent: Parent, base: Base) -> None:
 
 def run(
     out: Path,
-    examples: Path,
+    request: FinetuneRequest,
     base: Base,
-    recipe: HarvestRecipe = DEFAULTS,
     *,
-    parent: Parent | None = None,
-    template: Template = "qa",
     force: bool = False,
     device: str | None = None,
     on_progress: OnProgress = silent,
@@ -156,15 +170,12 @@ def run(
     An interrupted run leaves its state beside ``out`` and is gone on with, exactly.
 
     Args:
-        out: the folder to write.
-        examples: the file; see ``gen --examples``.
-        base: the base model.
-        recipe: steps, batch size, rate, seed; rank and alpha too where there is no parent.
-        parent: what to start from, see ``read_parent``; None starts from nothing, with delta-W zero.
-        template: how the examples are written.
-        force: replace ``out``.
-        device: where to train.
-        on_progress: told of each step.
+        out: The folder to write.
+        request: The examples, how to train on them, and what to start from.
+        base: The base model.
+        force: Whether ``out`` is replaced if it exists.
+        device: The torch device to train on; None takes a GPU where there is one.
+        on_progress: Called after each step.
 
     Raises:
         AlreadyExistsError: if ``out`` is there and ``force`` is not set.
@@ -177,11 +188,11 @@ def run(
     """
     started = time.monotonic()
     check_folder(out, force)
-    given = read_file(examples, template)
-    if parent is not None:
-        check_base(parent, base)
-    on_progress(Progress("finetune", "load the base", 0, recipe.steps))
-    work = _Finetune(out, given, load_base(base, device=device), recipe, parent, on_progress)
+    given = read_file(request.examples, request.template)
+    if request.parent is not None:
+        check_base(request.parent, base)
+    on_progress(Progress("finetune", "load the base", 0, request.recipe.steps))
+    work = _Finetune(out, given, load_base(base, device=device), request.recipe, request.parent, on_progress)
     return work.run(started)
 
 

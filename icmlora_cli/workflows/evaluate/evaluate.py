@@ -19,8 +19,8 @@ from icmlora_cli.registry.tasks import Task
 from icmlora_cli.report.html import write_report
 from icmlora_cli.report.result import RESULT, Result, write_result
 from icmlora_cli.report.tables import TABLE, markdown
-from icmlora_cli.workflows.evaluate import lm_eval_rows
-from icmlora_cli.workflows.evaluate.lm_eval_rows import HarnessRequest
+from icmlora_cli.workflows.evaluate import lm_eval, lm_eval_rows
+from icmlora_cli.workflows.evaluate.lm_eval import HarnessRequest
 from icmlora_cli.workflows.evaluate.methods import EvalContext, evaluation, methods_of
 from icmlora_cli.workflows.evaluate.result import compose, oracle
 from icmlora_cli.workflows.evaluate.scores import MethodScorer, RawScore, read_score, write_score
@@ -29,6 +29,22 @@ from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
 SCORES = "scores"
 TIMINGS = "timings.json"
+
+
+@dataclass(frozen=True)
+class EvalRequest:
+    """What an evaluation compares, and how.
+
+    Args:
+        recipe: The methods, and how they are scored.
+        generator_folder: The folder of the generator that is scored; None leaves out the methods that need one.
+        lm_eval: Tasks of lm-eval on which base, generated and harvested adapters are scored as well; None leaves
+            lm-eval out.
+    """
+
+    recipe: EvalRecipe
+    generator_folder: Path | None = None
+    lm_eval: HarnessRequest | None = None
 
 
 @dataclass(frozen=True)
@@ -59,12 +75,10 @@ def default_folder(home: Home, generator_folder: Path | None, protocol: str) -> 
 def run(
     tasks: Sequence[Task],
     base: Base,
-    recipe: EvalRecipe,
+    request: EvalRequest,
     home: Home,
     *,
-    generator_folder: Path | None,
     out: Path | None = None,
-    lm_eval: HarnessRequest | None = None,
     device: str | None = None,
     on_progress: OnProgress = silent,
 ) -> EvalResult:
@@ -74,15 +88,13 @@ def run(
     ``result.json`` that an uninterrupted one does (but for methods that tune for a wall time, which no clock repeats).
 
     Args:
-        tasks: what to score on.
-        base: the base model.
-        recipe: the methods and how they are scored.
-        home: the registry.
-        generator_folder: the generator to score; None leaves its methods out.
-        out: the result folder; None takes ``default_folder``.
-        lm_eval: tasks of lm-eval on which base, generated and harvested adapters are scored as well.
-        device: where the base runs.
-        on_progress: told of each task and method.
+        tasks: The tasks on whose test examples the methods are scored.
+        base: The base model.
+        request: The methods, how they are scored, and the generator.
+        home: The registry.
+        out: The result folder; None takes ``default_folder``.
+        device: The torch device on which the base runs; None takes a GPU where there is one.
+        on_progress: Called before each method of each task, and after each task.
 
     Raises:
         UsageError: if there is no task.
@@ -92,12 +104,13 @@ def run(
         OutOfSpaceError: if the disk is full.
     """
     started = time.monotonic()
+    recipe, generator_folder = request.recipe, request.generator_folder
     if not tasks:
         raise UsageError("there is no task to score", hint="icmlora task list")
     folder = (out or default_folder(home, generator_folder, recipe.protocol)).absolute()
     _check_out(folder)
-    if lm_eval is not None:
-        lm_eval_rows.check(lm_eval)
+    if request.lm_eval is not None:
+        lm_eval.check(request.lm_eval)
     loaded = load_base(base, device=device)
     shared = evaluation(tasks, loaded, home, recipe, generator_folder, on_progress)
     if shared.generator is not None:
@@ -125,7 +138,7 @@ def run(
         on_progress(Progress("eval", context.task.name, len(methods), len(methods), "", index + 1, len(tasks)))
     result = compose(shared, contexts, methods, scores)
     _write(folder, result, scores)
-    harnessed = None if lm_eval is None else lm_eval_rows.run(shared, tasks, lm_eval, folder)
+    harnessed = None if request.lm_eval is None else lm_eval_rows.run(shared, tasks, request.lm_eval, folder)
     return EvalResult(folder, result, scored, harnessed, time.monotonic() - started)
 
 

@@ -22,6 +22,28 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class HarnessRequest:
+    """What lm-eval is asked to score, and how.
+
+    Args:
+        tasks: Names or patterns of lm-eval's tasks, groups and tags.
+        include: A folder with the user's own task files; None knows lm-eval's tasks only. A task file can run Python
+            code of its folder.
+        limit: The most documents that are scored of each task; None scores all.
+        num_fewshot: The number of examples in each prompt; None takes what the task says.
+        batch_size: The number of requests in one forward pass.
+        max_length: The most tokens that the model reads at once; None takes as many as it was made for.
+    """
+
+    tasks: tuple[str, ...]
+    include: Path | None = None
+    limit: int | None = None
+    num_fewshot: int | None = None
+    batch_size: int = 8
+    max_length: int | None = None
+
+
+@dataclass(frozen=True)
 class HarnessFigure:
     """One metric of a task.
 
@@ -66,54 +88,50 @@ class HarnessResult:
         return dict(vars(self)) | {"figures": figures, "samples": dict(self.samples)}
 
 
-def check(tasks: Sequence[str], include_path: Path | None = None) -> None:
+def check(request: HarnessRequest) -> None:
     """Check that lm-eval is installed and knows the tasks, before anything is scored.
 
     Raises:
-        NotFoundError: if there is no such task.
-        UsageError: if it is not installed, or ``include_path`` is no folder.
+        NotFoundError: If lm-eval has no such task.
+        UsageError: If lm-eval is not installed, or ``request.include`` is no folder.
     """
     with _quiet():
-        _checked(_harness(include_path)[2], tasks)
+        _checked(_harness(request.include)[2], request.tasks)
 
 
 def run(
     adapters: Mapping[str, Adapter | None],
     loaded: LoadedBase,
-    tasks: Sequence[str],
+    request: HarnessRequest,
     *,
-    include_path: Path | None = None,
-    limit: int | None = None,
-    num_fewshot: int | None = None,
-    batch_size: int = 8,
-    max_length: int | None = None,
     on_progress: OnProgress = silent,
 ) -> HarnessResult:
     """Score each adapter on lm-eval's tasks; nothing is written to stdout or stderr.
 
     Args:
-        adapters: by name, in order; None is the base itself. Each is merged while it is scored.
-        loaded: the base; its weights are what they were afterwards.
-        tasks: names or patterns of lm-eval's tasks, groups and tags.
-        include_path: a folder with task files of one's own. A task file can run Python code of its folder.
-        limit: documents a task, at most; all by default.
-        num_fewshot: examples in each prompt; what the task says by default.
-        batch_size: requests a forward pass.
-        max_length: tokens that the model reads at once; by default as many as it was made for.
-        on_progress: told of each adapter.
+        adapters: The adapters by name, scored in this order; None stands for the base alone. Each is merged into the
+            base while it is scored.
+        loaded: The base; its weights are the same afterwards.
+        request: The tasks, and how they are scored.
+        on_progress: Called before each adapter, and at the end.
 
     Raises:
-        IcmloraError: if lm-eval fails (such as at a dataset that cannot be fetched).
-        NotFoundError: if there is no such task.
-        UsageError: if no task is named, lm-eval is not installed, or ``include_path`` is no folder.
+        IcmloraError: If lm-eval fails (such as at a dataset that cannot be fetched).
+        NotFoundError: If lm-eval has no such task.
+        UsageError: If no task is named, lm-eval is not installed, or ``request.include`` is no folder.
     """
     started = time.monotonic()
-    if not tasks:
+    if not request.tasks:
         raise UsageError("no task of lm-eval is named", hint="such as: --lm-eval hellaswag")
     with _quiet():
-        hflm, simple_evaluate, manager, version = _harness(include_path)
-        names = _checked(manager, tasks)
-        model = hflm(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size, max_length=max_length)
+        hflm, simple_evaluate, manager, version = _harness(request.include)
+        names = _checked(manager, request.tasks)
+        model = hflm(
+            pretrained=loaded.model,
+            tokenizer=loaded.tokenizer,
+            batch_size=request.batch_size,
+            max_length=request.max_length,
+        )
     figures: dict[str, Mapping[str, Mapping[str, HarnessFigure]]] = {}
     samples: dict[str, int] = {}
     for index, (name, adapter) in enumerate(adapters.items()):
@@ -124,8 +142,8 @@ def run(
                     model=model,
                     tasks=names,
                     task_manager=manager,
-                    limit=limit,
-                    num_fewshot=num_fewshot,
+                    limit=request.limit,
+                    num_fewshot=request.num_fewshot,
                     log_samples=False,
                 )
             except Exception as error:  # tasks run code of many authors, which may raise anything
@@ -133,7 +151,7 @@ def run(
         figures[name] = _figures(found)
         samples |= {task: int(counts["effective"]) for task, counts in found.get("n-samples", {}).items()}
     on_progress(Progress("lm-eval", ", ".join(names), len(adapters), len(adapters)))
-    return HarnessResult(figures, samples, version, limit, time.monotonic() - started)
+    return HarnessResult(figures, samples, version, request.limit, time.monotonic() - started)
 
 
 @contextmanager

@@ -1,44 +1,20 @@
 """lm-eval-harness beside the comparison: base, generated and harvested adapters on lm-eval's own tasks, one by one."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from icmlora_cli.disk import files
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.workflows.evaluate import lm_eval
+from icmlora_cli.workflows.evaluate.lm_eval import HarnessRequest
 from icmlora_cli.workflows.evaluate.methods import EvalContext, generator_key
 from icmlora_cli.workflows.evaluate.result import oracle
 
 VERSION = 1  # of how adapters are handed to lm-eval
 FOLDER = "lm-eval"
 SUMMARY = "lm-eval.json"
-
-
-@dataclass(frozen=True)
-class HarnessRequest:
-    """What to ask of lm-eval.
-
-    Args:
-        tasks: its own tasks' names.
-        include: a folder of task files beside its own.
-        limit: documents a task, at most.
-    """
-
-    tasks: tuple[str, ...]
-    include: Path | None = None
-    limit: int | None = None
-
-
-def check(request: HarnessRequest) -> None:
-    """Check that lm-eval can do what is asked for, before anything else is scored.
-
-    Raises:
-        NotFoundError: if it has no such task.
-        UsageError: if it is not installed.
-    """
-    lm_eval.check(request.tasks, request.include)
 
 
 def run(
@@ -65,14 +41,7 @@ def run(
         path = folder / FOLDER / f"{method if task is None else f'{task}.{method}'}.json"
         there = files.read_json(path) if path.is_file() else {}
         if there.get("key") != identity:
-            found = lm_eval.run(
-                {method: adapter},
-                evaluation.loaded,
-                request.tasks,
-                include_path=request.include,
-                limit=request.limit,
-                on_progress=evaluation.on_progress,
-            )
+            found = lm_eval.run({method: adapter}, evaluation.loaded, request, on_progress=evaluation.on_progress)
             scores = {
                 name: {metric: asdict(figure) for metric, figure in metrics.items()}
                 for name, metrics in found.figures[method].items()

@@ -14,7 +14,7 @@ from icmlora_cli.registry.bases import Base
 from icmlora_cli.workflows.gen.batch_file import BatchItem, read_batch
 from icmlora_cli.workflows.gen.generate import check, load_maker
 from icmlora_cli.workflows.gen.generator import AdapterGenerator, GenResult
-from icmlora_cli.workflows.gen.options import PLAIN, GenInputs, GenOptions, GenRequest
+from icmlora_cli.workflows.gen.options import GenInputs, GenRequest
 from icmlora_cli.workflows.gen.write import Provenance, identity, is_whole
 from icmlora_cli.workflows.output import check_folder, is_free
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
@@ -68,13 +68,10 @@ class BatchResult:
 def run(
     batch: Path,
     out: Path,
-    generator_folder: Path,
+    request: GenRequest,
     base: Base,
     home: Home,
     *,
-    merged: bool = False,
-    seed: int | None = None,
-    options: GenOptions = PLAIN,
     force: bool = False,
     device: str | None = None,
     on_progress: OnProgress = silent,
@@ -85,17 +82,14 @@ def run(
     was stopped goes on.
 
     Args:
-        batch: see ``read_batch``.
-        out: the folder of the folders; others in it are left alone.
-        generator_folder: see ``gen.run``, as all that follows.
-        base: the base model.
-        home: the registry.
-        merged: write whole merged models.
-        seed: of z, the same for each text.
-        options: the same for each text; examples to show and to choose by too.
-        force: replace folders that hold something else that gen made.
-        device: where the base runs.
-        on_progress: told of each text.
+        batch: The file with the texts, as ``read_batch`` describes it.
+        out: The folder in which each text gets its folder; other folders in it are left alone.
+        request: The generator, and what is asked of it for every text: seed, examples and options are shared.
+        base: The base model that the generator was trained on.
+        home: The registry, for cached task vectors and harvested adapters.
+        force: Whether folders that hold something else that gen made are replaced.
+        device: The torch device on which the base runs; None takes a GPU where there is one.
+        on_progress: Called at each step of each text.
 
     Raises:
         SpecError: if the file has faults.
@@ -106,7 +100,6 @@ def run(
     items = read_batch(batch)
     if out.exists() and not out.is_dir():
         raise AlreadyExistsError(f"{out} is a file", where=str(out.absolute()), hint="name a folder with -o")
-    request = GenRequest(generator_folder, merged, seed, options)
     generator, inputs = check(request, base)
     there = [_is_made(out / item.name, _wanted(item, generator, base, request, inputs), request) for item in items]
     _check_free([out / item.name for item, made in zip(items, there, strict=True) if not made], force)

@@ -15,7 +15,7 @@ from icmlora_cli.lm.task_vector import VectorReader, checked_text
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.workflows.gen.generator import AdapterGenerator, GenResult
-from icmlora_cli.workflows.gen.options import PLAIN, GenInputs, GenOptions, GenRequest, read_given
+from icmlora_cli.workflows.gen.options import GenInputs, GenRequest, read_given
 from icmlora_cli.workflows.gen.write import check_format
 from icmlora_cli.workflows.output import check_folder
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
@@ -121,13 +121,10 @@ def maker_on(
 def run(
     text: str,
     out: Path,
-    generator_folder: Path,
+    request: GenRequest,
     base: Base,
     home: Home,
     *,
-    merged: bool = False,
-    seed: int | None = None,
-    options: GenOptions = PLAIN,
     force: bool = False,
     device: str | None = None,
     on_progress: OnProgress = silent,
@@ -135,18 +132,14 @@ def run(
     """Generate an adapter and write it as PEFT or GGUF, alone or merged into its base.
 
     Args:
-        text: the task in words.
-        out: the folder to write.
-        generator_folder: a trained generator's.
-        base: the base model that it was trained on.
-        home: the registry, for cached task vectors and harvested adapters.
-        merged: write the whole merged model instead of the adapter.
-        seed: draw z from the prior with this seed; None takes its mean. Either is repeatable bit for bit. Of several
-            samples, the seed of the first draw, 0 for None.
-        options: examples to show and to choose by, the gate, the form of what is written.
-        force: replace ``out`` if it exists.
-        device: where the base reads the text.
-        on_progress: told of the three steps.
+        text: The task in words.
+        out: The folder to write.
+        request: The generator, and what is asked of it.
+        base: The base model that the generator was trained on.
+        home: The registry, for cached task vectors and harvested adapters.
+        force: Whether ``out`` is replaced if it exists.
+        device: The torch device on which the base reads the text; None takes a GPU where there is one.
+        on_progress: Called at each of the three steps.
 
     Raises:
         UsageError: if the text is empty or too long, or the options do not go together or with the generator.
@@ -161,7 +154,6 @@ def run(
     started = time.monotonic()
     text = checked_text(text)
     check_folder(out, force)
-    request = GenRequest(generator_folder, merged, seed, options)
     generator, inputs = check(request, base)
     adapter_generator = load_maker(request, generator, inputs, base, home, device, on_progress)
     on_progress(Progress("gen", "read the task", 1, 3))

@@ -169,19 +169,20 @@ def read_file(path: Path, template: Template) -> ExampleFile:
 
 @dataclass(frozen=True)
 class GenRequest:
-    """What is asked of a generator, whatever the text.
+    """What is asked of a generator, whatever the text; the commands and the server make one for each run.
 
     Args:
-        folder: the generator's.
-        merged: whole models are written.
-        seed: of z, or of the first of several draws; None takes the prior's mean.
-        options: the rest.
+        folder: The folder of the trained generator.
+        merged: Whether the whole merged model is written instead of the adapter alone.
+        seed: The seed with which z is drawn from the prior; None takes the prior's mean. Either is repeatable bit for
+            bit. Of several samples it is the seed of the first draw, and 0 for None.
+        options: Examples to show and to choose by, the gate, and the form of what is written.
     """
 
     folder: Path
-    merged: bool
-    seed: int | None
-    options: GenOptions
+    merged: bool = False
+    seed: int | None = None
+    options: GenOptions = PLAIN
 
     @property
     def dtype(self) -> "Dtype | None":
@@ -233,5 +234,5 @@ def recorded(held: Generated) -> dict[str, object]:
     if held.options is not None:
         before: dict[str, object] = {"format": "peft"}  # all that gen wrote when it did not say which
         return before | dict(held.options)
-    plain = GenRequest(Path(), held.merged, None, PLAIN).asked(GenInputs())
+    plain = GenRequest(Path(), held.merged).asked(GenInputs())
     return plain | {"seed": held.seed}
