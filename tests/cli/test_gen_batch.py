@@ -29,7 +29,7 @@ def test_a_folder_for_each_text(trained: "Registry") -> None:
     Path("texts.txt").write_text(f"{CAT}\n\n  Say  dog. \r\n" + "\n".join(WICKED), encoding="utf-8")
     before = {path.name for path in trained.root.iterdir()}
     done = trained.json("gen", "--batch", "texts.txt", "-o", "out", "--seed", "3")
-    assert done["schema"] == "icmlora.gen.batch/1" and set(done) == {"schema", "folder", "seconds", "entries"}
+    assert done["schema"] == "icmlora.gen.batch/1" and set(done) == {"schema", "folder", "seconds", "entries", "notes"}
     assert all(set(entry) == ENTRY and entry["state"] == "written" for entry in done["entries"])
     assert [entry["task_text"] for entry in done["entries"]] == [CAT, "Say dog.", *WICKED]
     names = [entry["name"] for entry in done["entries"]]

@@ -1,4 +1,4 @@
-"""Eval: the comparison of methods on held-out test examples, through one loaded base, score by score, resumable."""
+"""The ``eval`` workflow: methods are compared on held-out test examples through one loaded base; resumable."""
 
 import hashlib
 import random
@@ -49,14 +49,14 @@ class EvalRequest:
 
 @dataclass(frozen=True)
 class EvalResult:
-    """An evaluation, done.
+    """A finished evaluation.
 
     Args:
-        folder: holds ``result.json``, ``table.md``, ``report.html``, ``timings.json`` and ``scores/``.
-        result: what ``result.json`` holds.
-        scored: scores that this run scored; the others were there from an earlier one, or have no figures.
-        lm_eval: what lm-eval's tasks gave, a row an adapter; None where it was not asked.
-        seconds: wall time of this run.
+        folder: The folder with ``result.json``, ``table.md``, ``report.html``, ``timings.json`` and ``scores/``.
+        result: The content of ``result.json``.
+        scored: How many scores this run computed; the others are from an earlier run, or have no figures.
+        lm_eval: The scores on lm-eval's tasks, one row for each adapter; None where they were not asked for.
+        seconds: The wall time of this run in seconds.
     """
 
     folder: Path
@@ -67,7 +67,7 @@ class EvalResult:
 
 
 def default_folder(home: Home, generator_folder: Path | None, protocol: str) -> Path:
-    """Return where a result goes when nothing is said: ``results/<generator>-<protocol>`` in the registry."""
+    """Return the result folder where the user names none: ``results/<generator>-<protocol>`` in the registry."""
     name = "no-generator" if generator_folder is None else generator_folder.name
     return home.root / "results" / f"{name}-{protocol}"
 
@@ -84,8 +84,8 @@ def run(
 ) -> EvalResult:
     """Score the methods on the tasks' test examples and write the result folder.
 
-    Each score is written as soon as it is scored; a run that was stopped goes on there, and writes the very
-    ``result.json`` that an uninterrupted one does (but for methods that tune for a wall time, which no clock repeats).
+    Each score is written as soon as it is known. A run that was stopped goes on from there, and writes the same
+    ``result.json`` as an uninterrupted one, except for methods that train for a given wall time.
 
     Args:
         tasks: The tasks on whose test examples the methods are scored.
@@ -97,11 +97,11 @@ def run(
         on_progress: Called before each method of each task, and after each task.
 
     Raises:
-        UsageError: if there is no task.
-        AlreadyExistsError: if ``out`` holds something else.
-        BaseUnavailableError: if the generator is of another base.
-        CorruptFileError: if a generator or adapter is broken.
-        OutOfSpaceError: if the disk is full.
+        UsageError: If there is no task, or no method can be scored.
+        AlreadyExistsError: If ``out`` holds something else.
+        BaseUnavailableError: If the generator is of another base.
+        CorruptFileError: If a generator or adapter is broken.
+        OutOfSpaceError: If the disk is full.
     """
     started = time.monotonic()
     recipe, generator_folder = request.recipe, request.generator_folder
@@ -123,15 +123,15 @@ def run(
     scores: list[RawScore] = []
     scored = 0
     for index, context in enumerate(contexts):
-        record, wanted = shared.library.store.newest(base, context.task), oracle(shared, context.task)
+        record, adapter = shared.library.store.newest(base, context.task), oracle(shared, context.task)
         compared_with = None if record is None else record.checkpoints[-1].sha256
-        for at, method in enumerate(methods):
-            on_progress(Progress("eval", context.task.name, at, len(methods), method.name, index, len(tasks)))
+        for done, method in enumerate(methods):
+            on_progress(Progress("eval", context.task.name, done, len(methods), method.name, index, len(tasks)))
             path = folder / SCORES / context.task.name / f"{method.name}.json"
             key = scorer.key(method, context, compared_with)
             score = read_score(path, key)
             if score is None:
-                score = scorer.score(method, context, wanted, key)
+                score = scorer.score(method, context, adapter, key)
                 write_score(path, score)
                 scored += score.reason is None
             scores.append(score)
@@ -143,7 +143,7 @@ def run(
 
 
 def context_of(task: Task, shared: EvalContext) -> TaskContext:
-    """Return what methods are told of a task; its shots are drawn from its part ``train`` by the recipe's seed."""
+    """Return what methods may know of a task; its shots are drawn from its part ``train`` by the recipe's seed."""
     examples = list(task.examples("train"))
     digest = hashlib.sha256(f"{shared.recipe.seed}:shots:{task.name}".encode()).digest()
     shots = random.Random(digest).sample(examples, min(shared.recipe.shots, len(examples)))

@@ -1,4 +1,4 @@
-"""Scoring adapters with EleutherAI's lm-evaluation-harness, on the base that is loaded already (extra ``lm-eval``)."""
+"""Scores adapters with EleutherAI's lm-evaluation-harness on a base that is loaded already (extra ``lm-eval``)."""
 
 import io
 import time
@@ -45,12 +45,12 @@ class HarnessRequest:
 
 @dataclass(frozen=True)
 class HarnessFigure:
-    """One metric of a task.
+    """The value of one metric of a task.
 
     Args:
-        value: as lm-eval gives it.
-        stderr: its standard error; None where lm-eval has none.
-        higher_is_better: None where the task does not say.
+        value: The value in lm-eval's unit.
+        stderr: The standard error; None where lm-eval has none.
+        higher_is_better: Whether a higher value is better; None where the task does not say.
     """
 
     value: float
@@ -60,15 +60,15 @@ class HarnessFigure:
 
 @dataclass(frozen=True)
 class HarnessResult:
-    """What lm-eval found.
+    """The scores that lm-eval gave to adapters.
 
     Args:
-        figures: name of the adapter to lm-eval's task (or group) to metric; a metric is ``exact_match``, or with the
-            filter that lm-eval puts before it ``exact_match,strict-match``.
-        samples: documents scored of each task.
-        version: of lm-eval.
-        limit: documents a task, at most; None for all.
-        seconds: wall time.
+        figures: The figures by the adapter's name, lm-eval's task (or group), and metric. A metric is named
+            ``exact_match``, or ``exact_match,strict-match`` where lm-eval filters the answers first.
+        samples: The number of documents that were scored of each task.
+        version: The version of lm-eval.
+        limit: The most documents that were scored of each task; None for all.
+        seconds: The wall time in seconds.
     """
 
     figures: Mapping[str, Mapping[str, Mapping[str, HarnessFigure]]]
@@ -81,7 +81,8 @@ class HarnessResult:
         """Return the JSON form."""
         figures = {
             name: {
-                task: {metric: dict(vars(figure)) for metric, figure in found.items()} for task, found in tasks.items()
+                task: {metric: dict(vars(figure)) for metric, figure in metrics.items()}
+                for task, metrics in tasks.items()
             }
             for name, tasks in self.figures.items()
         }
@@ -138,7 +139,7 @@ def run(
         on_progress(Progress("lm-eval", name, index, len(adapters), ", ".join(names)))
         with merged(loaded.model, adapter), _quiet():
             try:
-                found = simple_evaluate(
+                results = simple_evaluate(
                     model=model,
                     tasks=names,
                     task_manager=manager,
@@ -148,15 +149,15 @@ def run(
                 )
             except Exception as error:  # tasks run code of many authors, which may raise anything
                 raise _failed(names, error) from error
-        figures[name] = _figures(found)
-        samples |= {task: int(counts["effective"]) for task, counts in found.get("n-samples", {}).items()}
+        figures[name] = _figures(results)
+        samples |= {task: int(counts["effective"]) for task, counts in results.get("n-samples", {}).items()}
     on_progress(Progress("lm-eval", ", ".join(names), len(adapters), len(adapters)))
     return HarnessResult(figures, samples, version, request.limit, time.monotonic() - started)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep lm-eval's bars and remarks, and what tasks print, from the terminal; leave torch's random numbers alone."""
+    """Silence lm-eval and its tasks, which print on the terminal, and restore torch's random state afterwards."""
     nowhere = io.StringIO()
     with redirect_stdout(nowhere), redirect_stderr(nowhere), quiet_transformers(), torch.random.fork_rng(devices=[]):
         yield
@@ -181,17 +182,17 @@ def _harness(include_path: Path | None) -> "tuple[Any, Any, TaskManager, str]":
 
 
 def _checked(manager: "TaskManager", tasks: Sequence[str]) -> list[str]:
-    """Return the names that lm-eval knows, patterns spelled out."""
+    """Return the names of lm-eval's tasks that match the given names and patterns, each once."""
     names: list[str] = []
     for task in tasks:
-        found = sorted(manager.match_tasks([task]))
-        if not found:
+        matches = sorted(manager.match_tasks([task]))
+        if not matches:
             close = get_close_matches(task, manager.all_tasks, n=5)
             raise NotFoundError(
                 f"lm-eval has no task {task!r}" + (f"; close: {', '.join(close)}" if close else ""),
                 hint="all of them: lm-eval ls tasks; a folder of your own: --lm-eval-include FOLDER",
             )
-        names += [name for name in found if name not in names]
+        names += [name for name in matches if name not in names]
     return names
 
 
@@ -204,11 +205,11 @@ def _failed(names: Sequence[str], error: Exception) -> IcmloraError:
     )
 
 
-def _figures(found: Mapping[str, Any]) -> dict[str, dict[str, HarnessFigure]]:
+def _figures(output: Mapping[str, Any]) -> dict[str, dict[str, HarnessFigure]]:
     """Return the numbers of lm-eval's ``results``, whose keys are ``metric,filter`` and ``metric_stderr,filter``."""
     figures: dict[str, dict[str, HarnessFigure]] = {}
-    for task, results in found["results"].items():
-        higher = found.get("higher_is_better", {}).get(task, {})
+    for task, results in output["results"].items():
+        higher = output.get("higher_is_better", {}).get(task, {})
         for key, value in results.items():
             metric, _, filtered = key.partition(",")
             if not isinstance(value, int | float) or metric.endswith("_stderr") or not filtered:

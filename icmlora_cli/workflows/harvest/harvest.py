@@ -1,8 +1,8 @@
-"""Harvest: one LoRA a task on the frozen base, resumable between and within tasks.
+"""The ``harvest`` workflow: one LoRA for each task on the frozen base, resumable between and within tasks.
 
-Any number of harvests may work on one registry, on one machine or on several that share its file system: each task is
-the work of whoever holds its lease (``registry.leases``). When all tasks left are at work elsewhere, a harvest waits,
-to take over what a dead worker leaves.
+Any number of harvests may work on one registry, on one machine or on several that share its file system: a task is
+trained by the worker that holds its lease (``disk.leases``). When other workers train all tasks that remain, a harvest
+waits, in case one of them dies and its task has to be taken over.
 """
 
 import math
@@ -31,17 +31,17 @@ from icmlora_cli.weights.adapter import Adapter, write_adapter
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
 VERSION = 1  # of the training procedure; part of every key
-POLL = 0.5  # seconds between looks at what is at work elsewhere
+POLL = 0.5  # seconds between looks at the tasks that other workers train
 
 
 @dataclass(frozen=True)
 class HarvestResult:
-    """What a harvest did.
+    """The adapters of a harvest.
 
     Args:
-        records: the adapters of all tasks asked for, in order.
-        trained: the tasks that this run trained (or finished).
-        seconds: wall time.
+        records: The adapters of all tasks that were asked for, in order.
+        trained: The names of the tasks that this run trained, or finished training.
+        seconds: The wall time in seconds.
     """
 
     records: tuple[AdapterRecord, ...]
@@ -50,25 +50,25 @@ class HarvestResult:
 
 
 def harvest_key(base: Base, task: Task, recipe: HarvestRecipe) -> str:
-    """Return the hash that makes a harvest what it is: base weights, task data, recipe."""
+    """Return the hash of all that decides a task's harvest: base weights, task data and recipe."""
     values = recipe.model_dump(mode="json")
     values.pop("save_every")
     values.pop("validate_on")
     if recipe.parametrization == "lora":
-        values.pop("parametrization")  # what there was before it had a name has the same key
+        values.pop("parametrization")  # so that adapters from before this setting existed keep their keys
     return files.sha256_json([VERSION, base.weight_hash, task.data_hash, values])[:12]
 
 
 def records_of(
     tasks: Sequence[Task], base: Base, recipe: HarvestRecipe, store: AdapterStore
 ) -> dict[str, AdapterRecord]:
-    """Return the finished adapters of this very harvest, by task, in the tasks' order.
+    """Return the finished adapters of this very harvest by the task's name, in the tasks' order.
 
     Raises:
-        CorruptFileError: if a manifest is broken.
+        CorruptFileError: If a manifest is broken.
     """
-    found = {task.name: store.find(base.slug, task.name, harvest_key(base, task, recipe)) for task in tasks}
-    return {name: record for name, record in found.items() if record is not None}
+    records = {task.name: store.find(base.slug, task.name, harvest_key(base, task, recipe)) for task in tasks}
+    return {name: record for name, record in records.items() if record is not None}
 
 
 def run(
@@ -80,19 +80,19 @@ def run(
     device: str | None = None,
     on_progress: OnProgress = silent,
 ) -> HarvestResult:
-    """Train the adapters that are not there yet.
+    """Train the adapters that the registry lacks.
 
     Args:
-        tasks: what to harvest, in order.
-        base: the frozen base model.
-        recipe: how to train.
-        home: the registry.
-        device: where to train; the best device by default.
-        on_progress: told of each step.
+        tasks: The tasks to harvest, in order.
+        base: The frozen base model.
+        recipe: How to train.
+        home: The registry.
+        device: The torch device to train on; None takes a GPU where there is one.
+        on_progress: Called after each step.
 
     Raises:
-        OutOfSpaceError: if the disk is full.
-        TrainingDivergedError: if a loss is not finite.
+        OutOfSpaceError: If the disk is full.
+        TrainingDivergedError: If a loss is not finite.
     """
     started = time.monotonic()
     store = AdapterStore(home)
@@ -107,12 +107,12 @@ def run(
 
 
 class LostLeaseError(Exception):
-    """Another worker has taken this task over."""
+    """Raised when another worker has taken over the task that this one trains."""
 
 
 @dataclass
 class _Worker:
-    """One of the processes that share a harvest; it loads the base once there is something to train."""
+    """One of the processes that share a harvest; it loads the base when it gets its first task."""
 
     base: Base
     recipe: HarvestRecipe
@@ -130,7 +130,7 @@ class _Worker:
             self._trainer.close()
 
     def run(self, missing: Sequence[Task]) -> tuple[str, ...]:
-        """Train what no other worker trains, until all is there; return the names of what this one trained."""
+        """Train what no other worker trains until all tasks have adapters; return the names of those trained here."""
         waiting = {task.name: (task, Lease(self._folder(task))) for task in missing}
         trained: list[str] = []
         while waiting:
@@ -145,11 +145,11 @@ class _Worker:
         return tuple(trained)
 
     def _train(self, task: Task, lease: Lease, done: int) -> bool:
-        """Train the task if it is nobody else's; return whether this worker finished it."""
+        """Train the task unless another worker holds its lease; return whether this worker finished it."""
         if self._finished(task):
             return False
-        with lease.tried() as mine:
-            if not mine or self._finished(task):  # looked at again: it may just have been finished
+        with lease.tried() as acquired:
+            if not acquired or self._finished(task):  # another worker may have finished it a moment ago
                 return False
             try:
                 _TaskHarvest(task, self._ready(), self.store, self.on_progress, done, self.total, lease).run()
@@ -170,14 +170,14 @@ class _Worker:
 
     def _wait(self, waiting: Mapping[str, object]) -> None:
         done = self.total - len(waiting)
-        told = f"{len(waiting)} at work elsewhere"
-        self.on_progress(Progress("harvest", "waiting", 0, 0, told, done, self.total))
+        detail = f"{len(waiting)} at work elsewhere"
+        self.on_progress(Progress("harvest", "waiting", 0, 0, detail, done, self.total))
         time.sleep(POLL)
 
 
 @dataclass
 class _TaskHarvest:
-    """The harvest of one task."""
+    """The harvest of one task by the worker that holds its lease."""
 
     task: Task
     trainer: AdapterTrainer
@@ -215,10 +215,10 @@ class _TaskHarvest:
         self.on_progress(Progress("harvest", self.task.name, steps, steps, last, self.done + 1, self.total))
 
     def _check_lease(self) -> None:
-        """Stop if the task is another worker's by now, before anything is written over what that one writes.
+        """Stop before anything is written, if another worker has taken over the task.
 
         Raises:
-            LostLeaseError: if so.
+            LostLeaseError: If the lease is lost.
         """
         if self.lease.lost:
             raise LostLeaseError(self.task.name)
@@ -232,12 +232,12 @@ class _TaskHarvest:
             self.on_progress(Progress("harvest", self.task.name, step, steps, detail, self.done, self.total))
 
     def _note(self, figures: dict[str, float]) -> str:
-        told = f"loss {figures['loss']:.3f}"
+        note = f"loss {figures['loss']:.3f}"
         if "exact_match" in figures:
-            told += f", validation exact match {figures['exact_match']:.2f}"
+            note += f", validation exact match {figures['exact_match']:.2f}"
         if "bits_per_character" in figures:
-            told += f", validation bits per character {figures['bits_per_character']:.3f}"
-        return told
+            note += f", validation bits per character {figures['bits_per_character']:.3f}"
+        return note
 
     def _keep(self, folder: Path, step: int, adapter: Adapter) -> None:
         revision = self.trainer.loaded.base.revision
@@ -276,7 +276,7 @@ class _TaskHarvest:
             data_hash=self.task.data_hash,
             created=now(),
             checkpoints=checkpoints,
-            figures={name: value for name, value in figures.items() if math.isfinite(value)},  # e^nll may be too much
+            figures={name: value for name, value in figures.items() if math.isfinite(value)},  # not a perplexity of inf
             about=about,
             folder=folder,
         )
