@@ -120,9 +120,8 @@ def run(
     errors = [item.error for item in ended if item.error is not None]
     if errors:
         raise errors[0]
-    result = harvest.run(
-        tasks, base, recipe, home, device=device, on_progress=on_progress
-    )  # trains what a worker that died has left
+    # trains what a worker that died has left
+    result = harvest.run(tasks, base, recipe, home, device=device, on_progress=on_progress)
     trained = (*(name for item in ended for name in item.trained), *result.trained)
     return replace(result, trained=trained, seconds=time.monotonic() - started)
 
