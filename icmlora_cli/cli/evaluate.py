@@ -100,17 +100,15 @@ def evaluate(
         chosen = tasks_to_score(home, tasks)
         folder = _generator(GeneratorStore(home), generator)
         from icmlora_cli.workflows.base.pull import resolve as resolve_base
-        from icmlora_cli.workflows.evaluate.evaluate import run
-        from icmlora_cli.workflows.evaluate.lm_eval_rows import HarnessRequest
+        from icmlora_cli.workflows.evaluate.evaluate import EvalRequest, run
+        from icmlora_cli.workflows.evaluate.lm_eval import HarnessRequest
 
         names = tuple(name.strip() for name in (lm_eval or "").split(",") if name.strip())
-        asked = HarnessRequest(names, lm_eval_include, limit) if names else None
+        harness = HarnessRequest(names, lm_eval_include, limit) if names else None
+        request = EvalRequest(settings, folder, harness)
         with printer.progress() as on_progress:
             found = resolve_base(base, home, offline=offline, on_progress=on_progress)
-            done = run(
-                chosen, found, settings, home, generator_folder=folder, out=out, lm_eval=asked, device=device,
-                on_progress=on_progress,
-            )  # fmt: skip
+            done = run(chosen, found, request, home, out=out, device=device, on_progress=on_progress)
         printer.result(eval_dict(done))
         print_comparison(printer, done)
         if folder is None:

@@ -75,7 +75,7 @@ def finetune(
         if start != ZERO and rank is not None:
             raise UsageError("--rank is for --from zero: an adapter keeps its own", hint="leave out --rank")
         from icmlora_cli.workflows.base.pull import resolve as resolve_base
-        from icmlora_cli.workflows.finetune import DEFAULTS, base_of, run
+        from icmlora_cli.workflows.finetune import DEFAULTS, FinetuneRequest, base_of, run
 
         given = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size, "rank": rank, "seed": seed}
         said = {name: value for name, value in given.items() if value is not None}
@@ -84,10 +84,8 @@ def finetune(
         named = DEFAULT_BASE if parent is None else base_of(parent)
         with out.progress() as on_progress:
             found = resolve_base(base or named, Home.from_environment(), offline=offline, on_progress=on_progress)
-            result = run(
-                out_folder, examples, found, recipe,
-                parent=parent, template=template, force=force, device=device, on_progress=on_progress,
-            )  # fmt: skip
+            request = FinetuneRequest(examples, recipe, parent, template)
+            result = run(out_folder, request, found, force=force, device=device, on_progress=on_progress)
         own = {"folder": str(result.folder), "parent": None if result.parent is None else str(result.parent)}
         out.result(vars(result) | own)
         out.forbidden(result.no_derivatives)

@@ -137,7 +137,8 @@ def gen(
         from icmlora_cli.workflows.gen.options import GenOptions, GenRequest
 
         options = GenOptions(examples, select, samples, template, gate, rank, dtype, scale, explain, output_format)
-        GenRequest(folder, merge, seed, options).check()
+        request = GenRequest(folder, merge, seed, options)
+        request.check()
         from icmlora_cli.workflows.base.pull import resolve as resolve_base
         from icmlora_cli.workflows.gen import batch as gen_batch
         from icmlora_cli.workflows.gen.generate import base_name, run
@@ -147,14 +148,12 @@ def gen(
             found = resolve_base(name, home, offline=offline, on_progress=on_progress)
             if batch is not None:
                 done = gen_batch.run(
-                    batch, out_folder, folder, found, home,
-                    merged=merge, seed=seed, options=options, force=force, device=device, on_progress=on_progress,
-                )  # fmt: skip
+                    batch, out_folder, request, found, home, force=force, device=device, on_progress=on_progress
+                )
             elif task_text is not None:
                 result = run(
-                    task_text, out_folder, folder, found, home,
-                    merged=merge, seed=seed, options=options, force=force, device=device, on_progress=on_progress,
-                )  # fmt: skip
+                    task_text, out_folder, request, found, home, force=force, device=device, on_progress=on_progress
+                )
         for note in done.notes if batch is not None else result.notes:
             out.note(f"note: {note}")
         if batch is not None:

@@ -30,7 +30,7 @@ from icmlora_cli.weights.apply import applied, placed
 from icmlora_cli.weights.foreign.open import open_adapter
 from icmlora_cli.workflows.gen.generate import check, maker_on
 from icmlora_cli.workflows.gen.generator import AdapterGenerator
-from icmlora_cli.workflows.gen.options import PLAIN, GenRequest
+from icmlora_cli.workflows.gen.options import GenRequest
 from icmlora_cli.workflows.progress import OnProgress, silent
 
 SHOWN = 120  # characters of a name in an error
@@ -288,7 +288,7 @@ def load_engine(
         UsageError: If the device is not there, or a name is the base's own.
         WrongBaseError: If an adapter is for another base.
     """
-    request = GenRequest(generator or Path(), False, None, PLAIN)
+    request = GenRequest(generator or Path())
     networks, inputs = (None, None) if generator is None else check(request, base)
     for_base = adapter_base(base) if adapters else None
     read = {name: open_adapter(path, for_base, any_base_name=any_base_name) for name, path in (adapters or {}).items()}

@@ -22,7 +22,7 @@ from icmlora_cli.weights.adapter_form import servable
 from icmlora_cli.workflows.base.pull import resolve
 from icmlora_cli.workflows.gen.generate import base_name, check, load_maker
 from icmlora_cli.workflows.gen.generator import AdapterGenerator
-from icmlora_cli.workflows.gen.options import PLAIN, GenInputs, GenRequest
+from icmlora_cli.workflows.gen.options import GenInputs, GenRequest
 from icmlora_cli.workflows.gen.write import Provenance, write
 from icmlora_cli.workflows.progress import silent
 
@@ -67,7 +67,7 @@ class Folders:
     @cached_property
     def _gen_request(self) -> GenRequest:
         assert self._generator_folder is not None
-        return GenRequest(self._generator_folder, False, None, PLAIN)
+        return GenRequest(self._generator_folder)
 
     @cached_property
     def _adapter_generator(self) -> AdapterGenerator:

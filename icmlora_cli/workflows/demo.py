@@ -1,4 +1,4 @@
-"""Demo: the whole idea on a real language model, small: harvest, train, generate, evaluate. Resumable."""
+"""The ``demo`` workflow: harvest, train, generate and evaluate on a small real language model; resumable."""
 
 import time
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.workflows.base.pull import resolve as resolve_base
 from icmlora_cli.workflows.evaluate import evaluate
 from icmlora_cli.workflows.gen import generate
+from icmlora_cli.workflows.gen.options import GenRequest
 from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.progress import OnProgress, silent
 from icmlora_cli.workflows.registry import storage
@@ -36,12 +37,12 @@ class DemoResult:
     """What the demo made.
 
     Args:
-        home: its registry.
-        evaluation: the comparison.
-        storage: bytes, and when a generator pays.
-        adapter: a generated adapter's folder.
-        task_text: what that adapter was asked for.
-        seconds: wall time of this run.
+        home: The folder of the demo's registry.
+        evaluation: The comparison of all methods.
+        storage: The bytes of adapters and generator, and from how many tasks on a generator is smaller.
+        adapter: The folder of a generated adapter.
+        task_text: The text from which that adapter was generated.
+        seconds: The wall time of this run in seconds.
     """
 
     home: Path
@@ -55,36 +56,37 @@ class DemoResult:
 def run(
     home: Home, *, base: str = BASE, device: str | None = None, offline: bool = False, on_progress: OnProgress = silent
 ) -> DemoResult:
-    """Run the demo, from where it was left.
+    """Run the demo; a run that was stopped goes on where it was.
 
     Args:
-        home: the demo's own registry; its cache may be shared.
-        base: the base model.
-        device: where the base runs.
-        offline: fetch nothing.
-        on_progress: told of every stage.
+        home: The demo's own registry; its cache may be shared.
+        base: The name of the base model.
+        device: The torch device on which the base runs; None takes a GPU where there is one.
+        offline: Whether nothing is fetched.
+        on_progress: Called in every stage.
 
     Raises:
-        BaseUnavailableError: if the base cannot be fetched.
-        IcmloraError: what the stages raise.
+        BaseUnavailableError: If the base cannot be fetched.
+        IcmloraError: If one of the stages fails.
     """
     started = time.monotonic()
-    found = resolve_base(base, home, offline=offline, on_progress=on_progress)
+    resolved = resolve_base(base, home, offline=offline, on_progress=on_progress)
     store = TaskStore(home)
     seen, unseen = _tasks(store, SEEN), _tasks(store, UNSEEN)
     harvest_recipe = resolve(HarvestRecipe, Path("harvest/demo"), "harvest", {})
-    harvest.run(seen, found, harvest_recipe, home, device=device, on_progress=on_progress)
+    harvest.run(seen, resolved, harvest_recipe, home, device=device, on_progress=on_progress)
     train_recipe = resolve(TrainRecipe, Path("train/demo"), "train", {})
-    generator = train.run(seen, found, train_recipe, home, name="demo", device=device, on_progress=on_progress)
+    generator = train.run(seen, resolved, train_recipe, home, name="demo", device=device, on_progress=on_progress)
     text = next(task for task in seen if task.name == SHOWN).descriptions[0]
     adapter = home.root / "adapter"
-    generate.run(text, adapter, generator.folder, found, home, force=True, device=device, on_progress=on_progress)
+    request = GenRequest(generator.folder)
+    generate.run(text, adapter, request, resolved, home, force=True, device=device, on_progress=on_progress)
+    recipe = resolve(EvalRecipe, Path("eval/demo"), "eval", {})
     result = evaluate.run(
         seen + unseen,
-        found,
-        resolve(EvalRecipe, Path("eval/demo"), "eval", {}),
+        resolved,
+        evaluate.EvalRequest(recipe, generator.folder),
         home,
-        generator_folder=generator.folder,
         device=device,
         on_progress=on_progress,
     )

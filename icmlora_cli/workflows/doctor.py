@@ -1,4 +1,4 @@
-"""Look at what this machine has, and say what to type where something is missing. Nothing is fetched."""
+"""The ``doctor`` workflow: checks what this machine has, and says what to type where something is missing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LITTLE_SPACE = 2 * 10**9  # bytes: one small base model with room for adapters
 
 @dataclass(frozen=True)
 class Device:
-    """A device found: its name for ``--device``, what it is, memory in bytes (0 unknown), native bfloat16."""
+    """A torch device: its name for ``--device``, what it is, its memory in bytes (0 if unknown), native bfloat16."""
 
     name: str
     description: str
@@ -46,7 +46,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder of the registry: whether it is there, can be written, and the bytes free on its disk."""
+    """A folder of the registry: whether it exists, whether it can be written, and the free bytes of its disk."""
 
     label: str
     path: Path
@@ -57,14 +57,14 @@ class Folder:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at.
+    """The outcome of one check.
 
     Args:
-        name: what.
-        ok: whether it is as it should be.
-        detail: what was found.
-        mend: the command or change that mends it.
-        required: whether nothing works without it; the others are advice.
+        name: The name of what was checked.
+        ok: Whether it is as it should be.
+        detail: The state in which it is.
+        mend: The command or change that mends it; None where nothing has to be mended.
+        required: Whether nothing works without it; other checks are advice.
     """
 
     name: str
@@ -76,14 +76,14 @@ class Check:
 
 @dataclass(frozen=True)
 class DoctorReport:
-    """What :func:`run` found.
+    """The state of this machine, as :func:`run` returns it.
 
     Args:
-        devices: the best first.
-        versions: (package, version) pairs; the version is "" where it is not installed.
-        folders: home and cache.
-        bases: the base models recorded.
-        checks: in the order to read them.
+        devices: The torch devices, the best first.
+        versions: Pairs of package and version; the version of a package that is not installed is "".
+        folders: The folders of registry and cache.
+        bases: The recorded base models.
+        checks: The checks in the order in which they are shown.
     """
 
     devices: tuple[Device, ...]
@@ -94,15 +94,15 @@ class DoctorReport:
 
     @property
     def ok(self) -> bool:
-        """Tell whether everything required is there."""
+        """Whether all required checks are passed."""
         return all(check.ok for check in self.checks if check.required)
 
 
 def run(home: Home) -> DoctorReport:
-    """Look at devices, versions, folders and bases.
+    """Check devices, versions, folders and bases; nothing is fetched or made.
 
     Args:
-        home: the registry's folders; they are not made.
+        home: The registry.
     """
     devices, torch_check = _devices()
     versions = _versions()
@@ -126,7 +126,7 @@ def _devices() -> tuple[tuple[Device, ...], Check]:
         from icmlora_cli.lm.load import bf16_supported, devices
     except (ImportError, OSError) as error:
         return (), Check("torch", False, f"cannot be imported: {error}", "pip install --force-reinstall torch")
-    found: list[Device] = []
+    available: list[Device] = []
     for kind in devices():
         if kind in ("cuda", "xpu"):
             backend = torch.cuda if kind == "cuda" else torch.xpu
@@ -134,30 +134,30 @@ def _devices() -> tuple[tuple[Device, ...], Check]:
                 facts = backend.get_device_properties(index)
                 device = torch.device(kind, index)
                 name = f"{kind}:{index}"
-                found.append(Device(name, str(facts.name), int(facts.total_memory), bf16_supported(device)))
+                available.append(Device(name, str(facts.name), int(facts.total_memory), bf16_supported(device)))
         elif kind == "mps":
-            found.append(Device("mps", platform.machine(), _memory(), False))
+            available.append(Device("mps", platform.machine(), _memory(), False))
         else:
             cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} torch threads"
-            found.append(Device("cpu", cores, _memory(), False))
-    return tuple(found), Check("torch", True, f"runs on {found[0].name}")
+            available.append(Device("cpu", cores, _memory(), False))
+    return tuple(available), Check("torch", True, f"runs on {available[0].name}")
 
 
 def _memory() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not on Windows
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
         return 0
 
 
 def _versions() -> tuple[tuple[str, str], ...]:
-    found = [("python", platform.python_version()), ("icmlora", icmlora_cli.__version__)]
+    versions = [("python", platform.python_version()), ("icmlora", icmlora_cli.__version__)]
     for package in PACKAGES:
         try:
-            found.append((package, importlib.metadata.version(package)))
+            versions.append((package, importlib.metadata.version(package)))
         except importlib.metadata.PackageNotFoundError:
-            found.append((package, ""))
-    return tuple(found)
+            versions.append((package, ""))
+    return tuple(versions)
 
 
 def _packages_check(versions: tuple[tuple[str, str], ...]) -> Check:
@@ -212,12 +212,14 @@ def _base_checks(store: BaseStore) -> list[Check]:
 
 
 def _pip_check() -> Check:
-    there = importlib.util.find_spec("pip") is not None
-    detail = "can fetch a base model as a wheel" if there else "not in this Python, so no wheel can be fetched"
-    return Check("pip", there, detail, None if there else "python -m ensurepip", required=False)
+    installed = importlib.util.find_spec("pip") is not None
+    detail = "can fetch a base model as a wheel" if installed else "not in this Python, so no wheel can be fetched"
+    return Check("pip", installed, detail, None if installed else "python -m ensurepip", required=False)
 
 
 def _extra_check(extra: str, module: str) -> Check:
-    there = importlib.util.find_spec(module) is not None
-    detail = f"{module} {'is' if there else 'is not'} installed"
-    return Check(f"extra {extra}", there, detail, None if there else f"pip install 'icmlora[{extra}]'", required=False)
+    installed = importlib.util.find_spec(module) is not None
+    detail = f"{module} {'is' if installed else 'is not'} installed"
+    return Check(
+        f"extra {extra}", installed, detail, None if installed else f"pip install 'icmlora[{extra}]'", required=False
+    )

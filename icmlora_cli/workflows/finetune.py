@@ -1,4 +1,4 @@
-"""Finetune: an adapter is trained on from where it is with a few examples; or from nothing, to compare."""
+"""The ``finetune`` workflow: an adapter, or a new one of delta-W zero, is trained on a few examples."""
 
 import math
 import time
@@ -27,19 +27,19 @@ from icmlora_cli.workflows.gen.write import listed
 from icmlora_cli.workflows.output import check_folder
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
-VERSION = 1  # of the procedure; part of what a saved state must be of
+VERSION = 1  # of the procedure; a saved state of another version is not resumed
 DEFAULTS = HarvestRecipe(steps=20, learning_rate=1e-3, keep=1)
 
 
 @dataclass(frozen=True)
 class Parent:
-    """What is trained on.
+    """The adapter that a training starts from; ``read_parent`` reads it.
 
     Args:
-        folder: the adapter's.
-        adapter: its factors.
-        sha256: of its weights.
-        held: its ``icmlora.json``; None where it has none.
+        folder: The folder of the adapter.
+        adapter: The factors of the adapter.
+        sha256: The SHA-256 of its weights file.
+        held: The content of its ``icmlora.json``; None where it has none.
     """
 
     folder: Path
@@ -49,43 +49,61 @@ class Parent:
 
     @property
     def task_text(self) -> str | None:
-        """What it was asked for, where it was generated."""
+        """The text from which it was generated; None where it was not generated."""
         return self.held.task_text if isinstance(self.held, Generated) else None
 
     def recorded(self) -> manifests.Parent:
-        """Return what the new ``icmlora.json`` says of it."""
-        made = self.held if isinstance(self.held, Generated) else None
+        """Return what the ``icmlora.json`` of the trained adapter says of this one."""
+        generated = self.held if isinstance(self.held, Generated) else None
         return manifests.Parent(
             name=self.folder.resolve().name,
             sha256=self.sha256,
             schema=None if self.held is None else self.held.schema_,
-            task_text=None if made is None else made.task_text,
-            generator=None if made is None else made.generator,
-            seed=None if made is None else made.seed,
+            task_text=None if generated is None else generated.task_text,
+            generator=None if generated is None else generated.generator,
+            seed=None if generated is None else generated.seed,
         )
 
 
 @dataclass(frozen=True)
-class FinetuneResult:
-    """An adapter that was trained on.
+class FinetuneRequest:
+    """What to train, on what.
 
     Args:
-        folder: where it is.
-        parent: the folder that it started from; None: from nothing.
-        base: name of the base.
-        examples: how many.
-        steps: optimizer steps.
-        learning_rate: peak.
-        seed: of the order of the examples and, from nothing, of lora_A.
-        rank: of the adapter.
-        before: NLL on the examples before the first step: mean over examples, nats a token; of text over tokens.
-        after: the same after the last.
-        losses: step, and the loss of its batch before the step, nats per answer token; those of this run.
-        resumed: steps of an interrupted run that this one went on from.
-        bytes: of the folder.
-        seconds: wall time.
-        no_derivatives: licences of what it started from that forbid derivatives.
-        notes: what there is to say of how the examples were read.
+        examples: The file of examples: as for ``gen --examples``.
+        recipe: Steps, batch size, learning rate and seed; without a parent, rank and alpha too.
+        parent: The folder of the adapter to start from; None starts from delta-W zero.
+        template: The name of the template by which the examples become prompts.
+    """
+
+    examples: Path
+    recipe: HarvestRecipe = DEFAULTS
+    parent: Path | None = None
+    template: Template = "qa"
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """The adapter that a training wrote, and the figures of the training.
+
+    Args:
+        folder: The folder of the adapter.
+        parent: The folder of the adapter that it started from; None where it started from delta-W zero.
+        base: The name of the base model.
+        examples: The number of examples.
+        steps: The number of optimizer steps.
+        learning_rate: The peak learning rate.
+        seed: The seed of the order of the examples and, without a parent, of lora_A.
+        rank: The rank of the adapter.
+        before: The NLL on the examples before the first step, nats per token: the mean over examples, or for plain
+            text over tokens.
+        after: The NLL on the examples after the last step, measured as ``before``.
+        losses: For each step of this run, its number and the loss of its batch before the step, nats per answer token.
+        resumed: How many steps an interrupted run had done, from which this one went on.
+        bytes: The size of the folder in bytes.
+        seconds: The wall time of this run in seconds.
+        no_derivatives: The licences that forbid derivatives, of the adapter that it started from.
+        notes: Remarks on how the examples were read.
     """
 
     folder: Path
@@ -107,17 +125,17 @@ class FinetuneResult:
 
 
 def base_of(folder: Path) -> str:
-    """Return the name of the base that an adapter to train on says it is for; empty where it does not say.
+    """Return the name of the base that an adapter to start from says it was made for; empty where it does not say.
 
     Raises:
-        CorruptFileError: if its configuration is damaged.
-        NotFoundError: if there is no such folder, or no adapter in it.
-        UnsupportedAdapterError: if it is of another kind than LoRA.
+        CorruptFileError: If its configuration is damaged.
+        NotFoundError: If there is no such folder, no adapter in it, or a merged model.
+        UnsupportedAdapterError: If it is of another kind than LoRA.
     """
     if not folder.is_dir():
         raise NotFoundError(f"there is no folder {str(folder)!r}", where=str(folder.absolute()), hint="--from out/")
-    held = _output(folder)
-    if held is not None and held.merged:
+    manifest = _manifest(folder)
+    if manifest is not None and manifest.merged:
         raise NotFoundError(
             f"{folder} holds a merged model, no adapter", where=str(folder.absolute()), hint="without --merge"
         )
@@ -125,88 +143,84 @@ def base_of(folder: Path) -> str:
 
 
 def read_parent(folder: Path, base: Base) -> Parent:
-    """Read an adapter to train on: one that gen wrote, or any LoRA in PEFT's format.
+    """Read the adapter to start from: one that gen wrote, or any LoRA in PEFT's format.
 
     Args:
-        folder: a PEFT folder.
-        base: what it is trained on with.
+        folder: The PEFT folder.
+        base: The base on which it is trained.
 
     Raises:
-        CorruptFileError: if it is damaged.
-        NotFoundError: if a file is missing.
-        UnsupportedAdapterError: if it is of another kind than LoRA, or more than one.
-        WrongBaseError: if it is of another base.
+        CorruptFileError: If it is damaged.
+        NotFoundError: If a file is missing, or the folder holds a merged model.
+        UnsupportedAdapterError: If it is of another kind than LoRA, or more than one.
+        WrongBaseError: If it was made for another base.
     """
     base_of(folder)
     adapter, digest = open_adapter(folder, adapter_base(base)), files.sha256_file(folder / WEIGHTS)
-    held = _output(folder)
-    listed_files = (held.files if held else None) or {}
+    manifest = _manifest(folder)
+    listed_files = (manifest.files if manifest else None) or {}
     if WEIGHTS in listed_files and listed_files[WEIGHTS].sha256 != digest:
         raise CorruptFileError(f"{WEIGHTS} is not the file that {ABOUT} lists", where=str(folder / WEIGHTS))
-    return Parent(folder, adapter, digest, held)
+    return Parent(folder, adapter, digest, manifest)
 
 
-def _output(folder: Path) -> Output | None:
+def _manifest(folder: Path) -> Output | None:
     return read_output(folder) if (folder / ABOUT).is_file() else None
 
 
 def run(
     out: Path,
-    examples: Path,
+    request: FinetuneRequest,
     base: Base,
-    recipe: HarvestRecipe = DEFAULTS,
     *,
-    parent: Path | None = None,
-    template: Template = "qa",
     force: bool = False,
     device: str | None = None,
     on_progress: OnProgress = silent,
 ) -> FinetuneResult:
-    """Train an adapter on with a few examples, and write it as a PEFT folder.
+    """Train an adapter on a few examples, and write it as a PEFT folder.
 
-    An interrupted run leaves its state beside ``out`` and is gone on with, exactly.
+    An interrupted run leaves its state beside ``out``; the same call then resumes it, with the same result.
 
     Args:
-        out: the folder to write.
-        examples: the file; see ``gen --examples``.
-        base: the base model.
-        recipe: steps, batch size, rate, seed; rank and alpha too where there is no parent.
-        parent: folder of the adapter to start from, see ``read_parent``; None starts from nothing, with delta-W zero.
-        template: how the examples are written.
-        force: replace ``out``.
-        device: where to train.
-        on_progress: told of each step.
+        out: The folder to write.
+        request: The examples, how to train on them, and what to start from.
+        base: The base model.
+        force: Whether ``out`` is replaced if it exists.
+        device: The torch device to train on; None takes a GPU where there is one.
+        on_progress: Called after each step.
 
     Raises:
-        AlreadyExistsError: if ``out`` is there and ``force`` is not set.
-        CorruptFileError: if the parent does not fit the base.
-        OutOfSpaceError: if the disk is full.
-        SpecError: if the file has faults.
-        TrainingDivergedError: if a loss is not finite.
-        UnsupportedAdapterError: if the parent is of another kind than LoRA, or more than one.
-        UsageError: if there is no such file, or an example is too long.
-        WrongBaseError: if the parent is of another base.
+        AlreadyExistsError: If ``out`` exists and ``force`` is not set.
+        CorruptFileError: If the parent does not fit the base.
+        OutOfSpaceError: If the disk is full.
+        SpecError: If the file of examples has faults.
+        TrainingDivergedError: If a loss is not finite.
+        UnsupportedAdapterError: If the parent is of another kind than LoRA, or more than one.
+        UsageError: If there is no such file of examples, or an example is too long.
+        WrongBaseError: If the parent was made for another base.
     """
     started = time.monotonic()
     check_folder(out, force)
-    given = read_file(examples, template)
-    start = None if parent is None else read_parent(parent, base)
-    on_progress(Progress("finetune", "load the base", 0, recipe.steps))
-    work = _Finetune(out, given, load_base(base, device=device), recipe, start, on_progress)
+    examples = read_file(request.examples, request.template)
+    parent = None if request.parent is None else read_parent(request.parent, base)
+    on_progress(Progress("finetune", "load the base", 0, request.recipe.steps))
+    work = _Finetune(out, examples, load_base(base, device=device), request.recipe, parent, on_progress)
     return work.run(started)
 
 
 @dataclass
 class _Finetune:
+    """One training, from the loaded base to the written folder."""
+
     out: Path
-    given: ExampleFile
+    examples: ExampleFile
     loaded: LoadedBase
     recipe: HarvestRecipe
     parent: Parent | None
     on_progress: OnProgress
 
     def run(self, started: float) -> FinetuneResult:
-        rows = encoded(self.loaded, self.given)
+        rows = encoded(self.loaded, self.examples)
         losses: list[tuple[int, float]] = []
 
         def report(step: int, loss: float) -> None:
@@ -224,8 +238,8 @@ class _Finetune:
             adapter = trainer.adapter()
         finally:
             trainer.close()
-        judge = CandidateScorer.of(self.loaded, self.given)
-        before, after = judge(start).nll, judge(adapter).nll
+        scorer = CandidateScorer.of(self.loaded, self.examples)
+        before, after = scorer(start).nll, scorer(adapter).nll
         if not math.isfinite(after):
             raise TrainingDivergedError(
                 f"after the last step the NLL on the examples is {after}",
@@ -244,8 +258,8 @@ class _Finetune:
     def _identity(self) -> list[object]:
         recipe = self.recipe.model_dump(mode="json", exclude={"save_every"})
         start = None if self.parent is None else [self.parent.sha256, files.sha256_file(self.parent.folder / CONFIG)]
-        weights, template = self.loaded.base.weight_hash, vars(self.given.template)
-        return [VERSION, weights, str(self.loaded.dtype), start, self.given.identity(), template, recipe]
+        weights, template = self.loaded.base.weight_hash, vars(self.examples.template)
+        return [VERSION, weights, str(self.loaded.dtype), start, self.examples.identity(), template, recipe]
 
     @property
     def _data(self) -> CardData:
@@ -253,12 +267,13 @@ class _Finetune:
 
     def _write(self, adapter: Adapter, before: float, after: float) -> None:
         base, recipe, parent = self.loaded.base, self.recipe, self.parent
+        examples = self.examples.identity() | {"template": self.examples.template.kind}
         about = Finetuned(
             schema="icmlora.finetuned/1",
             merged=False,
             parent=None if parent is None else parent.recorded(),
             base=base.reference(),
-            examples=manifests.TrainedOn.model_validate(self.given.identity() | {"template": self.given.template.kind}),
+            examples=manifests.TrainedOn.model_validate(examples),
             recipe=recipe.model_dump(mode="json"),
             figures={"before": before, "after": after},
             licences=tuple(self._data.licences),
@@ -267,7 +282,7 @@ class _Finetune:
             command=command_line(),
         )
         how = (
-            f"Trained for {recipe.steps} steps on {len(self.given.examples)} examples, peak rate "
+            f"Trained for {recipe.steps} steps on {len(self.examples.examples)} examples, peak rate "
             f"{recipe.learning_rate:g}: their NLL went from {before:.4f} to {after:.4f} nats a token."
         )
         with files.new_folder(self.out.absolute()) as folder:
@@ -289,7 +304,7 @@ class _Finetune:
             folder=self.out,
             parent=None if self.parent is None else self.parent.folder,
             base=self.loaded.base.name,
-            examples=len(self.given.examples),
+            examples=len(self.examples.examples),
             steps=self.recipe.steps,
             learning_rate=self.recipe.learning_rate,
             seed=self.recipe.seed,
@@ -301,5 +316,5 @@ class _Finetune:
             bytes=files.folder_bytes(self.out),
             seconds=time.monotonic() - started,
             no_derivatives=no_derivatives(self._data.licences),
-            notes=self.given.told,
+            notes=self.examples.told,
         )

@@ -1,4 +1,4 @@
-"""What a command is told to write with ``-o``, checked before any work is done."""
+"""Checks the file or folder that a command is to write (``-o``) before any work is done."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +12,8 @@ def check_file(output: Path, force: bool) -> None:
     """Check that a file may be written, and delete what killed processes left of earlier attempts.
 
     Raises:
-        AlreadyExistsError: if it is there and ``force`` is not set, or it is a folder.
-        UsageError: if it is a device, a pipe or the like, which nothing replaces.
+        AlreadyExistsError: If it exists and ``force`` is not set, or it is a folder.
+        UsageError: If it is a device, a pipe or the like, which is never replaced.
     """
     if output.is_dir():
         raise AlreadyExistsError(f"{output} is a folder", where=_where(output), hint="name a file to write")
@@ -28,7 +28,7 @@ def check_folder(output: Path, force: bool) -> None:
     """Check that a folder may be written, and delete what killed processes left of earlier attempts.
 
     Raises:
-        AlreadyExistsError: if it is there and ``force`` is not set, or it is nothing that icmlora wrote.
+        AlreadyExistsError: If it exists and ``force`` is not set, or icmlora did not write it.
     """
     files.sweep(output.absolute(), alone=False)
     if is_free(output):
@@ -44,10 +44,10 @@ def check_folder(output: Path, force: bool) -> None:
 
 
 def check_apart(output: Path, inputs: Sequence[Path]) -> None:
-    """Check that writing a folder does not do away with what it is made of.
+    """Check that writing a folder does not replace one of the inputs of what is written.
 
     Raises:
-        UsageError: if it is one of the inputs, or one lies in it.
+        UsageError: If the folder is one of the inputs, or holds one.
     """
     for path in inputs:
         if path.resolve().is_relative_to(output.resolve()):
@@ -59,7 +59,7 @@ def check_apart(output: Path, inputs: Sequence[Path]) -> None:
 
 
 def is_free(folder: Path) -> bool:
-    """Tell whether nothing is there, or an empty folder."""
+    """Return whether a path does not exist or is an empty folder."""
     return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
 
 

@@ -1,4 +1,4 @@
-"""The one way in which a workflow tells how far it is."""
+"""How all workflows report their progress; the commands show it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ class Progress:
     """One report of progress.
 
     Args:
-        stage: the verb: ``download``, ``harvest``, ``train``, ``eval`` ...
-        label: what is worked on, such as a task's name.
-        done: units done of ``total`` (steps, bytes, tasks).
-        total: units in all; 0 where unknown.
-        detail: a short figure such as ``loss 0.123``.
-        items_done: whole items (tasks) done of ``items_total``.
-        items_total: items in all; 0 where there is only one.
+        stage: The verb: ``download``, ``harvest``, ``train``, ``eval`` ...
+        label: The name of what is worked on, such as a task.
+        done: The units (steps, bytes, tasks) that are done, of ``total``.
+        total: The units in all; 0 where that is unknown.
+        detail: A short figure such as ``loss 0.123``.
+        items_done: The whole items (tasks) that are done, of ``items_total``.
+        items_total: The items in all; 0 where there is only one.
     """
 
     stage: str
@@ -31,4 +31,4 @@ OnProgress = Callable[[Progress], None]
 
 
 def silent(progress: Progress) -> None:
-    """Ignore a report of progress."""
+    """Ignore a report of progress; the default of all workflows."""

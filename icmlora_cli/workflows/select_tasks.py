@@ -1,4 +1,4 @@
-"""Which tasks a verb works on when the command line names some, or none. No torch."""
+"""Chooses the tasks that a command works on, by the patterns of the command line. Imports no torch."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ from icmlora_cli.registry.tasks import Task, TaskStore
 
 
 def tasks_to_learn(home: Home, patterns: Sequence[str] | None) -> tuple[Task, ...]:
-    """Return the tasks to harvest: those that the patterns match, else all of split ``train``.
+    """Return the tasks to harvest: those that the patterns match, or without patterns all of split ``train``.
 
     Raises:
-        NotFoundError: if a pattern matches nothing.
-        UsageError: if there is none.
+        NotFoundError: If a pattern matches nothing.
+        UsageError: If no task is left, or a task that a pattern names has no examples.
     """
     store = TaskStore(home)
     tasks = store.select(patterns)
@@ -32,11 +32,11 @@ def tasks_to_learn(home: Home, patterns: Sequence[str] | None) -> tuple[Task, ..
 
 
 def tasks_to_score(home: Home, patterns: Sequence[str] | None) -> tuple[Task, ...]:
-    """Return the tasks to evaluate: those named, else all that have examples.
+    """Return the tasks to evaluate: those that the patterns match, or without patterns all that have examples.
 
     Raises:
-        NotFoundError: if a pattern matches nothing.
-        UsageError: if one that is named has no examples.
+        NotFoundError: If a pattern matches nothing.
+        UsageError: If a task that a pattern names has no examples.
     """
     tasks = TaskStore(home).select(patterns)
     bare = [task.name for task in tasks if not task.has_examples]
@@ -55,17 +55,18 @@ def _no_examples(names: Sequence[str], what: str) -> UsageError:
 def tasks_to_train(
     home: Home, base: str, patterns: Sequence[str] | None, *, episodes: bool = False
 ) -> tuple[Task, ...]:
-    """Return the tasks to train a generator on: those named, else all of split ``train`` with an adapter.
+    """Return the tasks to train a generator on: those named, or by default all of split ``train`` with an adapter.
 
     Args:
-        home: the registry.
-        base: the base model's name.
-        patterns: names or patterns, if any.
-        episodes: without patterns, take tasks without an adapter too, and be content with none.
+        home: The registry.
+        base: The name of the base model.
+        patterns: Names of tasks, or patterns of names; None or an empty list takes the default.
+        episodes: Whether the training has episodes; the default then includes tasks without an adapter, and no task
+            at all is no error.
 
     Raises:
-        NotFoundError: if a pattern matches nothing.
-        UsageError: if nothing was harvested for the base.
+        NotFoundError: If a pattern matches nothing.
+        UsageError: If nothing was harvested for the base.
     """
     tasks = TaskStore(home).select(patterns)
     if patterns:

@@ -1,4 +1,4 @@
-"""Adding, checking and exporting tasks: all are checked before any is written."""
+"""Adds, checks and exports tasks; all of them are checked before any is written."""
 
 import json
 from collections import Counter
@@ -29,11 +29,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class AddResult:
-    """What was added.
+    """The tasks that were registered.
 
     Args:
-        tasks: each task, with ``added``, ``unchanged`` or ``replaced``.
-        notes: what there is to say of how examples were read.
+        tasks: Each task, with ``added``, ``unchanged`` or ``replaced``.
+        notes: Remarks on how examples were read.
     """
 
     tasks: tuple[tuple[Task, str], ...]
@@ -45,9 +45,9 @@ class CheckedFile:
     """A task file without faults.
 
     Args:
-        file: the file.
-        tasks: what it would register.
-        notes: what there is to say of how examples were read.
+        file: The path of the task file.
+        tasks: The tasks that it would register.
+        notes: Remarks on how examples were read.
     """
 
     file: Path
@@ -57,12 +57,12 @@ class CheckedFile:
 
 @dataclass(frozen=True)
 class TaskExportResult:
-    """What was exported.
+    """The files that an export of tasks wrote.
 
     Args:
-        file: the task file.
-        examples: the files with the examples.
-        tasks: names.
+        file: The path of the task file.
+        examples: The paths of the files with the examples.
+        tasks: The names of the tasks.
     """
 
     file: Path
@@ -71,7 +71,7 @@ class TaskExportResult:
 
 
 class _FaultList:
-    """Gathers the faults of several steps, to raise them at once."""
+    """Collects the faults of several steps, so that one error lists all of them."""
 
     def __init__(self) -> None:
         self.faults: list[str] = []
@@ -98,17 +98,17 @@ def add(home: Home, sources: Sequence[str], *, force: bool = False) -> AddResult
     """Register tasks.
 
     Args:
-        home: the registry's folders.
-        sources: task files, those that ship with icmlora (``tasks/domains``), ``builtin:NAME``, ``builtin:PATTERN`` or
-            ``builtin:family:NAME``.
-        force: replace other tasks of the same names.
+        home: The registry.
+        sources: Task files, the names of those that ship with icmlora (``tasks/domains``), ``builtin:NAME``,
+            ``builtin:PATTERN`` or ``builtin:family:NAME``.
+        force: Whether other tasks of the same names are replaced.
 
     Raises:
-        AlreadyExistsError: if names are taken by something else and ``force`` is not set; nothing is written then.
-        IcmloraError: if a dataset or an optional package is missing.
-        NotFoundError: if a built-in task or family does not exist.
-        SpecError: lists the faults of all sources; nothing is written then.
-        UsageError: if the only source is a file that does not exist.
+        AlreadyExistsError: If names are taken by other tasks and ``force`` is not set; nothing is written then.
+        IcmloraError: If a dataset or an optional package is missing.
+        NotFoundError: If a built-in task or family does not exist.
+        SpecError: If a source has faults; the error lists those of all sources, and nothing is written.
+        UsageError: If the only source is a file that does not exist.
     """
     collected, drafts = _FaultList(), list[Draft]()
     for source in sources:
@@ -148,18 +148,17 @@ def _read(path: Path) -> tuple[TaskSpec, ...]:
 
 
 def _drafts(specs: Sequence[TaskSpec], file: Path, collected: _FaultList) -> list[Draft]:
-    made = (collected.of(partial(_draft, spec, file)) for spec in specs)
-    return [item for item in made if item is not None]
+    drafts = (collected.of(partial(_draft, spec, file)) for spec in specs)
+    return [item for item in drafts if item is not None]
 
 
 def _draft(spec: TaskSpec, file: Path) -> Draft:
-    found = load_examples(spec, file.parent, file)
-    made = draft(spec, found.examples)
-    return replace(made, rule=found.rule, not_read=found.not_read, notes=found.told())
+    loaded = load_examples(spec, file.parent, file)
+    return replace(draft(spec, loaded.examples), rule=loaded.rule, not_read=loaded.not_read, notes=loaded.told())
 
 
 def _repeated(names: Sequence[str]) -> list[str]:
-    """Return the names that are there twice; some disks know no case."""
+    """Return the names that occur twice; case does not count, as on some file systems."""
     counted = Counter(name.casefold() for name in names)
     return sorted({name for name in names if counted[name.casefold()] > 1})
 
@@ -183,35 +182,35 @@ def _check_names(store: TaskStore, drafts: Sequence[Draft], force: bool) -> None
 
 
 def builtins_matching(pattern: str) -> tuple[str, ...]:
-    """Return the built-in tasks that match ``NAME``, a pattern such as ``*``, or ``family:NAME``.
+    """Return the names of the built-in tasks that match ``NAME``, a pattern such as ``*``, or ``family:NAME``.
 
     Raises:
-        NotFoundError: if there is none.
+        NotFoundError: If there is none.
     """
     from icmlora_cli.tasks.builtin import builtin_names, builtin_task
 
     family = pattern.removeprefix("family:")
     if family != pattern:
-        found = [name for name in builtin_names() if fnmatchcase(builtin_task(name).family, family)]
+        matching = [name for name in builtin_names() if fnmatchcase(builtin_task(name).family, family)]
         known = sorted({builtin_task(name).family for name in builtin_names()})
     else:
-        found, known = [name for name in builtin_names() if fnmatchcase(name, pattern)], list(builtin_names())
-    if not found:
+        matching, known = [name for name in builtin_names() if fnmatchcase(name, pattern)], list(builtin_names())
+    if not matching:
         what = "family of built-in tasks" if family != pattern else "built-in task"
         close = get_close_matches(family, known, n=3)
         raise NotFoundError(
             f"there is no {what} {family!r}" + (f"; close: {', '.join(close)}" if close else ""),
             hint="icmlora task builtins",
         )
-    return tuple(found)
+    return tuple(matching)
 
 
 def validate(paths: Sequence[Path]) -> tuple[CheckedFile, ...]:
-    """Check task files and their examples; register nothing.
+    """Check task files and their examples, without registering anything.
 
     Raises:
-        IcmloraError: if a dataset or an optional package is missing.
-        SpecError: lists the faults of all files.
+        IcmloraError: If a dataset or an optional package is missing.
+        SpecError: If a file has faults; the error lists those of all files.
     """
     collected, checked = _FaultList(), []
     for path in paths:
@@ -230,16 +229,16 @@ def export(store: TaskStore, patterns: Sequence[str], file: Path, *, force: bool
     Adding that file again gives tasks of the same ``data_hash``.
 
     Args:
-        store: where the tasks are.
-        patterns: names or patterns.
-        file: the task file to write, ``.yaml``.
-        force: overwrite files that are there.
+        store: The registered tasks.
+        patterns: Names of tasks, or patterns of names.
+        file: The task file to write, ``.yaml``.
+        force: Whether existing files are replaced.
 
     Raises:
-        AlreadyExistsError: if a file is there and ``force`` is not set; nothing is written then.
-        CorruptFileError: if a task is damaged.
-        NotFoundError: if a pattern matches nothing.
-        UsageError: if a task has no examples.
+        AlreadyExistsError: If a file exists and ``force`` is not set; nothing is written then.
+        CorruptFileError: If a task is damaged.
+        NotFoundError: If a pattern matches nothing.
+        UsageError: If a task has no examples.
     """
     tasks = store.select(patterns)
     bare = [task.name for task in tasks if not task.has_examples]

@@ -276,7 +276,7 @@ def test_what_it_is_near_to(trained: "Registry") -> None:
         (("--scale", "nan"), "--scale nan"),
         (("--examples", "nowhere.jsonl"), "'nowhere.jsonl'"),
         (("--select", "nowhere.jsonl"), "'nowhere.jsonl'"),
-        (("--select", "tasks.yaml"), ".jsonl, .csv, .parquet"),
+        (("--select", "tasks.yaml"), ".csv, .tsv, .parquet"),
         (("--examples", "one.jsonl"), "one example"),
         (("--select", "bad.jsonl"), "bad.jsonl:2"),
         (("--examples", "long.jsonl"), "tokens"),

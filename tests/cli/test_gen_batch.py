@@ -10,6 +10,7 @@ from icmlora_cli.disk.home import Home
 from icmlora_cli.workflows.base.pull import resolve
 from icmlora_cli.workflows.gen import batch
 from icmlora_cli.workflows.gen.generate import base_name
+from icmlora_cli.workflows.gen.options import GenRequest
 from icmlora_cli.workflows.progress import Progress
 from tests.cli.test_gen import CAT, WEIGHTS, about, write_examples
 
@@ -28,7 +29,7 @@ def test_a_folder_for_each_text(trained: "Registry") -> None:
     Path("texts.txt").write_text(f"{CAT}\n\n  Say  dog. \r\n" + "\n".join(WICKED), encoding="utf-8")
     before = {path.name for path in trained.root.iterdir()}
     done = trained.json("gen", "--batch", "texts.txt", "-o", "out", "--seed", "3")
-    assert done["schema"] == "icmlora.gen.batch/1" and set(done) == {"schema", "folder", "seconds", "entries"}
+    assert done["schema"] == "icmlora.gen.batch/1" and set(done) == {"schema", "folder", "seconds", "entries", "notes"}
     assert all(set(entry) == ENTRY and entry["state"] == "written" for entry in done["entries"])
     assert [entry["task_text"] for entry in done["entries"]] == [CAT, "Say dog.", *WICKED]
     names = [entry["name"] for entry in done["entries"]]
@@ -53,7 +54,7 @@ def test_a_batch_goes_on_where_it_was(trained: "Registry") -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        batch.run(Path("texts.json"), Path("out"), folder, base, home, device="cpu", on_progress=stop)
+        batch.run(Path("texts.json"), Path("out"), GenRequest(folder), base, home, device="cpu", on_progress=stop)
     assert [path.name for path in Path("out").iterdir()] == ["one"]
     first = stamps(Path("out"))
     done = trained.json("gen", "--batch", "texts.json", "-o", "out")

@@ -26,6 +26,7 @@ from icmlora_cli.serving.sources import AdapterSources
 from icmlora_cli.weights.adapter import read_adapter
 from icmlora_cli.workflows import finetune
 from icmlora_cli.workflows.gen import generate
+from icmlora_cli.workflows.gen.options import GenRequest
 from icmlora_cli.workflows.merge import merge
 from icmlora_cli.workflows.push import plan
 from icmlora_cli.workflows.registry import import_archive, verify
@@ -80,7 +81,7 @@ def test_its_manifests_are_written_again_byte_for_byte(registry: Home) -> None:
 
 def test_its_generator_generates_what_it_did(registry: Home, base: Base, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    generate.run("Say cat.", out, registry.generators / "small", base, registry, seed=3, device="cpu")
+    generate.run("Say cat.", out, GenRequest(registry.generators / "small", seed=3), base, registry, device="cpu")
     made, before = read_adapter(out), read_adapter(WRITTEN / "gen")
     for name in before.factors:
         assert torch.allclose(made.delta(name), before.delta(name), rtol=1e-3, atol=1e-6)
@@ -104,7 +105,8 @@ def test_its_generated_adapter_is_trained_on(registry: Home, base: Base, tmp_pat
     shutil.copyfile(WRITTEN / "few.jsonl", tmp_path / "few.jsonl")
     parent = WRITTEN / "gen"
     recipe = finetune.DEFAULTS.model_copy(update={"steps": 2})
-    finetune.run(tmp_path / "tuned", tmp_path / "few.jsonl", base, recipe, parent=parent, device="cpu")
+    request = finetune.FinetuneRequest(tmp_path / "few.jsonl", recipe, parent)
+    finetune.run(tmp_path / "tuned", request, base, device="cpu")
     held = read_output(tmp_path / "tuned")
     before = read_output(WRITTEN / "tuned")
     assert isinstance(held, Finetuned) and isinstance(before, Finetuned) and held.parent == before.parent

@@ -16,6 +16,7 @@ from icmlora_cli.weights.adapter import read_adapter
 from icmlora_cli.weights.merge import merged
 from icmlora_cli.workflows.base.pull import resolve
 from icmlora_cli.workflows.gen import generate
+from icmlora_cli.workflows.gen.options import GenRequest
 from icmlora_cli.workflows.tasks import add
 
 TASKS = ("pick_last_of_3", "capitalize_word", "fruit_among_animals_3", "lowercase_word")
@@ -34,7 +35,7 @@ def test_gen_without_a_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     other = Home(tmp_path / "other", tmp_path / "cache")  # for the examples to score on
     add(other, [f"builtin:{name}" for name in TASKS])
     for task in TaskStore(other).all():
-        done = generate.run(task.descriptions[0], tmp_path / task.name, folder, base, home)
+        done = generate.run(task.descriptions[0], tmp_path / task.name, GenRequest(folder), base, home)
         examples = encode_task(loaded.tokenizer, task, task.examples("test")[:32])
         with merged(loaded.model, read_adapter(done.folder)):
             assert score_rows(loaded, examples).exact_match >= 0.8, task.name

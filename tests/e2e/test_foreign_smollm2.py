@@ -17,6 +17,7 @@ from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.workflows.adapters.import_adapters import ImportRequest, run
 from icmlora_cli.workflows.base.pull import pull
 from icmlora_cli.workflows.evaluate import evaluate
+from icmlora_cli.workflows.evaluate.evaluate import EvalRequest
 from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.train import train
 
@@ -78,9 +79,7 @@ def test_foreign_adapters_keep_their_effect(tmp_path: Path, monkeypatch: pytest.
         run(ImportRequest(str(tmp_path / name), task=name, any_base_name=True), base, home)
     trained = train.run(list(tasks.values()), base, resolve(TrainRecipe, Path("train/default"), "train", {}), home)
     recipe = EvalRecipe(methods=("base", "generated", "harvested"), limit=100)
-    result = evaluate.run(
-        [tasks[name] for name in FOREIGN], base, recipe, home, generator_folder=trained.folder
-    ).result  # fmt: skip
+    result = evaluate.run([tasks[name] for name in FOREIGN], base, EvalRequest(recipe, trained.folder), home).result
     for name, rank in FOREIGN.items():
         before, after, kept = (
             result.score(name, method).figures["exact_match"].value for method in ("base", "harvested", "generated")

@@ -24,7 +24,7 @@ from icmlora_cli.weights.gguf.tokenizer import add_tokenizer
 from icmlora_cli.weights.merge import merged
 from icmlora_cli.workflows.base.pull import pull
 from icmlora_cli.workflows.gen import generate
-from icmlora_cli.workflows.gen.options import PLAIN, GenOptions
+from icmlora_cli.workflows.gen.options import PLAIN, GenOptions, GenRequest
 from tests.random_lora import config_of, random_lora
 from tests.workflows.test_pipeline import TEXTS, through_train
 
@@ -156,7 +156,8 @@ def test_what_gen_writes(architecture: str, tiny_bases: dict[str, Path], home: H
     base = pull(str(tiny_bases[architecture]), home, offline=True)
     _, trained = through_train(home, base)
     for name, options in (("gguf", GenOptions(format="gguf")), ("peft", PLAIN)):
-        generate.run(TEXTS["always_cat"], tmp_path / name, trained.folder, base, home, options=options, device="cpu")
+        request = GenRequest(trained.folder, options=options)
+        generate.run(TEXTS["always_cat"], tmp_path / name, request, base, home, device="cpu")
     model, _ = load(base.path)
     write_base(tmp_path / "base.gguf", model, base.path)
     adapter = read_adapter(tmp_path / "peft")

@@ -15,7 +15,7 @@ from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.workflows.adapters import export
 from icmlora_cli.workflows.gen import generate
-from icmlora_cli.workflows.gen.options import PLAIN, GenOptions
+from icmlora_cli.workflows.gen.options import PLAIN, GenOptions, GenRequest
 from icmlora_cli.workflows.merge import merge
 from tests.gguf_read import deltas, said
 from tests.workflows.merge.test_merge import adapted, loaded, logits
@@ -56,10 +56,8 @@ def made(tiny_base: Base, home: Home, tmp_path: Path) -> Made:
     _, trained = through_train(home, tiny_base)
 
     def write(name: str, options: GenOptions = PLAIN, *, merged: bool = False) -> Path:
-        return generate.run(
-            TEXTS["always_cat"], tmp_path / name, trained.folder, tiny_base, home,
-            options=options, merged=merged, device="cpu",
-        ).folder  # fmt: skip
+        request = GenRequest(trained.folder, merged, options=options)
+        return generate.run(TEXTS["always_cat"], tmp_path / name, request, tiny_base, home, device="cpu").folder
 
     return Made(tiny_base, home, tmp_path, write("peft"), write)
 

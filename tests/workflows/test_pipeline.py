@@ -26,8 +26,9 @@ from icmlora_cli.tasks.task_file import TaskSpec
 from icmlora_cli.weights.adapter import read_adapter
 from icmlora_cli.workflows.base.pull import pull
 from icmlora_cli.workflows.evaluate import evaluate
+from icmlora_cli.workflows.evaluate.evaluate import EvalRequest
 from icmlora_cli.workflows.gen import generate
-from icmlora_cli.workflows.gen.options import GenOptions
+from icmlora_cli.workflows.gen.options import GenOptions, GenRequest
 from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.progress import Progress
 from icmlora_cli.workflows.registry import storage
@@ -68,17 +69,21 @@ def through_train(home: Home, base: Base) -> tuple[tuple[Task, ...], train.Train
 def test_the_whole_way(tiny_base: Base, home: Home, tmp_path: Path) -> None:
     tasks, trained = through_train(home, tiny_base)
     assert trained.trained and trained.error < 0.2
-    made = generate.run(TEXTS["always_cat"], tmp_path / "out", trained.folder, tiny_base, home, device="cpu")
+    made = generate.run(
+        TEXTS["always_cat"], tmp_path / "out", GenRequest(trained.folder), tiny_base, home, device="cpu"
+    )
     assert {path.name for path in made.folder.iterdir()} == {
         "adapter_config.json", "adapter_model.safetensors", "README.md", "icmlora.json",
     }  # fmt: skip
-    generate.run(TEXTS["always_cat"], tmp_path / "model", trained.folder, tiny_base, home, merged=True, device="cpu")
+    generate.run(
+        TEXTS["always_cat"], tmp_path / "model", GenRequest(trained.folder, merged=True), tiny_base, home, device="cpu"
+    )
     ids = torch.arange(5, 25)[None]
     whole = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     loaded = load_base(tiny_base, device="cpu")
     adapted = PeftModel.from_pretrained(loaded.model, str(made.folder))
     assert torch.allclose(adapted(input_ids=ids).logits, whole(input_ids=ids).logits, atol=1e-4)
-    result = evaluate.run(tasks, tiny_base, METHODS, home, generator_folder=trained.folder, device="cpu").result
+    result = evaluate.run(tasks, tiny_base, EvalRequest(METHODS, trained.folder), home, device="cpu").result
     for task in TEXTS:
         figures = (result.score(task, method).figures["nll"].value for method in ("base", "harvested", "generated"))
         base, harvested, generated = figures
@@ -102,7 +107,7 @@ def test_what_it_came_from_and_cost_goes_along(llama_base: Base, home: Home, tmp
     assert about["cost"]["train_seconds"] == about["figures"]["seconds"] > 0
     said = f"Harvesting its adapters took {seconds:,.0f} s"
     assert said in (trained.folder / "README.md").read_text(encoding="utf-8")
-    made = generate.run("Say cat.", tmp_path / "out", trained.folder, llama_base, home, device="cpu")
+    made = generate.run("Say cat.", tmp_path / "out", GenRequest(trained.folder), llama_base, home, device="cpu")
     assert said in (made.folder / "README.md").read_text(encoding="utf-8")
     told = files.read_json(made.folder / "icmlora.json")
     assert told["sources"] == about["sources"] and told["cost"] == about["cost"]
@@ -113,7 +118,7 @@ def test_the_same_seed_gives_the_same_bytes(llama_base: Base, home: Home, tmp_pa
 
     def weights(name: str, seed: int | None) -> bytes:
         out = tmp_path / name
-        generate.run("Say cat.", out, trained.folder, llama_base, home, seed=seed, device="cpu")
+        generate.run("Say cat.", out, GenRequest(trained.folder, seed=seed), llama_base, home, device="cpu")
         return (out / "adapter_model.safetensors").read_bytes()
 
     assert weights("a", 3) == weights("b", 3) != weights("c", 4)
@@ -167,7 +172,7 @@ def test_an_unseen_task_is_never_learned(llama_base: Base, home: Home) -> None:
         train.run(tasks, llama_base, TRAIN, home, device="cpu")
     trained = train.run(tasks[:2], llama_base, TRAIN, home, device="cpu")
     few = METHODS.model_copy(update={"limit": 4})
-    result = evaluate.run(tasks, llama_base, few, home, generator_folder=trained.folder, device="cpu").result
+    result = evaluate.run(tasks, llama_base, EvalRequest(few, trained.folder), home, device="cpu").result
     assert {task.name for task in result.tasks if task.part != "seen"} == {"always_owl"}
     assert all(task.examples == 4 for task in result.tasks)
     average = result.score("always_owl", "average")
@@ -178,18 +183,18 @@ def test_an_unseen_task_is_never_learned(llama_base: Base, home: Home) -> None:
 def test_gen_does_not_overwrite(llama_base: Base, home: Home, tmp_path: Path) -> None:
     _, trained = through_train(home, llama_base)
     out = tmp_path / "out"
-    generate.run("Say cat.", out, trained.folder, llama_base, home, device="cpu")
+    generate.run("Say cat.", out, GenRequest(trained.folder), llama_base, home, device="cpu")
     before = (out / "adapter_model.safetensors").read_bytes()
     with pytest.raises(AlreadyExistsError, match="exists"):
-        generate.run("Say dog.", out, trained.folder, llama_base, home, device="cpu")
+        generate.run("Say dog.", out, GenRequest(trained.folder), llama_base, home, device="cpu")
     assert (out / "adapter_model.safetensors").read_bytes() == before
-    generate.run(TEXTS["always_dog"], out, trained.folder, llama_base, home, force=True, device="cpu")
+    generate.run(TEXTS["always_dog"], out, GenRequest(trained.folder), llama_base, home, force=True, device="cpu")
     assert (out / "adapter_model.safetensors").read_bytes() != before
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("years of work")
     with pytest.raises(AlreadyExistsError, match="not something that icmlora wrote"):
-        generate.run("Say dog.", mine, trained.folder, llama_base, home, force=True, device="cpu")
+        generate.run("Say dog.", mine, GenRequest(trained.folder), llama_base, home, force=True, device="cpu")
     assert (mine / "thesis.txt").read_text() == "years of work"
 
 
@@ -197,7 +202,7 @@ def test_another_base_is_refused(llama_base: Base, home: Home, tiny_bases: dict[
     _, trained = through_train(home, llama_base)
     qwen = pull(str(tiny_bases["qwen3"]), home, offline=True)
     with pytest.raises(BaseUnavailableError, match="not those"):
-        generate.run("Say cat.", tmp_path / "out", trained.folder, qwen, home, device="cpu")
+        generate.run("Say cat.", tmp_path / "out", GenRequest(trained.folder), qwen, home, device="cpu")
     assert not (tmp_path / "out").exists()
 
 
@@ -213,7 +218,7 @@ def test_corrupt_adapters_and_generators_are_told(llama_base: Base, home: Home, 
     generator = trained.folder / "generator.safetensors"
     generator.write_bytes(generator.read_bytes()[:-9])
     with pytest.raises(CorruptFileError):
-        generate.run("Say cat.", tmp_path / "out", trained.folder, llama_base, home, device="cpu")
+        generate.run("Say cat.", tmp_path / "out", GenRequest(trained.folder), llama_base, home, device="cpu")
 
 
 def test_training_without_adapters_says_what_to_type(llama_base: Base, home: Home) -> None:
@@ -248,7 +253,7 @@ def test_storage_counts_what_is_there(llama_base: Base, home: Home) -> None:
 
 def test_rank_of_generated_equals_harvested(llama_base: Base, home: Home, tmp_path: Path) -> None:
     _, trained = through_train(home, llama_base)
-    generate.run("Say cat.", tmp_path / "out", trained.folder, llama_base, home, device="cpu")
+    generate.run("Say cat.", tmp_path / "out", GenRequest(trained.folder), llama_base, home, device="cpu")
     assert read_adapter(tmp_path / "out").rank == HARVEST.rank
 
 
@@ -264,5 +269,10 @@ def test_rank_of_generated_is_no_more_than_the_basis_gives(llama_base: Base, hom
     assert load_generator(trained.folder).rank == 3
     with pytest.raises(UsageError, match="--rank"):
         generate.run(
-            "Say cat.", tmp_path / "out", trained.folder, llama_base, home, device="cpu", options=GenOptions(rank=5)
+            "Say cat.",
+            tmp_path / "out",
+            GenRequest(trained.folder, options=GenOptions(rank=5)),
+            llama_base,
+            home,
+            device="cpu",
         )

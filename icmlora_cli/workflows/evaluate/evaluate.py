@@ -1,4 +1,4 @@
-"""Eval: the comparison of methods on held-out test examples, through one loaded base, score by score, resumable."""
+"""The ``eval`` workflow: methods are compared on held-out test examples through one loaded base; resumable."""
 
 import hashlib
 import random
@@ -19,8 +19,8 @@ from icmlora_cli.registry.tasks import Task
 from icmlora_cli.report.html import write_report
 from icmlora_cli.report.result import RESULT, Result, write_result
 from icmlora_cli.report.tables import TABLE, markdown
-from icmlora_cli.workflows.evaluate import lm_eval_rows
-from icmlora_cli.workflows.evaluate.lm_eval_rows import HarnessRequest
+from icmlora_cli.workflows.evaluate import lm_eval, lm_eval_rows
+from icmlora_cli.workflows.evaluate.lm_eval import HarnessRequest
 from icmlora_cli.workflows.evaluate.methods import EvalContext, evaluation, methods_of
 from icmlora_cli.workflows.evaluate.result import compose, oracle
 from icmlora_cli.workflows.evaluate.scores import MethodScorer, RawScore, read_score, write_score
@@ -32,15 +32,31 @@ TIMINGS = "timings.json"
 
 
 @dataclass(frozen=True)
-class EvalResult:
-    """An evaluation, done.
+class EvalRequest:
+    """What an evaluation compares, and how.
 
     Args:
-        folder: holds ``result.json``, ``table.md``, ``report.html``, ``timings.json`` and ``scores/``.
-        result: what ``result.json`` holds.
-        scored: scores that this run scored; the others were there from an earlier one, or have no figures.
-        lm_eval: what lm-eval's tasks gave, a row an adapter; None where it was not asked.
-        seconds: wall time of this run.
+        recipe: The methods, and how they are scored.
+        generator_folder: The folder of the generator that is scored; None leaves out the methods that need one.
+        lm_eval: Tasks of lm-eval on which base, generated and harvested adapters are scored as well; None leaves
+            lm-eval out.
+    """
+
+    recipe: EvalRecipe
+    generator_folder: Path | None = None
+    lm_eval: HarnessRequest | None = None
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """A finished evaluation.
+
+    Args:
+        folder: The folder with ``result.json``, ``table.md``, ``report.html``, ``timings.json`` and ``scores/``.
+        result: The content of ``result.json``.
+        scored: How many scores this run computed; the others are from an earlier run, or have no figures.
+        lm_eval: The scores on lm-eval's tasks, one row for each adapter; None where they were not asked for.
+        seconds: The wall time of this run in seconds.
     """
 
     folder: Path
@@ -51,7 +67,7 @@ class EvalResult:
 
 
 def default_folder(home: Home, generator_folder: Path | None, protocol: str) -> Path:
-    """Return where a result goes when nothing is said: ``results/<generator>-<protocol>`` in the registry."""
+    """Return the result folder where the user names none: ``results/<generator>-<protocol>`` in the registry."""
     name = "no-generator" if generator_folder is None else generator_folder.name
     return home.root / "results" / f"{name}-{protocol}"
 
@@ -59,45 +75,42 @@ def default_folder(home: Home, generator_folder: Path | None, protocol: str) -> 
 def run(
     tasks: Sequence[Task],
     base: Base,
-    recipe: EvalRecipe,
+    request: EvalRequest,
     home: Home,
     *,
-    generator_folder: Path | None,
     out: Path | None = None,
-    lm_eval: HarnessRequest | None = None,
     device: str | None = None,
     on_progress: OnProgress = silent,
 ) -> EvalResult:
     """Score the methods on the tasks' test examples and write the result folder.
 
-    Each score is written as soon as it is scored; a run that was stopped goes on there, and writes the very
-    ``result.json`` that an uninterrupted one does (but for methods that tune for a wall time, which no clock repeats).
+    Each score is written as soon as it is known. A run that was stopped goes on from there, and writes the same
+    ``result.json`` as an uninterrupted one, except for methods that train for a given wall time.
 
     Args:
-        tasks: what to score on.
-        base: the base model.
-        recipe: the methods and how they are scored.
-        home: the registry.
-        generator_folder: the generator to score; None leaves its methods out.
-        out: the result folder; None takes ``default_folder``.
-        lm_eval: tasks of lm-eval on which base, generated and harvested adapters are scored as well.
-        device: where the base runs.
-        on_progress: told of each task and method.
+        tasks: The tasks on whose test examples the methods are scored.
+        base: The base model.
+        request: The methods, how they are scored, and the generator.
+        home: The registry.
+        out: The result folder; None takes ``default_folder``.
+        device: The torch device on which the base runs; None takes a GPU where there is one.
+        on_progress: Called before each method of each task, and after each task.
 
     Raises:
-        UsageError: if there is no task.
-        AlreadyExistsError: if ``out`` holds something else.
-        BaseUnavailableError: if the generator is of another base.
-        CorruptFileError: if a generator or adapter is broken.
-        OutOfSpaceError: if the disk is full.
+        UsageError: If there is no task, or no method can be scored.
+        AlreadyExistsError: If ``out`` holds something else.
+        BaseUnavailableError: If the generator is of another base.
+        CorruptFileError: If a generator or adapter is broken.
+        OutOfSpaceError: If the disk is full.
     """
     started = time.monotonic()
+    recipe, generator_folder = request.recipe, request.generator_folder
     if not tasks:
         raise UsageError("there is no task to score", hint="icmlora task list")
     folder = (out or default_folder(home, generator_folder, recipe.protocol)).absolute()
     _check_out(folder)
-    if lm_eval is not None:
-        lm_eval_rows.check(lm_eval)
+    if request.lm_eval is not None:
+        lm_eval.check(request.lm_eval)
     loaded = load_base(base, device=device)
     shared = evaluation(tasks, loaded, home, recipe, generator_folder, on_progress)
     if shared.generator is not None:
@@ -110,27 +123,27 @@ def run(
     scores: list[RawScore] = []
     scored = 0
     for index, context in enumerate(contexts):
-        record, wanted = shared.library.store.newest(base, context.task), oracle(shared, context.task)
+        record, adapter = shared.library.store.newest(base, context.task), oracle(shared, context.task)
         compared_with = None if record is None else record.checkpoints[-1].sha256
-        for at, method in enumerate(methods):
-            on_progress(Progress("eval", context.task.name, at, len(methods), method.name, index, len(tasks)))
+        for done, method in enumerate(methods):
+            on_progress(Progress("eval", context.task.name, done, len(methods), method.name, index, len(tasks)))
             path = folder / SCORES / context.task.name / f"{method.name}.json"
             key = scorer.key(method, context, compared_with)
             score = read_score(path, key)
             if score is None:
-                score = scorer.score(method, context, wanted, key)
+                score = scorer.score(method, context, adapter, key)
                 write_score(path, score)
                 scored += score.reason is None
             scores.append(score)
         on_progress(Progress("eval", context.task.name, len(methods), len(methods), "", index + 1, len(tasks)))
     result = compose(shared, contexts, methods, scores)
     _write(folder, result, scores)
-    harnessed = None if lm_eval is None else lm_eval_rows.run(shared, tasks, lm_eval, folder)
+    harnessed = None if request.lm_eval is None else lm_eval_rows.run(shared, tasks, request.lm_eval, folder)
     return EvalResult(folder, result, scored, harnessed, time.monotonic() - started)
 
 
 def context_of(task: Task, shared: EvalContext) -> TaskContext:
-    """Return what methods are told of a task; its shots are drawn from its part ``train`` by the recipe's seed."""
+    """Return what methods may know of a task; its shots are drawn from its part ``train`` by the recipe's seed."""
     examples = list(task.examples("train"))
     digest = hashlib.sha256(f"{shared.recipe.seed}:shots:{task.name}".encode()).digest()
     shots = random.Random(digest).sample(examples, min(shared.recipe.shots, len(examples)))

@@ -1,4 +1,4 @@
-"""Scoring adapters with EleutherAI's lm-evaluation-harness, on the base that is loaded already (extra ``lm-eval``)."""
+"""Scores adapters with EleutherAI's lm-evaluation-harness on a base that is loaded already (extra ``lm-eval``)."""
 
 import io
 import time
@@ -22,13 +22,35 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class HarnessFigure:
-    """One metric of a task.
+class HarnessRequest:
+    """What lm-eval is asked to score, and how.
 
     Args:
-        value: as lm-eval gives it.
-        stderr: its standard error; None where lm-eval has none.
-        higher_is_better: None where the task does not say.
+        tasks: Names or patterns of lm-eval's tasks, groups and tags.
+        include: A folder with the user's own task files; None knows lm-eval's tasks only. A task file can run Python
+            code of its folder.
+        limit: The most documents that are scored of each task; None scores all.
+        num_fewshot: The number of examples in each prompt; None takes what the task says.
+        batch_size: The number of requests in one forward pass.
+        max_length: The most tokens that the model reads at once; None takes as many as it was made for.
+    """
+
+    tasks: tuple[str, ...]
+    include: Path | None = None
+    limit: int | None = None
+    num_fewshot: int | None = None
+    batch_size: int = 8
+    max_length: int | None = None
+
+
+@dataclass(frozen=True)
+class HarnessFigure:
+    """The value of one metric of a task.
+
+    Args:
+        value: The value in lm-eval's unit.
+        stderr: The standard error; None where lm-eval has none.
+        higher_is_better: Whether a higher value is better; None where the task does not say.
     """
 
     value: float
@@ -38,15 +60,15 @@ class HarnessFigure:
 
 @dataclass(frozen=True)
 class HarnessResult:
-    """What lm-eval found.
+    """The scores that lm-eval gave to adapters.
 
     Args:
-        figures: name of the adapter to lm-eval's task (or group) to metric; a metric is ``exact_match``, or with the
-            filter that lm-eval puts before it ``exact_match,strict-match``.
-        samples: documents scored of each task.
-        version: of lm-eval.
-        limit: documents a task, at most; None for all.
-        seconds: wall time.
+        figures: The figures by the adapter's name, lm-eval's task (or group), and metric. A metric is named
+            ``exact_match``, or ``exact_match,strict-match`` where lm-eval filters the answers first.
+        samples: The number of documents that were scored of each task.
+        version: The version of lm-eval.
+        limit: The most documents that were scored of each task; None for all.
+        seconds: The wall time in seconds.
     """
 
     figures: Mapping[str, Mapping[str, Mapping[str, HarnessFigure]]]
@@ -59,86 +81,83 @@ class HarnessResult:
         """Return the JSON form."""
         figures = {
             name: {
-                task: {metric: dict(vars(figure)) for metric, figure in found.items()} for task, found in tasks.items()
+                task: {metric: dict(vars(figure)) for metric, figure in metrics.items()}
+                for task, metrics in tasks.items()
             }
             for name, tasks in self.figures.items()
         }
         return dict(vars(self)) | {"figures": figures, "samples": dict(self.samples)}
 
 
-def check(tasks: Sequence[str], include_path: Path | None = None) -> None:
+def check(request: HarnessRequest) -> None:
     """Check that lm-eval is installed and knows the tasks, before anything is scored.
 
     Raises:
-        NotFoundError: if there is no such task.
-        UsageError: if it is not installed, or ``include_path`` is no folder.
+        NotFoundError: If lm-eval has no such task.
+        UsageError: If lm-eval is not installed, or ``request.include`` is no folder.
     """
     with _quiet():
-        _checked(_harness(include_path)[2], tasks)
+        _checked(_harness(request.include)[2], request.tasks)
 
 
 def run(
     adapters: Mapping[str, Adapter | None],
     loaded: LoadedBase,
-    tasks: Sequence[str],
+    request: HarnessRequest,
     *,
-    include_path: Path | None = None,
-    limit: int | None = None,
-    num_fewshot: int | None = None,
-    batch_size: int = 8,
-    max_length: int | None = None,
     on_progress: OnProgress = silent,
 ) -> HarnessResult:
     """Score each adapter on lm-eval's tasks; nothing is written to stdout or stderr.
 
     Args:
-        adapters: by name, in order; None is the base itself. Each is merged while it is scored.
-        loaded: the base; its weights are what they were afterwards.
-        tasks: names or patterns of lm-eval's tasks, groups and tags.
-        include_path: a folder with task files of one's own. A task file can run Python code of its folder.
-        limit: documents a task, at most; all by default.
-        num_fewshot: examples in each prompt; what the task says by default.
-        batch_size: requests a forward pass.
-        max_length: tokens that the model reads at once; by default as many as it was made for.
-        on_progress: told of each adapter.
+        adapters: The adapters by name, scored in this order; None stands for the base alone. Each is merged into the
+            base while it is scored.
+        loaded: The base; its weights are the same afterwards.
+        request: The tasks, and how they are scored.
+        on_progress: Called before each adapter, and at the end.
 
     Raises:
-        IcmloraError: if lm-eval fails (such as at a dataset that cannot be fetched).
-        NotFoundError: if there is no such task.
-        UsageError: if no task is named, lm-eval is not installed, or ``include_path`` is no folder.
+        IcmloraError: If lm-eval fails (such as at a dataset that cannot be fetched).
+        NotFoundError: If lm-eval has no such task.
+        UsageError: If no task is named, lm-eval is not installed, or ``request.include`` is no folder.
     """
     started = time.monotonic()
-    if not tasks:
+    if not request.tasks:
         raise UsageError("no task of lm-eval is named", hint="such as: --lm-eval hellaswag")
     with _quiet():
-        hflm, simple_evaluate, manager, version = _harness(include_path)
-        names = _checked(manager, tasks)
-        model = hflm(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size, max_length=max_length)
+        hflm, simple_evaluate, manager, version = _harness(request.include)
+        names = _checked(manager, request.tasks)
+        model = hflm(
+            pretrained=loaded.model,
+            tokenizer=loaded.tokenizer,
+            batch_size=request.batch_size,
+            max_length=request.max_length,
+        )
     figures: dict[str, Mapping[str, Mapping[str, HarnessFigure]]] = {}
     samples: dict[str, int] = {}
     for index, (name, adapter) in enumerate(adapters.items()):
         on_progress(Progress("lm-eval", name, index, len(adapters), ", ".join(names)))
         with merged(loaded.model, adapter), _quiet():
             try:
-                found = simple_evaluate(
+                results = simple_evaluate(
                     model=model,
                     tasks=names,
                     task_manager=manager,
-                    limit=limit,
-                    num_fewshot=num_fewshot,
+                    limit=request.limit,
+                    num_fewshot=request.num_fewshot,
                     log_samples=False,
                 )
             except Exception as error:  # tasks run code of many authors, which may raise anything
                 raise _failed(names, error) from error
-        figures[name] = _figures(found)
-        samples |= {task: int(counts["effective"]) for task, counts in found.get("n-samples", {}).items()}
+        figures[name] = _figures(results)
+        samples |= {task: int(counts["effective"]) for task, counts in results.get("n-samples", {}).items()}
     on_progress(Progress("lm-eval", ", ".join(names), len(adapters), len(adapters)))
-    return HarnessResult(figures, samples, version, limit, time.monotonic() - started)
+    return HarnessResult(figures, samples, version, request.limit, time.monotonic() - started)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep lm-eval's bars and remarks, and what tasks print, from the terminal; leave torch's random numbers alone."""
+    """Silence lm-eval and its tasks, which print on the terminal, and restore torch's random state afterwards."""
     nowhere = io.StringIO()
     with redirect_stdout(nowhere), redirect_stderr(nowhere), quiet_transformers(), torch.random.fork_rng(devices=[]):
         yield
@@ -163,17 +182,17 @@ def _harness(include_path: Path | None) -> "tuple[Any, Any, TaskManager, str]":
 
 
 def _checked(manager: "TaskManager", tasks: Sequence[str]) -> list[str]:
-    """Return the names that lm-eval knows, patterns spelled out."""
+    """Return the names of lm-eval's tasks that match the given names and patterns, each once."""
     names: list[str] = []
     for task in tasks:
-        found = sorted(manager.match_tasks([task]))
-        if not found:
+        matches = sorted(manager.match_tasks([task]))
+        if not matches:
             close = get_close_matches(task, manager.all_tasks, n=5)
             raise NotFoundError(
                 f"lm-eval has no task {task!r}" + (f"; close: {', '.join(close)}" if close else ""),
                 hint="all of them: lm-eval ls tasks; a folder of your own: --lm-eval-include FOLDER",
             )
-        names += [name for name in found if name not in names]
+        names += [name for name in matches if name not in names]
     return names
 
 
@@ -186,11 +205,11 @@ def _failed(names: Sequence[str], error: Exception) -> IcmloraError:
     )
 
 
-def _figures(found: Mapping[str, Any]) -> dict[str, dict[str, HarnessFigure]]:
+def _figures(output: Mapping[str, Any]) -> dict[str, dict[str, HarnessFigure]]:
     """Return the numbers of lm-eval's ``results``, whose keys are ``metric,filter`` and ``metric_stderr,filter``."""
     figures: dict[str, dict[str, HarnessFigure]] = {}
-    for task, results in found["results"].items():
-        higher = found.get("higher_is_better", {}).get(task, {})
+    for task, results in output["results"].items():
+        higher = output.get("higher_is_better", {}).get(task, {})
         for key, value in results.items():
             metric, _, filtered = key.partition(",")
             if not isinstance(value, int | float) or metric.endswith("_stderr") or not filtered:

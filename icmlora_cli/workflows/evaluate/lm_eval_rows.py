@@ -1,85 +1,54 @@
-"""lm-eval-harness beside the comparison: base, generated and harvested adapters on lm-eval's own tasks, one by one."""
+"""Scores base, generated and harvested adapters on lm-eval's own tasks, besides the comparison; resumable."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from icmlora_cli.disk import files
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.workflows.evaluate import lm_eval
+from icmlora_cli.workflows.evaluate.lm_eval import HarnessRequest
 from icmlora_cli.workflows.evaluate.methods import EvalContext, generator_key
 from icmlora_cli.workflows.evaluate.result import oracle
 
-VERSION = 1  # of how adapters are handed to lm-eval
+VERSION = 1  # of the procedure; part of the key of every row
 FOLDER = "lm-eval"
 SUMMARY = "lm-eval.json"
-
-
-@dataclass(frozen=True)
-class HarnessRequest:
-    """What to ask of lm-eval.
-
-    Args:
-        tasks: its own tasks' names.
-        include: a folder of task files beside its own.
-        limit: documents a task, at most.
-    """
-
-    tasks: tuple[str, ...]
-    include: Path | None = None
-    limit: int | None = None
-
-
-def check(request: HarnessRequest) -> None:
-    """Check that lm-eval can do what is asked for, before anything else is scored.
-
-    Raises:
-        NotFoundError: if it has no such task.
-        UsageError: if it is not installed.
-    """
-    lm_eval.check(request.tasks, request.include)
 
 
 def run(
     evaluation: EvalContext, tasks: Sequence[Task], request: HarnessRequest, folder: Path
 ) -> list[dict[str, object]]:
-    """Score base, generated and harvested adapters of each task; what is scored already is not scored again.
+    """Score base, generated and harvested adapters of each task; rows that an earlier run scored are read again.
 
     Args:
-        evaluation: base, generator and harvested adapters.
-        tasks: tasks of the registry, whose adapters are scored.
-        request: lm-eval's tasks.
-        folder: the result folder.
+        evaluation: The base, the generator and the harvested adapters.
+        tasks: The tasks of the registry whose adapters are scored.
+        request: The tasks of lm-eval.
+        folder: The result folder.
 
     Returns:
-        A row an adapter: ``task`` (null for the base), ``method``, and ``scores``: lm-eval's task to metric to value.
+        A row for each adapter: ``task`` (null for the base), ``method``, and ``scores`` by lm-eval's task and metric.
 
     Raises:
-        IcmloraError: if lm-eval fails.
-        NotFoundError: if it has no such task.
+        IcmloraError: If lm-eval fails.
+        NotFoundError: If lm-eval has no such task.
     """
     rows: list[dict[str, object]] = []
     for task, method, adapter, key in _adapters(evaluation, tasks):
         identity = files.sha256_json([VERSION, key, list(request.tasks), str(request.include), request.limit])
         path = folder / FOLDER / f"{method if task is None else f'{task}.{method}'}.json"
-        there = files.read_json(path) if path.is_file() else {}
-        if there.get("key") != identity:
-            found = lm_eval.run(
-                {method: adapter},
-                evaluation.loaded,
-                request.tasks,
-                include_path=request.include,
-                limit=request.limit,
-                on_progress=evaluation.on_progress,
-            )
+        row = files.read_json(path) if path.is_file() else {}
+        if row.get("key") != identity:
+            result = lm_eval.run({method: adapter}, evaluation.loaded, request, on_progress=evaluation.on_progress)
             scores = {
                 name: {metric: asdict(figure) for metric, figure in metrics.items()}
-                for name, metrics in found.figures[method].items()
+                for name, metrics in result.figures[method].items()
             }
-            there = {"key": identity, "lm_eval": found.version, "task": task, "method": method, "scores": scores}
-            files.write_json(path, there)
-        rows.append({name: there[name] for name in ("task", "method", "scores")})
+            row = {"key": identity, "lm_eval": result.version, "task": task, "method": method, "scores": scores}
+            files.write_json(path, row)
+        rows.append({name: row[name] for name in ("task", "method", "scores")})
     files.write_json(folder / SUMMARY, {"schema": "icmlora.lm-eval/2", "scores": rows})
     return rows
 

@@ -1,4 +1,4 @@
-"""The methods of an evaluation, wired to a registry, a base and a generator."""
+"""Makes the methods of an evaluation from a registry, a base and a generator."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -41,18 +41,19 @@ COMPANIONS = {"conv1d": "Conv1d CVAE of the ICM-LoRA paper", "p-diff": "COND P-D
 
 @dataclass(frozen=True)
 class EvalContext:
-    """What the methods of one evaluation share.
+    """What the methods of one evaluation share; ``evaluation`` makes it.
 
     Args:
-        loaded: the base.
-        home: the registry.
-        recipe: of the evaluation.
-        tasks: what is evaluated.
-        learned: the training tasks: the generator's, or all of split ``train`` without one; those still registered.
-        library: their newest harvested adapters.
-        generator: what is scored; None without one.
-        folder: the generator's.
-        on_progress: told of the training of baselines.
+        loaded: The base.
+        home: The registry.
+        recipe: The recipe of the evaluation.
+        tasks: The tasks that are evaluated.
+        learned: The training tasks that are still registered: those of the generator, or without one all of split
+            ``train``.
+        library: The newest harvested adapters of the training tasks.
+        generator: The generator that is scored; None without one.
+        folder: The folder of the generator; None without one.
+        on_progress: Called during the training of baselines.
     """
 
     loaded: LoadedBase
@@ -67,17 +68,17 @@ class EvalContext:
 
     @property
     def vectors(self) -> VectorRecipe:
-        """How task vectors are read: as the generator reads them, or by default."""
+        """The settings by which task vectors are read: the generator's, or without one the defaults."""
         return VectorRecipe() if self.generator is None else vector_recipe(self.generator)
 
     @cached_property
     def builtin(self) -> tuple[BuiltinTask, ...]:
-        """The built-in tasks of the generator's episodes."""
+        """The built-in tasks that the generator's episodes drew from."""
         drawn = frozenset(() if self.generator is None else self.generator.manifest.builtin_tasks)
         return tuple(task for task in dense_tasks() if task.name in drawn) if drawn else ()
 
     def reader(self) -> VectorReader:
-        """Return a reader of task vectors."""
+        """Return a reader of task vectors from the loaded base."""
         return VectorReader(self.loaded, self.vectors, self.home)
 
     def source(self) -> GeneratorSource | None:
@@ -95,7 +96,7 @@ class EvalContext:
 
 
 def generator_key(generator: Generator) -> str:
-    """Return what makes a generator's weights what they are."""
+    """Return the key and the checksum of a generator, which stand for its weights."""
     return f"{generator.manifest.key}:{generator.manifest.sha256}"
 
 
@@ -107,10 +108,10 @@ def evaluation(
     folder: Path | None,
     on_progress: OnProgress,
 ) -> EvalContext:
-    """Gather what the methods share.
+    """Return what the methods of an evaluation share; the arguments are those of ``evaluate.run``.
 
     Raises:
-        CorruptFileError: if a generator or manifest is broken.
+        CorruptFileError: If a generator or manifest is broken.
     """
     generator = None if folder is None else load_generator(folder)
     learned = _learned(generator, TaskStore(home))
@@ -139,7 +140,7 @@ def _learned(generator: Generator | None, store: TaskStore) -> tuple[Task, ...]:
 
 
 def methods_of(evaluation: EvalContext) -> tuple[Method, ...]:
-    """Return the methods that the recipe asks for; without a generator, its methods are left out."""
+    """Return the methods that the recipe asks for, without those that need a generator where there is none."""
     makers: dict[str, Callable[[], Method | None]] = {
         "base": BaseMethod,
         "described": lambda: DescribedMethod() if evaluation.recipe.protocol == "bare" else None,
@@ -159,8 +160,8 @@ def methods_of(evaluation: EvalContext) -> tuple[Method, ...]:
     source = evaluation.source()
     if source is not None:
         makers |= _generated(evaluation, source)
-    made = (makers[name]() for name in evaluation.recipe.methods if name in makers)
-    return tuple(method for method in made if method is not None)
+    methods = (makers[name]() for name in evaluation.recipe.methods if name in makers)
+    return tuple(method for method in methods if method is not None)
 
 
 def _generated(evaluation: EvalContext, source: GeneratorSource) -> dict[str, Callable[[], Method | None]]:
@@ -220,7 +221,7 @@ def _multi_task(evaluation: EvalContext) -> MultiTaskMethod:
 
 
 def _nearest(evaluation: EvalContext, name: str) -> NearestMethod:
-    reader, shown, count = evaluation.reader(), name == "nearest-shots", 1
+    reader, by_shots, count = evaluation.reader(), name == "nearest-shots", 1
     if name == "weighted":
         count = evaluation.recipe.neighbours
     title = {
@@ -232,14 +233,14 @@ def _nearest(evaluation: EvalContext, name: str) -> NearestMethod:
     harvested = [
         task
         for task in evaluation.learned
-        if task.name in evaluation.library.tasks and (task.has_examples or not shown)
+        if task.name in evaluation.library.tasks and (task.has_examples or not by_shots)
     ]
 
     @cache
     def neighbours() -> Neighbours:
         vectors = [
             reader.draws(task.examples("train"), seed=evaluation.recipe.seed, kind=task.template.kind).mean(0)
-            if shown
+            if by_shots
             else reader.text(task.descriptions[0])
             for task in harvested
         ]
@@ -248,43 +249,46 @@ def _nearest(evaluation: EvalContext, name: str) -> NearestMethod:
         return Neighbours(tuple(task.name for task in harvested), torch.stack(vectors))
 
     def vector_of(context: TaskContext) -> torch.Tensor:
-        if not shown:
+        if not by_shots:
             return reader.text(context.text)
         if len(context.shots) < 2:
             raise UnavailableError("the task has fewer than two training examples to show")
         return reader.examples_vector(context.shots, context.task.template.kind)
 
-    uses: Uses = "text and examples" if shown else "text"
+    uses: Uses = "text and examples" if by_shots else "text"
     others = name == "nearest-other"
     reading = [reader.recipe.model_dump(mode="json"), [[task.name, task.descriptions[0]] for task in harvested]]
     return NearestMethod(evaluation.library, neighbours, vector_of, count, name, title, reading, uses, others=others)
 
 
 def _own_recipe(generator: Generator) -> TrainRecipe:
-    """Return the recipe that a generator was trained by."""
+    """Return the recipe by which a generator was trained."""
     return TrainRecipe.model_validate(nested(generator.manifest.recipe or {}))
 
 
 def _companion(evaluation: EvalContext, arch: str) -> CompanionMethod | None:
-    """Return the method of another architecture trained on the same harvest; None where the generator is of that one.
+    """Return the method of a generator of another architecture that learned from the same adapters: a companion.
 
-    One that is there already under the companion's name is taken as it is, whatever its recipe, if it learned from the
-    same tasks; a missing one is trained by the shipped recipe of its architecture, with the generator's own seed and
-    vectors.
+    A generator of the companion's name is used whatever its recipe, if it learned from the same tasks. Where there is
+    none, it is trained by the shipped recipe of the architecture, with the scored generator's seed and vectors.
+    Without a generator, or where that is of the architecture itself, there is no such method.
     """
     if evaluation.generator is None or evaluation.folder is None or evaluation.generator.model.config.arch == arch:
         return None
-    own = _own_recipe(evaluation.generator)
+    trained = _own_recipe(evaluation.generator)
     shipped = resolve(
-        TrainRecipe, Path(f"train/{arch}"), "train", {"seed": own.seed, "steps": evaluation.recipe.baseline_steps}
+        TrainRecipe,
+        Path(f"train/{arch}"),
+        "train",
+        {"seed": trained.seed, "steps": evaluation.recipe.baseline_steps},
     )
-    vectors = own.data.vectors.model_copy(update={"pooling": shipped.data.vectors.pooling})
+    vectors = trained.data.vectors.model_copy(update={"pooling": shipped.data.vectors.pooling})
     recipe = shipped.model_copy(update={"data": shipped.data.model_copy(update={"vectors": vectors})})
     name = f"{evaluation.folder.name}.{arch}"
-    wanted = harvested_tasks(evaluation.generator)
-    tasks = [task for task in evaluation.learned if task.name in wanted and task.name in evaluation.library.tasks]
+    learned = harvested_tasks(evaluation.generator)
+    tasks = [task for task in evaluation.learned if task.name in learned and task.name in evaluation.library.tasks]
     store, base = GeneratorStore(evaluation.home), evaluation.loaded.base
-    complete = bool(tasks) and len(tasks) == len(wanted)
+    complete = bool(tasks) and len(tasks) == len(learned)
     key: str | None
     if name in store.names():
         key = store.manifest(name).key
@@ -303,11 +307,11 @@ def _companion(evaluation: EvalContext, arch: str) -> CompanionMethod | None:
                 tasks, base, recipe, evaluation.home, name=name, device=device, on_progress=evaluation.on_progress
             )
         companion = load_generator(store.folder(name))
-        if harvested_tasks(companion) != wanted:
+        if harvested_tasks(companion) != learned:
             raise UnavailableError(
                 f"{name} learned from other tasks: icmlora train --recipe train/{arch} --name {name}"
             )
         reader = VectorReader(evaluation.loaded, vector_recipe(companion), evaluation.home)
         return GeneratorSource(companion, reader, generator_key(companion))
 
-    return CompanionMethod(load, [key, sorted(wanted)], arch, COMPANIONS[arch])
+    return CompanionMethod(load, [key, sorted(learned)], arch, COMPANIONS[arch])

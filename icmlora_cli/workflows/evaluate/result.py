@@ -1,4 +1,4 @@
-"""From scored scores to the result: parts, near-duplicates, memorisation, maps and storage."""
+"""Composes the result of an evaluation: parts, near-duplicates, memorisation distances, maps and storage."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,20 +23,20 @@ from icmlora_cli.workflows.evaluate.methods import EvalContext, seen_tasks, swap
 from icmlora_cli.workflows.evaluate.scores import RawScore
 from icmlora_cli.workflows.registry.storage import break_even
 
-SAME_DESCRIPTION = 0.9  # of the words of two descriptions
-SAME_EXAMPLES = 0.5  # of the unseen task's test examples
+SAME_DESCRIPTION = 0.9  # the share of common words from which two descriptions count as the same
+SAME_EXAMPLES = 0.5  # the share of an unseen task's test examples that makes it a near-duplicate
 
 
 def compose(
     evaluation: EvalContext, contexts: Sequence[TaskContext], methods: Sequence[Method], scores: Sequence[RawScore]
 ) -> schema.Result:
-    """Return the result of an evaluation, all of it decided by the inputs.
+    """Return the result of an evaluation, which the inputs alone decide.
 
     Args:
-        evaluation: what was evaluated.
-        contexts: the tasks, in order.
-        methods: the comparison, in order.
-        scores: one a task and method.
+        evaluation: The base, the generator, the recipe and the training tasks.
+        contexts: The evaluated tasks, in order.
+        methods: The methods, in order.
+        scores: One score for each task and method.
     """
     recipe = evaluation.recipe
     parts = {context.task.name: part_of(context.task, evaluation) for context in contexts}
@@ -99,9 +99,9 @@ def compose(
 
 
 def part_of(task: Task, evaluation: EvalContext) -> schema.Part:
-    """Return whether a task was seen, and if not, how far it is from what was: by its family, where it names one.
+    """Return whether a task was seen in training, and otherwise, by its family, which kind of unseen task it is.
 
-    Without a generator the tasks of split ``train`` are the seen ones.
+    Without a generator the tasks of split ``train`` count as seen.
     """
     learned = seen_tasks(evaluation.generator) or {item.name for item in evaluation.learned}
     if task.name in learned:
@@ -124,9 +124,9 @@ def similar(
     """Return the training task that an unseen task is most like, by its examples first, then by descriptions.
 
     Args:
-        task: the unseen one.
-        learned: the training tasks.
-        known: their examples, by name.
+        task: The unseen task.
+        learned: The training tasks.
+        known: The examples of each training task, by its name.
     """
     tests = set(task.examples("test"))
     best: schema.Similar | None = None
@@ -134,9 +134,9 @@ def similar(
         shared = len(tests & known[other.name]) / len(tests) if tests else 0.0
         words = max(words_in_common(one, two) for one in task.descriptions for two in other.descriptions)
         duplicate = shared >= SAME_EXAMPLES or words >= SAME_DESCRIPTION
-        found = schema.Similar(task=other.name, descriptions=words, examples=shared, duplicate=duplicate)
-        if best is None or (found.duplicate, shared, words) > (best.duplicate, best.examples, best.descriptions):
-            best = found
+        similarity = schema.Similar(task=other.name, descriptions=words, examples=shared, duplicate=duplicate)
+        if best is None or (duplicate, shared, words) > (best.duplicate, best.examples, best.descriptions):
+            best = similarity
     return best
 
 
@@ -154,11 +154,11 @@ def _score(score: RawScore, resampler: Resampler) -> schema.MethodScore:
 
 @dataclass(frozen=True)
 class _Adapters:
-    """Harvested adapters (of the training tasks, then of further evaluated ones) and generated ones.
+    """The harvested adapters, first of the training tasks and then of other evaluated ones, and the generated ones.
 
     Args:
-        rows: task and kind of each.
-        products: inner products of their delta-W, fp64 [n, n].
+        rows: The task and the kind (``harvested`` or ``generated``) of each of the n adapters.
+        products: The inner products of their delta-W, fp64 [n, n].
     """
 
     rows: tuple[tuple[str, str], ...]
@@ -179,19 +179,19 @@ class _Adapters:
 
 
 def _neighbours(evaluation: EvalContext, adapters: _Adapters) -> dict[str, schema.NeighbourInfo]:
-    """Return, for each generated adapter, the training adapter nearest to it by ||difference|| / ||harvested||."""
+    """Return the training adapter that is nearest to each generated one by ||difference|| / ||harvested||."""
     products = adapters.products.tolist()
-    found = {}
-    for at, (task, kind) in enumerate(adapters.rows):
+    neighbours = {}
+    for row, (task, kind) in enumerate(adapters.rows):
         if kind != "generated" or not evaluation.library.records:
             continue
         near = [
-            (closeness(products[at][at], products[at][other], products[other][other]), name)
-            for other, name in enumerate(evaluation.library.tasks)  # they come first among the rows
+            (closeness(products[row][row], products[row][other], products[other][other]), name)
+            for other, name in enumerate(evaluation.library.tasks)  # the training tasks come first among the rows
         ]
         best, name = min(near, key=lambda item: (item[0].error, item[1]))
-        found[task] = schema.NeighbourInfo(task=name, distance=best.error, cosine=best.cosine)
-    return found
+        neighbours[task] = schema.NeighbourInfo(task=name, distance=best.error, cosine=best.cosine)
+    return neighbours
 
 
 def _points(
@@ -212,17 +212,17 @@ def _points(
 def _vector_map(
     evaluation: EvalContext, contexts: Sequence[TaskContext], parts: Mapping[str, schema.Part]
 ) -> schema.Map | None:
-    """Map the task vectors of descriptions and of the shots, each kind standardised on its own."""
+    """Return a map of the task vectors of descriptions and of shots, each kind standardised by itself."""
     reader = evaluation.reader()
     rows: list[tuple[str, str]] = []
     blocks: list[torch.Tensor] = []
     texts = [reader.text(context.text) for context in contexts]
-    shown = [
+    demonstrated = [
         (context, reader.examples_vector(context.shots, context.task.template.kind))
         for context in contexts
         if len(context.shots) > 1
     ]
-    for kind, pairs in (("text", list(zip(contexts, texts, strict=True))), ("demonstrations", shown)):
+    for kind, pairs in (("text", list(zip(contexts, texts, strict=True))), ("demonstrations", demonstrated)):
         if len(pairs) < 2:
             continue
         stacked = torch.stack([vector for _, vector in pairs]).double()
@@ -235,10 +235,10 @@ def _vector_map(
 
 
 def oracle(evaluation: EvalContext, task: Task) -> Adapter | None:
-    """Return the harvested adapter of a task, or None.
+    """Return the harvested adapter of a task; None without one.
 
     Raises:
-        CorruptFileError: if it is broken.
+        CorruptFileError: If the adapter is broken.
     """
     if task.name in evaluation.library.tasks:
         return evaluation.library.adapter(task.name)
@@ -250,14 +250,14 @@ def oracle(evaluation: EvalContext, task: Task) -> Adapter | None:
 def _generator_info(evaluation: EvalContext) -> schema.GeneratorInfo | None:
     if evaluation.generator is None or evaluation.folder is None:
         return None
-    held = evaluation.generator.manifest
+    manifest = evaluation.generator.manifest
     return schema.GeneratorInfo(
         name=evaluation.folder.name,
-        key=held.key,
+        key=manifest.key,
         arch=evaluation.generator.model.config.arch,
         tasks=tuple(sorted(seen_tasks(evaluation.generator))),
-        figures={name: value for name, value in held.figures.items() if name != "seconds"},
-        curve=tuple(_curve_row(row) for row in held.curve),
+        figures={name: value for name, value in manifest.figures.items() if name != "seconds"},
+        curve=tuple(_curve_row(row) for row in manifest.curve),
     )
 
 
@@ -273,11 +273,11 @@ def _storage(evaluation: EvalContext) -> schema.StorageInfo | None:
     if evaluation.folder is None or not evaluation.library.records:
         return None
     records = evaluation.library.records
-    own, one = files.folder_bytes(evaluation.folder), sum(record.checkpoints[-1].bytes for record in records)
+    size, one = files.folder_bytes(evaluation.folder), sum(record.checkpoints[-1].bytes for record in records)
     return schema.StorageInfo(
-        generator=own,
+        generator=size,
         tasks=len(records),
         all_checkpoints=sum(record.bytes for record in records),
         one_each=one,
-        break_even=break_even(own, one, len(records)),
+        break_even=break_even(size, one, len(records)),
     )

@@ -1,4 +1,4 @@
-"""One method on one task: scored example by example, kept in a file of its own, so that an evaluation resumes."""
+"""Scores one method on one task, example by example; each score has its own file, so that an evaluation resumes."""
 
 import json
 import math
@@ -27,23 +27,23 @@ from icmlora_cli.weights.merge import merged
 
 SCHEMA = "icmlora.score/1"
 VERSION = 2  # of the scoring; part of every score's key
-SHOWN_CHARACTERS = 600  # of an input or output in a result; a passage can be long
+SHOWN_CHARACTERS = 600  # the most of an input or output that a result shows; passages can be long
 
 
 @dataclass(frozen=True)
 class RawScore:
-    """A scored score, with everything that the result is computed from.
+    """The score of one method on one task, with all that the result is computed from.
 
     Args:
-        key: hash of all that decides it.
-        task: the task's name.
-        method: the method's name.
-        reason: why there is nothing; None where there is something.
-        scores: metric to its values, example by example.
-        reconstruction: against the task's harvested adapter.
-        about: what the method says of itself.
-        outputs: of the first test examples.
-        seconds: wall time of getting the adapter and of scoring.
+        key: The hash of all that decides the score.
+        task: The name of the task.
+        method: The name of the method.
+        reason: Why there are no figures; None where there are.
+        scores: The values of each metric, example by example.
+        reconstruction: How near the adapter is to the task's harvested one; None where one of the two is missing.
+        about: What the method reports about how it served the task.
+        outputs: The outputs for the first test examples.
+        seconds: The wall time of making the adapter (``serve``) and of scoring it (``score``), in seconds.
     """
 
     key: str
@@ -73,14 +73,14 @@ class RawScore:
 
 
 def write_score(path: Path, score: RawScore) -> None:
-    """Write a score, whole or not at all."""
+    """Write the file of a score, whole or not at all."""
     files.write_text(path, json.dumps(score.as_dict(), ensure_ascii=False) + "\n")
 
 
 def read_score(path: Path, key: str) -> RawScore | None:
-    """Return the score of a file if it is there, whole, and of this key; else None: it is scored again.
+    """Return the score in a file if the file is whole and of this key; None means that it has to be scored.
 
-    So is one without figures: what was missing then, such as another generator, may be there now.
+    A score without figures is computed again too, since what was missing, such as a generator, may be there now.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -90,14 +90,14 @@ def read_score(path: Path, key: str) -> RawScore | None:
             name: Scored(item["metric"], tuple(item["numerators"]), tuple(item["denominators"]))
             for name, item in value["scores"].items()
         }
-        made = value["reconstruction"]
+        fidelity = value["reconstruction"]
         return RawScore(
             key=key,
             task=str(value["task"]),
             method=str(value["method"]),
             reason=value["reason"],
             scores=scores,
-            reconstruction=None if made is None else Reconstruction.model_validate(made),
+            reconstruction=None if fidelity is None else Reconstruction.model_validate(fidelity),
             about=dict(value["about"]),
             outputs=tuple(Output.model_validate(item) for item in value["outputs"]),
             seconds=dict(value["seconds"]),
@@ -111,10 +111,10 @@ class MethodScorer:
     """Scores methods on tasks.
 
     Args:
-        loaded: the base.
-        described: the description is in every prompt (protocol ``described``).
-        limit: test examples a task, at most.
-        outputs: how many outputs a score shows.
+        loaded: The base.
+        described: Whether the description is in every prompt (protocol ``described``).
+        limit: The most test examples that are scored of each task; None scores all.
+        outputs: How many outputs a score records.
     """
 
     loaded: LoadedBase
@@ -123,13 +123,19 @@ class MethodScorer:
     outputs: int
 
     def key(self, method: Method, context: TaskContext, oracle: str | None) -> str:
-        """Return the hash of all that decides a score; ``oracle`` names the adapter that it is compared with."""
+        """Return the hash of all that decides a score.
+
+        Args:
+            method: The method.
+            context: The task with its shots.
+            oracle: The SHA-256 of the harvested adapter that the method's is compared with; None without one.
+        """
         task = context.task
         try:
             identity = method.identity(context)
         except UnavailableError as reason:
             identity = str(reason)
-        told = list(task.descriptions[:1])
+        description = list(task.descriptions[:1])
         shots = [[item.input, item.output] for item in context.shots]
         settings = [self.described, self.limit, self.outputs, task.metric]
         others = [[file.name, file.sha256] for file in self.loaded.base.files if not file.name.endswith(".safetensors")]
@@ -137,22 +143,22 @@ class MethodScorer:
             self.loaded.base.weight_hash,
             others,
             str(self.loaded.dtype),
-        ]  # a tokenizer, or its template, may change
-        wholly = [VERSION, base, task.data_hash, told, shots, settings, method.name, identity, oracle]
-        wholly += self.loaded.base.encoding
-        return files.sha256_json(wholly)[:24]
+        ]  # the files besides the weights count, since a tokenizer or its template may change
+        decisive = [VERSION, base, task.data_hash, description, shots, settings, method.name, identity, oracle]
+        decisive += self.loaded.base.encoding
+        return files.sha256_json(decisive)[:24]
 
     def score(self, method: Method, context: TaskContext, oracle: Adapter | None, key: str) -> RawScore:
         """Score a method on a task.
 
         Args:
-            method: what serves the task.
-            context: the task.
-            oracle: its harvested adapter, if any.
-            key: of the score.
+            method: The method that serves the task.
+            context: The task with its shots.
+            oracle: The task's harvested adapter; None without one.
+            key: The hash that ``key`` returned for the score.
 
         Raises:
-            UsageError: if a test example is longer than what the base reads.
+            UsageError: If a test example is longer than what the base reads.
         """
         started = time.monotonic()
         try:
@@ -187,10 +193,9 @@ class MethodScorer:
         return self._answer_scores(served, context, examples)
 
     def _text_scores(self, served: Served, context: TaskContext, examples: Sequence[Example]) -> dict[str, Scored]:
-        told = [context.text] if served.described or self.described else []
-        prefix = "".join(f"{text}\n\n" for text in [*told, *(shot.output for shot in served.shots)])
-        found = score_texts(self.loaded, [example.output for example in examples], prefix=prefix)
-        return text_metrics(found)
+        description = [context.text] if served.described or self.described else []
+        prefix = "".join(f"{text}\n\n" for text in [*description, *(shot.output for shot in served.shots)])
+        return text_metrics(score_texts(self.loaded, [example.output for example in examples], prefix=prefix))
 
     def _answer_scores(
         self, served: Served, context: TaskContext, examples: Sequence[Example]
@@ -217,14 +222,14 @@ class MethodScorer:
 def written_answers(
     loaded: LoadedBase, task: Task, examples: Sequence[Example], rows: Sequence[Encoded], exact: Sequence[bool]
 ) -> list[str]:
-    """Return what greedy decoding writes for each example; only what is not exact has to be decoded.
+    """Return what greedy decoding writes for each example; only answers that are not exact have to be decoded.
 
     Args:
-        loaded: the base, with whatever is merged into it.
-        task: whose template ends an answer.
-        examples: what is answered.
-        rows: the examples as tokens.
-        exact: which of them ``lm.scoring.score`` found to be written exactly.
+        loaded: The base, with whatever is merged into it.
+        task: The task, whose template says where an answer ends.
+        examples: The examples to answer.
+        rows: The examples as token ids.
+        exact: For each example, whether ``lm.scoring.score_rows`` found that greedy decoding writes its answer.
     """
     wrong = [index for index, right in enumerate(exact) if not right]
     written = [example.output for example in examples]
@@ -235,7 +240,7 @@ def written_answers(
 
 
 def text_metrics(scores: Sequence[TextScore]) -> dict[str, Scored]:
-    """Return perplexity (a token) and bits per character of texts."""
+    """Return the perplexity (per token) and the bits per character of texts."""
     nats, tokens = tuple(item.nll for item in scores), tuple(float(item.tokens) for item in scores)
     bits = tuple(value / math.log(2) for value in nats)
     characters = tuple(float(item.characters) for item in scores)
@@ -260,13 +265,13 @@ def reconstruction(adapter: Adapter | None, oracle: Adapter | None) -> Reconstru
     """Return how near an adapter is to the harvested one, or None where one is missing."""
     if adapter is None or oracle is None:
         return None
-    found = compare(adapter, oracle)
-    if not math.isfinite(found.all.error):  # an oracle of zeros: nothing to be near to
+    closeness = compare(adapter, oracle)
+    if not math.isfinite(closeness.all.error):  # no relative error against an oracle of zeros
         return None
     return Reconstruction(
-        all=_fidelity(found.all),
-        by_type={name: _fidelity(item) for name, item in found.by_type.items() if math.isfinite(item.error)},
-        by_layer={index: _fidelity(item) for index, item in found.by_layer.items() if math.isfinite(item.error)},
+        all=_fidelity(closeness.all),
+        by_type={name: _fidelity(item) for name, item in closeness.by_type.items() if math.isfinite(item.error)},
+        by_layer={index: _fidelity(item) for index, item in closeness.by_layer.items() if math.isfinite(item.error)},
     )
 
 
@@ -278,6 +283,6 @@ def nll_on_shots(loaded: LoadedBase, context: TaskContext, adapter: Adapter) -> 
     """Return the mean NLL of the shots' answers under an adapter, nats per token."""
     with merged(loaded.model, adapter):
         if context.task.template.kind == "text":
-            found = score_texts(loaded, [shot.output for shot in context.shots])
-            return sum(item.nll for item in found) / sum(item.tokens for item in found)
+            texts = score_texts(loaded, [shot.output for shot in context.shots])
+            return sum(item.nll for item in texts) / sum(item.tokens for item in texts)
         return score_rows(loaded, task_rows(loaded, context.task, context.shots)).mean_nll

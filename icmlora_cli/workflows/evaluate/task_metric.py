@@ -1,4 +1,4 @@
-"""A task's own metric alone, of the base with whatever is merged into it: no more is decoded than it needs."""
+"""Scores the loaded base, with whatever is merged into it, by the one metric that a task names."""
 
 from collections.abc import Sequence
 
@@ -16,13 +16,13 @@ def task_metric(loaded: LoadedBase, task: Task, examples: Sequence[Example]) -> 
     """Return the metric that a task names, over examples, as ``icmlora eval`` counts it with the ``bare`` protocol.
 
     Args:
-        loaded: the base, with whatever is merged into it.
-        task: whose metric and template count.
-        examples: at least one.
+        loaded: The base, with whatever is merged into it.
+        task: The task, which names the metric and the template.
+        examples: The examples to score, at least one.
 
     Raises:
-        NotFoundError: if no installed package has the metric.
-        IcmloraError: if a metric of a package fails.
+        NotFoundError: If no installed package has the metric.
+        IcmloraError: If a metric of a package fails.
     """
     if task.template.kind == "text":
         return text_metrics(score_texts(loaded, [item.output for item in examples]))[task.metric].value

@@ -1,4 +1,4 @@
-"""Gen of many texts: generator and base are loaded once, each text gets a folder of its own; resumable."""
+"""The ``gen --batch`` workflow: one loaded generator and base make a folder for each of many texts; resumable."""
 
 import time
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from icmlora_cli.registry.bases import Base
 from icmlora_cli.workflows.gen.batch_file import BatchItem, read_batch
 from icmlora_cli.workflows.gen.generate import check, load_maker
 from icmlora_cli.workflows.gen.generator import AdapterGenerator, GenResult
-from icmlora_cli.workflows.gen.options import PLAIN, GenInputs, GenOptions, GenRequest
+from icmlora_cli.workflows.gen.options import GenInputs, GenRequest
 from icmlora_cli.workflows.gen.write import Provenance, identity, is_whole
 from icmlora_cli.workflows.output import check_folder, is_free
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
@@ -24,15 +24,16 @@ State = Literal["written", "unchanged", "refused"]
 
 @dataclass(frozen=True)
 class BatchEntry:
-    """What became of one text.
+    """What became of one text of a batch.
 
     Args:
-        name: of its folder.
-        task_text: the text.
-        folder: where its adapter is, or would be.
-        state: ``written``; ``unchanged``: it was there; ``refused``: by the gate, and nothing was written.
-        result: what was written, in this run.
-        reason: why it was refused.
+        name: The name of its folder.
+        task_text: The text.
+        folder: The folder that its adapter is in, or would be in.
+        state: ``written``, ``unchanged`` if the same was there already, or ``refused`` if the gate refused it, so that
+            nothing was written.
+        result: The adapter that this run wrote; None unless it was written.
+        reason: The gate's message; None unless it was refused.
     """
 
     name: str
@@ -45,13 +46,13 @@ class BatchEntry:
 
 @dataclass(frozen=True)
 class BatchResult:
-    """A batch.
+    """What became of a batch.
 
     Args:
-        folder: that holds a folder for each text.
-        entries: the texts, in the file's order.
-        seconds: wall time.
-        notes: what there is to say of how the example files were read.
+        folder: The folder in which each text has its folder.
+        entries: The texts, in the file's order.
+        seconds: The wall time in seconds.
+        notes: Remarks on how the example files were read.
     """
 
     folder: Path
@@ -68,60 +69,51 @@ class BatchResult:
 def run(
     batch: Path,
     out: Path,
-    generator_folder: Path,
+    request: GenRequest,
     base: Base,
     home: Home,
     *,
-    merged: bool = False,
-    seed: int | None = None,
-    options: GenOptions = PLAIN,
     force: bool = False,
     device: str | None = None,
     on_progress: OnProgress = silent,
 ) -> BatchResult:
     """Generate an adapter for each text of a file, each in a folder of its own below ``out``.
 
-    A folder that holds what would be made (same text, generator, base, seed and options) is left, so that a batch that
-    was stopped goes on.
+    A folder that holds what would be made (same text, generator, base, seed and options) is left alone, so that a
+    batch that was stopped goes on where it was.
 
     Args:
-        batch: see ``read_batch``.
-        out: the folder of the folders; others in it are left alone.
-        generator_folder: see ``gen.run``, as all that follows.
-        base: the base model.
-        home: the registry.
-        merged: write whole merged models.
-        seed: of z, the same for each text.
-        options: the same for each text; examples to show and to choose by too.
-        force: replace folders that hold something else that gen made.
-        device: where the base runs.
-        on_progress: told of each text.
+        batch: The file with the texts, as ``read_batch`` describes it.
+        out: The folder in which each text gets its folder; other folders in it are left alone.
+        request: The generator, and what is asked of it for every text: seed, examples and options are shared.
+        base: The base model that the generator was trained on.
+        home: The registry, for cached task vectors and harvested adapters.
+        force: Whether folders that hold something else that gen made are replaced.
+        device: The torch device on which the base runs; None takes a GPU where there is one.
+        on_progress: Called at each step of each text.
 
     Raises:
-        SpecError: if the file has faults.
-        AlreadyExistsError: if a folder holds something else, and ``force`` is not set. Nothing is made then.
-        IcmloraError: what ``gen.run`` raises, but for the gate; texts before stay made.
+        SpecError: If the file has faults.
+        AlreadyExistsError: If a folder holds something else, and ``force`` is not set; nothing is made then.
+        IcmloraError: If ``generate.run`` would raise it, except for the gate; what was written before stays.
     """
     started = time.monotonic()
     items = read_batch(batch)
     if out.exists() and not out.is_dir():
         raise AlreadyExistsError(f"{out} is a file", where=str(out.absolute()), hint="name a folder with -o")
-    request = GenRequest(generator_folder, merged, seed, options)
     generator, inputs = check(request, base)
-    there = [_is_made(out / item.name, _wanted(item, generator, base, request, inputs), request) for item in items]
-    _check_free([out / item.name for item, made in zip(items, there, strict=True) if not made], force)
-    place = [0]
+    done = [_is_done(out / item.name, _identity(item, generator, base, request, inputs), request) for item in items]
+    _check_free([out / item.name for item, is_done in zip(items, done, strict=True) if not is_done], force)
+    current = 0
 
     def report(progress: Progress) -> None:
-        at = place[0]
-        label = f"{items[at].name}: {progress.label}" if at < len(items) else progress.label
-        on_progress(replace(progress, label=label, items_done=at, items_total=len(items)))
+        label = f"{items[current].name}: {progress.label}"
+        on_progress(replace(progress, label=label, items_done=current, items_total=len(items)))
 
     adapter_generator: AdapterGenerator | None = None
     entries = []
-    for index, (item, made) in enumerate(zip(items, there, strict=True)):
-        place[0] = index
-        if made:
+    for current, (item, is_done) in enumerate(zip(items, done, strict=True)):  # noqa: B007 - report reads it
+        if is_done:
             entries.append(BatchEntry(item.name, item.text, out / item.name, "unchanged"))
             continue
         adapter_generator = adapter_generator or load_maker(request, generator, inputs, base, home, device, report)
@@ -140,15 +132,18 @@ def _entry(adapter_generator: AdapterGenerator, item: BatchItem, out: Path) -> B
     return BatchEntry(item.name, item.text, folder, "written", result)
 
 
-def _wanted(item: BatchItem, generator: Generator, base: Base, request: GenRequest, inputs: GenInputs) -> list[object]:
+def _identity(
+    item: BatchItem, generator: Generator, base: Base, request: GenRequest, inputs: GenInputs
+) -> list[object]:
+    """Return all that decides the adapter of a text, to be compared with what a folder records."""
     provenance = Provenance(generator, request.folder, base, item.text, request.seed, request.merged)
     return identity(provenance.manifest().model_copy(update={"options": request.asked(inputs)}))
 
 
-def _is_made(folder: Path, wanted: list[object], request: GenRequest) -> bool:
-    """Tell whether a folder holds what would be made."""
+def _is_done(folder: Path, expected: list[object], request: GenRequest) -> bool:
+    """Return whether a folder holds what would be made, whole."""
     try:
-        return is_whole(folder, request) and identity(Generated.read(folder / ABOUT)) == wanted
+        return is_whole(folder, request) and identity(Generated.read(folder / ABOUT)) == expected
     except (FileNotFoundError, CorruptFileError):
         return False
 

@@ -1,4 +1,4 @@
-"""A file of task texts for gen: which texts, and the name of the folder that each gets."""
+"""Reads a file of task texts for ``gen --batch``, and names the folder that each text gets."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from icmlora_cli.disk.home import NAME, NAME_RULE
 from icmlora_cli.errors import SpecError, UsageError
 from icmlora_cli.tasks.task_text import checked_text
 
-LONGEST = 80  # characters of a name that is made from a text
+LONGEST = 80  # the most characters of a folder's name that is made from a text
 YAML, JSON = (".yaml", ".yml"), ".json"
 
 
@@ -27,9 +27,9 @@ class BatchItem:
     """A text of a batch.
 
     Args:
-        name: of its folder.
-        text: the task in words, trimmed.
-        place: where in the file it is, for messages.
+        name: The name of its folder.
+        text: The task in words, trimmed.
+        place: The line of the file, for messages.
     """
 
     name: str
@@ -68,8 +68,8 @@ class _FileEntries(RootModel[tuple[_FileEntry, ...]]):
 def folder_name(text: str) -> str:
     """Return a folder's name for a text: its letters and digits, in ASCII and lower case, with ``-`` between words.
 
-    Where that leaves something out (letters of other scripts, what is beyond 80 characters), 8 digits of the text's
-    SHA-256 follow.
+    Where that leaves something out (letters of other scripts, or what is beyond 80 characters), 8 digits of the text's
+    SHA-256 follow, so that different texts get different names.
     """
     plain = unicodedata.normalize("NFKD", text)
     words = "-".join(re.findall(r"[a-z0-9]+", plain.encode("ascii", "ignore").decode().lower()))
@@ -84,12 +84,12 @@ def read_batch(path: Path) -> tuple[BatchItem, ...]:
     """Read the texts of a batch.
 
     Args:
-        path: a YAML or JSON list of ``text`` and, if wanted, ``name``; or any other text file, one text a line, where
-            empty lines are passed over. A text without a name gets one by ``folder_name``.
+        path: A YAML or JSON list of ``text`` and, if wanted, ``name``; or any other text file with one text a line, of
+            which empty lines are ignored. A text without a name gets one by ``folder_name``.
 
     Raises:
-        SpecError: lists every fault of the file, also names that would be the same folder.
-        UsageError: if there is no such file, or it cannot be read.
+        SpecError: If the file has faults, such as two texts with the same folder; the error lists all of them.
+        UsageError: If there is no such file, or it cannot be read.
     """
     suffix = path.suffix.lower()
     items, faults = _listed(path) if suffix in YAML or suffix == JSON else _lines(path)
@@ -113,7 +113,7 @@ def _listed(path: Path) -> tuple[tuple[BatchItem, ...], list[str]]:
 
 
 def _json(path: Path) -> YamlDocument:
-    """Read JSON by itself: YAML does not know its tabs and its pairs of surrogates."""
+    """Read JSON with its own parser, since YAML's rejects tabs and surrogate pairs."""
     try:
         value = json.loads(read_text(path, limit=MAX_BYTES))
     except json.JSONDecodeError as error:
@@ -143,7 +143,7 @@ def _lines(path: Path) -> tuple[tuple[BatchItem, ...], list[str]]:
 
 
 def _same_names(items: Sequence[BatchItem], path: Path) -> list[str]:
-    """Return a fault for each text whose folder another one has already; some disks know no case."""
+    """Return a fault for each text whose folder an earlier text has; case does not count, as on some file systems."""
     first: dict[str, BatchItem] = {}
     faults = []
     for item in items:

@@ -1,6 +1,6 @@
-"""What a text is near to, and how far it lies from all that the generator saw.
+"""What a text and its adapter are near to, and how far the text lies from the texts that the generator learned from.
 
-Training tasks are compared by the generator's own reading, harvested adapters by delta-W.
+Training tasks are compared by their conditions, and harvested adapters by delta-W.
 """
 
 import math
@@ -17,9 +17,9 @@ from icmlora_cli.weights.compare import closeness, inner
 from icmlora_cli.workflows.gen.learned import Learned
 from icmlora_cli.workflows.progress import OnProgress, Progress
 
-NEAREST = 5  # training tasks that are named
-FAR = {"attention": 1.25, "mean": 3.75}  # times the usual distance, by reader: farther is out of range
-CLAMPED = 0.05  # of a reading's numbers: more beyond 5 standard deviations is out of range
+NEAREST = 5  # how many training tasks are named
+FAR = {"attention": 1.25, "mean": 3.75}  # by reader, the multiple of the usual distance that is out of range
+CLAMPED = 0.05  # the share of a reading's numbers beyond 5 standard deviations that is out of range
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class NearTask:
 
 @dataclass(frozen=True)
 class NearAdapter:
-    """The nearest harvested adapter: whose, ||generated - harvested|| / ||harvested|| of delta-W, and their cosine."""
+    """The nearest harvested adapter: its task, ||generated - harvested|| / ||harvested|| of delta-W, and the cosine."""
 
     task: str
     distance: float
@@ -45,14 +45,15 @@ class DistanceRange:
     """How far the reading of a text lies from those of the training tasks' first descriptions.
 
     Args:
-        tasks: how many of those there are.
-        clamped: share of the numbers of the text's reading that are clamped, being beyond 5 standard deviations.
-        distance: from the condition of the text to the nearest training task's, Euclidean; None without tasks.
-        usual: the median of the same distance from each training task to its nearest other; None below two.
-        percentile: share of the training tasks that are nearer to their nearest other than ``distance``, 0 to 1.
-        ratio: distance / usual.
-        limit: the ratio above which a text is out of range, by the generator's reader.
-        outside: the ratio is above the limit, or more than 5 % of the numbers are clamped.
+        tasks: The number of training tasks.
+        clamped: The share of the numbers of the text's reading that lie beyond 5 standard deviations and are clamped.
+        distance: The Euclidean distance from the text's condition to that of the nearest training task; None without
+            training tasks.
+        usual: The median distance from a training task's condition to that of its nearest other; None below two.
+        percentile: The share of the training tasks whose nearest other is nearer than ``distance``, 0 to 1.
+        ratio: The distance divided by the usual one.
+        limit: The ratio above which a text is out of range; it depends on the generator's reader.
+        outside: Whether the ratio is above the limit, or more than 5 % of the numbers are clamped.
     """
 
     tasks: int
@@ -70,11 +71,11 @@ class Explanation:
     """What a generated adapter is near to.
 
     Args:
-        nearest: training tasks, the most alike first.
-        adapter: the nearest harvested adapter; None where none is here.
-        adapters: how many were compared.
-        learned: how many the generator learned from.
-        range: how far the text lies from what it saw.
+        nearest: The training tasks that are most alike, the nearest first.
+        adapter: The nearest harvested adapter; None where the registry has none.
+        adapters: How many harvested adapters were compared.
+        learned: How many harvested adapters the generator learned from.
+        range: How far the text lies from the training texts.
     """
 
     nearest: tuple[NearTask, ...]
@@ -89,9 +90,9 @@ class Seen:
     """The training tasks as the generator reads them.
 
     Args:
-        tasks: n names.
-        texts: their first descriptions.
-        conditions: fp64 [n, condition].
+        tasks: The n names of the tasks.
+        texts: The first description of each task.
+        conditions: The condition of each description, fp64 [n, condition].
     """
 
     tasks: tuple[str, ...]
@@ -99,7 +100,7 @@ class Seen:
     conditions: torch.Tensor
 
     def own_distances(self) -> torch.Tensor:
-        """Return the distance from each task's condition to the nearest other one's, fp64 [n]; nothing below two."""
+        """Return the distance from each task's condition to the nearest other one, fp64 [n]; empty below two tasks."""
         if len(self.tasks) < 2:
             return torch.zeros(0, dtype=torch.float64)
         apart = torch.cdist(self.conditions, self.conditions, compute_mode="donot_use_mm_for_euclid_dist")
@@ -130,22 +131,22 @@ def _readings(texts: Sequence[str], reader: VectorReader, on_progress: OnProgres
     if reader.recipe.pooling == "tokens":
         states = reader.read_all([reader.text_states(text) for text in texts], on_batch=report)
         return [item.float() for item in states]
-    found = []
+    readings = []
     for index, text in enumerate(texts, start=1):
-        found.append(reader.read_text(text))
+        readings.append(reader.read_text(text))
         report(index)
-    return found
+    return readings
 
 
 def explain(generator: Generator, reading: torch.Tensor, adapter: Adapter, seen: Seen, learned: Learned) -> Explanation:
-    """Say what a text and its adapter are near to.
+    """Return what a text and its adapter are near to.
 
     Args:
-        generator: what made the adapter.
-        reading: of the text alone, fp32 [T, hidden].
-        adapter: as it is written.
-        seen: the training tasks.
-        learned: the harvested adapters that are here.
+        generator: The generator that made the adapter.
+        reading: The hidden states of the text alone, fp32 [T, hidden].
+        adapter: The adapter in the form that is written.
+        seen: The training tasks, as ``read_seen`` returns them.
+        learned: The harvested adapters, as ``learned_adapters`` returns them.
     """
     c = generator.condition(reading).double()
     nearest: tuple[NearTask, ...] = ()
@@ -153,40 +154,40 @@ def explain(generator: Generator, reading: torch.Tensor, adapter: Adapter, seen:
         cosines = torch.nn.functional.cosine_similarity(seen.conditions, c[None], dim=1)
         order = torch.argsort(cosines, descending=True, stable=True)[:NEAREST].tolist()
         nearest = tuple(NearTask(seen.tasks[at], seen.texts[at], float(cosines[at])) for at in order)
-    found = _nearest_adapter(adapter, learned)
+    near = _nearest_adapter(adapter, learned)
     limit = FAR[generator.model.config.reader]
-    place = range_of(c, generator.space.text.clamped(reading), seen, limit)
-    return Explanation(nearest, found, len(learned.adapters), learned.count, place)
+    distances = range_of(c, generator.space.text.clamped(reading), seen, limit)
+    return Explanation(nearest, near, len(learned.adapters), learned.count, distances)
 
 
 def _nearest_adapter(adapter: Adapter, learned: Learned) -> NearAdapter | None:
-    own = sum(inner(adapter, adapter, module) for module in adapter.factors)
-    found = []
+    square = sum(inner(adapter, adapter, module) for module in adapter.factors)
+    candidates = []
     for task, other in learned.adapters.items():
         both = sum(inner(adapter, other, module) for module in adapter.factors)
-        near = closeness(own, both, sum(inner(other, other, module) for module in other.factors))
-        if math.isfinite(near.error):  # an adapter of zeros: nothing to be near to
-            found.append(NearAdapter(task, near.error, near.cosine))
-    return min(found, key=lambda item: (item.distance, item.task), default=None)
+        near = closeness(square, both, sum(inner(other, other, module) for module in other.factors))
+        if math.isfinite(near.error):  # no distance to an adapter of zeros
+            candidates.append(NearAdapter(task, near.error, near.cosine))
+    return min(candidates, key=lambda item: (item.distance, item.task), default=None)
 
 
 def range_of(c: torch.Tensor, clamped: float, seen: Seen, limit: float) -> DistanceRange:
     """Return how far a condition lies from those of the training tasks.
 
     Args:
-        c: fp64 [condition].
-        clamped: share of the reading's numbers that were clamped.
-        seen: the training tasks.
-        limit: times the usual distance: farther is out of range.
+        c: The condition, fp64 [condition].
+        clamped: The share of the reading's numbers that were clamped.
+        seen: The training tasks.
+        limit: The multiple of the usual distance above which a condition is out of range.
     """
     if not seen.tasks:
         return DistanceRange(0, clamped, None, None, None, None, limit, clamped > CLAMPED)
     distance = float((seen.conditions - c).norm(dim=1).min())
-    own = seen.own_distances()
-    if not len(own):
+    between_tasks = seen.own_distances()
+    if not len(between_tasks):
         return DistanceRange(len(seen.tasks), clamped, distance, None, None, None, limit, clamped > CLAMPED)
-    usual = float(torch.quantile(own, 0.5))
-    percentile = float((own < distance).double().mean())
+    usual = float(torch.quantile(between_tasks, 0.5))
+    percentile = float((between_tasks < distance).double().mean())
     ratio = distance / usual if usual else None
     outside = distance > limit * usual or clamped > CLAMPED
     return DistanceRange(len(seen.tasks), clamped, distance, usual, percentile, ratio, limit, outside)

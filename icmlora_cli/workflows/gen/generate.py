@@ -1,4 +1,4 @@
-"""Gen: a task in words goes in, an adapter folder or a merged model comes out."""
+"""The ``gen`` workflow: a task in words goes in, an adapter folder or a merged model comes out."""
 
 import time
 from dataclasses import replace
@@ -16,7 +16,7 @@ from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.tasks.task_text import checked_text
 from icmlora_cli.workflows.gen.generator import AdapterGenerator, GenResult
-from icmlora_cli.workflows.gen.options import PLAIN, GenInputs, GenOptions, GenRequest, read_given
+from icmlora_cli.workflows.gen.options import GenInputs, GenRequest, read_given
 from icmlora_cli.workflows.gen.write import check_format
 from icmlora_cli.workflows.output import check_folder
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
@@ -25,10 +25,10 @@ __all__ = ["GenResult", "base_name", "check", "check_base", "load_maker", "maker
 
 
 def vector_recipe(generator: Generator) -> VectorRecipe:
-    """Return how the generator's task vectors are read.
+    """Return the settings by which the generator reads task vectors, from the recipe in ``generator.json``.
 
     Raises:
-        CorruptFileError: if ``generator.json`` does not say.
+        CorruptFileError: If ``generator.json`` has no such settings.
     """
     if generator.manifest.recipe is None:
         raise CorruptFileError("generator.json does not say how task vectors are read")
@@ -42,10 +42,10 @@ def check_base(generator: Generator, base: Base) -> None:
     """Check that the generator was trained on this very base.
 
     Raises:
-        BaseUnavailableError: if the weights differ.
+        BaseUnavailableError: If the weights differ.
     """
-    wanted, name = generator.manifest.base.weight_hash, generator.manifest.base.name
-    if wanted != base.weight_hash:
+    weight_hash, name = generator.manifest.base.weight_hash, generator.manifest.base.name
+    if weight_hash != base.weight_hash:
         raise BaseUnavailableError(
             f"the generator was trained on {name}, and the weights of {base.name} are not those",
             where=str(base.path),
@@ -54,23 +54,23 @@ def check_base(generator: Generator, base: Base) -> None:
 
 
 def base_name(folder: Path) -> str:
-    """Return the name of the base that a generator's folder names.
+    """Return the name of the base that a generator was trained on.
 
     Raises:
-        CorruptFileError: if ``generator.json`` is broken.
+        CorruptFileError: If ``generator.json`` is broken.
     """
     return read_config(folder).base.name
 
 
 def check(request: GenRequest, base: Base) -> tuple[Generator, GenInputs]:
-    """Check what is asked for, and read generator and example files; the base is not loaded.
+    """Check a request, and read the generator and the example files; the base is not loaded.
 
     Raises:
-        UsageError: if the options do not go together or with the generator.
-        SpecError: if a file with examples has faults.
-        BaseUnavailableError: if the base is not the generator's.
-        CorruptFileError: if the generator is broken.
-        UnsupportedAdapterError: if what is asked for cannot be said in the format.
+        UsageError: If the options contradict each other or do not suit the generator.
+        SpecError: If a file with examples has faults.
+        BaseUnavailableError: If the generator was trained on another base.
+        CorruptFileError: If the generator is broken.
+        UnsupportedAdapterError: If the format cannot express what is asked for.
     """
     options = request.options
     request.check()
@@ -96,11 +96,11 @@ def load_maker(
     device: str | None,
     on_progress: OnProgress,
 ) -> AdapterGenerator:
-    """Load the base, and return what makes adapters.
+    """Load the base, and return what makes adapters with it; the arguments are those of ``maker_on``.
 
     Raises:
-        CorruptFileError: if the base is damaged.
-        UsageError: if the device is not there.
+        CorruptFileError: If the base is damaged.
+        UsageError: If there is no such device.
     """
     on_progress(Progress("gen", "load the base", 0, 3))
     return maker_on(load_base(base, device=device), request, generator, inputs, home, on_progress)
@@ -114,7 +114,16 @@ def maker_on(
     home: Home,
     on_progress: OnProgress,
 ) -> AdapterGenerator:
-    """Return what makes adapters with a base that is loaded already."""
+    """Return what makes adapters with a base that is loaded already.
+
+    Args:
+        loaded: The base of the generator.
+        request: What is asked of the generator.
+        generator: The generator, as ``check`` read it.
+        inputs: The example files, as ``check`` read them.
+        home: The registry, for cached task vectors and harvested adapters.
+        on_progress: Called at each step that takes time.
+    """
     reader = VectorReader(loaded, vector_recipe(generator), home)
     return AdapterGenerator(generator, loaded.base, reader, AdapterStore(home), request, inputs, on_progress)
 
@@ -122,13 +131,10 @@ def maker_on(
 def run(
     text: str,
     out: Path,
-    generator_folder: Path,
+    request: GenRequest,
     base: Base,
     home: Home,
     *,
-    merged: bool = False,
-    seed: int | None = None,
-    options: GenOptions = PLAIN,
     force: bool = False,
     device: str | None = None,
     on_progress: OnProgress = silent,
@@ -136,38 +142,33 @@ def run(
     """Generate an adapter and write it as PEFT or GGUF, alone or merged into its base.
 
     Args:
-        text: the task in words.
-        out: the folder to write.
-        generator_folder: a trained generator's.
-        base: the base model that it was trained on.
-        home: the registry, for cached task vectors and harvested adapters.
-        merged: write the whole merged model instead of the adapter.
-        seed: draw z from the prior with this seed; None takes its mean. Either is repeatable bit for bit. Of several
-            samples, the seed of the first draw, 0 for None.
-        options: examples to show and to choose by, the gate, the form of what is written.
-        force: replace ``out`` if it exists.
-        device: where the base reads the text.
-        on_progress: told of the three steps.
+        text: The task in words.
+        out: The folder to write.
+        request: The generator, and what is asked of it.
+        base: The base model that the generator was trained on.
+        home: The registry, for cached task vectors and harvested adapters.
+        force: Whether ``out`` is replaced if it exists.
+        device: The torch device on which the base reads the text; None takes a GPU where there is one.
+        on_progress: Called at each of the three steps.
 
     Raises:
-        UsageError: if the text is empty or too long, or the options do not go together or with the generator.
-        SpecError: if a file with examples has faults.
-        AlreadyExistsError: if ``out`` exists and ``force`` is not set.
-        BaseUnavailableError: if the base is not the generator's.
-        CorruptFileError: if the generator is broken.
-        GateRefusedError: if the adapter is no better than the base or the average; nothing is written then.
-        OutOfSpaceError: if the disk is full.
-        UnsupportedAdapterError: if the base is not one that the format is written for.
+        UsageError: If the text is empty or too long, or the options contradict each other or do not suit the generator.
+        SpecError: If a file with examples has faults.
+        AlreadyExistsError: If ``out`` exists and ``force`` is not set.
+        BaseUnavailableError: If the generator was trained on another base.
+        CorruptFileError: If the generator is broken.
+        GateRefusedError: If the adapter is no better than the base or the average; nothing is written then.
+        OutOfSpaceError: If the disk is full.
+        UnsupportedAdapterError: If the format cannot be written for the base.
     """
     started = time.monotonic()
     text = checked_text(text)
     check_folder(out, force)
-    request = GenRequest(generator_folder, merged, seed, options)
     generator, inputs = check(request, base)
     adapter_generator = load_maker(request, generator, inputs, base, home, device, on_progress)
     on_progress(Progress("gen", "read the task", 1, 3))
-    made = adapter_generator.make(text)
+    generated = adapter_generator.make(text)
     on_progress(Progress("gen", "write", 2, 3))
-    result = adapter_generator.write(out, text, made, started)
+    result = adapter_generator.write(out, text, generated, started)
     on_progress(Progress("gen", "write", 3, 3))
     return replace(result, notes=inputs.notes)

@@ -1,4 +1,4 @@
-"""Making adapters of texts with a generator and its base, both loaded once, as the options ask for."""
+"""Makes and writes adapters of texts with a generator and its base, which are loaded once for all texts."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -26,25 +26,25 @@ from icmlora_cli.workflows.progress import OnProgress
 
 @dataclass(frozen=True)
 class GenResult:
-    """A generated adapter or merged model.
+    """A generated adapter or merged model, as it was written.
 
     Args:
-        folder: where it is.
-        task_text: what it was asked for.
-        merged: whether it is a whole model.
-        format: ``peft`` or ``gguf``.
-        rank: of the adapter.
-        bytes: of the folder.
-        seconds: wall time.
-        seed: of z; None for the prior's mean.
-        dtype: of the written tensors.
-        scale: what delta-W was multiplied by.
-        error: relative error of delta-W that a lower rank and number format cost; 0 without.
-        shown: how many examples the generator was shown beside the text.
-        selection: how samples and base scored on examples; None without examples to score on.
-        explanation: what it is near to; None if that was not asked for.
-        no_derivatives: licences of what the generator (and, merged, the base) learned from that forbid derivatives.
-        notes: what there is to say of how the example files were read.
+        folder: The folder that was written.
+        task_text: The text that it was made from.
+        merged: Whether it is a whole model.
+        format: The format, ``peft`` or ``gguf``.
+        rank: The rank of the adapter.
+        bytes: The size of the folder in bytes.
+        seconds: The wall time in seconds.
+        seed: The seed of z; None stands for the prior's mean.
+        dtype: The number format of the written tensors.
+        scale: The factor by which delta-W was multiplied.
+        error: The relative error in delta-W of a lower rank and number format; 0 where neither was asked for.
+        shown: How many examples the generator read besides the text.
+        selection: How samples and base scored on examples; None without examples to score on.
+        explanation: What text and adapter are near to; None where that was not asked for.
+        no_derivatives: The licences that forbid derivatives, of what the generator learned from and of a merged base.
+        notes: Remarks on how the example files were read.
     """
 
     folder: Path
@@ -67,7 +67,15 @@ class GenResult:
 
 @dataclass(frozen=True)
 class Generated:
-    """An adapter as it is written, and what is told of it."""
+    """An adapter before it is written, with the figures that the result reports.
+
+    Args:
+        adapter: The adapter in the form that is written.
+        seed: The seed of z; None stands for the prior's mean.
+        error: The relative error in delta-W of a lower rank and number format; 0 where neither was asked for.
+        selection: How samples and base scored on examples; None without examples to score on.
+        explanation: What text and adapter are near to; None where that was not asked for.
+    """
 
     adapter: Adapter
     seed: int | None
@@ -77,17 +85,32 @@ class Generated:
 
 
 @dataclass(frozen=True)
-class AdapterGenerator:
-    """A generator with its base, loaded once for any number of texts.
+class Scoring:
+    """How adapters are scored on the examples, and the scores that they are compared with.
 
     Args:
-        generator: the networks.
-        base: its base model.
-        reader: reads task vectors as the generator was trained with, from the loaded base.
-        store: where harvested adapters are.
-        request: what is asked for.
-        inputs: the example files that it names.
-        on_progress: told of what takes time.
+        scorer: Scores adapters on the examples.
+        base: The scores of the base alone.
+        average: The scores of the average adapter; None without the gate, or where the registry has no adapter of it.
+    """
+
+    scorer: CandidateScorer
+    base: CandidateScore
+    average: CandidateScore | None
+
+
+@dataclass(frozen=True)
+class AdapterGenerator:
+    """A generator with its base, loaded once for any number of texts; ``generate.maker_on`` makes it.
+
+    Args:
+        generator: The networks of the generator.
+        base: The base model of the generator.
+        reader: Reads task vectors from the loaded base as in the training of the generator.
+        store: Where harvested adapters are.
+        request: What is asked of the generator.
+        inputs: The example files that the request names.
+        on_progress: Called at each step that takes time.
     """
 
     generator: Generator
@@ -100,17 +123,17 @@ class AdapterGenerator:
 
     @property
     def options(self) -> GenOptions:
-        """The options."""
+        """The options of the request."""
         return self.request.options
 
     @property
     def loaded(self) -> LoadedBase:
-        """The base."""
+        """The loaded base."""
         return self.reader.loaded
 
     @cached_property
     def learned(self) -> Learned:
-        """The harvested adapters that the generator learned from, where they are here."""
+        """The harvested adapters that the generator learned from, as far as the registry has them."""
         return learned_adapters(self.generator, self.store, self.base)
 
     @cached_property
@@ -119,71 +142,65 @@ class AdapterGenerator:
         return read_seen(self.generator, self.reader, self.on_progress)
 
     @cached_property
-    def candidate_scorer(self) -> CandidateScorer | None:
-        """What scores on the examples; None without any."""
-        return None if self.inputs.judged is None else CandidateScorer.of(self.loaded, self.inputs.judged)
-
-    @cached_property
-    def controls(self) -> tuple[CandidateScore, CandidateScore | None]:
-        """The scores of the base and, for the gate, of the average adapter, where any of its adapters is here."""
-        assert self.candidate_scorer is not None
+    def scoring(self) -> Scoring | None:
+        """How adapters are scored on the examples, with the scores of base and average; None without examples."""
+        if self.inputs.judged is None:
+            return None
+        scorer = CandidateScorer.of(self.loaded, self.inputs.judged)
         known = tuple(self.learned.adapters.values()) if self.options.gate else ()
-        return self.candidate_scorer(None), self.candidate_scorer(average(known)) if known else None
+        return Scoring(scorer, scorer(None), scorer(average(known)) if known else None)
 
     def make(self, text: str) -> Generated:
-        """Return the adapter of a text, the best one where there are examples to choose by.
+        """Return the adapter of a text; where there are examples to choose by, the best of the samples.
 
         Raises:
-            GateRefusedError: if the gate is set, and the adapter is no better than the base or the average.
-            UsageError: if examples are too long for the base.
+            GateRefusedError: If the gate is set, and the adapter is no better than the base or the average.
+            UsageError: If examples are too long for the base.
         """
-        shown = self.inputs.shown
-        kind = "plain" if shown is None else shown.template.kind
-        if shown is not None:
-            self.reader.check_examples(shown.examples, kind)
-        words, demonstrations = self.reader.readings(text, self.inputs.demonstrations, kind)
-        assert words is not None
+        examples, kind = self.inputs.shown, "plain"
+        if examples is not None:
+            kind = examples.template.kind
+            self.reader.check_examples(examples.examples, kind)
+        words = self.reader.read_text(text)
+        _, demonstrations = self.reader.readings(None, self.inputs.demonstrations, kind)
 
         def whole(seed: int | None) -> Adapter:
             return self.generator.generate(words, demonstrations, seed=seed)
 
         selection = None
-        if self.candidate_scorer is None:
+        if self.scoring is None:
             seed, adapter = self.request.seed, self._shaped(whole(self.request.seed))
         else:
-            adapter, selection = self._chosen(self.candidate_scorer, lambda seed: self._shaped(whole(seed)))
+            adapter, selection = self._chosen(self.scoring, lambda seed: self._shaped(whole(seed)))
             seed = selection.candidates[selection.kept].seed
         costs = self.options.rank is not None or self.request.dtype is not None
         error = self._error(adapter, whole(seed)) if costs else 0.0
-        told = explain(self.generator, words, adapter, self.seen, self.learned) if self.options.explain else None
-        return Generated(adapter, seed, error, selection, told)
+        explanation = explain(self.generator, words, adapter, self.seen, self.learned) if self.options.explain else None
+        return Generated(adapter, seed, error, selection, explanation)
 
-    def _chosen(
-        self, candidate_scorer: CandidateScorer, make: Callable[[int | None], Adapter]
-    ) -> tuple[Adapter, Selection]:
+    def _chosen(self, scoring: Scoring, make: Callable[[int | None], Adapter]) -> tuple[Adapter, Selection]:
         seeds = seeds_of(self.options.count, self.request.seed)
-        adapter, kept, candidates = best_of(make, seeds, candidate_scorer, self.on_progress)
-        base, mean = self.controls
+        best, file = best_of(make, seeds, scoring.scorer, self.on_progress), scoring.scorer.file
         selection = Selection(
-            file=candidate_scorer.file.path.name,
-            examples=len(candidate_scorer.file.examples),
+            file=file.path.name,
+            examples=len(file.examples),
             shown=self.inputs.overlap,
-            candidates=candidates,
-            kept=kept,
-            base=base,
-            average=mean,
-            averaged=len(self.learned.adapters) if mean is not None else 0,
+            candidates=best.candidates,
+            kept=best.index,
+            base=scoring.base,
+            average=scoring.average,
+            averaged=len(self.learned.adapters) if scoring.average is not None else 0,
             learned=self.learned.count if self.options.gate else 0,
         )
         if self.options.gate:
-            check_gate(selection, str(candidate_scorer.file.path.absolute()))
-        return adapter, selection
+            check_gate(selection, best.nll, str(file.path.absolute()))
+        return best.adapter, selection
 
     def _error(self, adapter: Adapter, whole: Adapter) -> float:
         return compare(adapter, scaled(whole, self.options.scale)).all.error
 
     def _shaped(self, adapter: Adapter) -> Adapter:
-        """Return an adapter in the form that is written."""
+        """Return an adapter in the form that is written: its rank, scale and number format as the options say."""
         options = self.options
         if options.rank is not None:
             adapter = leading(adapter, options.rank)
@@ -195,13 +212,13 @@ class AdapterGenerator:
         """Write what was generated of a text.
 
         Args:
-            out: the folder.
-            text: the task in words.
-            generated: its adapter.
-            started: when its making began, by ``time.monotonic``.
+            out: The folder to write.
+            text: The task in words.
+            generated: The adapter that ``make`` returned for the text.
+            started: The time at which its making began, by ``time.monotonic``.
 
         Raises:
-            OutOfSpaceError: if the disk is full; the folder is then what it was before.
+            OutOfSpaceError: If the disk is full; the folder is then what it was before.
         """
         added = {} if self.request.plain else {"options": self.request.asked(self.inputs)} | _added(generated)
         provenance = Provenance(
@@ -242,17 +259,17 @@ class AdapterGenerator:
         return self.options.dtype or (dtype_name(self.loaded.dtype) if self.request.merged else "fp32")
 
     def _remarks(self, generated: Generated) -> Sequence[str]:
-        """Return what the card says of the options."""
+        """Return the sentences that the card has about the options."""
         options, remarks = self.options, list[str]()
         if self.inputs.shown is not None:
             remarks.append(f"Beside the text the generator was shown {len(self.inputs.demonstrations)} examples.")
         if generated.selection is not None:
-            found, kept = generated.selection, generated.selection.candidates[generated.selection.kept]
-            count = len(found.candidates)
+            selection, chosen = generated.selection, generated.selection.candidates[generated.selection.kept]
+            count = len(selection.candidates)
             which = f", the best of {count} samples" if count > 1 else ""
             remarks.append(
-                f"NLL on {found.examples} examples{which}: {kept.nll:.4f} nats a token; the base alone: "
-                f"{found.base.nll:.4f}."
+                f"NLL on {selection.examples} examples{which}: {chosen.nll:.4f} nats a token; the base alone: "
+                f"{selection.base.nll:.4f}."
             )
         if options.rank is not None:
             remarks.append(f"Kept: {options.rank} of {self.generator.rank} singular directions of each module.")

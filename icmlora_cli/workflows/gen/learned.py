@@ -1,4 +1,4 @@
-"""The harvested adapters that a generator learned from, where they are in the registry."""
+"""The harvested adapters that a generator learned from, as far as the registry has them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from icmlora_cli.weights.registered import read_last
 
 @dataclass(frozen=True)
 class Learned:
-    """Adapters that a generator learned from.
+    """The adapters that a generator learned from.
 
     Args:
-        adapters: by task, the last checkpoint of those that are here.
-        count: how many it learned from, here or not.
+        adapters: The last checkpoint of each adapter that is in the registry, by the task's name.
+        count: How many adapters it learned from, in the registry or not.
     """
 
     adapters: Mapping[str, Adapter]
@@ -25,17 +25,17 @@ class Learned:
 
 
 def learned_adapters(generator: Generator, store: AdapterStore, base: Base) -> Learned:
-    """Return the adapters that ``generator.json`` names by task and key; those that are not here are left out.
+    """Return the adapters that ``generator.json`` names by task and key, without those that the registry lacks.
 
     Raises:
-        CorruptFileError: if one that is here is damaged.
+        CorruptFileError: If one of them is damaged.
     """
     keys = generator.manifest.adapters
-    found: dict[str, Adapter] = {}
+    adapters: dict[str, Adapter] = {}
     for task, key in sorted(keys.items()):
         if not (NAME.fullmatch(task) and NAME.fullmatch(key)):  # they become parts of a path
             continue
         record = store.find(base.slug, task, key)
         if record is not None and record.weight_hash == base.weight_hash:
-            found[task] = read_last(store, record)
-    return Learned(found, len(keys))
+            adapters[task] = read_last(store, record)
+    return Learned(adapters, len(keys))

@@ -1,4 +1,4 @@
-"""What gen is asked for beside the text: examples to show and to choose by, the gate, the form of what is written."""
+"""The request to a generator besides the text: examples to show and to choose by, the gate, the output's form."""
 
 import math
 from dataclasses import dataclass
@@ -12,32 +12,32 @@ from icmlora_cli.registry.task_record import PromptTemplate
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.sources import read_examples
 
-if TYPE_CHECKING:  # torch, which takes seconds, is not needed to tell that options do not go together
+if TYPE_CHECKING:  # loading torch takes seconds, and checking options does not need it
     from icmlora_cli.weights.adapter_form import Dtype, Format
     from icmlora_cli.weights.gguf.model import Stored
 
-SAMPLES = 16  # of --select without --samples
-MAX_SHOWN = 64  # demonstrations: each is read with all the others before it
+SAMPLES = 16  # drawn with --select where --samples is not given
+MAX_SHOWN = 64  # the most demonstrations, since each is read together with all before it
 
 Template = Literal["qa", "chat", "text"]
 
 
 @dataclass(frozen=True)
 class GenOptions:
-    """Options of gen; the defaults are a plain adapter from the text alone.
+    """The options of gen; the defaults give a plain adapter from the text alone.
 
     Args:
-        examples: a file with two or more examples that the generator is shown beside the text.
-        select: a file with examples by which the best of several samples is chosen.
-        samples: how many; 16 with ``select``, else 1.
-        template: how the examples are written, as in a task file.
-        gate: write nothing that is no better than the base and the average adapter on the examples.
-        rank: singular directions of each module to keep; the generator's rank by default.
-        dtype: of the written tensors; by default fp32, and of a merged model what its base is loaded in. ``q8_0`` is
-            only for merged models as GGUF.
-        scale: what delta-W is multiplied by.
-        explain: say what the adapter is near to, and how far the text lies from what the generator saw.
-        format: ``peft``, what PEFT and transformers load; ``gguf``, what llama.cpp loads.
+        examples: A file with two or more examples that the generator reads besides the text.
+        select: A file with examples by which the best of several samples is chosen.
+        samples: The number of samples; None takes 16 with ``select``, and otherwise 1.
+        template: The template by which the examples become prompts, as in a task file.
+        gate: Whether an adapter is refused unless it beats the base and the average adapter on the examples.
+        rank: The number of singular directions of each module that are kept; None keeps the generator's rank.
+        dtype: The number format of the written tensors; None takes fp32 for an adapter, and for a merged model the
+            format in which its base is loaded. ``q8_0`` is only for merged models as GGUF.
+        scale: The factor by which delta-W is multiplied.
+        explain: Whether the nearest tasks and adapters are named, and how far the text is from the training texts.
+        format: ``peft`` for PEFT and transformers, or ``gguf`` for llama.cpp.
     """
 
     examples: Path | None = None
@@ -53,14 +53,14 @@ class GenOptions:
 
     @property
     def count(self) -> int:
-        """How many samples are drawn."""
+        """The number of samples that are drawn."""
         return self.samples or (1 if self.select is None else SAMPLES)
 
     def check(self) -> None:
-        """Check that the options go together.
+        """Check that the options do not contradict each other.
 
         Raises:
-            UsageError: if they do not.
+            UsageError: If they do.
         """
         if self.select is None and self.count > 1:
             raise UsageError(
@@ -82,13 +82,13 @@ PLAIN = GenOptions()
 
 @dataclass(frozen=True)
 class ExampleFile:
-    """Examples of a task, read from a file.
+    """The examples of a task, read from a file.
 
     Args:
-        path: as it was given.
-        examples: in the file's order, each once.
-        template: how they are written.
-        notes: by which rule the file was read, and what of it was not.
+        path: The path of the file, as the user gave it.
+        examples: The examples in the file's order, without repetitions.
+        template: The template by which the examples become prompts.
+        notes: Remarks on the rule by which the file was read, and on what was left out.
     """
 
     path: Path
@@ -102,7 +102,7 @@ class ExampleFile:
         return tuple(f"{self.path.name}: {note}" for note in self.notes)
 
     def identity(self) -> dict[str, object]:
-        """Return what the file says, whatever its name: how many examples, and their hash."""
+        """Return the number of the examples and their hash, which do not depend on the file's name."""
         rows = [[item.input, item.output] for item in self.examples]
         return {"examples": len(self.examples), "sha256": files.sha256_json(rows)}
 
@@ -112,8 +112,9 @@ class GenInputs:
     """The example files of a run, read once.
 
     Args:
-        shown: the demonstrations, if any.
-        judged: what samples are chosen by and the gate compares on: of ``--select``, else with ``--gate`` those shown.
+        shown: The demonstrations, of ``--examples``; None without any.
+        judged: The examples by which samples are chosen and on which the gate compares: those of ``--select``, or with
+            ``--gate`` alone the demonstrations; None without any.
     """
 
     shown: ExampleFile | None = None
@@ -121,18 +122,18 @@ class GenInputs:
 
     @property
     def demonstrations(self) -> tuple[Example, ...]:
-        """The examples that the generator is shown."""
+        """The examples that the generator reads besides the text."""
         return () if self.shown is None else self.shown.examples
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What there is to say of how the files were read."""
+        """Remarks on how the files were read."""
         files_read = dict.fromkeys(file for file in (self.shown, self.judged) if file is not None)
         return tuple(note for file in files_read for note in file.told)
 
     @property
     def overlap(self) -> int:
-        """How many of the examples that are judged on were shown too."""
+        """How many of the examples that adapters are scored on are demonstrations too."""
         return len(set(self.demonstrations) & set(() if self.judged is None else self.judged.examples))
 
 
@@ -140,8 +141,8 @@ def read_given(options: GenOptions) -> GenInputs:
     """Read the example files that the options name.
 
     Raises:
-        SpecError: if rows are bad, or there is no example.
-        UsageError: if there is no such file, it is of another format, or it has too few or too many to show.
+        SpecError: If rows are bad, or there is no example.
+        UsageError: If there is no such file, it is of another format, or it has too few or too many to show.
     """
     shown = None if options.examples is None else read_file(options.examples, options.template)
     if shown is not None and not 2 <= len(shown.examples) <= MAX_SHOWN:
@@ -160,39 +161,40 @@ def read_file(path: Path, template: Template) -> ExampleFile:
     """Read a file of examples.
 
     Raises:
-        SpecError: if rows are bad, or there is no example.
-        UsageError: if there is no such file, or it is of another format.
+        SpecError: If rows are bad, or there is no example.
+        UsageError: If there is no such file, or it is of another format.
     """
-    found = read_examples(path, text=template == "text")
-    return ExampleFile(path, found.examples, PromptTemplate.from_spec(template), found.told())
+    loaded = read_examples(path, text=template == "text")
+    return ExampleFile(path, loaded.examples, PromptTemplate.from_spec(template), loaded.told())
 
 
 @dataclass(frozen=True)
 class GenRequest:
-    """What is asked of a generator, whatever the text.
+    """What is asked of a generator, whatever the text; the commands and the server make one for each run.
 
     Args:
-        folder: the generator's.
-        merged: whole models are written.
-        seed: of z, or of the first of several draws; None takes the prior's mean.
-        options: the rest.
+        folder: The folder of the trained generator.
+        merged: Whether the whole merged model is written instead of the adapter alone.
+        seed: The seed with which z is drawn from the prior; None takes the prior's mean. Either is repeatable bit for
+            bit. Of several samples it is the seed of the first draw, and 0 for None.
+        options: Examples to show and to choose by, the gate, and the form of what is written.
     """
 
     folder: Path
-    merged: bool
-    seed: int | None
-    options: GenOptions
+    merged: bool = False
+    seed: int | None = None
+    options: GenOptions = PLAIN
 
     @property
     def dtype(self) -> "Dtype | None":
-        """The number format of an adapter's factors, where one is asked for; that of a merged model is the model's."""
+        """The number format that is asked for an adapter's factors; None where none is, and for a merged model."""
         return None if self.merged or self.options.dtype == "q8_0" else self.options.dtype
 
     def check(self) -> None:
-        """Check that the options go together with what is written.
+        """Check that the options suit each other and what is written.
 
         Raises:
-            UsageError: if they do not.
+            UsageError: If they do not.
         """
         self.options.check()
         gguf = self.options.format == "gguf"
@@ -206,11 +208,11 @@ class GenRequest:
 
     @property
     def plain(self) -> bool:
-        """Whether nothing is asked for that ``icmlora.json`` did not always say."""
+        """Whether all options have their defaults, in which case ``icmlora.json`` does not list them."""
         return self.options == PLAIN
 
     def asked(self, inputs: GenInputs) -> dict[str, object]:
-        """Return, in JSON's types, all that decides what is written beside text, generator and base."""
+        """Return, in JSON's types, all that decides what is written besides text, generator and base."""
         options = self.options
         return {
             "merged": self.merged,
@@ -228,10 +230,10 @@ class GenRequest:
         }
 
 
-def recorded(held: Generated) -> dict[str, object]:
-    """Return what ``GenRequest.asked`` gave for something that gen wrote, by its ``icmlora.json``."""
-    if held.options is not None:
-        before: dict[str, object] = {"format": "peft"}  # all that gen wrote when it did not say which
-        return before | dict(held.options)
-    plain = GenRequest(Path(), held.merged, None, PLAIN).asked(GenInputs())
-    return plain | {"seed": held.seed}
+def recorded(manifest: Generated) -> dict[str, object]:
+    """Return what ``GenRequest.asked`` gave for an output of gen, from its ``icmlora.json``."""
+    if manifest.options is not None:
+        default: dict[str, object] = {"format": "peft"}  # the only format before manifests named one
+        return default | dict(manifest.options)
+    plain = GenRequest(Path(), manifest.merged).asked(GenInputs())
+    return plain | {"seed": manifest.seed}

@@ -1,4 +1,4 @@
-"""Choosing among samples of a generator by examples, and refusing what is no better than the base or the average."""
+"""Chooses among samples of a generator by examples, and refuses one that does not beat the base and the average."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +17,11 @@ from icmlora_cli.workflows.progress import OnProgress, Progress
 
 @dataclass(frozen=True)
 class CandidateScore:
-    """Scores on examples.
+    """The scores of an adapter, or of the base alone, on examples.
 
     Args:
-        nll: mean over examples of the answer's nats per token; of plain text, nats per token of all of it.
-        exact_match: share of answers that greedy decoding writes, 0 to 1; None of plain text.
+        nll: The mean over examples of the answer's NLL, nats per token; of plain text, the NLL of all its tokens.
+        exact_match: The share of answers that greedy decoding writes exactly, 0 to 1; None for plain text.
     """
 
     nll: float
@@ -30,12 +30,12 @@ class CandidateScore:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A sample, as it would be written, and its scores.
+    """The scores of one sample, in the form in which it would be written.
 
     Args:
-        seed: of z; None for the prior's mean.
-        nll: see ``CandidateScore``; None where it is not finite.
-        exact_match: see ``CandidateScore``.
+        seed: The seed of z; None stands for the prior's mean.
+        nll: The NLL on the examples, nats per token; None where it is not finite.
+        exact_match: The share of answers that greedy decoding writes exactly, 0 to 1; None for plain text.
     """
 
     seed: int | None
@@ -45,18 +45,18 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Selection:
-    """What examples said of the samples.
+    """How samples, base and average scored on examples, and which sample was chosen.
 
     Args:
-        file: the examples'.
-        examples: how many.
-        shown: how many of them the generator was shown too.
-        candidates: in the order in which they were drawn.
-        kept: index of the one that was kept: the lowest NLL, the first of equals.
-        base: scores of the base alone.
-        average: of the average adapter; None without the gate, or where none of its adapters is here.
-        averaged: how many adapters the average is of.
-        learned: how many the generator learned from.
+        file: The name of the file of examples.
+        examples: The number of examples.
+        shown: How many of these the generator had read too.
+        candidates: The scores of the samples, in the order in which they were drawn.
+        kept: The index of the chosen sample, which has the lowest NLL; of equal ones, the first.
+        base: The scores of the base alone.
+        average: The scores of the average adapter; None without the gate, or where the registry has no adapter of it.
+        averaged: How many adapters are averaged.
+        learned: How many harvested adapters the generator learned from.
     """
 
     file: str
@@ -71,10 +71,10 @@ class Selection:
 
 
 def encoded(loaded: LoadedBase, file: ExampleFile) -> tuple[Encoded, ...]:
-    """Return a file's examples as token ids: one row an example, or, of plain text, one a window.
+    """Return a file's examples as token ids: a row for each example, or for each window of a plain text.
 
     Raises:
-        UsageError: if an example is longer than what the base reads.
+        UsageError: If an example is longer than what the base reads.
     """
     if file.template.kind == "text":
         passages = (encode_text(loaded.tokenizer, item.output) for item in file.examples)
@@ -94,13 +94,30 @@ def encoded(loaded: LoadedBase, file: ExampleFile) -> tuple[Encoded, ...]:
 
 
 @dataclass(frozen=True)
-class CandidateScorer:
-    """Scores adapters on examples.
+class Best:
+    """The sample that ``best_of`` chose.
 
     Args:
-        loaded: the base.
-        file: the examples.
-        rows: the examples as token ids; none of plain text.
+        adapter: The adapter of the sample.
+        index: The index of the sample among the candidates.
+        nll: The NLL of the sample on the examples, nats per token.
+        candidates: The scores of all samples, in the order of their seeds.
+    """
+
+    adapter: Adapter
+    index: int
+    nll: float
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True)
+class CandidateScorer:
+    """Scores adapters, or the base alone, on the examples of a file.
+
+    Args:
+        loaded: The base.
+        file: The examples.
+        rows: The examples as token ids; empty for plain text.
     """
 
     loaded: LoadedBase
@@ -109,10 +126,10 @@ class CandidateScorer:
 
     @classmethod
     def of(cls, loaded: LoadedBase, file: ExampleFile) -> "CandidateScorer":
-        """Return the judge of a file's examples.
+        """Return the scorer of a file's examples.
 
         Raises:
-            UsageError: if an example is longer than what the base reads.
+            UsageError: If an example is longer than what the base reads.
         """
         if file.template.kind == "text":
             return cls(loaded, file, ())
@@ -129,7 +146,7 @@ class CandidateScorer:
 
 
 def seeds_of(count: int, seed: int | None) -> tuple[int | None, ...]:
-    """Return the seeds of several samples: the prior's mean, then draws from ``seed`` on; of one, ``seed`` itself."""
+    """Return the seeds of the samples: of one, ``seed`` itself; of several, None for the mean, then seeds on."""
     first = seed or 0
     return (seed,) if count == 1 else (None, *range(first, first + count - 1))
 
@@ -137,72 +154,75 @@ def seeds_of(count: int, seed: int | None) -> tuple[int | None, ...]:
 def best_of(
     make: Callable[[int | None], Adapter],
     seeds: Sequence[int | None],
-    judge: CandidateScorer,
+    scorer: CandidateScorer,
     on_progress: OnProgress,
-) -> tuple[Adapter, int, tuple[Candidate, ...]]:
-    """Return the adapter with the lowest NLL, its index, and all candidates. Only the best so far is kept in memory.
+) -> Best:
+    """Return the sample with the lowest NLL; only the best one so far is in memory at any time.
 
     Args:
-        make: returns the adapter of a seed, as it would be written.
-        seeds: of the samples.
-        judge: scores them.
-        on_progress: told of each.
+        make: Returns the adapter of a seed, in the form in which it would be written.
+        seeds: The seeds of the samples.
+        scorer: Scores the samples on the examples.
+        on_progress: Called after each sample.
 
     Raises:
-        UsageError: if no sample has a finite NLL.
+        UsageError: If no sample has a finite NLL.
     """
     best: tuple[float, int, Adapter] | None = None
-    found: list[Candidate] = []
+    candidates: list[Candidate] = []
     for index, seed in enumerate(seeds):
         adapter = make(seed)
-        own = judge(adapter)
-        finite = math.isfinite(own.nll)
-        found.append(Candidate(seed, own.nll if finite else None, own.exact_match))
-        if finite and (best is None or own.nll < best[0]):
-            best = (own.nll, index, adapter)
+        score = scorer(adapter)
+        finite = math.isfinite(score.nll)
+        candidates.append(Candidate(seed, score.nll if finite else None, score.exact_match))
+        if finite and (best is None or score.nll < best[0]):
+            best = (score.nll, index, adapter)
         on_progress(Progress("gen", "score the samples", index + 1, len(seeds)))
     if best is None:
         raise UsageError("the base writes no numbers with this adapter", hint="lower --scale")
-    return best[2], best[1], tuple(found)
+    nll, index, adapter = best
+    return Best(adapter, index, nll, tuple(candidates))
 
 
 def compared(selection: Selection) -> str | None:
-    """Return what is to be said of the average of a gate's comparison; None where all adapters were there."""
+    """Return a remark on the adapters that the gate's average lacks; None where it has all of them."""
     if not selection.learned:
         return "the generator learned from no harvested adapters; only the base is compared"
     if selection.averaged == selection.learned:
         return None
-    here = (
+    remark = (
         f"{selection.averaged or 'none'} of the {selection.learned} adapters that the generator learned from are here"
     )
-    return here + ("; the average is of these" if selection.averaged else "; only the base is compared")
+    return remark + ("; the average is of these" if selection.averaged else "; only the base is compared")
 
 
-def check_gate(selection: Selection, where: str) -> None:
+def check_gate(selection: Selection, nll: float, where: str) -> None:
     """Refuse an adapter whose NLL on the examples is not below the base's and the average adapter's.
 
     Args:
-        selection: the scores.
-        where: the examples' file.
+        selection: The scores of base and average.
+        nll: The adapter's NLL on the examples, nats per token.
+        where: The path of the examples' file.
 
     Raises:
-        GateRefusedError: if it is no better than one of them.
+        GateRefusedError: If it is no better than one of them.
     """
-    own = selection.candidates[selection.kept].nll
-    assert own is not None  # or it would not have been kept
     others: dict[str, float] = {"base": selection.base.nll}
     if selection.average is not None:
         others["average"] = selection.average.nll
-    beaten_by = [name for name, value in others.items() if not own < value]
+    beaten_by = [name for name, value in others.items() if not nll < value]
     if not beaten_by:
         return
-    told: Mapping[str, str] = {"base": "the base", "average": f"the average of {selection.averaged} harvested adapters"}
+    titles: Mapping[str, str] = {
+        "base": "the base",
+        "average": f"the average of {selection.averaged} harvested adapters",
+    }
     remark = compared(selection)
-    figures = ", ".join(f"{told[name]} {value:.4f}" for name, value in others.items())
+    figures = ", ".join(f"{titles[name]} {value:.4f}" for name, value in others.items())
     raise GateRefusedError(
-        f"the adapter is no better than {' and '.join(told[name] for name in beaten_by)} on {selection.file}: "
-        f"NLL {own:.4f} nats a token, {figures}; nothing was written" + (f" ({remark})" if remark else ""),
-        {"adapter": own} | others,
+        f"the adapter is no better than {' and '.join(titles[name] for name in beaten_by)} on {selection.file}: "
+        f"NLL {nll:.4f} nats a token, {figures}; nothing was written" + (f" ({remark})" if remark else ""),
+        {"adapter": nll} | others,
         where=where,
         hint="say the task in other words, show --examples, raise --samples, or leave out --gate",
     )

@@ -1,4 +1,4 @@
-"""Writing what gen made, as PEFT or GGUF, alone or merged into its base, with its card and ``icmlora.json``."""
+"""Writes a generated adapter as PEFT or GGUF, alone or merged into its base, with its card and ``icmlora.json``."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -34,16 +34,16 @@ GGUF_LORA, GGUF_MODEL = "adapter.gguf", "model.gguf"
 
 @dataclass(frozen=True)
 class Provenance:
-    """What an adapter was made by, and from.
+    """What an adapter was made from, for its card and its ``icmlora.json``.
 
     Args:
-        generator: the networks.
-        folder: the generator's.
-        base: its base model.
-        text: the task in words.
-        seed: of z; None for the prior's mean.
-        merged: a whole model is written.
-        format: in which it is written.
+        generator: The generator that made it.
+        folder: The folder of the generator.
+        base: The base model of the generator.
+        text: The task in words.
+        seed: The seed of z; None stands for the prior's mean.
+        merged: Whether a whole merged model is written.
+        format: The format that is written.
     """
 
     generator: Generator
@@ -55,29 +55,29 @@ class Provenance:
     format: Format = "peft"
 
     def manifest(self) -> Generated:
-        """Return what ``icmlora.json`` holds, but for what options add."""
-        held, data = self.generator.manifest, CardData.of(self.generator.manifest)
+        """Return the content of ``icmlora.json``, without what options add."""
+        generator, data = self.generator.manifest, CardData.of(self.generator.manifest)
         return Generated(
             schema="icmlora.generated/1",
             task_text=self.text,
             merged=self.merged,
             seed=self.seed,
-            generator=GeneratorReference(name=self.folder.name, key=held.key, sha256=held.sha256),
+            generator=GeneratorReference(name=self.folder.name, key=generator.key, sha256=generator.sha256),
             base=self.base.reference(),
-            tasks=held.tasks,
-            licences=held.licences,
+            tasks=generator.tasks,
+            licences=generator.licences,
             unlicensed=data.unlicensed,
             datasets=tuple(data.datasets),
             no_derivatives=self.no_derivatives,
-            sources=held.sources,
-            cost=held.cost,
+            sources=generator.sources,
+            cost=generator.cost,
             versions=versions(),
             command=command_line(),
         )
 
     @property
     def data(self) -> CardData:
-        """What it learned from; of a merged model, the base's licence is among the licences."""
+        """The licences and data sets of what the generator learned from; a merged model adds the base's licence."""
         data = CardData.of(self.generator.manifest)
         if not self.merged or self.base.licence is None:
             return data
@@ -85,11 +85,11 @@ class Provenance:
 
     @property
     def no_derivatives(self) -> tuple[str, ...]:
-        """The licences of what it learned from that forbid derivatives."""
+        """The licences among these that forbid derivatives."""
         return no_derivatives(self.data.licences)
 
     def card(self, remarks: Sequence[str]) -> str:
-        """Return the README.md."""
+        """Return the text of README.md, with remarks on the options."""
         name, model, data = self.folder.name, self.base.model_id, self.data
         if self.merged:
             return merged_card(
@@ -112,17 +112,18 @@ class Provenance:
         )
 
 
-def identity(held: Generated) -> list[object]:
-    """Return, of an ``icmlora.json``, what decides the bytes beside it: text, generator, base and options."""
-    return [held.task_text, [held.generator.key, held.generator.sha256], held.base.weight_hash, recorded(held)]
+def identity(manifest: Generated) -> list[object]:
+    """Return the values of an ``icmlora.json`` that decide the other files: text, generator, base and options."""
+    generator = manifest.generator
+    return [manifest.task_text, [generator.key, generator.sha256], manifest.base.weight_hash, recorded(manifest)]
 
 
 def check_format(request: GenRequest, base: Base) -> None:
-    """Check that what is asked for can be written in the format, by the base's configuration and tokenizer.
+    """Check by the base's configuration and tokenizer that the format can express what is asked for.
 
     Raises:
-        CorruptFileError: if one of them is damaged.
-        UnsupportedAdapterError: if it cannot.
+        CorruptFileError: If one of these files is damaged.
+        UnsupportedAdapterError: If the format cannot express it.
     """
     if request.options.format != "gguf":
         return
@@ -135,7 +136,7 @@ def check_format(request: GenRequest, base: Base) -> None:
 
 
 def is_whole(folder: Path, request: GenRequest) -> bool:
-    """Tell whether a folder has the files that gen writes for an order."""
+    """Return whether a folder has the files that gen writes for a request."""
     if request.options.format == "gguf":
         return (folder / (GGUF_MODEL if request.merged else GGUF_LORA)).is_file()
     if request.merged:
@@ -154,26 +155,26 @@ def write(
     remarks: Sequence[str],
     on_progress: OnProgress,
 ) -> WrittenModel | None:
-    """Write the folder, whole or not at all; one that is there is replaced.
+    """Write the folder as a whole; an earlier one is replaced, once the new one is complete.
 
     Args:
-        out: the folder.
-        adapter: what was made.
-        provenance: by what, from what.
-        loaded: the base; it is the same afterwards.
-        dtype: of a merged model's weights, where None leaves them as the base has them; of a LoRA in GGUF.
-        added: what options add to ``icmlora.json``.
-        remarks: what they add to the card.
-        on_progress: told of a merged model's files.
+        out: The folder to write.
+        adapter: The generated adapter.
+        provenance: What the adapter was made from.
+        loaded: The base; its weights are the same afterwards.
+        dtype: The number format of a merged model's weights, where None keeps that of the base, or of a LoRA in GGUF.
+        added: The entries that options add to ``icmlora.json``.
+        remarks: The sentences that options add to the card.
+        on_progress: Called for each file of a merged model.
 
     Returns:
-        What a merged model is; None of an adapter.
+        The number format and hashes of a merged model in safetensors; None for anything else.
 
     Raises:
-        CorruptFileError: if the adapter does not fit the base's files, or a merged number is not finite.
-        OutOfSpaceError: if the disk is full.
-        UnsupportedAdapterError: if the base's files cannot be changed.
-        UsageError: if the folder is, or holds, the base.
+        CorruptFileError: If the adapter does not fit the base's files, or a merged number is not finite.
+        OutOfSpaceError: If the disk is full.
+        UnsupportedAdapterError: If the base's files cannot be changed.
+        UsageError: If the folder is the base's, or holds it.
     """
     check_apart(out, [provenance.base.path])
     model = None
@@ -188,17 +189,17 @@ def write(
         else:
             write_adapter(folder, adapter, revision=provenance.base.revision)
         files.write_text(folder / CARD, provenance.card(remarks))
-        held = Generated.of(provenance.manifest().content() | dict(added))
-        held.model_copy(update={"files": listed(folder, model.sha256 if model else None)}).write(folder / ABOUT)
+        about = Generated.of(provenance.manifest().content() | dict(added))
+        about.model_copy(update={"files": listed(folder, model.sha256 if model else None)}).write(folder / ABOUT)
     return model
 
 
 def listed(folder: Path, known: Mapping[str, str] | None = None) -> dict[str, HashedFile]:
-    """Return bytes and SHA-256 of each file but the card, which may be edited.
+    """Return the size in bytes and the SHA-256 of each file except the card, which users may edit.
 
     Args:
-        folder: what is to be listed.
-        known: hashes of its files, by name, that need not be made again.
+        folder: The folder whose files are listed.
+        known: The hashes that are known already, by the file's name.
     """
     known = known or {}
     return {
@@ -221,7 +222,7 @@ def _write_merged(
     dtype: Stored | None,
     on_progress: OnProgress,
 ) -> WrittenModel | None:
-    """Write the base with the adapter in it: file by file, or as GGUF from a copy in fp32, rounded only once."""
+    """Write the base with the adapter merged into it, as GGUF from a copy in fp32, so that it is rounded only once."""
     if provenance.format == "gguf":
         model = copy.deepcopy(loaded.model).float()
         merge(model, adapter)
@@ -234,7 +235,7 @@ def _write_merged(
             dtype=dtype or dtype_name(loaded.dtype),
         )
         return None
-    assert dtype != "q8_0"  # Order.check: of GGUF alone
+    assert dtype != "q8_0"  # GenRequest.check allows it for GGUF alone
     checkpoint = checkpoint_of(provenance.base)
     changes = combined([(steps_of(adapter, checkpoint.shapes), 1.0)])
     return write_model(folder, checkpoint, changes, dtype=dtype, on_progress=on_progress)

@@ -1,8 +1,8 @@
-"""Harvest: one LoRA a task on the frozen base, resumable between and within tasks.
+"""The ``harvest`` workflow: one LoRA for each task on the frozen base, resumable between and within tasks.
 
-Any number of harvests may work on one registry, on one machine or on several that share its file system: each task is
-the work of whoever holds its lease (``registry.leases``). When all tasks left are at work elsewhere, a harvest waits,
-to take over what a dead worker leaves.
+Any number of harvests may work on one registry, on one machine or on several that share its file system: a task is
+trained by the worker that holds its lease (``disk.leases``). When other workers train all tasks that remain, a harvest
+waits, in case one of them dies and its task has to be taken over.
 """
 
 import math
@@ -33,17 +33,17 @@ from icmlora_cli.weights.adapter import Adapter, write_adapter
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
 VERSION = 1  # of the training procedure; part of every key
-POLL = 0.5  # seconds between looks at what is at work elsewhere
+POLL = 0.5  # seconds between looks at the tasks that other workers train
 
 
 @dataclass(frozen=True)
 class HarvestResult:
-    """What a harvest did.
+    """The adapters of a harvest.
 
     Args:
-        records: the adapters of all tasks asked for, in order.
-        trained: the tasks that this run trained (or finished).
-        seconds: wall time.
+        records: The adapters of all tasks that were asked for, in order.
+        trained: The names of the tasks that this run trained, or finished training.
+        seconds: The wall time in seconds.
     """
 
     records: tuple[AdapterRecord, ...]
@@ -52,15 +52,15 @@ class HarvestResult:
 
 
 def harvest_key(base: Base, task: Task, recipe: HarvestRecipe) -> str:
-    """Return the hash that makes a harvest what it is: base weights, task data, recipe.
+    """Return the hash of all that decides a task's harvest: base weights, task data and recipe.
 
-    What was harvested before the procedure changed keeps its key where the change made no difference to its worth.
+    What was harvested before the procedure was mended keeps its key where the mend makes no difference to it.
     """
     values = recipe.model_dump(mode="json")
     values.pop("save_every")
     values.pop("validate_on")
     if recipe.parametrization == "lora":
-        values.pop("parametrization")  # what there was before it had a name has the same key
+        values.pop("parametrization")  # so that adapters from before this setting existed keep their keys
     return files.sha256_json([VERSION, base.weight_hash, task.data_hash, values, *_mended(base, task, recipe)])[:12]
 
 
@@ -68,7 +68,7 @@ def _mended(base: Base, task: Task, recipe: HarvestRecipe) -> list[str]:
     """Return the mends of the procedure without which this harvest would be worse.
 
     Until the first one, the longest of fewer than eight batches of examples were never trained on unless all batches
-    were whole; until the second, only byte-level tokenizers gave an answer the tokens that it has after its prompt.
+    were whole. Until the second, only byte-level tokenizers gave an answer the tokens that it has after its prompt.
     """
     count, windows = task.counts["train"], task.template.kind == "text"
     dropped = recipe.batch_size < count < 8 * recipe.batch_size and count % recipe.batch_size
@@ -79,13 +79,13 @@ def _mended(base: Base, task: Task, recipe: HarvestRecipe) -> list[str]:
 def records_of(
     tasks: Sequence[Task], base: Base, recipe: HarvestRecipe, store: AdapterStore
 ) -> dict[str, AdapterRecord]:
-    """Return the finished adapters of this very harvest, by task, in the tasks' order.
+    """Return the finished adapters of this very harvest by the task's name, in the tasks' order.
 
     Raises:
-        CorruptFileError: if a manifest is broken.
+        CorruptFileError: If a manifest is broken.
     """
-    found = {task.name: store.find(base.slug, task.name, harvest_key(base, task, recipe)) for task in tasks}
-    return {name: record for name, record in found.items() if record is not None}
+    records = {task.name: store.find(base.slug, task.name, harvest_key(base, task, recipe)) for task in tasks}
+    return {name: record for name, record in records.items() if record is not None}
 
 
 def run(
@@ -97,20 +97,20 @@ def run(
     device: str | None = None,
     on_progress: OnProgress = silent,
 ) -> HarvestResult:
-    """Train the adapters that are not there yet.
+    """Train the adapters that the registry lacks.
 
     Args:
-        tasks: what to harvest, in order.
-        base: the frozen base model.
-        recipe: how to train.
-        home: the registry.
-        device: where to train; the best device by default.
-        on_progress: told of each step.
+        tasks: The tasks to harvest, in order.
+        base: The frozen base model.
+        recipe: How to train.
+        home: The registry.
+        device: The torch device to train on; None takes a GPU where there is one.
+        on_progress: Called after each step.
 
     Raises:
-        OutOfSpaceError: if the disk is full.
-        TrainingDivergedError: if a loss is not finite.
-        UsageError: if an example is longer than what the base reads.
+        OutOfSpaceError: If the disk is full.
+        TrainingDivergedError: If a loss is not finite.
+        UsageError: If an example is longer than what the base reads.
     """
     started = time.monotonic()
     store = AdapterStore(home)
@@ -125,12 +125,12 @@ def run(
 
 
 class LostLeaseError(Exception):
-    """Another worker has taken this task over."""
+    """Raised when another worker has taken over the task that this one trains."""
 
 
 @dataclass
 class _Worker:
-    """One of the processes that share a harvest; it loads the base once there is something to train."""
+    """One of the processes that share a harvest; it loads the base when it gets its first task."""
 
     base: Base
     recipe: HarvestRecipe
@@ -148,7 +148,7 @@ class _Worker:
             self._trainer.close()
 
     def run(self, missing: Sequence[Task]) -> tuple[str, ...]:
-        """Train what no other worker trains, until all is there; return the names of what this one trained."""
+        """Train what no other worker trains until all tasks have adapters; return the names of those trained here."""
         waiting = {task.name: (task, Lease(self._folder(task))) for task in missing}
         trained: list[str] = []
         while waiting:
@@ -163,11 +163,11 @@ class _Worker:
         return tuple(trained)
 
     def _train(self, task: Task, lease: Lease, done: int) -> bool:
-        """Train the task if it is nobody else's; return whether this worker finished it."""
+        """Train the task unless another worker holds its lease; return whether this worker finished it."""
         if self._finished(task):
             return False
-        with lease.tried() as mine:
-            if not mine or self._finished(task):  # looked at again: it may just have been finished
+        with lease.tried() as acquired:
+            if not acquired or self._finished(task):  # another worker may have finished it a moment ago
                 return False
             try:
                 _TaskHarvest(task, self._ready(), self.store, self.on_progress, done, self.total, lease).run()
@@ -188,14 +188,14 @@ class _Worker:
 
     def _wait(self, waiting: Mapping[str, object]) -> None:
         done = self.total - len(waiting)
-        told = f"{len(waiting)} at work elsewhere"
-        self.on_progress(Progress("harvest", "waiting", 0, 0, told, done, self.total))
+        detail = f"{len(waiting)} at work elsewhere"
+        self.on_progress(Progress("harvest", "waiting", 0, 0, detail, done, self.total))
         time.sleep(POLL)
 
 
 @dataclass
 class _TaskHarvest:
-    """The harvest of one task."""
+    """The harvest of one task by the worker that holds its lease."""
 
     task: Task
     trainer: AdapterTrainer
@@ -234,10 +234,10 @@ class _TaskHarvest:
         self.on_progress(Progress("harvest", self.task.name, steps, steps, last, self.done + 1, self.total))
 
     def _check_lease(self) -> None:
-        """Stop if the task is another worker's by now, before anything is written over what that one writes.
+        """Stop before anything is written, if another worker has taken over the task.
 
         Raises:
-            LostLeaseError: if so.
+            LostLeaseError: If the lease is lost.
         """
         if self.lease.lost:
             raise LostLeaseError(self.task.name)
@@ -251,12 +251,12 @@ class _TaskHarvest:
             self.on_progress(Progress("harvest", self.task.name, step, steps, detail, self.done, self.total))
 
     def _note(self, figures: dict[str, float]) -> str:
-        told = f"loss {figures['loss']:.3f}"
+        note = f"loss {figures['loss']:.3f}"
         if "exact_match" in figures:
-            told += f", validation exact match {figures['exact_match']:.2f}"
+            note += f", validation exact match {figures['exact_match']:.2f}"
         if "bits_per_character" in figures:
-            told += f", validation bits per character {figures['bits_per_character']:.3f}"
-        return told
+            note += f", validation bits per character {figures['bits_per_character']:.3f}"
+        return note
 
     def _keep(self, folder: Path, step: int, adapter: Adapter) -> None:
         revision = self.trainer.loaded.base.revision
@@ -302,7 +302,7 @@ class _TaskHarvest:
             data_hash=self.task.data_hash,
             created=now(),
             checkpoints=checkpoints,
-            figures={name: value for name, value in figures.items() if math.isfinite(value)},  # e^nll may be too much
+            figures={name: value for name, value in figures.items() if math.isfinite(value)},  # not a perplexity of inf
             about=about,
             folder=folder,
         )

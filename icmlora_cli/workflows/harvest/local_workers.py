@@ -1,4 +1,4 @@
-"""Several harvests side by side on one machine; what each of them trains, the leases on the tasks decide."""
+"""Runs several harvests side by side on one machine; leases on the tasks decide which of them trains what."""
 
 import multiprocessing
 import os
@@ -19,17 +19,17 @@ from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.harvest.worker_progress import AggregateProgress
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
-LOOK = 0.2  # seconds between looks at whether the workers live
-GRACE = 30.0  # seconds that a worker may take to end once it was told to
+LOOK = 0.2  # seconds between looks at whether the workers are alive
+GRACE = 30.0  # seconds that a worker may take to end after it was asked to
 
 
 @dataclass(frozen=True)
 class _Ended:
-    """What a worker says last.
+    """The last message of a worker.
 
     Args:
-        trained: names of the tasks that it trained.
-        error: what stopped it, if anything did.
+        trained: The names of the tasks that it trained.
+        error: The error that stopped it; None where it finished.
     """
 
     trained: tuple[str, ...]
@@ -38,7 +38,7 @@ class _Ended:
 
 @dataclass(frozen=True)
 class _Work:
-    """What a worker is told."""
+    """The arguments of a worker process; each loads the base by itself."""
 
     tasks: tuple[Task, ...]
     base: Base
@@ -49,27 +49,27 @@ class _Work:
 
 
 def _end_with_parent() -> None:
-    """End this process as soon as the one that started it is gone, however that ended."""
+    """End this process as soon as the one that started it has ended, even if that was killed."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
 
 
-def _worker(work: _Work, said: "multiprocessing.Queue[Progress | _Ended]") -> None:
-    """Harvest, and say what came of it. This is a process of its own."""
+def _worker(work: _Work, messages: "multiprocessing.Queue[Progress | _Ended]") -> None:
+    """Harvest in a process of its own, and send progress and the outcome through the queue."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
     torch.set_num_threads(work.threads)
     try:
-        done = harvest.run(work.tasks, work.base, work.recipe, work.home, device=work.device, on_progress=said.put)
+        done = harvest.run(work.tasks, work.base, work.recipe, work.home, device=work.device, on_progress=messages.put)
     except IcmloraError as error:
-        said.put(_Ended((), error))
+        messages.put(_Ended((), error))
     except KeyboardInterrupt:
-        said.cancel_join_thread()  # nobody listens any more
+        messages.cancel_join_thread()  # the process that would read the queue is ending too
     else:
-        said.put(_Ended(done.trained, None))
+        messages.put(_Ended(done.trained, None))
 
 
 def run(
@@ -82,31 +82,31 @@ def run(
     device: str | None = None,
     on_progress: OnProgress = silent,
 ) -> harvest.HarvestResult:
-    """Train the adapters that are not there yet, with several processes.
+    """Train the adapters that the registry lacks, with several processes.
 
-    CUDA devices are dealt out in turn; on the CPU each process gets its share of the cores.
+    CUDA devices are given to the processes in turn; on the CPU each process gets an equal share of the cores.
 
     Args:
-        tasks: what to harvest, in order.
-        base: the frozen base model, which each process loads.
-        recipe: how to train.
-        home: the registry.
-        workers: processes.
-        device: where to train; the best device by default.
-        on_progress: told of each step of each process.
+        tasks: The tasks to harvest, in order.
+        base: The frozen base model, which each process loads.
+        recipe: How to train.
+        home: The registry.
+        workers: The number of processes.
+        device: The torch device to train on; None takes a GPU where there is one.
+        on_progress: Called after each step of each process.
 
     Raises:
-        IcmloraError: what stopped a worker, once the others have done all that they could. What a dead one left is
-            trained here.
+        IcmloraError: If an error stopped a worker; it is raised once the others have done all that they could. What a
+            worker that died has left is trained in this process.
     """
     started = time.monotonic()
     context = multiprocessing.get_context("spawn")
-    said: multiprocessing.Queue[Progress | _Ended] = context.Queue()
+    messages: multiprocessing.Queue[Progress | _Ended] = context.Queue()
     threads = max(1, (os.cpu_count() or 1) // workers)
     processes = [
         context.Process(
             target=_worker,
-            args=(_Work(tuple(tasks), base, recipe, home, _dealt(device, index), threads), said),
+            args=(_Work(tuple(tasks), base, recipe, home, _dealt(device, index), threads), messages),
             name=f"harvest-{index}",
         )
         for index in range(workers)
@@ -114,13 +114,14 @@ def run(
     for process in processes:
         process.start()
     try:
-        ended = _listen(said, processes, AggregateProgress(tasks, base, recipe, AdapterStore(home), on_progress))
+        ended = _listen(messages, processes, AggregateProgress(tasks, base, recipe, AdapterStore(home), on_progress))
     finally:
         _end(processes)
     errors = [item.error for item in ended if item.error is not None]
     if errors:
         raise errors[0]
-    result = harvest.run(tasks, base, recipe, home, device=device, on_progress=on_progress)  # what a dead one left
+    # trains what a worker that died has left
+    result = harvest.run(tasks, base, recipe, home, device=device, on_progress=on_progress)
     trained = (*(name for item in ended for name in item.trained), *result.trained)
     return replace(result, trained=trained, seconds=time.monotonic() - started)
 
@@ -133,17 +134,17 @@ def _dealt(device: str | None, index: int) -> str | None:
 
 
 def _listen(
-    said: "multiprocessing.Queue[Progress | _Ended]",
+    messages: "multiprocessing.Queue[Progress | _Ended]",
     processes: Sequence[multiprocessing.process.BaseProcess],
     on_progress: OnProgress,
 ) -> list[_Ended]:
-    """Pass progress on until every worker has ended, and return what they said last."""
+    """Pass progress on until every worker has ended, and return their last messages."""
     ended: list[_Ended] = []
     alive = True
-    while alive or not said.empty():
+    while alive or not messages.empty():
         alive = any(process.is_alive() for process in processes)
         with suppress(queue.Empty):
-            item = said.get(timeout=LOOK)
+            item = messages.get(timeout=LOOK)
             if isinstance(item, _Ended):
                 ended.append(item)
             else:

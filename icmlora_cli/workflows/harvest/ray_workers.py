@@ -1,7 +1,7 @@
-"""Harvest on a Ray cluster: each task is a Ray task with its resources, run again when its node dies.
+"""Harvests on a Ray cluster: each task is a Ray task with its resources, run again when its node dies.
 
-The registry and the base's folder must be on a file system that all nodes share. A harvest that a dead node left goes
-on from its saved state elsewhere, once its lease has run out.
+The registry and the base's folder must be on a file system that all nodes share. When a node dies, another one
+resumes its harvest from the saved state, once the lease has run out.
 """
 
 import threading
@@ -20,8 +20,8 @@ from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.harvest.worker_progress import AggregateProgress
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
-RETRIES = 20  # of a task whose node or process died
-LOOK = 0.5  # seconds between looks at what is finished
+RETRIES = 20  # of a Ray task whose node or process died
+LOOK = 0.5  # seconds between looks at which Ray tasks are finished
 
 
 def run(
@@ -35,37 +35,38 @@ def run(
     cpus_per_task: float = 1.0,
     on_progress: OnProgress = silent,
 ) -> harvest.HarvestResult:
-    """Train the adapters that are not there yet, each as a Ray task.
+    """Train the adapters that the registry lacks, each as a Ray task.
 
     Args:
-        tasks: what to harvest.
-        base: the frozen base model, which each Ray task loads.
-        recipe: how to train.
-        home: the registry, on a file system that all nodes share.
-        address: of the cluster, ``auto`` for the one that this machine belongs to; None starts one on this machine.
-        gpus_per_task: share of a GPU that a task takes; 0.25 packs four on one.
-        cpus_per_task: the same of cores.
-        on_progress: told of each step of each task.
+        tasks: The tasks to harvest.
+        base: The frozen base model, which each Ray task loads.
+        recipe: How to train.
+        home: The registry, on a file system that all nodes share.
+        address: The address of the cluster; ``auto`` takes the one that this machine belongs to, and None starts one
+            on this machine.
+        gpus_per_task: The GPUs that a task takes; with 0.25, four tasks share one.
+        cpus_per_task: The CPU cores that a task takes.
+        on_progress: Called after each step of each task.
 
     Raises:
-        UsageError: if Ray is not installed, or there is no cluster at the address.
-        IcmloraError: what stopped a task, once the others are done.
+        UsageError: If Ray is not installed, or there is no cluster at the address.
+        IcmloraError: If an error stopped a task; it is raised once the others are done.
     """
     started = time.monotonic()
     ray = _ray(address)
     store = AdapterStore(home)
-    counted = AggregateProgress(tasks, base, recipe, store, on_progress)
-    there = harvest.records_of(tasks, base, recipe, store)
-    missing = [task for task in tasks if task.name not in there]
-    said = _queue(ray)
+    progress = AggregateProgress(tasks, base, recipe, store, on_progress)
+    records = harvest.records_of(tasks, base, recipe, store)
+    missing = [task for task in tasks if task.name not in records]
+    messages = _queue(ray)
     remote = ray.remote(_train).options(
         num_cpus=cpus_per_task, num_gpus=gpus_per_task, max_retries=RETRIES, name="icmlora harvest"
     )
-    pending = [remote.remote(task, base, recipe, home, said) for task in missing]
+    pending = [remote.remote(task, base, recipe, home, messages) for task in missing]
     trained: list[str] = []
     errors: list[IcmloraError] = []
     stop = threading.Event()
-    listener = threading.Thread(target=_listen, args=(said, counted, stop), daemon=True)
+    listener = threading.Thread(target=_listen, args=(messages, progress, stop), daemon=True)
     listener.start()
     try:
         while pending:
@@ -81,21 +82,21 @@ def run(
             ray.cancel(reference, force=True)
         stop.set()
         listener.join()
-        said.shutdown(force=True)
+        messages.shutdown(force=True)
     if errors:
         raise errors[0]
-    there = harvest.records_of(tasks, base, recipe, store)
-    return harvest.HarvestResult(tuple(there.values()), tuple(trained), time.monotonic() - started)
+    records = harvest.records_of(tasks, base, recipe, store)
+    return harvest.HarvestResult(tuple(records.values()), tuple(trained), time.monotonic() - started)
 
 
 def _train(
-    task: Task, base: Base, recipe: HarvestRecipe, home: Home, said: Any
+    task: Task, base: Base, recipe: HarvestRecipe, home: Home, messages: Any
 ) -> tuple[str, ...] | IcmloraError:  # Ray's queue has no types
-    """Harvest one task on whichever node this runs; what stops it is returned, so that Ray does not run it again."""
+    """Harvest one task on the node where Ray runs it; an error is returned, so that Ray does not run it again."""
 
     def tell(progress: Progress) -> None:
-        with suppress(Exception):  # the display may be gone; the work is not
-            said.put_nowait(progress)
+        with suppress(Exception):  # the harvest goes on even if the command that shows its progress has ended
+            messages.put_nowait(progress)
 
     try:
         return harvest.run([task], base, recipe, home, on_progress=tell).trained
@@ -103,12 +104,12 @@ def _train(
         return error
 
 
-def _listen(said: Any, on_progress: OnProgress, stop: threading.Event) -> None:
+def _listen(messages: Any, on_progress: OnProgress, stop: threading.Event) -> None:
     from ray.util.queue import Empty
 
     while not stop.is_set():
         with suppress(Empty):
-            on_progress(said.get(timeout=LOOK))
+            on_progress(messages.get(timeout=LOOK))
 
 
 def _ray(address: str | None) -> Any:
@@ -127,7 +128,7 @@ def _ray(address: str | None) -> Any:
 
 
 def _queue(ray: Any) -> Any:
-    """Return a queue that lives on this node, which outlives the others as far as this command is concerned."""
+    """Return a queue whose actor runs on this node, so that no other node's death ends it."""
     from ray.util.queue import Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

@@ -1,4 +1,4 @@
-"""Who harvests what, and how far it is: read from the registry, whoever works on it. No torch."""
+"""Reads from the registry which tasks are harvested or at work, whichever process works on them. Imports no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ class TaskStatus:
     """How far the harvest of a task is.
 
     Args:
-        task: its name.
-        state: ``done`` where there is an adapter of its present examples or of earlier ones, and nobody is at work.
-        worker: who is at work on it.
-        saved_step: steps behind the saved state of an unfinished training; None where nothing is saved.
+        task: The name of the task.
+        state: ``done`` where there is an adapter of its present examples or of earlier ones, and no worker is at work.
+        worker: The process that is at work on it; None without one.
+        saved_step: The step at which the state of an unfinished training was saved; None where none was.
     """
 
     task: str
@@ -36,9 +36,9 @@ def run(tasks: Sequence[Task], base_slug: str, home: Home) -> tuple[TaskStatus, 
     """Return the status of each task on a base, in order.
 
     Args:
-        tasks: which.
-        base_slug: the base's folder name.
-        home: the registry.
+        tasks: The tasks.
+        base_slug: The name of the base's folder.
+        home: The registry.
     """
     return tuple(_status(task.name, home.adapters / base_slug / task.name) for task in tasks)
 
@@ -46,8 +46,8 @@ def run(tasks: Sequence[Task], base_slug: str, home: Home) -> tuple[TaskStatus, 
 def _status(name: str, folder: Path) -> TaskStatus:
     harvests = sorted(path for path in folder.glob("*") if path.is_dir())
     for path in harvests:
-        if (found := worker(path)) is not None:
-            return TaskStatus(name, "at work", found, _saved_step(path / STATE))
+        if (holder := worker(path)) is not None:
+            return TaskStatus(name, "at work", holder, _saved_step(path / STATE))
     if any((path / MANIFEST).is_file() for path in harvests):
         return TaskStatus(name, "done", None, None)
     steps = [step for path in harvests if (step := _saved_step(path / STATE)) is not None]

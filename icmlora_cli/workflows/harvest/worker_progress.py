@@ -1,4 +1,4 @@
-"""Progress of several workers on the same tasks, as one."""
+"""Combines the progress of several workers on the same tasks into one report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,14 +13,14 @@ from icmlora_cli.workflows.progress import OnProgress, Progress
 
 @dataclass
 class AggregateProgress:
-    """Passes the progress of a worker on, with the count of finished tasks over all workers.
+    """Passes on each worker's progress with the number of tasks that all workers together have finished.
 
     Args:
-        tasks: what all of them harvest.
-        base: on which base.
-        recipe: how.
-        store: where what is finished lies.
-        on_progress: told.
+        tasks: The tasks that the workers share.
+        base: The base model.
+        recipe: How the workers train.
+        store: Where finished adapters are.
+        on_progress: Called with the combined progress.
     """
 
     tasks: Sequence[Task]
@@ -30,11 +30,11 @@ class AggregateProgress:
     on_progress: OnProgress
 
     def __post_init__(self) -> None:
-        """Note which tasks were finished before."""
+        """Note which tasks were finished before the workers began."""
         self._done = set(harvest.records_of(self.tasks, self.base, self.recipe, self.store))
 
     def __call__(self, progress: Progress) -> None:
-        """Pass it on, unless it is of a worker that waits for others."""
+        """Pass on a worker's progress, except that it waits for other workers."""
         if progress.total and progress.done >= progress.total:
             self._done.add(progress.label)
         if progress.total:

@@ -1,4 +1,4 @@
-"""What of an output is sent to the hub: known files only, whole, and without the paths of this machine."""
+"""Plans what of an output is sent to the hub: only known files, all whole, and without paths of this machine."""
 
 import re
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ WEIGHTS: dict[Kind, re.Pattern[str]] = {
     "generator": re.compile(re.escape(generators.WEIGHTS)),
 }
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".dill", ".msgpack", ".h5"}
-SPARED = ("task_text", "tasks", "description", "descriptions")  # what was asked for in words may name any path
+SPARED = ("task_text", "tasks", "description", "descriptions")  # texts of users may name any path
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class PushFile:
     """A file that is sent.
 
     Args:
-        name: in the repository.
-        path: where it lies.
-        data: what is sent instead of what lies there; None: the very file.
+        name: The name of the file in the repository.
+        path: The path of the file on this machine.
+        data: The bytes that are sent instead of the file's own; None sends the file as it is.
     """
 
     name: str
@@ -58,7 +58,7 @@ class PushFile:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The bytes that are sent."""
         return self.path.stat().st_size if self.data is None else len(self.data)
 
 
@@ -67,12 +67,12 @@ class PushPlan:
     """What is sent of an output.
 
     Args:
-        folder: the output.
-        kind: what it is.
-        files: what is sent.
-        left: names of entries of the folder that are not.
-        shortened: manifests in which paths of this machine are cut to their last part.
-        no_derivatives: licences of what it learned from that forbid derivatives.
+        folder: The folder of the output.
+        kind: The kind of the output.
+        files: The files that are sent.
+        left: The names of the folder's entries that are not sent.
+        shortened: The manifests in which paths of this machine are cut to their last part.
+        no_derivatives: The licences of what it learned from that forbid derivatives.
     """
 
     folder: Path
@@ -84,7 +84,7 @@ class PushPlan:
 
     @property
     def bytes(self) -> int:
-        """Of all files."""
+        """The bytes of all files."""
         return sum(item.size for item in self.files)
 
 
@@ -92,21 +92,21 @@ def plan(reference: str, home: Home) -> PushPlan:
     """Return what would be sent of an output.
 
     Args:
-        reference: a folder that ``gen`` wrote, a generator's folder, or the name of a generator in the registry.
-        home: the registry.
+        reference: A folder that ``gen`` wrote, a generator's folder, or the name of a generator in the registry.
+        home: The registry.
 
     Raises:
-        CorruptFileError: if a file is missing or not what the manifest says.
-        NotFoundError: if there is no such output.
-        PushRefusedError: if it holds pickles, its base is a folder of this machine, or its card is not fit.
+        CorruptFileError: If a file is missing or not what the manifest says.
+        NotFoundError: If there is no such output.
+        PushRefusedError: If it holds pickles or links, its base is not on the hub, or its card is not fit to publish.
     """
     folder = _folder(reference, home)
     kind = _kind(folder)
     _refuse_pickles(folder)
     manifest = generators.CONFIG if kind == "generator" else ABOUT
-    held = GeneratorManifest.read(folder / manifest) if kind == "generator" else read_output(folder)
-    whole = _whole_generator(folder) if isinstance(held, GeneratorManifest) else _whole_output(folder, kind, held)
-    _check_base(folder, kind, held)
+    about = GeneratorManifest.read(folder / manifest) if kind == "generator" else read_output(folder)
+    whole = _whole_generator(folder) if isinstance(about, GeneratorManifest) else _whole_output(folder, kind, about)
+    _check_base(folder, kind, about)
     _check_settings(folder, whole)
     check_card(folder / CARD)
     beside = [path.name for path in folder.iterdir() if path.is_file() and re.fullmatch(_BESIDE, path.name)]
@@ -119,7 +119,7 @@ def plan(reference: str, home: Home) -> PushPlan:
         files=tuple(PushFile(name, folder / name, clean if name == manifest else None) for name in sent),
         left=tuple(sorted(path.name for path in folder.iterdir() if path.name not in sent)),
         shortened=() if clean is None else (manifest,),
-        no_derivatives=_no_derivatives(held),
+        no_derivatives=_no_derivatives(about),
     )
 
 
@@ -152,22 +152,22 @@ def _kind(folder: Path) -> Kind:
 
 
 def _refuse_pickles(folder: Path) -> None:
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICKLES)
-    if found:
+    pickles = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICKLES)
+    if pickles:
         raise PushRefusedError(
-            f"{found[0].name} may be a Python pickle, which runs code where it is loaded",
-            where=str(found[0].absolute()),
+            f"{pickles[0].name} may be a Python pickle, which runs code where it is loaded",
+            where=str(pickles[0].absolute()),
             hint="move it out of the folder; what icmlora writes is safetensors and JSON",
         )
 
 
 def _refuse_links(folder: Path, names: list[str]) -> None:
     """Check that what is sent lies in the folder, and is not a link to something private elsewhere."""
-    found = [name for name in names if (folder / name).is_symlink()]
-    if found:
+    links = [name for name in names if (folder / name).is_symlink()]
+    if links:
         raise PushRefusedError(
-            f"{found[0]} is a link to {(folder / found[0]).readlink()}",
-            where=str((folder / found[0]).absolute()),
+            f"{links[0]} is a link to {(folder / links[0]).readlink()}",
+            where=str((folder / links[0]).absolute()),
             hint="put the file itself into the folder, or move the link out of it",
         )
 
@@ -186,18 +186,18 @@ def _no_derivatives(held: GeneratorManifest | Output) -> tuple[str, ...]:
 
 
 def _whole_output(folder: Path, kind: Kind, held: Output) -> set[str]:
-    """Return the files of a whole adapter or merged model; where its manifest lists them, by their hashes."""
-    there = {path.name for path in folder.iterdir() if path.is_file() and WEIGHTS[kind].fullmatch(path.name)}
+    """Return the files of an adapter or merged model, once they are found whole and as its manifest lists them."""
+    names = {path.name for path in folder.iterdir() if path.is_file() and WEIGHTS[kind].fullmatch(path.name)}
     if held.files is not None:
-        there = {name for name in held.files if WEIGHTS[kind].fullmatch(name)}
-        for name in sorted(there):
+        names = {name for name in held.files if WEIGHTS[kind].fullmatch(name)}
+        for name in sorted(names):
             _check_listed(folder / name, held.files[name])
-    _check_complete(folder, kind, there)
-    for name in there:
+    _check_complete(folder, kind, names)
+    for name in names:
         flaws = checks.safetensors_flaws(folder / name) if name.endswith(".safetensors") else []
         if flaws:
             raise _corrupt(folder / name, flaws[0].what)
-    return there
+    return names
 
 
 def _check_listed(path: Path, listed: HashedFile) -> None:
@@ -207,13 +207,13 @@ def _check_listed(path: Path, listed: HashedFile) -> None:
         raise _corrupt(path, f"{path.name} is not the file that {ABOUT} lists: another SHA-256")
 
 
-def _check_complete(folder: Path, kind: Kind, there: set[str]) -> None:
+def _check_complete(folder: Path, kind: Kind, names: set[str]) -> None:
     needed = {"adapter": {adapters.CONFIG, adapters.WEIGHTS}, "merged": {"config.json"}}.get(kind, set())
-    if kind == "merged" and INDEX in there:
+    if kind == "merged" and INDEX in names:
         needed.update(SafetensorsIndex.read(folder / INDEX).shards)
     elif kind == "merged":
         needed.add("model.safetensors")
-    missing = sorted(needed - there)
+    missing = sorted(needed - names)
     if missing:
         raise _corrupt(folder / missing[0], f"{missing[0]} is missing")
 
@@ -251,9 +251,9 @@ def _check_settings(folder: Path, whole: set[str]) -> None:
 
 
 def _clean(folder: Path, kind: Kind, about: dict[str, object]) -> bytes | None:
-    """Return the manifest's bytes without paths of this machine; None where it is fit as it is.
+    """Return the manifest's bytes without paths of this machine; None where it has none.
 
-    A generator's manifest says the hash of its card, as that is now, and is sealed again.
+    A generator's manifest gets the hash of the present card, which may have been edited, and a new checksum.
     """
     clean = local_paths.clean_object(about, SPARED)
     if kind == "generator":

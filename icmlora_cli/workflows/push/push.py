@@ -1,4 +1,4 @@
-"""Push: an adapter, a merged model or a generator goes to the hub, in one commit."""
+"""The ``push`` workflow: sends an adapter, a merged model or a generator to the hub, in one commit."""
 
 import os
 import re
@@ -26,13 +26,13 @@ LOGIN = "hf auth login   (with a token that may write: https://huggingface.co/se
 
 @dataclass(frozen=True)
 class PushTarget:
-    """Where it goes.
+    """The repository and branch of the hub to which an output is sent.
 
     Args:
-        repo_id: ``namespace/name``, or a name alone: in the namespace of whose token it is.
-        private: a repository that is made is private. One that is there and public is refused then.
-        revision: the branch; one that is not there is made.
-        message: of the commit.
+        repo_id: The repository, ``namespace/name``; a name alone takes the namespace of the token's owner.
+        private: Whether the repository must be private: a new one becomes so, and an existing public one is refused.
+        revision: The branch, which is made where it does not exist.
+        message: The message of the commit; None says what kind of output was sent.
     """
 
     repo_id: str
@@ -41,10 +41,10 @@ class PushTarget:
     message: str | None = None
 
     def check(self) -> None:
-        """Check the names.
+        """Check the names of repository and branch, and the message.
 
         Raises:
-            UsageError: if the hub cannot have such a repository or branch, or the message is blank.
+            UsageError: If the hub cannot have such a repository or branch, or the message is blank.
         """
         try:
             validate_repo_id(self.repo_id)
@@ -58,13 +58,13 @@ class PushTarget:
 
 @dataclass(frozen=True)
 class PushResult:
-    """What the hub has now.
+    """The repository as it is after a push.
 
     Args:
-        repo_id: ``namespace/name``.
-        url: of the repository.
-        commit: its hash; that of the last one where nothing had changed.
-        private: whether the repository is.
+        repo_id: The repository, ``namespace/name``.
+        url: The address of the repository.
+        commit: The hash of the commit, or of the last one where nothing had changed.
+        private: Whether the repository is private.
     """
 
     repo_id: str
@@ -74,10 +74,10 @@ class PushResult:
 
 
 def ready() -> str:
-    """Return the token to send with.
+    """Return the token of the hub.
 
     Raises:
-        PushRefusedError: if offline mode is on, or there is no token.
+        PushRefusedError: If offline mode is on, or there is no token.
     """
     if offline_by_environment() or constants.is_offline_mode():
         raise PushRefusedError(
@@ -97,13 +97,13 @@ def run(planned: PushPlan, target: PushTarget, *, on_progress: OnProgress = sile
     """Send an output to the hub.
 
     Args:
-        planned: what is sent, by ``plan``.
-        target: where to.
-        on_progress: told of the four steps.
+        planned: What is sent, as ``plan`` returned it.
+        target: The repository and branch.
+        on_progress: Called at each of the four steps.
 
     Raises:
-        PushRefusedError: if offline mode is on, there is no token, or the hub refuses or is out of reach.
-        UsageError: if a name cannot be one.
+        PushRefusedError: If offline mode is on, there is no token, or the hub refuses or is out of reach.
+        UsageError: If the hub cannot have such a repository or branch.
     """
     target.check()
     token = ready()
@@ -133,7 +133,7 @@ def run(planned: PushPlan, target: PushTarget, *, on_progress: OnProgress = sile
 
 
 def _full(api: HfApi, repo_id: str) -> str:
-    """Return the id with its namespace, once the token has been found good."""
+    """Return the repository's id with its namespace; this also checks the token."""
     name = api.whoami().get("name")
     return repo_id if "/" in repo_id else f"{name}/{repo_id}"
 
@@ -144,8 +144,8 @@ def _operations(sent: tuple[PushFile, ...]) -> list[CommitOperationAdd]:
 
 @contextmanager
 def _hub_errors(endpoint: str) -> Iterator[None]:
-    """Turn what the hub's client raises into one clear error."""
-    # httpx's base error: its module differs between releases
+    """Turn the errors of the hub's client into a PushRefusedError that says what to do."""
+    # httpx's base error, found this way since its module differs between releases
     http_error = next(kind for kind in HfHubHTTPError.__bases__ if issubclass(kind, Exception))
     try:
         yield

@@ -1,4 +1,4 @@
-"""Export: tasks, adapters and generators as one file."""
+"""The ``registry export`` workflow: writes tasks, adapters and generators into one archive."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -22,13 +22,13 @@ from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
 @dataclass(frozen=True)
 class ArchiveExportResult:
-    """An archive, written.
+    """An archive that was written.
 
     Args:
-        file: where it is.
-        things: what is in it.
-        bytes: of the archive.
-        seconds: wall time.
+        file: The path of the archive.
+        things: The tasks, adapters and generators in it.
+        bytes: The size of the archive in bytes.
+        seconds: The wall time in seconds.
     """
 
     file: Path
@@ -47,23 +47,23 @@ def run(
     force: bool = False,
     on_progress: OnProgress = silent,
 ) -> ArchiveExportResult:
-    """Write tasks, adapters and generators into one file, each once it has been found whole.
+    """Write tasks, adapters and generators into one file, after each was checked to be whole.
 
     Args:
-        home: the registry.
-        output: the file to write.
-        tasks: names or patterns of tasks.
-        adapters_of: names or patterns of the tasks whose adapters are written.
-        generators_named: names or patterns of generators. With none of the three, everything is written.
-        force: replace ``output``.
-        on_progress: told of each thing.
+        home: The registry.
+        output: The file to write.
+        tasks: Names or patterns of tasks.
+        adapters_of: Names or patterns of the tasks whose adapters are written.
+        generators_named: Names or patterns of generators. If none of the three is given, everything is written.
+        force: Whether ``output`` is replaced if it exists.
+        on_progress: Called before each task, adapter and generator.
 
     Raises:
-        AlreadyExistsError: if ``output`` is there, and ``force`` is not set.
-        CorruptFileError: if a thing is damaged, or changes meanwhile.
-        NotFoundError: if a pattern matches nothing.
-        OutOfSpaceError: if the disk is full; ``output`` is then what it was before.
-        UsageError: if there is nothing to write.
+        AlreadyExistsError: If ``output`` exists and ``force`` is not set.
+        CorruptFileError: If something to write is damaged, or changes meanwhile.
+        NotFoundError: If a pattern matches nothing.
+        OutOfSpaceError: If the disk is full; ``output`` is then what it was before.
+        UsageError: If there is nothing to write.
     """
     started = time.monotonic()
     check_file(output, force)
@@ -97,34 +97,34 @@ def _adapters(home: Home, patterns: Sequence[str] | None, *, everything: bool) -
     if patterns is None:
         return []
     records = AdapterStore(home).all()
-    found = _matching({record.task for record in records}, patterns, "adapter", home.adapters, everything=everything)
-    return [("adapter", record.folder) for record in records if record.task in found]
+    matching = _matching({record.task for record in records}, patterns, "adapter", home.adapters, everything=everything)
+    return [("adapter", record.folder) for record in records if record.task in matching]
 
 
 def _generators(home: Home, patterns: Sequence[str] | None, *, everything: bool) -> Chosen:
     if patterns is None:
         return []
     names = GeneratorStore(home).names()
-    found = _matching(names, patterns, "generator", home.generators, everything=everything)
-    return [("generator", home.generators / name) for name in sorted(found)]
+    matching = _matching(names, patterns, "generator", home.generators, everything=everything)
+    return [("generator", home.generators / name) for name in sorted(matching)]
 
 
 def _matching(names: Iterable[str], patterns: Sequence[str], what: str, where: Path, *, everything: bool) -> set[str]:
-    known, found = sorted(names), set[str]()
+    known, matching = sorted(names), set[str]()
     for pattern in patterns:
         hits = {name for name in known if fnmatchcase(name, pattern)}
         if not hits and not everything:
-            there = ", ".join(known[:20]) or "none"
-            raise NotFoundError(f"no {what} matches {pattern!r}", where=str(where), hint=f"there are: {there}")
-        found |= hits
-    return found
+            names_known = ", ".join(known[:20]) or "none"
+            raise NotFoundError(f"no {what} matches {pattern!r}", where=str(where), hint=f"there are: {names_known}")
+        matching |= hits
+    return matching
 
 
 def _whole(home: Home, kind: Kind, folder: Path) -> Thing:
-    """Return a thing with its files and hashes.
+    """Return a task, adapter or generator with its files and hashes; files that it does not list are left out.
 
     Raises:
-        CorruptFileError: if it is damaged. What nothing lists is no fault here: it is left out.
+        CorruptFileError: If it is damaged.
     """
     if kind == "task":
         flaws = checks.task_flaws(folder, folder.name)
@@ -139,8 +139,8 @@ def _whole(home: Home, kind: Kind, folder: Path) -> Thing:
             where=str(bad[0].path),
             hint=REPAIR,
         )
-    kept = [path for path in folder.rglob("*") if path.is_file() and _belongs(kind, folder, path)]
-    return thing_of(kind, home.root, folder, kept)
+    paths = [path for path in folder.rglob("*") if path.is_file() and _belongs(kind, folder, path)]
+    return thing_of(kind, home.root, folder, paths)
 
 
 def _belongs(kind: Kind, folder: Path, path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Gc: say what can be freed, and free it."""
+"""The ``registry gc`` workflow: lists what can be freed, and frees it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ class GcResult:
     """What was freed.
 
     Args:
-        freed: each thing that was deleted, or is a link now.
-        bytes: that this gave back.
-        kept: copies that turned out not to be equal, or that no link can be made of.
+        freed: The things that were deleted, or replaced by a link.
+        bytes: How many bytes this freed.
+        kept: The copies that turned out not to be equal, or that cannot become links.
     """
 
     freed: tuple[GarbageItem, ...]
@@ -27,15 +27,16 @@ class GcResult:
 
 
 def plan(home: Home, only: Sequence[str] | None = None, *, equal: Duplicates | None = None) -> Garbage:
-    """Return what can be freed; deletes nothing.
+    """Return what can be freed, without freeing it.
 
     Args:
-        home: the registry.
-        only: some of ``temporary``, ``states``, ``quarantine``, ``vectors``, ``duplicates``; all of them for None.
-        equal: its equal checkpoints, where they have been looked for already.
+        home: The registry.
+        only: Some of the kinds ``temporary``, ``states``, ``quarantine``, ``vectors`` and ``duplicates``; None takes
+            all of them.
+        equal: The registry's equal checkpoints; None searches for them.
 
     Raises:
-        UsageError: if there is no such kind.
+        UsageError: If there is no such kind.
     """
     known: dict[str, What] = {what: what for what in WHATS}
     for what in only or ():
@@ -45,14 +46,14 @@ def plan(home: Home, only: Sequence[str] | None = None, *, equal: Duplicates | N
 
 
 def run(home: Home, planned: Garbage, *, on_progress: OnProgress = silent) -> GcResult:
-    """Free what was planned and can be freed still: a training may have begun while somebody was asked.
+    """Free what was planned and can still be freed, since a training may have begun in the meantime.
 
     A copy becomes a link only once it and the file that it equals have been read and compared with their manifests.
 
     Args:
-        home: the registry.
-        planned: what ``plan`` returned.
-        on_progress: told of each thing.
+        home: The registry.
+        planned: What ``plan`` returned.
+        on_progress: Called before each thing.
     """
     whats = list(dict.fromkeys(item.what for item in planned.free))
     still = {(item.what, item.path): item for item in plan(home, whats).free} if whats else {}

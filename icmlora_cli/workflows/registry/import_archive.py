@@ -1,4 +1,4 @@
-"""Import: what an export archive holds, once all of it has been checked; each thing lands whole or not at all."""
+"""The ``registry import`` workflow: checks all of an archive, and then adds each thing in it whole or not at all."""
 
 import os
 import shutil
@@ -29,9 +29,9 @@ class ImportedThing:
     """One thing of an archive.
 
     Args:
-        thing: what it is.
-        state: ``added``, ``unchanged`` (the same was there) or ``replaced``.
-        aside: where what it replaced is now; None where it replaced nothing.
+        thing: The task, adapter or generator.
+        state: ``added``, ``unchanged`` (the registry had the same already) or ``replaced``.
+        aside: The place in quarantine of what it replaced; None where it replaced nothing.
     """
 
     thing: Thing
@@ -41,13 +41,14 @@ class ImportedThing:
 
 @dataclass(frozen=True)
 class ArchiveImportResult:
-    """An archive, imported.
+    """What became of an archive.
 
     Args:
-        things: what was in it.
-        bases: base model of an adapter or generator, as it names it, to whether it is here with those weights.
-        landed: False for a dry run.
-        seconds: wall time.
+        things: The tasks, adapters and generators in it.
+        bases: For the base model of each adapter and generator, by name, whether it is on this machine with the same
+            weights.
+        landed: Whether the registry was changed; False for a dry run.
+        seconds: The wall time in seconds.
     """
 
     things: tuple[ImportedThing, ...]
@@ -67,23 +68,25 @@ def run(
 ) -> ArchiveImportResult:
     """Import an archive.
 
-    It is unpacked into a temporary folder of the registry, every file compared with its hash and every thing with its
-    own manifest. Only then does anything land, one rename a thing. What ``force`` replaces goes into quarantine.
+    It is unpacked into a temporary folder, where every file is compared with its hash and every thing with its own
+    manifest. Only then is each thing moved into the registry by one rename. What ``force`` replaces goes into
+    quarantine.
 
     Args:
-        home: the registry.
-        archive: the file.
-        force: replace a different thing of the same name.
-        dry_run: check all of it, and leave the registry as it is.
-        most: bytes that it may unpack to.
-        on_progress: told of each file.
+        home: The registry.
+        archive: The path of the archive.
+        force: Whether a different thing of the same name is replaced.
+        dry_run: Whether the archive is only checked, and the registry left as it is.
+        most: The most bytes that the archive may unpack to; None takes the reader's own limit.
+        on_progress: Called for each file.
 
     Raises:
-        AlreadyExistsError: if a different thing of the same name is there, and ``force`` is not set; nothing landed.
-        CorruptFileError: if the archive is damaged or not what it says; nothing has landed then.
-        IcmloraError: if one of its adapters is being harvested.
-        NotFoundError: if there is no such file.
-        OutOfSpaceError: if there is no room.
+        AlreadyExistsError: If the registry has a different thing of the same name, and ``force`` is not set; nothing
+            is imported then.
+        CorruptFileError: If the archive is damaged or not what its listing says; nothing is imported then.
+        IcmloraError: If one of its adapters is being harvested.
+        NotFoundError: If there is no such file.
+        OutOfSpaceError: If the disk is full.
     """
     started = time.monotonic()
     if not archive.is_file():
@@ -102,7 +105,7 @@ def run(
     staging.mkdir()
     try:
         things = unpack(
-            archive, staging, most=most, on_listing=lambda found: _check_names(home, found, force), on_file=look
+            archive, staging, most=most, on_listing=lambda listed: _check_names(home, listed, force), on_file=look
         )
         for thing in things:
             _check(archive, staging, thing)
@@ -111,7 +114,7 @@ def run(
             states = [ImportedThing(thing, _state(home, thing)) for thing in things]
             return ArchiveImportResult(tuple(states), needed, False, time.monotonic() - started)
         with _alone(home, things):
-            _check_names(home, things, force)  # again: something may have come meanwhile
+            _check_names(home, things, force)  # again, since something may have been added meanwhile
             landed = tuple(_land(home, staging, thing, archive) for thing in things)
         return ArchiveImportResult(landed, needed, True, time.monotonic() - started)
     finally:
@@ -119,7 +122,7 @@ def run(
 
 
 def _state(home: Home, thing: Thing) -> State:
-    """Return what importing a thing does, by the files that are there."""
+    """Return what importing a thing does, by comparing the registry's files with the archive's listing."""
     folder = home.root / thing.folder
     unfinished = thing.kind == "adapter" and folder.is_dir() and not (folder / adapters.MANIFEST).exists()
     if unfinished or not os.path.lexists(folder):
@@ -143,7 +146,7 @@ def _check_names(home: Home, things: Sequence[Thing], force: bool) -> None:
 
 
 def _check(archive: Path, staging: Path, thing: Thing) -> None:
-    """Compare a thing with its own manifest, which no archive's listing can stand in for."""
+    """Compare a thing with its own manifest, besides the archive's listing, which says less."""
     folder = staging / thing.folder
     if thing.kind == "task":
         flaws = checks.task_flaws(folder, folder.name)
@@ -156,33 +159,33 @@ def _check(archive: Path, staging: Path, thing: Thing) -> None:
 
 
 def _bases(home: Home, staging: Path, things: Sequence[Thing]) -> dict[str, bool]:
-    """Return the base models that the adapters and generators need, and whether they are at hand."""
+    """Return the base models that adapters and generators need, and whether this machine has them."""
     hashes = {base.weight_hash for base in BaseStore(home).all()}
-    found: dict[str, bool] = {}
+    available: dict[str, bool] = {}
     for thing in things:
         folder = staging / thing.folder
         if thing.kind == "adapter":
             record = adapters.read_record(folder / adapters.MANIFEST)
-            found[_called(record.about.model_id or record.base)] = record.weight_hash in hashes
+            available[_called(record.about.model_id or record.base)] = record.weight_hash in hashes
         elif thing.kind == "generator":
             base = GeneratorManifest.read(folder / "generator.json").base
-            found[_called(base.name)] = base.weight_hash in hashes
-    return found
+            available[_called(base.name)] = base.weight_hash in hashes
+    return available
 
 
 def _called(name: object) -> str:
-    """Return the one name of a base, which adapters name by its hub id and generators by its alias."""
+    """Return the alias of a base where it has one, since adapters name it by its hub id and generators by its alias."""
     return next((alias for alias, entry in ALIASES.items() if entry.model_id == name), str(name))
 
 
 @contextmanager
 def _alone(home: Home, things: Sequence[Thing]) -> Iterator[None]:
-    """Hold the lock of tasks where some are written, once no adapter of the archive is at work.
+    """Check that none of the adapters is being harvested, and hold the lock of tasks where some are written.
 
-    A harvest that begins on one of them later finds its lease gone with the folder, and records nothing.
+    A harvest that begins on one of the adapters later finds its lease gone with the folder, and records nothing.
 
     Raises:
-        IcmloraError: if another process holds the lock, or a lease.
+        IcmloraError: If another process holds the lock, or a lease.
     """
     for thing in things:
         worker = leases.worker(home.root / thing.folder) if thing.kind == "adapter" else None
@@ -197,7 +200,7 @@ def _alone(home: Home, things: Sequence[Thing]) -> Iterator[None]:
 
 
 def _land(home: Home, staging: Path, thing: Thing, archive: Path) -> ImportedThing:
-    """Move a checked thing to its place; what was there goes into quarantine first."""
+    """Move a checked thing to its place in the registry; what it replaces goes into quarantine first."""
     state, target, aside = _state(home, thing), home.root / thing.folder, None
     if state == "unchanged":
         return ImportedThing(thing, state)

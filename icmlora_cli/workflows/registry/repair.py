@@ -1,7 +1,7 @@
-"""Repair: what was set aside goes back, what is damaged goes into quarantine, and adapters are harvested again.
+"""Repairs a registry: puts back what was set aside, quarantines what is damaged, and harvests adapters again.
 
-A repair that is killed loses nothing and is gone on with by the next one: what it moved into quarantine and has not
-made again is still a finding of ``verify``.
+A repair that is killed loses nothing, and the next one goes on with it: what it moved into quarantine and has not made
+again is still a finding of ``verify``.
 """
 
 import os
@@ -26,7 +26,7 @@ from icmlora_cli.registry.upkeep.quarantine import QuarantineEntry
 from icmlora_cli.registry.upkeep.survey_leftovers import thing_at
 from icmlora_cli.workflows.progress import OnProgress
 
-LASTING = ("task", "adapter", "generator", "base")  # the rest is made again by itself when it is needed
+LASTING = ("task", "adapter", "generator", "base")  # other things are computed again when they are needed
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Repair:
     Args:
         action: ``restored`` (an old folder is under its name again), ``quarantined`` (moved to ``to``), ``harvested``,
             ``added`` (a built-in task), or ``left`` (nothing was done; ``said`` says why).
-        thing: what was repaired.
-        name: the name of the thing.
-        path: what was mended or moved.
-        to: where it is now; None where it has not moved.
-        said: what was done, and where there is something left to type, the command.
-        mended: the thing can be used again.
+        thing: The kind of what was repaired.
+        name: The name of what was repaired.
+        path: The path that was mended or moved.
+        to: The path to which it was moved; None where it was not moved.
+        said: A message on what was done, with the next command where the user has to type one.
+        mended: Whether the thing can be used again.
     """
 
     action: Literal["restored", "quarantined", "harvested", "added", "left"]
@@ -62,9 +62,9 @@ class _Lost:
     """Something in quarantine that is to be made again.
 
     Args:
-        entry: where it is now.
-        place: where it was, and is to be again.
-        path: what the finding named, which counts as mended once this is made again.
+        entry: The entry of the quarantine that holds it.
+        place: The path at which it was, and is to be again.
+        path: The path that the finding named, which counts as mended once this is made again.
     """
 
     entry: QuarantineEntry
@@ -75,16 +75,16 @@ class _Lost:
 def repair_all(
     home: Home, findings: Sequence[Finding], *, device: str | None, on_progress: OnProgress
 ) -> tuple[Repair, ...]:
-    """Repair what can be, and return what was done. Nothing is deleted.
+    """Repair what can be repaired, and return the steps. Nothing is deleted.
 
-    Everything that is damaged is moved first, and tasks are made again before adapters, so that an adapter can be
-    harvested again from a task that was mended.
+    All damaged things are moved first, and tasks are made again before adapters, so that an adapter can be harvested
+    again from a mended task.
 
     Args:
-        home: the registry.
-        findings: what a survey found.
-        device: where adapters are harvested again.
-        on_progress: told of each step of a harvest.
+        home: The registry.
+        findings: The findings of a survey.
+        device: The torch device on which adapters are harvested again; None takes a GPU where there is one.
+        on_progress: Called after each step of a harvest.
     """
     units: dict[Path, Finding] = {}
     for finding in findings:
@@ -101,8 +101,8 @@ def repair_all(
         if finding.action == "remake":
             lost.append(_Lost(known[unit], known[unit].root / Path(str(_was(known[unit]))), unit))
             continue
-        moved, to = _put_away(home, finding, unit)
-        repairs.append(moved)
+        repair, to = _put_away(home, finding, unit)
+        repairs.append(repair)
         if finding.severe:
             entry = next(item for item in quarantine.entries(home) if item.thing == to)
             lost.append(_Lost(entry, unit, unit))
@@ -116,7 +116,7 @@ def _was(entry: QuarantineEntry) -> str | None:
 
 
 def _put_away(home: Home, finding: Finding, unit: Path) -> tuple[Repair, Path]:
-    """Move what is damaged into quarantine; return what was done, and where it is now."""
+    """Move a damaged thing into quarantine; return this repair, and the path in quarantine."""
     thing: Thing | None = finding.thing if finding.severe and finding.thing in LASTING else None
     to = quarantine.put(
         home,
@@ -126,17 +126,17 @@ def _put_away(home: Home, finding: Finding, unit: Path) -> tuple[Repair, Path]:
         name=finding.name,
         mend=_next(finding),
     )
-    said = f"moved to {to.parent}" + (f"; next: {_next(finding)}" if finding.severe else "")
-    return Repair("quarantined", finding.thing, finding.name, unit, to, said, not finding.severe), to
+    message = f"moved to {to.parent}" + (f"; next: {_next(finding)}" if finding.severe else "")
+    return Repair("quarantined", finding.thing, finding.name, unit, to, message, not finding.severe), to
 
 
 def _next(finding: Finding) -> str:
-    """Return what is left to type once the damaged thing is out of the way."""
+    """Return the command that the user types once the damaged thing is in quarantine."""
     return finding.mend.partition(" && ")[2] or finding.mend.partition("   (")[0]
 
 
 def _restore(home: Home, finding: Finding, aside: Path, entry: QuarantineEntry | None) -> Repair:
-    """Put a folder that was set aside under its name again, if it is whole; else it goes into quarantine."""
+    """Put a folder that was set aside under its name again if it is whole, and otherwise into quarantine."""
     target = _target(aside, entry)
     if os.path.lexists(target):
         why = f"{target.name} is there by now; next: icmlora registry gc"
@@ -158,12 +158,11 @@ def _restore(home: Home, finding: Finding, aside: Path, entry: QuarantineEntry |
 
 
 def _target(aside: Path, entry: QuarantineEntry | None) -> Path:
-    """Return the place of what was set aside, by an entry's note or by its temporary name."""
+    """Return the original path of what was set aside, by its entry in quarantine or by its temporary name."""
     if entry is not None and entry.note is not None:
         return entry.root / entry.note.was
     parsed = temporary.parse(aside.name)
-    assert parsed is not None  # a finding to restore something is only made of such a name
-    return aside.with_name(parsed.name)
+    return aside if parsed is None else aside.with_name(parsed.name)
 
 
 def _flaws(home: Home, aside: Path, target: Path) -> list[checks.Flaw]:
@@ -184,7 +183,7 @@ def _flaws(home: Home, aside: Path, target: Path) -> list[checks.Flaw]:
 
 
 def _make_again(home: Home, lost: _Lost, *, device: str | None, on_progress: OnProgress) -> list[Repair]:
-    """Make a built-in task or a harvested adapter again; of what only its owner can make, nothing is done."""
+    """Make a built-in task or a harvested adapter again; nothing is done for what only its owner can make."""
     note = lost.entry.note
     if note is None or note.thing is None:
         return []
@@ -199,22 +198,22 @@ def _make_again(home: Home, lost: _Lost, *, device: str | None, on_progress: OnP
 
 
 def _add_again(home: Home, name: str, lost: _Lost) -> list[Repair]:
-    """Add a built-in task again, if that is what the damaged one was."""
+    """Add a task again, if it was a built-in one."""
     from icmlora_cli.tasks.builtin import builtin_names
 
-    held = read_remains(lost.entry.thing / "task.json")
-    if held.source != BUILTIN_MAKER or name not in builtin_names():
+    remains = read_remains(lost.entry.thing / "task.json")
+    if remains.source != BUILTIN_MAKER or name not in builtin_names():
         return []
     task = TaskStore(home).add_builtin(name)
     lost.entry.settle()
-    same = "the same examples" if task.data_hash == held.data_hash else "other examples than it had"
+    same = "the same examples" if task.data_hash == remains.data_hash else "other examples than it had"
     return [Repair("added", "task", task.name, lost.path, None, f"added again from icmlora's own, {same}", True)]
 
 
 def _recipes(folder: Path) -> Iterator[HarvestRecipe]:
-    """Yield the recipes by which an adapter may have been harvested: its manifest's, else those that are shipped.
+    """Yield the recipes by which an adapter may have been harvested: its manifest's, or otherwise the shipped ones.
 
-    The key, which is the folder's name, tells which of them it was. An adapter that was imported has none.
+    The key, which is the folder's name, tells which of them it was. An imported adapter has no recipe.
     """
     try:
         record = adapters.read_record(folder / adapters.MANIFEST)
@@ -229,13 +228,13 @@ def _recipes(folder: Path) -> Iterator[HarvestRecipe]:
 def _harvest_again(
     home: Home, lost: _Lost, recipes: Sequence[HarvestRecipe], *, device: str | None, on_progress: OnProgress
 ) -> Repair:
-    """Harvest an adapter again, if task, base and recipe are what they were: then it has the same key."""
+    """Harvest an adapter again if task, base and recipe are unchanged, in which case it gets the same key."""
     folder = lost.place
     name, base_slug = folder.parent.name, folder.parent.parent.name
     mend = lost.entry.note.mend if lost.entry.note else f"icmlora harvest --tasks {name}"
     try:
         task, base = TaskStore(home).get(name), _base(home, base_slug)
-        from icmlora_cli.workflows.harvest.harvest import harvest_key, run  # torch: only where there is work for it
+        from icmlora_cli.workflows.harvest.harvest import harvest_key, run  # imported here, since it loads torch
 
         fitting = [recipe for recipe in recipes if harvest_key(base, task, recipe) == folder.name]
         if not fitting:
@@ -246,15 +245,15 @@ def _harvest_again(
         why = f"not harvested again: {error.message}; next: {error.hint or mend}"
         return Repair("left", "adapter", name, lost.path, None, why, False)
     lost.entry.settle()
-    said = f"harvested again in {record.figures.get('seconds', 0.0):.0f} s"
-    return Repair("harvested", "adapter", name, lost.path, None, said, True)
+    message = f"harvested again in {record.figures.get('seconds', 0.0):.0f} s"
+    return Repair("harvested", "adapter", name, lost.path, None, message, True)
 
 
 def _base(home: Home, slug: str) -> Base:
     """Return the recorded base of a slug.
 
     Raises:
-        IcmloraError: if it is not at hand, or not whole.
+        IcmloraError: If it is not on this machine, or not whole.
     """
     store = BaseStore(home)
     for base in store.all():

@@ -1,4 +1,4 @@
-"""Storage: what base, tasks, adapters and generators take, what of it is not needed, and when a generator pays."""
+"""Counts the bytes of bases, tasks, adapters and generators, what can be freed, and when a generator is smaller."""
 
 import math
 from collections import defaultdict
@@ -20,16 +20,17 @@ from icmlora_cli.workflows.registry.gc import plan
 
 @dataclass(frozen=True)
 class AdapterStorage:
-    """Bytes of one task's adapters.
+    """The bytes of one task's adapters on one base.
 
     Args:
-        task: its name.
-        base: slug of the base.
-        checkpoints: how many are kept.
-        bytes: of all of them.
-        one: of the last alone.
-        rank: of the last, such as ``8``; ``2-16`` where it differs by module; None where its file does not say.
-        dtype: of the last, such as ``fp32``; None where its file does not say.
+        task: The name of the task.
+        base: The slug of the base.
+        checkpoints: How many checkpoints are kept.
+        bytes: The bytes of all kept checkpoints.
+        one: The bytes of the last checkpoint alone.
+        rank: The rank of the last checkpoint, such as ``8``, or ``2-16`` where it differs by module; None where its
+            file does not say.
+        dtype: The number format of the last checkpoint, such as ``fp32``; None where its file does not say.
     """
 
     task: str
@@ -43,14 +44,14 @@ class AdapterStorage:
 
 @dataclass(frozen=True)
 class FormatStorage:
-    """Bytes of the adapters whose last checkpoints have one rank and one dtype.
+    """The bytes of the adapters whose last checkpoints have one rank and one number format.
 
     Args:
-        rank: as in ``AdapterStorage``.
-        dtype: as in ``AdapterStorage``.
-        tasks: how many tasks those are (a task on two bases counts twice).
-        checkpoints: how many are kept.
-        bytes: of all of them.
+        rank: The rank, as in ``AdapterStorage``.
+        dtype: The number format, as in ``AdapterStorage``.
+        tasks: The number of tasks; a task on two bases counts twice.
+        checkpoints: How many checkpoints are kept.
+        bytes: The bytes of all kept checkpoints.
     """
 
     rank: str | None
@@ -62,13 +63,13 @@ class FormatStorage:
 
 @dataclass(frozen=True)
 class DuplicateStorage:
-    """Checkpoint weights that equal others, by the SHA-256 in their manifests.
+    """The weights files of checkpoints that equal others, by the SHA-256 in their manifests.
 
     Args:
-        files: how many hold what another file holds.
-        bytes: that those take.
-        linked_files: how many are hard links of an equal one.
-        linked_bytes: that those would take: the adapters' bytes count them, and the disk does not.
+        files: How many files have the content of another file.
+        bytes: The bytes that these files take on the disk.
+        linked_files: How many files are hard links of an equal one.
+        linked_bytes: The bytes of these links, which the adapters' bytes count and the disk does not.
     """
 
     files: int
@@ -79,15 +80,15 @@ class DuplicateStorage:
 
 @dataclass(frozen=True)
 class GeneratorStorage:
-    """Bytes of a generator against the adapters of the tasks that it learned from.
+    """The bytes of a generator, compared with the adapters of the tasks that it learned from.
 
     Args:
-        name: its name.
-        bytes: of its folder.
-        tasks: how many tasks it learned from.
-        ratio_all: its bytes to those of all kept checkpoints; None without any.
-        ratio_one: its bytes to those of one adapter a task; None without any.
-        break_even: from how many tasks on it is smaller than one adapter a task; None without any.
+        name: The name of the generator.
+        bytes: The bytes of its folder.
+        tasks: How many tasks it learned from.
+        ratio_all: Its bytes divided by those of all kept checkpoints; None without any.
+        ratio_one: Its bytes divided by those of one adapter for each task; None without any.
+        break_even: The number of tasks from which on it is smaller than one adapter for each; None without any.
     """
 
     name: str
@@ -100,16 +101,16 @@ class GeneratorStorage:
 
 @dataclass(frozen=True)
 class StorageReport:
-    """Bytes of everything in a registry.
+    """The bytes of everything in a registry.
 
     Args:
-        bases: name to bytes.
-        tasks: name to bytes.
-        adapters: by base and task.
-        formats: the adapters by rank and dtype, the largest first.
-        generators: by name.
-        duplicates: equal checkpoints.
-        gc: kind to the bytes that ``icmlora registry gc`` would free; kinds of which there is nothing are left out.
+        bases: The name and the bytes of each base model.
+        tasks: The name and the bytes of each task.
+        adapters: The adapters of each task and base.
+        formats: The adapters grouped by rank and number format, the group with the most bytes first.
+        generators: The generators, by name.
+        duplicates: The equal checkpoints.
+        gc: The bytes that ``icmlora registry gc`` would free of each kind, without kinds of which there is nothing.
     """
 
     bases: tuple[tuple[str, int], ...]
@@ -122,18 +123,18 @@ class StorageReport:
 
     @property
     def adapter_bytes(self) -> int:
-        """Bytes of all kept checkpoints."""
+        """The bytes of all kept checkpoints."""
         return sum(item.bytes for item in self.adapters)
 
     @property
     def bytes(self) -> int:
-        """Bytes of bases, tasks, adapters and generators."""
+        """The bytes of bases, tasks, adapters and generators."""
         named = sum(size for _, size in (*self.bases, *self.tasks))
         return named + self.adapter_bytes + sum(item.bytes for item in self.generators)
 
     @property
     def gc_bytes(self) -> int:
-        """Bytes that ``icmlora registry gc`` would free."""
+        """The bytes that ``icmlora registry gc`` would free."""
         return sum(self.gc.values())
 
 
@@ -142,7 +143,7 @@ def run(home: Home) -> StorageReport:
 
     Adapters are counted as their manifests say; of each task, the header of one weights file is read.
 
-    A manifest that cannot be read is passed over: ``icmlora registry verify`` names it.
+    A manifest that cannot be read is left out; ``icmlora registry verify`` names it.
     """
     records = AdapterStore(home).readable()
     adapters = _adapters(records)
@@ -163,50 +164,50 @@ def _adapters(records: Iterable[AdapterRecord]) -> tuple[AdapterStorage, ...]:
     grouped: dict[tuple[str, str], list[AdapterRecord]] = defaultdict(list)
     for record in records:
         grouped[record.task, record.base].append(record)
-    found = []
+    adapters = []
     for (task, base), items in sorted(grouped.items()):
         last = lora_format(items[-1].last / WEIGHTS)
         checkpoints, size = sum(len(item.checkpoints) for item in items), sum(item.bytes for item in items)
         one = items[-1].checkpoints[-1].bytes
-        found.append(AdapterStorage(task, base, checkpoints, size, one, last.rank, last.dtype))
-    return tuple(found)
+        adapters.append(AdapterStorage(task, base, checkpoints, size, one, last.rank, last.dtype))
+    return tuple(adapters)
 
 
 def _formats(adapters: Sequence[AdapterStorage]) -> tuple[FormatStorage, ...]:
     grouped: dict[tuple[str | None, str | None], list[AdapterStorage]] = defaultdict(list)
     for item in adapters:
         grouped[item.rank, item.dtype].append(item)
-    found = [
+    formats = [
         FormatStorage(rank, dtype, len(items), sum(i.checkpoints for i in items), sum(i.bytes for i in items))
         for (rank, dtype), items in grouped.items()
     ]
-    return tuple(sorted(found, key=lambda item: -item.bytes))
+    return tuple(sorted(formats, key=lambda item: -item.bytes))
 
 
 def _generator(store: GeneratorStore, name: str, adapters: tuple[AdapterStorage, ...]) -> GeneratorStorage:
-    own = folder_bytes(store.folder(name))
+    size = folder_bytes(store.folder(name))
     try:
         learned, base = store.tasks(name), store.base(name)
-    except CorruptFileError:  # its bytes are there all the same; icmlora registry verify tells what is wrong
+    except CorruptFileError:  # its bytes count all the same, and icmlora registry verify names the damage
         learned, base = frozenset(), ""
-    mine = [item for item in adapters if item.task in learned and item.base == base]
-    everything, single = sum(item.bytes for item in mine), sum(item.one for item in mine)
+    replaced = [item for item in adapters if item.task in learned and item.base == base]
+    everything, single = sum(item.bytes for item in replaced), sum(item.one for item in replaced)
     return GeneratorStorage(
         name=name,
-        bytes=own,
+        bytes=size,
         tasks=len(learned),
-        ratio_all=own / everything if everything else None,
-        ratio_one=own / single if single else None,
-        break_even=break_even(own, single, len(mine)),
+        ratio_all=size / everything if everything else None,
+        ratio_one=size / single if single else None,
+        break_even=break_even(size, single, len(replaced)),
     )
 
 
 def break_even(generator: int, one_each: int, tasks: int) -> int | None:
-    """Return from how many tasks on a generator of this size is smaller than one adapter a task; None without any.
+    """Return from how many tasks on a generator is smaller than one adapter for each; None without adapters.
 
     Args:
-        generator: its bytes.
-        one_each: bytes of one adapter of each task.
-        tasks: how many tasks those are.
+        generator: The bytes of the generator.
+        one_each: The bytes of one adapter of each task, summed.
+        tasks: The number of these tasks.
     """
     return math.ceil(generator / (one_each / tasks)) if one_each else None

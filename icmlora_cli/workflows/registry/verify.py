@@ -1,4 +1,4 @@
-"""Verify: is everything in the registry what it was when it was written? And mend what is not."""
+"""The ``registry verify`` workflow: checks that everything is as it was written, and repairs what is not."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,14 +18,14 @@ LOCK = ".repair.lock"
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """What a verification found.
+    """The findings of a verification, and the repairs.
 
     Args:
-        faults: what is wrong, the severe ones first.
-        checked: kind of thing to how many were looked at.
-        repairs: what was done about the faults; nothing without ``repair``.
-        remaining: severe faults that are there still.
-        seconds: wall time.
+        faults: The findings, the severe ones first.
+        checked: How many things of each kind were checked.
+        repairs: The steps that were taken to mend the findings; empty without ``repair``.
+        remaining: The number of severe findings that are not mended.
+        seconds: The wall time in seconds.
     """
 
     faults: tuple[Finding, ...]
@@ -36,7 +36,7 @@ class VerifyResult:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing severe is wrong (any more)."""
+        """Whether no severe finding remains."""
         return self.remaining == 0
 
 
@@ -48,17 +48,18 @@ def run(
     device: str | None = None,
     on_progress: OnProgress = silent,
 ) -> VerifyResult:
-    """Look at every file of a registry, and on demand repair what is wrong.
+    """Check every file of a registry, and on demand repair what is wrong.
 
     Args:
-        home: the registry.
-        quick: compare sizes, not hashes.
-        repair: put back what was set aside, move what is damaged into quarantine, and harvest adapters again.
-        device: where adapters are harvested again.
-        on_progress: told of each thing that is looked at, and of each step of a harvest.
+        home: The registry.
+        quick: Whether only sizes are compared, and no hashes.
+        repair: Whether what was set aside is put back, what is damaged goes into quarantine, and adapters are
+            harvested again.
+        device: The torch device on which adapters are harvested again; None takes a GPU where there is one.
+        on_progress: Called for each thing that is checked, and after each step of a harvest.
 
     Raises:
-        OutOfSpaceError: if the disk is full; what was not repaired by then is as it was.
+        OutOfSpaceError: If the disk is full; what was not repaired by then is as it was.
     """
     started = time.monotonic()
 
@@ -78,13 +79,13 @@ def run(
 
 @contextmanager
 def _one_repair(home: Home) -> Iterator[None]:
-    """Let one repair of a registry run at a time; the next one looks anew when the first has ended."""
+    """Let one repair of a registry run at a time; a second one waits, and then checks the registry by itself."""
     home.root.mkdir(parents=True, exist_ok=True)
     with FileLock(home.root / LOCK):
         yield
 
 
 def _remaining(faults: Sequence[Finding], repairs: Sequence[Repair]) -> int:
-    """Return how many severe faults are left: nothing was moved, or what was moved is not there again."""
+    """Return how many severe findings no repair has mended."""
     mended = {item.path for item in repairs if item.mended}
     return sum(fault.severe and fault.unit not in mended for fault in faults)

@@ -1,4 +1,4 @@
-"""One process or several (``accelerate launch``), and the loss trackers: through accelerate, imported when needed."""
+"""One training process or several (``accelerate launch``), and the loss trackers; both through accelerate."""
 
 import os
 import warnings
@@ -13,21 +13,21 @@ from icmlora_cli.errors import UsageError
 
 
 def main_process() -> bool:
-    """Return whether this process is the one that speaks, as the launcher's ``RANK`` says."""
+    """Return whether this process is the one that prints, as the launcher's ``RANK`` says."""
     return os.environ.get("RANK", "0") == "0"
 
 
 class Distributed:
-    """The processes that train together.
+    """The processes that train one generator together, and the tracker that logs its losses.
 
     Args:
-        log_with: a tracker's name, or None.
-        folder: where trackers write.
-        project: the run's name.
-        settings: the resolved recipe, which trackers keep.
+        log_with: The name of a tracker that accelerate knows; None logs nothing.
+        folder: The folder in which trackers write.
+        project: The name of the run.
+        settings: The resolved recipe, which trackers keep with the losses.
 
     Raises:
-        UsageError: if the tracker is unknown or not installed.
+        UsageError: If the tracker is unknown or not installed.
     """
 
     def __init__(self, log_with: str | None, folder: Path, project: str, settings: Mapping[str, object]) -> None:
@@ -42,7 +42,7 @@ class Distributed:
         try:
             config = ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder))
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a tracker that is not installed is told below
+                warnings.simplefilter("ignore")  # a tracker that is not installed is reported below
                 self.accelerator = Accelerator(log_with=log_with, project_config=config)
             if self.logs:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ class Distributed:
 
     @property
     def device(self) -> str | None:
-        """This process's device, where there are several; else None, for the caller to choose."""
+        """The torch device of this process where there are several; None for one process, whose caller chooses."""
         return str(self.accelerator.device) if self.processes > 1 else None
 
     @property
@@ -67,7 +67,7 @@ class Distributed:
 
     @property
     def processes(self) -> int:
-        """How many there are."""
+        """How many processes train together."""
         return int(self.accelerator.num_processes) if self.accelerator is not None else 1
 
     @property
@@ -100,6 +100,6 @@ class Distributed:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the trackers and the group of processes, also after a failure; nobody can be waited for any more."""
+        """Close the trackers and the group of processes, also after a failure, without waiting for the others."""
         if self.accelerator is not None:
-            self.accelerator.end_training()  # or threads of the group would abort the process at its end
+            self.accelerator.end_training()  # otherwise threads of the group abort the process when it exits

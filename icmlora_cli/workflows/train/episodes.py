@@ -1,7 +1,7 @@
 """Episodes: a support becomes an adapter, and the loss on queries is taken through the frozen base.
 
-Every row of a batch has its own task, support and adapter (``lm.row_cores``). What a step sees is decided by the
-recipe's seed and the step's number alone, so that a resumed training goes on exactly.
+Every row of a batch has its own task, support and adapter (``lm.row_cores``). The recipe's seed and the number of the
+step alone decide what a step trains on, so that a resumed training goes on exactly.
 """
 
 import math
@@ -30,17 +30,17 @@ POOL = 32  # steps whose rows are drawn together and sorted by length, so that l
 
 @dataclass
 class EpisodeTerm:
-    """The loss of episodes, as a term of ``generator.fit``.
+    """The loss of episodes and of the contrast between tasks, as a term of ``generator.fit``.
 
     Args:
-        loaded: the frozen base.
-        cores: puts cores on its modules.
-        scale: fp32 [modules], what normalised cores are multiplied by.
-        tasks: what is drawn from.
-        space: makes supports.
-        recipe: how the generator is trained.
-        episodes: its settings of episodes.
-        process: index of this process and number of all, each with rows of its own.
+        loaded: The frozen base.
+        cores: Applies a core to each module of the base, row by row.
+        scale: The factor of each module's normalised cores, fp32 [modules].
+        tasks: The tasks that episodes draw from.
+        space: Makes supports of hidden states.
+        recipe: How the generator is trained.
+        episodes: The recipe's settings of episodes.
+        process: The index of this process and the number of all; each draws other rows.
     """
 
     loaded: LoadedBase
@@ -55,7 +55,7 @@ class EpisodeTerm:
     _micro: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        """Fix the rows of a pass, and turn on gradient checkpointing where the recipe asks for it."""
+        """Set how many rows one pass takes, and turn on gradient checkpointing where the recipe asks for it."""
         self._micro = min(self.episodes.micro_batch or self.episodes.rows, self.episodes.rows)
         if self.episodes.gradient_checkpointing:
             _checkpoint(self.loaded.model)
@@ -80,11 +80,11 @@ class EpisodeTerm:
         return float(loss.detach())
 
     def _slot(self, task: EpisodeTask, rng: torch.Generator) -> Support:
-        """Return a support of one slot: text in two of three cases."""
-        shown = bool(task.demonstrations) and pick(3, rng) == 0
-        readings = task.demonstrations if shown else task.texts
+        """Return a support that has a text in two of three cases, and demonstrations otherwise."""
+        demonstrated = bool(task.demonstrations) and pick(3, rng) == 0
+        readings = task.demonstrations if demonstrated else task.texts
         reading = readings[pick(len(readings), rng)]
-        return self.space.support(None, reading) if shown else self.space.support(reading, None)
+        return self.space.support(None, reading) if demonstrated else self.space.support(reading, None)
 
     def _disturbed(self, supports: Sequence[Support], rng: torch.Generator) -> Support:
         support = Support.stack(supports).disturbed(
@@ -96,23 +96,22 @@ class EpisodeTerm:
         recipe = self.episodes
         rows = self._rows(step)
         supports = [
-            draw_support(self.tasks[own].texts, self.tasks[own].demonstrations, self.space, rng) for own, _ in rows
+            draw_support(self.tasks[index].texts, self.tasks[index].demonstrations, self.space, rng)
+            for index, _ in rows
         ]
         prior = model.prior(c := model.read(self._disturbed(supports, rng)))
         z = sample(prior, rng)
         cores = model.decode(z, c) * self.scale[:, None, None]
-        queries = [self.tasks[own].queries[query] for own, query in rows]
-        leaf = cores.detach().requires_grad_()
-        loss, right = self._through_base(queries, leaf)
+        queries = [self.tasks[index].queries[query] for index, query in rows]
+        loss, right, gradient = self._through_base(queries, cores.detach())
         kl = kl_divergence(prior, (torch.zeros_like(prior[0]), torch.zeros_like(prior[1])))
-        assert leaf.grad is not None
-        torch.autograd.backward([cores, recipe.prior_weight * kl], [recipe.weight * leaf.grad, torch.ones_like(kl)])
+        torch.autograd.backward([cores, recipe.prior_weight * kl], [recipe.weight * gradient, torch.ones_like(kl)])
         return {"nll": loss, "exact": right, "prior": float(kl.detach())}
 
-    def _through_base(self, queries: Sequence[Encoded], cores: torch.Tensor) -> tuple[float, float]:
-        """Put the gradient of the mean answer NLL into ``cores.grad``; return that NLL and the share of exact answers.
+    def _through_base(self, queries: Sequence[Encoded], cores: torch.Tensor) -> tuple[float, float, torch.Tensor]:
+        """Return the mean answer NLL in nats, the share of exact answers, and the NLL's gradient in the cores.
 
-        When memory does not suffice, the rows are halved, for this and all later steps.
+        When memory does not suffice, the rows of a pass are halved, for this and all later steps.
         """
         while True:
             try:
@@ -121,25 +120,26 @@ class EpisodeTerm:
                 if self._micro == 1:
                     raise
             self._micro = (self._micro + 1) // 2
-            cores.grad = None
             torch.cuda.empty_cache()  # now that no traceback holds the tensors
 
-    def _pass(self, queries: Sequence[Encoded], cores: torch.Tensor) -> tuple[float, float]:
+    def _pass(self, queries: Sequence[Encoded], cores: torch.Tensor) -> tuple[float, float, torch.Tensor]:
         answers = sum(len(item.answer_ids) for item in queries)
-        total, exact = 0.0, 0
+        total, exact, gradient = 0.0, 0, torch.zeros_like(cores)
         for start in range(0, len(queries), self._micro):
-            own = queries[start : start + self._micro]
-            batch = collate(own, self.loaded.tokenizer.pad_token_id, self.loaded.device)
-            with self.cores.applied(cores[start : start + self._micro]):
+            part = slice(start, start + self._micro)
+            leaf = cores[part].requires_grad_()
+            batch = collate(queries[part], self.loaded.tokenizer.pad_token_id, self.loaded.device)
+            with self.cores.applied(leaf):
                 log_probs, right = answer_log_probs(self.loaded.model, batch)
                 loss = -log_probs.sum() / answers
-                loss.backward()  # while the cores are on: checkpointed blocks run again
+                # while the cores are applied, since checkpointed blocks run again
+                (gradient[part],) = torch.autograd.grad(loss, leaf)
             total += float(loss.detach())
             exact += int(right.all(1).sum())
-        return total, exact / len(queries)
+        return total, exact / len(queries), gradient
 
     def _rows(self, step: int) -> list[tuple[int, int]]:
-        """Return the (task, query) pairs of a step of the stage."""
+        """Return the pairs of a task's index and a query's index that a step of the stage takes."""
         pool = step // POOL
         if pool not in self._planned:
             self._planned = {pool: self._plan(pool)}
@@ -151,16 +151,16 @@ class EpisodeTerm:
         users = [index for index, task in enumerate(self.tasks) if task.registered]
         others = [index for index, task in enumerate(self.tasks) if not task.registered]
         count = recipe.rows * POOL
-        mine = count if not others else 0 if not users else round(recipe.registered_share * count)
-        drawn = _even(users, mine, rng) + self._by_family(others, count - mine, rng)
-        rows = [(own, rng.randrange(len(self.tasks[own].queries))) for own in drawn]
+        of_users = count if not others else 0 if not users else round(recipe.registered_share * count)
+        drawn = _even(users, of_users, rng) + self._by_family(others, count - of_users, rng)
+        rows = [(index, rng.randrange(len(self.tasks[index].queries))) for index in drawn]
         rows.sort(key=lambda row: self.tasks[row[0]].queries[row[1]].length)
         batches = [rows[start : start + recipe.rows] for start in range(0, count, recipe.rows)]
         rng.shuffle(batches)
         return batches
 
     def _by_family(self, items: Sequence[int], count: int, rng: random.Random) -> list[int]:
-        """Return count items, a family as likely as the root of its size, its items equally likely."""
+        """Return ``count`` tasks: a family is as likely as the square root of its size, and its tasks equally."""
         families: dict[str, list[int]] = {}
         for index in items:
             families.setdefault(self.tasks[index].family, []).append(index)
@@ -170,7 +170,10 @@ class EpisodeTerm:
 
 
 def _checkpoint(model: PreTrainedModel) -> None:
-    """Let the blocks forget their activations and compute them again; they alone are in training mode."""
+    """Turn on gradient checkpointing: blocks compute their activations again in the backward pass.
+
+    Only the blocks themselves are put in training mode, which transformers requires for it.
+    """
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):
@@ -178,7 +181,7 @@ def _checkpoint(model: PreTrainedModel) -> None:
 
 
 def _even(items: Sequence[int], count: int, rng: random.Random) -> list[int]:
-    """Return count items, each as often as any other but for one."""
+    """Return ``count`` items; how often two of them are drawn differs by one at most."""
     drawn: list[int] = []
     while len(drawn) < count:
         drawn += rng.sample(list(items), min(len(items), count - len(drawn)))
@@ -187,12 +190,12 @@ def _even(items: Sequence[int], count: int, rng: random.Random) -> list[int]:
 
 @dataclass(frozen=True)
 class TaskScore:
-    """Figures of a validation task.
+    """The figures of a validation task, means over its examples.
 
     Args:
-        nll: nats per answer token.
-        exact: share of the answers that are wholly right.
-        probability: of an answer, the geometric mean over its tokens.
+        nll: The negative log-likelihood of an answer, nats per token.
+        exact: The share of the answers that greedy decoding writes exactly, 0 to 1.
+        probability: The geometric mean of the probabilities of an answer's tokens, 0 to 1.
     """
 
     nll: float
@@ -202,15 +205,15 @@ class TaskScore:
 
 @dataclass(frozen=True)
 class TaskValidation:
-    """How likely the answers of tasks are that training never sees, from their first description alone.
+    """Scores a generator on tasks that it never trains on, with adapters made from their first descriptions.
 
-    Of an answer counts the geometric mean of its tokens' probabilities: the mean NLL would be that of the few tasks
-    that are out of reach, on which it rises with confidence while all others still improve.
+    The score of an answer is the geometric mean of its tokens' probabilities. The mean NLL would not do: the few tasks
+    that are out of reach dominate it, and on them it rises with confidence while all other tasks still improve.
 
     Args:
-        term: of the training, whose base and space are used.
-        tasks: the validation tasks.
-        examples: of each.
+        term: The loss term of the training, whose base, cores and space are used.
+        tasks: The validation tasks.
+        examples: How many examples of each task are scored, at most.
     """
 
     term: EpisodeTerm
@@ -218,17 +221,17 @@ class TaskValidation:
     examples: int
 
     def __call__(self, model: Network) -> float:
-        """Return the mean probability of the answers, each task as likely; between 0 and 1."""
+        """Return the mean of the tasks' answer probabilities, between 0 and 1; each task counts the same."""
         scores = self.scores(model)
         return sum(item.probability for item in scores.values()) / len(scores)
 
     def scores(self, model: Network) -> Mapping[str, "TaskScore"]:
-        """Return each task's figures, means over its examples."""
+        """Return the figures of each task, by its name."""
         term = self.term
         supports = [term.space.support(task.texts[0], None) for task in self.tasks]
         c = model.read(Support.stack(supports).to(term.loaded.device))
         cores = model.decode(model.sample_latent(c, None), c) * term.scale[:, None, None]
-        rows = [(own, query) for own, task in enumerate(self.tasks) for query in task.queries[: self.examples]]
+        rows = [(index, query) for index, task in enumerate(self.tasks) for query in task.queries[: self.examples]]
         sums = [[0.0, 0.0, 0.0] for _ in self.tasks]
         for indices in scoring_batches([row.length for _, row in rows], batch_size=16):
             batch = collate(
@@ -238,11 +241,12 @@ class TaskValidation:
             with term.cores.applied(cores[owners]):
                 log_probs, right = answer_log_probs(term.loaded.model, batch)
             means = -log_probs.sum(1) / (batch.labels != IGNORED).sum(1)
-            for at, own in enumerate(owners):
-                nll = float(means[at])
-                for place, value in enumerate((nll, float(right[at].all()), math.exp(-nll))):
-                    sums[own][place] += value
+            for row, owner in enumerate(owners):
+                nll = float(means[row])
+                for figure, value in enumerate((nll, float(right[row].all()), math.exp(-nll))):
+                    sums[owner][figure] += value
         counts = [min(self.examples, len(task.queries)) for task in self.tasks]
         return {
-            task.name: TaskScore(*(value / counts[own] for value in sums[own])) for own, task in enumerate(self.tasks)
+            task.name: TaskScore(*(value / counts[index] for value in sums[index]))
+            for index, task in enumerate(self.tasks)
         }

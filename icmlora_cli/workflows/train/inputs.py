@@ -1,4 +1,4 @@
-"""What a training learns from: the adapters that were harvested, and the basis that they are written in."""
+"""What a training learns from: the harvested adapters, and the basis in which the codec writes them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from icmlora_cli.weights.layout import Layout, layout_of
 
 @dataclass(frozen=True)
 class Harvested:
-    """A task with its record and the adapters of its kept checkpoints."""
+    """A task to learn from, with the record of its newest harvest and the adapters of its kept checkpoints."""
 
     task: Task
     record: AdapterRecord
@@ -28,7 +28,7 @@ class Harvested:
 
 @dataclass(frozen=True)
 class Basis:
-    """The codec, and what its basis is made from where it is a seeded frame."""
+    """The codec of a training; ``frame`` says from which seed its basis is drawn, and is None for a learned basis."""
 
     codec: Codec
     frame: FrameSpec | None
@@ -37,11 +37,17 @@ class Basis:
 def find_harvested(tasks: Sequence[Task], base: Base, store: AdapterStore, *, all_needed: bool) -> list[Harvested]:
     """Return the tasks that have a harvested adapter, each with its newest one.
 
+    Args:
+        tasks: The tasks to learn from.
+        base: The base model of the adapters.
+        store: Where harvested adapters are.
+        all_needed: Whether every task must have an adapter, as it must in a training without episodes.
+
     Raises:
-        NotFoundError: if a task has no adapter and ``all_needed`` is set, as without episodes.
-        CorruptFileError: if an adapter is broken.
+        NotFoundError: If a task has no adapter and ``all_needed`` is set.
+        CorruptFileError: If an adapter is broken.
     """
-    found = []
+    harvested = []
     for task in tasks:
         try:
             record = store.latest(base, task)
@@ -50,31 +56,31 @@ def find_harvested(tasks: Sequence[Task], base: Base, store: AdapterStore, *, al
                 raise
         else:
             adapters = tuple(read_adapter(store.checked(record, item)) for item in record.checkpoints)
-            found.append(Harvested(task, record, adapters))
-    return found
+            harvested.append(Harvested(task, record, adapters))
+    return harvested
 
 
 def known_names(tasks: Sequence[Task], home: Home) -> set[str]:
-    """Return the names of the tasks learned from and of all registered ones: a built-in of such a name is not drawn."""
+    """Return the names of the given tasks and of all registered ones; episodes draw no built-in task of these names."""
     return {task.name for task in tasks} | set(TaskStore(home).names())
 
 
 def chosen_frame(harvested: Sequence[Harvested], recipe: DataRecipe) -> FrameSpec | None:
     """Return the frame that a recipe takes for these adapters, or None where it learns a basis from them.
 
-    An imported adapter is in nobody's frame: ``auto`` keeps the frame of the harvested ones where the recipe's
-    ``directions`` make room for it beside them, and else learns a basis for all.
+    An imported adapter is in no frame: with ``basis: auto``, the frame of the harvested adapters is kept if the
+    recipe's ``directions`` extend it for the imported ones, and otherwise a basis is learned from all.
 
     Args:
-        harvested: what is learned from; it may be nothing.
-        recipe: its ``basis``, ``directions``, ``frame_seed`` and ``frame_width`` count.
+        harvested: The adapters that are learned from; there may be none.
+        recipe: The settings of the data, of which ``basis``, ``directions``, ``frame_seed`` and ``frame_width`` count.
     """
     specs = {_frame_of(item.record) for item in harvested if item.record.imported is None}
-    own = next(iter(specs)) if len(specs) == 1 else None
-    homeless = not recipe.directions and any(item.record.imported for item in harvested)
-    if recipe.basis == "learned" or (recipe.basis == "auto" and harvested and (own is None or homeless)):
+    common = next(iter(specs)) if len(specs) == 1 else None
+    outside = not recipe.directions and any(item.record.imported for item in harvested)
+    if recipe.basis == "learned" or (recipe.basis == "auto" and harvested and (common is None or outside)):
         return None
-    return own or FrameSpec(recipe.frame_seed, recipe.frame_width)
+    return common or FrameSpec(recipe.frame_seed, recipe.frame_width)
 
 
 def frame_codec(
@@ -83,11 +89,11 @@ def frame_codec(
     """Return a frame, extended by learned directions for the adapters that were not harvested in it.
 
     Args:
-        harvested: what is learned from.
-        layout: the modules.
-        spec: the frame.
-        base_model: written into decoded adapters.
-        directions: how many to add on each side, at most.
+        harvested: The adapters that are learned from.
+        layout: The modules and their shapes.
+        spec: The seed and width of the frame.
+        base_model: The name of the base, which is written into decoded adapters.
+        directions: The most directions that are added to each of U and V.
     """
     frame = seeded_frame(layout, spec, base_model)
     foreign = [adapter for item in harvested if _frame_of(item.record) != spec for adapter in item.adapters]
@@ -95,10 +101,15 @@ def frame_codec(
 
 
 def make_basis(harvested: Sequence[Harvested], loaded: LoadedBase, recipe: DataRecipe) -> Basis:
-    """Return the frame that the adapters were harvested in, extended for those that were not, or a learned basis.
+    """Return the frame in which the adapters were harvested, extended for those that were not, or a learned basis.
+
+    Args:
+        harvested: The adapters that are learned from; there may be none.
+        loaded: The base, whose modules the frame is for where there are no adapters.
+        recipe: The settings of the data.
 
     Raises:
-        UsageError: if there are neither adapters nor episodes' modules to make one for.
+        UsageError: If the basis is to be learned, and there are no adapters.
     """
     everything = [adapter for item in harvested for adapter in item.adapters]
     spec = chosen_frame(harvested, recipe)

@@ -19,7 +19,7 @@ from icmlora_cli.report.cards import CardData, generator_card
 from icmlora_cli.workflows.train.episode_tasks import EpisodeTask
 from icmlora_cli.workflows.train.inputs import Harvested
 
-CURVE = 200  # points of the losses that are kept
+CURVE = 200  # the most points of the loss curve that are recorded, besides the last one
 
 
 def about_of(
@@ -35,14 +35,14 @@ def about_of(
     """Return what ``generator.json`` says of a training.
 
     Args:
-        tasks: what it learned from.
-        harvested: those of them that had adapters.
-        base: the base model.
-        recipe: how it was trained.
-        key: the hash that makes it what it is.
-        figures: errors, seconds and joules.
-        curve: the losses; CURVE of them are kept, and the last one.
-        builtin: the built-in tasks that episodes drew from.
+        tasks: The registered tasks that it learned from.
+        harvested: Those of the tasks that had harvested adapters.
+        base: The base model.
+        recipe: How it was trained.
+        key: The hash of all that decides the training.
+        figures: The errors, and the cost in seconds and joules.
+        curve: The losses of the steps; about CURVE of them are recorded, and the last one.
+        builtin: The built-in tasks that episodes drew from.
     """
     imported = {item.task.name: item.record.about.licence for item in harvested}
     named = [task.licence for task in tasks] + [*imported.values()]
@@ -74,7 +74,7 @@ def about_of(
 def _source(record: AdapterRecord) -> SourceAdapter:
     """Return where an adapter that was learned from came from, as the generator's manifest holds it."""
     about = record.about
-    held = SourceAdapter(
+    source = SourceAdapter(
         task=record.task,
         key=record.key,
         data_hash=record.data_hash,
@@ -86,9 +86,9 @@ def _source(record: AdapterRecord) -> SourceAdapter:
         recipe=about.recipe,
         versions=about.versions,
     )
-    spent = {name: record.figures[name] for name in ("seconds", "joules") if name in record.figures}
-    whence = {} if record.imported is None else {"imported": record.imported.source}
-    return held.model_copy(update=spent | whence)
+    cost = {name: record.figures[name] for name in ("seconds", "joules") if name in record.figures}
+    origin = {} if record.imported is None else {"imported": record.imported.source}
+    return source.model_copy(update=cost | origin)
 
 
 def _cost(adapters: Sequence[Mapping[str, float]], figures: Mapping[str, float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Train: the conditional VAE over the harvested adapters of many tasks, jointly, and in episodes through the base."""
+"""The ``train`` workflow: one conditional VAE learns from many tasks, by their adapters and in episodes."""
 
 import time
 from collections.abc import Sequence
@@ -30,26 +30,27 @@ VERSION = 4  # of the training procedure; part of every key
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A trained generator.
+    """A trained generator and its figures, as ``run`` returns them.
 
     Args:
-        folder: where it is.
-        tasks: what it learned from.
-        harvested: how many of them had harvested adapters.
-        builtin: how many built-in tasks the episodes drew from, beside them.
-        left_out: examples of the episodes' tasks that were no queries: longer than the recipe's ``max_tokens``.
-        trained: False where the very same generator was there already.
-        width: R of the codec's basis.
-        codec_error: mean relative error of delta-W that the basis alone costs.
-        error: mean relative error of delta-W of the generated adapters, from the descriptions of the harvested tasks.
-        validation: mean probability of the validation tasks' answers with the weights that were kept, of an answer the
-            geometric mean over its tokens; None without.
-        storage_error: relative change of generated delta-W that the stored form of the numbers costs.
-        parameters: numbers in ``generator.safetensors``.
-        bytes: of the generator's folder.
-        seconds: wall time.
-        no_derivatives: licences of what it learned from that forbid derivatives.
-        replaced: where the generator is that had this name; None where there was none.
+        folder: The folder of the generator.
+        tasks: The names of the registered tasks that it learned from.
+        harvested: How many of these had harvested adapters.
+        builtin: How many built-in tasks the episodes drew from.
+        left_out: How many examples of the episodes' tasks were no queries, since they are longer than the recipe's
+            ``max_tokens``.
+        trained: Whether this run trained it; False where the very same generator was there already.
+        width: R, the width of the codec's basis.
+        codec_error: The mean relative error in delta-W of writing the harvested adapters in the basis.
+        error: The mean relative error in delta-W of the adapters generated from the harvested tasks' descriptions.
+        validation: The mean probability of the validation tasks' answers with the weights that were kept, where an
+            answer counts with the geometric mean over its tokens; None without validation tasks.
+        storage_error: The mean relative change of generated delta-W from storing the weights in fewer bits.
+        parameters: How many numbers ``generator.safetensors`` holds.
+        bytes: The size of the generator's folder in bytes.
+        seconds: The wall time of this run in seconds.
+        no_derivatives: The licences of what it learned from that forbid derivatives.
+        replaced: The folder to which an earlier generator of this name was moved; None where there was none.
     """
 
     folder: Path
@@ -84,20 +85,22 @@ def run(
     """Train a generator on the newest harvested adapters of the tasks, and in episodes if the recipe has them.
 
     Args:
-        tasks: tasks of split ``train``; without episodes, each with a harvested adapter.
-        base: the base model of the adapters.
-        recipe: how to train.
-        home: the registry.
-        name: the generator's; one of the same name is replaced once the new one is whole.
-        device: where the base runs, and with episodes the generator too; without, that trains on the CPU.
-        log_with: one of accelerate's trackers (``tensorboard``, ``trackio``, ``wandb`` ...) to log losses with.
-        on_progress: told of each task's vectors and each step.
+        tasks: The tasks to learn from, of split ``train``; without episodes, each must have a harvested adapter.
+        base: The base model of the adapters.
+        recipe: How to train.
+        home: The registry.
+        name: The name of the generator; an earlier one of this name is replaced once the new one is whole.
+        device: The torch device on which the base runs; None takes a GPU where there is one. With episodes the
+            generator trains there too, and otherwise on the CPU.
+        log_with: One of accelerate's trackers (``tensorboard``, ``trackio``, ``wandb`` ...) that logs the losses; None
+            logs nothing.
+        on_progress: Called for each task that is read, and after each step.
 
     Raises:
-        UsageError: if a task is of split ``unseen``, there is no task, or the recipe does not fit together.
-        NotFoundError: if a task has no adapter and the recipe no episodes.
-        CorruptFileError: if an adapter is broken.
-        TrainingDivergedError: if a loss is not finite.
+        UsageError: If a task is of split ``unseen``, there is no task, or parts of the recipe contradict each other.
+        NotFoundError: If a task has no adapter and the recipe no episodes.
+        CorruptFileError: If an adapter is broken.
+        TrainingDivergedError: If a loss is not finite.
     """
     started = time.monotonic()
     _check(tasks, recipe)
@@ -106,7 +109,7 @@ def run(
     key = _key(tasks, [(item.task, item.record) for item in harvested], base, recipe, home)
     target = GeneratorStore(home).folder(name)
     if (target / CONFIG).is_file() and read_config(target).key == key:
-        load_generator(target)  # a broken one says so
+        load_generator(target)  # raises where it is broken
         return _result(target, trained=False, seconds=time.monotonic() - started)
     meter, replaced = CostMeter(), None
 
@@ -120,15 +123,15 @@ def run(
         training = Training(tasks, harvested, basis, loaded, recipe, home, name, key, distributed, meter, report)
         generator, curve = training.fit()
         if distributed.main:
-            kept = stored(generator, recipe.storage)
-            figures = training.figures(generator, kept)
+            as_stored = stored(generator, recipe.storage)
+            figures = training.figures(generator, as_stored)
             figures |= meter.figures()
             if left_out := sum(item.left_out for item in (*training.pool, *training.held)):
                 figures["left_out"] = left_out
             about = manifest.about_of(tasks, harvested, base, recipe, key, figures, curve, training.builtin)
             if (target / CONFIG).is_file():
                 replaced = quarantine.keep(home, target, "replaced by another training of this name")
-            manifest.save(target, kept, about, recipe)
+            manifest.save(target, as_stored, about, recipe)
             training.state.unlink(missing_ok=True)
         distributed.wait()
     return replace(_result(target, trained=True, seconds=time.monotonic() - started), replaced=replaced)
@@ -138,8 +141,8 @@ def key_of(tasks: Sequence[Task], base: Base, recipe: TrainRecipe, home: Home) -
     """Return the key that a training would have: the hash of adapters, tasks and recipe.
 
     Raises:
-        NotFoundError: if a task has no adapter.
-        CorruptFileError: if a manifest is broken.
+        NotFoundError: If a task has no adapter.
+        CorruptFileError: If a manifest is broken.
     """
     store = AdapterStore(home)
     return _key(tasks, [(task, store.latest(base, task)) for task in tasks], base, recipe, home)
@@ -194,8 +197,8 @@ def _check_idle(tasks: Sequence[Task], harvested: Sequence[Harvested], recipe: T
 def _key(
     tasks: Sequence[Task], harvested: Sequence[tuple[Task, AdapterRecord]], base: Base, recipe: TrainRecipe, home: Home
 ) -> str:
-    """Return the hash that makes a training what it is: tasks, adapters, recipe, and the built-in tasks of episodes."""
-    values = recipe.flat()  # so that what 0.1.0 trained has the key that it would have today
+    """Return the hash of all that decides a training: tasks, adapters, recipe, and the built-in tasks of episodes."""
+    values = recipe.flat()  # the form that 0.1.0 hashed, so that keys of the same training have not changed
     values.pop("save_every")
     items = [
         [task.name, *task.descriptions, task.data_hash, *(c.sha256 for c in record.checkpoints)]
@@ -211,13 +214,13 @@ def _key(
 
 def _result(target: Path, *, trained: bool, seconds: float) -> TrainResult:
     generator = load_generator(target)
-    held, figures = generator.manifest, generator.manifest.figures
+    recorded, figures = generator.manifest, generator.manifest.figures
     return TrainResult(
         folder=target,
-        tasks=tuple(held.tasks),
-        harvested=len(held.adapters),
-        builtin=len(held.builtin_tasks),
-        left_out=int(held.figures.get("left_out", 0)),
+        tasks=tuple(recorded.tasks),
+        harvested=len(recorded.adapters),
+        builtin=len(recorded.builtin_tasks),
+        left_out=int(recorded.figures.get("left_out", 0)),
         trained=trained,
         width=generator.codec.width,
         codec_error=float(figures["codec_error"]),
@@ -227,5 +230,5 @@ def _result(target: Path, *, trained: bool, seconds: float) -> TrainResult:
         parameters=manifest.count_numbers(generator),
         bytes=files.folder_bytes(target),
         seconds=seconds,
-        no_derivatives=no_derivatives(held.licences),
+        no_derivatives=no_derivatives(recorded.licences),
     )

@@ -1,4 +1,4 @@
-"""One training of a generator, from the readings of its tasks to its weights and figures."""
+"""One training of a generator: reading its tasks, fitting the networks, and measuring the result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +31,21 @@ from icmlora_cli.workflows.train.inputs import Basis, Harvested, known_names
 
 @dataclass
 class Training:
-    """One training, from readings to weights."""
+    """One training of a generator, which ``train.run`` makes and runs once.
+
+    Args:
+        tasks: The registered tasks to learn from.
+        harvested: Those of the tasks that have harvested adapters, with these.
+        basis: The codec that writes adapters as tokens.
+        loaded: The frozen base.
+        recipe: How to train.
+        home: The registry, for cached task vectors and the state of an interrupted training.
+        name: The name of the generator.
+        key: The hash of all that decides the training; a saved state of another key is not resumed.
+        distributed: The processes that train together.
+        meter: Measures seconds and joules.
+        on_progress: Called for each task that is read, and after each step.
+    """
 
     tasks: Sequence[Task]
     harvested: Sequence[Harvested]
@@ -46,7 +60,7 @@ class Training:
     on_progress: OnProgress
 
     def __post_init__(self) -> None:
-        """Open the reader of task vectors, and read what the training starts from."""
+        """Open the reader of task vectors, and read the supports of all tasks."""
         self.reader = VectorReader(self.loaded, self.recipe.data.vectors, self.home)
         self.state = self.home.generators / f"{self.name}{STATE}"
         self.builtin: list[EpisodeTask] = []
@@ -54,24 +68,26 @@ class Training:
         self._read()
 
     def _read(self) -> None:
-        """Read the supports of all tasks: of the harvested ones, and of those that episodes draw from."""
+        """Read the supports of the harvested tasks, and of those that episodes draw from."""
         recipe = self.recipe
         self.pool: list[EpisodeTask] = []
         self.held: list[EpisodeTask] = []
         if recipe.episodes is not None:
             train, held = builtin_pool(recipe.episodes, recipe.seed, known_names(self.tasks, self.home))
             queried = [task for task in self.tasks if task.template.kind != "text" and task.has_examples]
-            read = read_tasks(queried, [*train, *held], self.reader, recipe, on_progress=self.on_progress)
+            read = read_tasks(
+                queried, [*train, *held], self.reader, recipe, recipe.episodes, on_progress=self.on_progress
+            )
             count = len(read) - len(held)
             self.pool, self.held = read[:count], read[count:]
             self.builtin = [item for item in self.pool if not item.registered]
-        own = {item.name: item for item in self.pool if item.registered}
+        read_already = {item.name: item for item in self.pool if item.registered}
         self.texts: list[list[torch.Tensor]] = []
         self.shown: list[list[torch.Tensor]] = []
         for index, item in enumerate(self.harvested):
-            if item.task.name in own:
-                self.texts.append(list(own[item.task.name].texts))
-                self.shown.append(list(own[item.task.name].demonstrations))
+            if item.task.name in read_already:
+                self.texts.append(list(read_already[item.task.name].texts))
+                self.shown.append(list(read_already[item.task.name].demonstrations))
                 continue
             self.texts.append([self.reader.read_text(text) for text in item.task.descriptions])
             examples, kind = item.task.examples("train"), item.task.template.kind
@@ -81,8 +97,8 @@ class Training:
 
     def _space(self) -> ConditionSpace:
         pooled = [item for item in self.pool if not item.registered or item.name not in self._names()]
-        texts = [row for own in self.texts for row in own] + [row for item in pooled for row in item.texts]
-        shown = [row for own in self.shown for row in own] + [row for item in pooled for row in item.demonstrations]
+        texts = [row for rows in self.texts for row in rows] + [row for item in pooled for row in item.texts]
+        shown = [row for rows in self.shown for row in rows] + [row for item in pooled for row in item.demonstrations]
         nothing = torch.zeros(0, self.reader.size)
         return ConditionSpace(
             text=SlotStatistics.of(torch.cat([nothing, *(row.float() for row in texts)])),
@@ -102,8 +118,8 @@ class Training:
         else:
             scale = torch.full((len(codec.layout.modules),), recipe.data.core_scale)
         tasks = [
-            TaskData(own / scale[:, None, None], texts, shown)
-            for own, texts, shown in zip(tokens, self.texts, self.shown, strict=True)
+            TaskData(cores / scale[:, None, None], texts, shown)
+            for cores, texts, shown in zip(tokens, self.texts, self.shown, strict=True)
         ]
         data = TrainingData(tasks, space, mask, recipe.data.condition_noise, recipe.data.token_dropout)
         model = self._network(space)
@@ -125,7 +141,7 @@ class Training:
         )
         adapters = [adapter for item in self.harvested for adapter in item.adapters]
         rank = codec.width
-        if self.basis.frame is None and not recipe.queries_base:  # what queries shaped has no lower rank to be cut to
+        if self.basis.frame is None and not recipe.queries_base:  # what queries shaped has the full rank
             rank = min(rank, max(adapter.rank for adapter in adapters))
         if validation is not None:
             with torch.no_grad():
@@ -167,11 +183,11 @@ class Training:
         self.on_progress(Progress("train", self.name, losses.step, self.recipe.optimiser.steps, detail))
 
     def figures(self, generator: Generator, kept: Generator) -> dict[str, float]:
-        """Return what is told of the trained generator.
+        """Return the figures that are recorded of the trained generator: its errors, and its validation score.
 
         Args:
-            generator: as it was trained.
-            kept: as it is once it has been stored.
+            generator: The generator with the numbers that training ended with.
+            kept: The same generator with its numbers rounded as they are stored.
         """
         everything = [adapter for item in self.harvested for adapter in item.adapters]
         pairs = list(zip(self.harvested, self.texts, strict=True))
@@ -190,6 +206,6 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def _relative(made: Adapter, wanted: Adapter) -> float:
-    """Return ||made - wanted|| / ||wanted|| of delta-W over all modules; 0 where nothing was wanted."""
-    return compare(made, wanted).all.error if norm(wanted) else 0.0
+def _relative(adapter: Adapter, reference: Adapter) -> float:
+    """Return ||adapter - reference|| / ||reference|| of delta-W over all modules; 0 where the reference is zero."""
+    return compare(adapter, reference).all.error if norm(reference) else 0.0

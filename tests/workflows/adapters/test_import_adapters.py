@@ -24,7 +24,9 @@ from icmlora_cli.weights.frame import FrameSpec
 from icmlora_cli.workflows.adapters.facts import difference, facts
 from icmlora_cli.workflows.adapters.import_adapters import ImportRequest, run
 from icmlora_cli.workflows.evaluate import evaluate
+from icmlora_cli.workflows.evaluate.evaluate import EvalRequest
 from icmlora_cli.workflows.gen import generate
+from icmlora_cli.workflows.gen.options import GenRequest
 from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.registry import export, import_archive, verify
 from icmlora_cli.workflows.select_tasks import tasks_to_learn, tasks_to_score, tasks_to_train
@@ -158,14 +160,14 @@ def test_a_generator_learns_from_harvested_and_foreign_adapters(
     assert {task.name for task in tasks} == {task.name for task in say_tasks} | {"answer_as_a_pirate_would"}
     trained = train.run(tasks, llama_base, TRAIN, home, device="cpu")
     assert trained.harvested == 4 and trained.codec_error < 0.1 and trained.error < 0.35
-    made = generate.run(PIRATE, tmp_path / "out", trained.folder, llama_base, home, device="cpu")
+    made = generate.run(PIRATE, tmp_path / "out", GenRequest(trained.folder), llama_base, home, device="cpu")
     near = compare(read_adapter(made.folder), read_adapter(small)).all
     assert near.cosine > 0.9
     with pytest.raises(UsageError, match="known by description alone"):
         tasks_to_score(home, ["answer_*"])
     recipe = EvalRecipe(methods=("base", "average", "nearest-shots", "generated", "harvested"), resamples=100, limit=2)
     result = evaluate.run(
-        tasks_to_score(home, None), llama_base, recipe, home, generator_folder=trained.folder, device="cpu"
+        tasks_to_score(home, None), llama_base, EvalRequest(recipe, trained.folder), home, device="cpu"
     ).result
     assert {task.name for task in result.tasks} == {task.name for task in say_tasks}
     assert all(cell.reason is None for cell in result.scores)

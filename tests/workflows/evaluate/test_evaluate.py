@@ -21,7 +21,8 @@ from icmlora_cli.tasks.task_file import TaskSpec
 from icmlora_cli.weights.adapter import read_adapter
 from icmlora_cli.weights.merge import merged
 from icmlora_cli.workflows.evaluate import evaluate
-from icmlora_cli.workflows.evaluate.lm_eval_rows import HarnessRequest
+from icmlora_cli.workflows.evaluate.evaluate import EvalRequest
+from icmlora_cli.workflows.evaluate.lm_eval import HarnessRequest
 from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.progress import Progress
 from icmlora_cli.workflows.train import train
@@ -65,7 +66,7 @@ Place = tuple[tuple[Task, ...], Path]
 
 def evaluated(place: Place, base: Base, home: Home, out: Path, recipe: EvalRecipe = RECIPE) -> evaluate.EvalResult:
     tasks, folder = place
-    return evaluate.run(tasks, base, recipe, home, generator_folder=folder, out=out, device="cpu")
+    return evaluate.run(tasks, base, EvalRequest(recipe, folder), home, out=out, device="cpu")
 
 
 def test_the_result_holds_every_method_for_every_task(
@@ -155,7 +156,7 @@ def test_a_stopped_evaluation_goes_on_and_writes_the_same_result(
 
     out = tmp_path / "broken"
     with pytest.raises(KeyboardInterrupt):
-        evaluate.run(tasks, llama_base, RECIPE, home, generator_folder=folder, out=out, device="cpu", on_progress=stop)
+        evaluate.run(tasks, llama_base, EvalRequest(RECIPE, folder), home, out=out, device="cpu", on_progress=stop)
     assert not (out / "result.json").exists()
     half = next(iter(out.rglob("*.json")), None)
     if half is not None:
@@ -230,7 +231,7 @@ def test_a_near_duplicate_is_told(place: Place, llama_base: Base, home: Home, tm
     twin, _ = TaskStore(home).add(spec, [Example(**row) for row in rows])
     recipe = varied(RECIPE, methods=("base", "generated"))
     done = evaluate.run(
-        (*tasks, twin), llama_base, recipe, home, generator_folder=folder, out=tmp_path / "out", device="cpu"
+        (*tasks, twin), llama_base, EvalRequest(recipe, folder), home, out=tmp_path / "out", device="cpu"
     )
     found = {task.name: task.similar for task in done.result.tasks}
     assert found["kittens"] is not None and found["kittens"].duplicate and found["kittens"].task == "cats"
@@ -241,7 +242,7 @@ def test_a_near_duplicate_is_told(place: Place, llama_base: Base, home: Home, tm
 
 
 def test_without_a_generator(place: Place, llama_base: Base, home: Home, tmp_path: Path) -> None:
-    done = evaluate.run(place[0], llama_base, RECIPE, home, generator_folder=None, out=tmp_path / "out", device="cpu")
+    done = evaluate.run(place[0], llama_base, EvalRequest(RECIPE), home, out=tmp_path / "out", device="cpu")
     names = [method.name for method in done.result.methods]
     assert "harvested" in names and "generated" not in names
     assert done.result.generator is None and done.result.storage is None and done.result.adapters is not None
@@ -250,7 +251,7 @@ def test_without_a_generator(place: Place, llama_base: Base, home: Home, tmp_pat
 
 def test_bad_input(place: Place, llama_base: Base, home: Home, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no task to score"):
-        evaluate.run((), llama_base, RECIPE, home, generator_folder=None, device="cpu")
+        evaluate.run((), llama_base, EvalRequest(RECIPE), home, device="cpu")
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "thesis.txt").write_text("years of work", encoding="utf-8")
@@ -259,7 +260,7 @@ def test_bad_input(place: Place, llama_base: Base, home: Home, tmp_path: Path) -
     assert [path.name for path in taken.iterdir()] == ["thesis.txt"]
     only = varied(RECIPE, methods=("generated",))
     with pytest.raises(UsageError, match="without a generator"):
-        evaluate.run(place[0], llama_base, only, home, generator_folder=None, out=tmp_path / "o", device="cpu")
+        evaluate.run(place[0], llama_base, EvalRequest(only), home, out=tmp_path / "o", device="cpu")
 
 
 def test_recipes_of_methods(tmp_path: Path) -> None:
@@ -285,7 +286,7 @@ def test_plain_text_is_scored_in_bits_per_character(llama_base: Base, home: Home
     recipe = HARVEST.model_copy(update={"batch_size": 4, "steps": 20})
     harvest.run(tasks, llama_base, recipe, home, device="cpu")
     folder = train.run(tasks, llama_base, TRAIN, home, device="cpu").folder
-    done = evaluate.run(tasks, llama_base, RECIPE, home, generator_folder=folder, out=tmp_path / "out", device="cpu")
+    done = evaluate.run(tasks, llama_base, EvalRequest(RECIPE, folder), home, out=tmp_path / "out", device="cpu")
     result = done.result
     for method in SURE:
         assert set(result.score("cats", method).figures) == {"bits_per_character", "perplexity"}
@@ -319,18 +320,11 @@ def test_lm_eval_scores_base_generated_and_harvested_and_resumes(
         encoding="utf-8",
     )
     few = varied(RECIPE, methods=("base", "generated", "harvested"))
-    request = HarnessRequest(("owls_local",), include)
+    harness = HarnessRequest(("owls_local",), include)
 
     def scored() -> list[dict[str, object]]:
         done = evaluate.run(
-            tasks[2:],
-            llama_base,
-            few,
-            home,
-            generator_folder=folder,
-            out=tmp_path / "out",
-            lm_eval=request,
-            device="cpu",
+            tasks[2:], llama_base, EvalRequest(few, folder, harness), home, out=tmp_path / "out", device="cpu"
         )
         assert done.lm_eval is not None
         return done.lm_eval

@@ -13,7 +13,7 @@ from icmlora_cli.lm.perplexity import aggregate, score_texts
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.weights.adapter import Adapter, Factors
 from icmlora_cli.weights.merge import merged
-from icmlora_cli.workflows.evaluate.lm_eval import HarnessFigure, run
+from icmlora_cli.workflows.evaluate.lm_eval import HarnessFigure, HarnessRequest, run
 
 # of lm-eval and of what it imports (datasets, evaluate, multiprocess)
 pytestmark = pytest.mark.filterwarnings(
@@ -76,7 +76,7 @@ def test_the_same_perplexities_as_ours(loaded: LoadedBase, tmp_path: Path, capfd
     folder = written(tmp_path / "tasks", "tiny_rolling", ROLLING, [{"text": text} for text in TEXTS])
     made = adapter(loaded)
     weights = {name: value.clone() for name, value in loaded.model.state_dict().items()}
-    result = run({"base": None, "made": made}, loaded, ["tiny_rolling"], include_path=folder, max_length=64)
+    result = run({"base": None, "made": made}, loaded, HarnessRequest(("tiny_rolling",), folder, max_length=64))
     assert capfd.readouterr() == ("", "")
     assert all(torch.equal(value, weights[name]) for name, value in loaded.model.state_dict().items())
     assert list(result.figures) == ["base", "made"] and result.samples == {"tiny_rolling": 3}
@@ -113,7 +113,7 @@ def test_exact_match_is_what_is_counted_by_hand(loaded: LoadedBase, tmp_path: Pa
         for index, (prompt, answer) in enumerate(zip(PROMPTS, answers, strict=True))
     ]
     folder = written(tmp_path / "tasks", "tiny_generate", GENERATE, rows)
-    result = run({"base": None, "made": made}, loaded, ["tiny_generate"], include_path=folder, batch_size=2)
+    result = run({"base": None, "made": made}, loaded, HarnessRequest(("tiny_generate",), folder, batch_size=2))
     for name, applied in (("base", None), ("made", made)):
         with merged(loaded.model, applied):
             right = sum(greedy(loaded, row["prompt"], 6) == row["answer"] for row in rows)
@@ -121,7 +121,7 @@ def test_exact_match_is_what_is_counted_by_hand(loaded: LoadedBase, tmp_path: Pa
         assert figure.value == pytest.approx(right / len(rows))
         assert figure.stderr is not None and figure.higher_is_better is True
     assert result.figures["made"]["tiny_generate"]["exact_match"].value == pytest.approx(4 / 6)
-    few = run({"made": made}, loaded, ["tiny_gen*"], include_path=folder, limit=3)
+    few = run({"made": made}, loaded, HarnessRequest(("tiny_gen*",), folder, limit=3))
     assert few.samples == {"tiny_generate": 3}
     assert isinstance(few.figures["made"]["tiny_generate"]["exact_match"], HarnessFigure)
 
@@ -129,18 +129,18 @@ def test_exact_match_is_what_is_counted_by_hand(loaded: LoadedBase, tmp_path: Pa
 def test_what_cannot_be_scored_is_said(loaded: LoadedBase, tmp_path: Path) -> None:
     folder = written(tmp_path / "tasks", "tiny_rolling", ROLLING, [{"text": "a"}])
     with pytest.raises(NotFoundError, match=r"no task 'tiny_roling'; close: tiny_rolling"):
-        run({"base": None}, loaded, ["tiny_roling"], include_path=folder)
+        run({"base": None}, loaded, HarnessRequest(("tiny_roling",), folder))
     with pytest.raises(UsageError, match="no task"):
-        run({"base": None}, loaded, [])
+        run({"base": None}, loaded, HarnessRequest(()))
     with pytest.raises(UsageError, match="there is no folder"):
-        run({"base": None}, loaded, ["tiny_rolling"], include_path=tmp_path / "none")
+        run({"base": None}, loaded, HarnessRequest(("tiny_rolling",), tmp_path / "none"))
     (folder / "tiny_rolling.jsonl").unlink()
     with pytest.raises(IcmloraError, match="lm-eval failed on tiny_rolling: "):
-        run({"base": None}, loaded, ["tiny_rolling"], include_path=folder)
+        run({"base": None}, loaded, HarnessRequest(("tiny_rolling",), folder))
 
 
 def test_without_lm_eval_the_extra_is_named(llama_base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(IcmloraError) as caught:
-        run({"base": None}, load_base(llama_base, device="cpu"), ["hellaswag"])
+        run({"base": None}, load_base(llama_base, device="cpu"), HarnessRequest(("hellaswag",)))
     assert caught.value.hint == 'pip install "icmlora[lm-eval]"'

@@ -120,7 +120,9 @@ def read_pool(loaded: LoadedBase, home: Home, tasks: tuple[Task, ...], recipe: T
     assert recipe.episodes is not None
     reader = VectorReader(loaded, recipe.data.vectors, home)
     train, held = builtin_pool(recipe.episodes, recipe.seed)
-    pool, kept = read_tasks(tasks, train, reader, recipe), read_tasks([], held, reader, recipe)
+    pool, kept = (
+        read_tasks(some, builtin, reader, recipe, recipe.episodes) for some, builtin in ((tasks, train), ([], held))
+    )
     space = ConditionSpace(
         SlotStatistics.of(torch.cat([row.float() for task in pool for row in task.texts])),
         SlotStatistics.of(torch.cat([row.float() for task in pool for row in task.demonstrations])),
@@ -217,9 +219,13 @@ def test_long_queries_are_left_out_unless_there_are_no_shorter_ones(
     rows = encode_task(loaded.tokenizer, say_tasks[0], say_tasks[0].examples("train"))
     lengths = sorted(row.length for row in rows)
     middle = lengths[len(lengths) // 2]
-    (some,) = read_tasks(say_tasks[:1], [], reader, changed(RECIPE, max_tokens=middle))
+
+    def read_short(max_tokens: int) -> list[EpisodeTask]:
+        return read_tasks(say_tasks[:1], [], reader, RECIPE, EPISODES.model_copy(update={"max_tokens": max_tokens}))
+
+    (some,) = read_short(middle)
     assert sorted(item.length for item in some.queries) == [length for length in lengths if length <= middle]
-    (one,) = read_tasks(say_tasks[:1], [], reader, changed(RECIPE, max_tokens=1))
+    (one,) = read_short(1)
     assert [item.length for item in one.queries] == lengths[:1]
 
 
@@ -228,7 +234,7 @@ def test_a_pooled_reading_is_what_generation_reads(llama_base: Base, home: Home,
     loaded = load_base(llama_base, device="cpu")
     recipe = varied(RECIPE, reader="mean", vectors=VectorRecipe(layer=0.5, shots=2, draws=4))
     reader = VectorReader(loaded, recipe.data.vectors, home)
-    (read,) = read_tasks(say_tasks[:1], [], reader, recipe)
+    (read,) = read_tasks(say_tasks[:1], [], reader, recipe, EPISODES)
     assert all(item.shape == (1, 32) for item in (*read.texts, *read.demonstrations))
     assert torch.allclose(read.texts[0].float(), reader.read_text(say_tasks[0].descriptions[0]), atol=5e-3)
     own = torch.cat([item.float() for item in read.demonstrations])
@@ -244,7 +250,7 @@ def test_a_tasks_own_template_writes_its_queries(llama_base: Base, home: Home) -
     spec = TaskSpec.model_validate({"name": "told", "description": "Say cat.", "examples": rows, "template": template})
     task, _ = TaskStore(home).add(spec, [Example(**row) for row in rows])
     loaded = load_base(llama_base, device="cpu")
-    (read,) = read_tasks([task], [], VectorReader(loaded, RECIPE.data.vectors, home), RECIPE)
+    (read,) = read_tasks([task], [], VectorReader(loaded, RECIPE.data.vectors, home), RECIPE, EPISODES)
     assert set(read.queries) == set(encode_task(loaded.tokenizer, task, task.examples("train")))
 
 

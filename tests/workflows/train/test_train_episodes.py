@@ -32,6 +32,7 @@ from icmlora_cli.weights.frame import FrameSpec
 from icmlora_cli.weights.merge import merged
 from icmlora_cli.workflows.base.pull import pull
 from icmlora_cli.workflows.gen import generate
+from icmlora_cli.workflows.gen.options import GenRequest
 from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.progress import Progress
 from icmlora_cli.workflows.train import train, training
@@ -88,7 +89,9 @@ def test_without_any_adapter(llama_base: Base, home: Home, say_tasks: tuple[Task
     assert all({"nll", "exact", "prior", "contrast"} <= set(values) for _, values in curve(generator))
     again = train.run(say_tasks, llama_base, RECIPE, home, device="cpu")
     assert not again.trained and again.validation == result.validation and again.bytes == result.bytes
-    made = generate.run("Always answer with cat.", tmp_path / "out", result.folder, llama_base, home, device="cpu")
+    made = generate.run(
+        "Always answer with cat.", tmp_path / "out", GenRequest(result.folder), llama_base, home, device="cpu"
+    )
     adapter = read_adapter(made.folder)
     assert adapter.rank == RECIPE.data.frame_width
     assert all(torch.isfinite(adapter.delta(name)).all() and adapter.delta(name).any() for name in adapter.factors)
@@ -133,7 +136,7 @@ def test_it_learns_to_serve_its_tasks_on_examples_that_it_has_not_seen(
 def test_built_in_tasks_alone_suffice(llama_base: Base, home: Home, tmp_path: Path) -> None:
     result = train.run((), llama_base, RECIPE, home, device="cpu")
     assert result.tasks == () and result.harvested == 0 and result.builtin > 5
-    generate.run("Write it in capitals.", tmp_path / "out", result.folder, llama_base, home, device="cpu")
+    generate.run("Write it in capitals.", tmp_path / "out", GenRequest(result.folder), llama_base, home, device="cpu")
     with pytest.raises(UsageError, match="no task"):
         train.run((), llama_base, ALONE, home, device="cpu")
 
@@ -448,4 +451,4 @@ def test_tasks_with_adapters_can_be_read_by_attention_without_episodes(
     recipe = varied(RECIPE, episodes=None, steps=200, learning_rate=3e-3, elbo_weight=0.5)
     result = train.run(say_tasks[:2], llama_base, recipe, home, device="cpu")
     assert result.validation is None and result.builtin == 0 and result.error < 0.5
-    generate.run("Write dog.", tmp_path / "out", result.folder, llama_base, home, device="cpu")
+    generate.run("Write dog.", tmp_path / "out", GenRequest(result.folder), llama_base, home, device="cpu")
