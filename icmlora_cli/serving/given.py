@@ -1,4 +1,4 @@
-"""The adapters that the command line names: foreign PEFT folders, checked as ``adapter import`` checks them."""
+"""The PEFT folders that ``icmlora serve --adapter`` names, checked as ``icmlora adapter import`` checks them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,22 +18,23 @@ from icmlora_cli.weights.foreign.read import ForeignAdapter, read_foreign
 
 
 class GivenAdapters:
-    """Adapters by the names given with ``--adapter``, read and checked before the base is loaded.
+    """The adapters of ``--adapter``, read and checked before the base is loaded.
 
     Args:
-        base: The base that they have to be for.
-        folders: PEFT folders by name.
-        any_base_name: Take adapters whose configuration names another base; their shapes must fit all the same.
+        base: The base model that the adapters have to be for.
+        folders: PEFT folders by the names under which they are served.
+        any_base_name: Whether adapters may name another base in their configuration; their shapes must fit all the
+            same.
 
     Raises:
         CorruptFileError: If a file is damaged, or a number is not finite.
-        NotFoundError: If a folder or its weights are not there.
-        UnsupportedAdapterError: If one is of another kind than LoRA, or relative to a base that was altered.
-        WrongBaseError: If one is for another base.
+        NotFoundError: If there is no such folder, or there are no weights in it.
+        UnsupportedAdapterError: If an adapter is no LoRA, or was trained on an altered copy of the base.
+        WrongBaseError: If an adapter is for another base.
     """
 
     def __init__(self, base: Base, folders: Mapping[str, Path], *, any_base_name: bool = False) -> None:
-        """Read the base's shapes, where there is an adapter to compare with them."""
+        """Read the adapters, and the base's shapes to compare theirs with."""
         self._base, self._any_base_name = base, any_base_name
         self._shapes = base_shapes(base) if folders else BaseShapes({}, {})
         self._adapters = {name: self._read(folder) for name, folder in folders.items()}
@@ -47,11 +48,14 @@ class GivenAdapters:
         return read_foreign(folder, settings, self._shapes)
 
     def placed(self, loaded: LoadedBase) -> dict[str, Adapter]:
-        """Return the adapters by name, where the base's modules are.
+        """Return the adapters by name, with their tensors on the device of the base's modules.
+
+        Args:
+            loaded: The loaded base.
 
         Raises:
-            CorruptFileError: If a delta-W is not finite.
-            UnsupportedAdapterError: If one has parts that a LoRA cannot hold.
+            CorruptFileError: If a number of a delta-W is not finite.
+            UnsupportedAdapterError: If an adapter has parts that a LoRA cannot hold.
         """
 
         def weight_of(name: str) -> torch.Tensor:
