@@ -149,7 +149,7 @@ def validate(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check task files and their examples, and list every fault of all of them; nothing is added."""
+    """Check task files and their examples, and list all faults; nothing is added."""
     with session("task validate", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.workflows.tasks import validate as validate_files
 
