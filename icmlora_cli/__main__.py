@@ -1,4 +1,4 @@
-"""Entry point of the ``icmlora`` command and of ``python -m icmlora_cli``."""
+"""The entry point of the ``icmlora`` command and of ``python -m icmlora_cli``."""
 
 import io
 import os
@@ -8,11 +8,11 @@ from icmlora_cli.cli import interrupt
 
 
 def _ready_streams() -> None:
-    """Let whatever is printed be taken: characters that the terminal's encoding lacks, and a stream that is closed."""
+    """Make stdout and stderr accept all text, even if the encoding lacks a character or the stream is closed."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is None:  # closed by the shell: >&-
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - for as long as we run
+        if stream is None:  # the shell closed it with >&-
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115, PTH123 - stays open until exit
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 

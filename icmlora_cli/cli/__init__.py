@@ -1,1 +1,4 @@
-"""Typer commands, one file per noun: the only layer that prints. Workflows are imported inside the commands."""
+"""The Typer commands, one file for each noun or verb. Only this layer prints.
+
+Commands import workflows within their functions, so that ``--help`` and light commands start without torch.
+"""

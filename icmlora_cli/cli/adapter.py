@@ -1,4 +1,4 @@
-"""``icmlora adapter``: the adapters of the registry, harvested and imported."""
+"""``icmlora adapter``: import, export, list, show, compare and remove adapters."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,7 +52,7 @@ def show(
 ) -> None:
     """Show a task's adapters and how they were made.
 
-    With it: figures, norms by layer, effective rank, and the nearest other adapters.
+    It prints their figures, norms by layer, effective ranks, and the nearest other adapters.
     """
     with session("adapter show", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
@@ -70,15 +70,15 @@ def show(
                 store.checked(record, checkpoint)
         from icmlora_cli.workflows.adapters.facts import facts
 
-        known = [facts(store, record, nearest=nearest) for record in records]
+        weights = [facts(store, record, nearest=nearest) for record in records]
         out.result(
             {
                 "adapters": [adapter_dict(record) for record in records],
-                "weights": [_facts_dict(item) for item in known],
+                "weights": [_facts_dict(item) for item in weights],
             }
         )
         print_adapters(out, records)
-        for record, item in zip(records, known, strict=True):
+        for record, item in zip(records, weights, strict=True):
             if not quiet:
                 _print_facts(out, item)
                 if record.imported:
@@ -107,35 +107,35 @@ def _print_facts(out: Out, item: "AdapterFacts") -> None:
     rows.append(("all", str(sum(item.ranks.values())), f"{item.norm:.4g}", f"{item.effective_rank:.2f}"))
     out.table(("layer", "modules", "norm of delta-W", "effective rank"), rows)
     if item.nearest:
-        near = [(one.task, one.key, f"{one.cosine:+.3f}") for one in item.nearest]
-        out.table(("nearest others", "key", "cosine of delta-W"), near)
+        nearest = [(one.task, one.key, f"{one.cosine:+.3f}") for one in item.nearest]
+        out.table(("nearest others", "key", "cosine of delta-W"), nearest)
 
 
 @app.command(epilog="Example: icmlora adapter diff pick_last_of_3 ./my-lora")
 def diff(first: Adapter, second: Adapter, as_json: Json = False, quiet: Quiet = False) -> None:
     """Compare two adapters by delta-W.
 
-    Told are the second's error relative to the first, and their cosine.
+    It prints the error of the second one relative to the first, and their cosine.
     """
     with session("adapter diff", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
         from icmlora_cli.registry.adapters import AdapterStore
         from icmlora_cli.workflows.adapters.facts import difference
 
-        found = difference(AdapterStore(Home.from_environment()), first, second)
-        out.result(_difference_dict(found))
-        whole = found.comparison.all
+        result = difference(AdapterStore(Home.from_environment()), first, second)
+        out.result(_difference_dict(result))
+        whole = result.comparison.all
         if quiet:
             out.line(f"{whole.error:.6f}\t{whole.cosine:.6f}")
             return
-        for side in (found.first, found.second):
+        for side in (result.first, result.second):
             adapter = side.adapter
             out.line(f"{side.name}: {len(adapter.factors)} modules, rank {adapter.rank}, alpha {adapter.alpha:g}")
         rows = [_row("all", whole)]
-        rows += [_row(f"layer {index}", item) for index, item in found.comparison.by_layer.items()]
-        rows += [_row(name, item) for name, item in found.comparison.by_type.items()]
+        rows += [_row(f"layer {index}", item) for index, item in result.comparison.by_layer.items()]
+        rows += [_row(name, item) for name, item in result.comparison.by_type.items()]
         out.table(("where", "relative error", "cosine"), rows)
-        for side, modules in ((found.first, found.only_first), (found.second, found.only_second)):
+        for side, modules in ((result.first, result.only_first), (result.second, result.only_second)):
             if modules:
                 out.line(f"only {side.name} is on {len(modules)} modules, {modules[0]} the first of them")
 
@@ -145,17 +145,17 @@ def _row(name: str, item: "Closeness") -> tuple[str, str, str]:
 
 
 def _finite(item: "Closeness") -> dict[str, float | None]:
-    """Return the JSON form: the error to nothing is infinite, which JSON does not know."""
+    """Return the JSON form; the error relative to a delta-W of zero is infinite, which JSON writes as null."""
     return {"error": item.error if item.error != float("inf") else None, "cosine": item.cosine}
 
 
-def _difference_dict(found: "Difference") -> dict[str, object]:
-    comparison = found.comparison
+def _difference_dict(result: "Difference") -> dict[str, object]:
+    comparison = result.comparison
     return {
-        "first": found.first.name,
-        "second": found.second.name,
-        "only_first": list(found.only_first),
-        "only_second": list(found.only_second),
+        "first": result.first.name,
+        "second": result.second.name,
+        "only_first": list(result.only_first),
+        "only_second": list(result.only_second),
         "all": _finite(comparison.all),
         "by_layer": {str(layer): _finite(item) for layer, item in comparison.by_layer.items()},
         "by_type": {name: _finite(item) for name, item in comparison.by_type.items()},
@@ -165,7 +165,9 @@ def _difference_dict(found: "Difference") -> dict[str, object]:
 @app.command(epilog="Example: icmlora adapter remove pick_last_of_3 --yes")
 def remove(
     task: Task,
-    key: Annotated[str | None, typer.Option("--key", help="Of the one to delete; all of the task by default.")] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", help="Key of one adapter; by default, all of the task are deleted.")
+    ] = None,
     yes: Yes = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -175,7 +177,7 @@ def remove(
         from icmlora_cli.disk.home import Home, checked_name
         from icmlora_cli.registry.adapters import AdapterStore
 
-        checked_name(task, "task")  # it is looked for as a folder: '..' would be the whole registry
+        checked_name(task, "task")  # the name becomes a folder's, and '..' would remove the whole registry
         if key is not None:
             checked_name(key, "key")
         what = f"all adapters of {task!r}" if key is None else f"adapter {key} of {task!r}"

@@ -1,4 +1,4 @@
-"""``icmlora adapter export``: one adapter as a file for llama.cpp, or as a PEFT folder."""
+"""``icmlora adapter export``: write one adapter as a GGUF file for llama.cpp, or as a PEFT folder."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -34,12 +34,12 @@ def export_adapter(
         from icmlora_cli.disk.home import Home
         from icmlora_cli.workflows.adapters.export import run
 
-        done = run(adapter, output, Home.from_environment(), form=output_format, dtype=dtype, base=base, force=force)
-        out.result(vars(done) | {"output": str(done.output)})
+        result = run(adapter, output, Home.from_environment(), form=output_format, dtype=dtype, base=base, force=force)
+        out.result(vars(result) | {"output": str(result.output)})
         if quiet:
-            out.line(str(done.output))
+            out.line(str(result.output))
             return
-        out.line(f"{done.modules} modules, rank {done.rank}, {done.bytes / 1e6:.2f} MB, in {done.output}")
-        out.note(f"it is for {done.base_model}")
-        if done.format == "gguf":
-            out.note(f"next: llama-cli -m BASE.gguf --lora {done.output}, with a GGUF file of that base")
+        out.line(f"{result.modules} modules, rank {result.rank}, {result.bytes / 1e6:.2f} MB, in {result.output}")
+        out.note(f"it is for {result.base_model}")
+        if result.format == "gguf":
+            out.note(f"next: llama-cli -m BASE.gguf --lora {result.output}, with a GGUF file of that base")

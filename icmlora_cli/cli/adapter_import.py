@@ -1,4 +1,4 @@
-"""``icmlora adapter import``: foreign PEFT LoRAs into the registry."""
+"""``icmlora adapter import``: add LoRAs that others trained with PEFT to the registry."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,39 +50,39 @@ def import_adapter(
         home = Home.from_environment()
         request = ImportRequest(source, task, describe, approximate, rank, allow_pickle, any_base_name, offline)
         with out.progress() as on_progress:
-            found = resolve_base(base, home, offline=offline, on_progress=on_progress)
-            done = run(request, found, home, on_progress=on_progress)
+            base_model = resolve_base(base, home, offline=offline, on_progress=on_progress)
+            result = run(request, base_model, home, on_progress=on_progress)
         out.result(
             {
-                "base": found.name,
-                "described": done.described,
-                "adapters": [_dict(item) for item in done.items],
+                "base": base_model.name,
+                "described": result.described,
+                "adapters": [_dict(item) for item in result.items],
             }
         )
-        _print(out, done)
+        _print(out, result)
 
 
 def _dict(item: "ImportedAdapter") -> dict[str, object]:
-    parts = [vars(part) | {"checkpoint": name} for name, own in item.parts.items() for part in own]
-    return adapter_dict(item.record) | {"state": item.state, "parts": parts, "notes": list(item.notes)}
+    part_rows = [vars(part) | {"checkpoint": name} for name, parts in item.parts.items() for part in parts]
+    return adapter_dict(item.record) | {"state": item.state, "parts": part_rows, "notes": list(item.notes)}
 
 
-def _print(out: Out, done: "AdapterImportResult") -> None:
-    for item in done.items:
+def _print(out: Out, result: "AdapterImportResult") -> None:
+    for item in result.items:
         out.line(str(item.record.last) if out.quiet else f"{item.state}: task {item.record.task}, {item.record.last}")
         lost = [
             (name, part.name, part.what, part.kept, str(part.rank), f"{part.error:.4f}")
-            for name, own in item.parts.items()
-            for part in own
+            for name, parts in item.parts.items()
+            for part in parts
             if part.kept != "exact"
         ]
-        exact = sum(part.kept == "exact" for own in item.parts.values() for part in own)
+        exact = sum(part.kept == "exact" for parts in item.parts.values() for part in parts)
         if lost:
             headers = ("checkpoint", "part", "what", "kept", "rank", "relative error of delta-W")
             out.table(headers, lost)
         out.note(f"{exact} parts are held exactly" + (f", {len(lost)} are not" if lost else ""))
         for note in item.notes:
             out.note(f"note: {note}")
-    if done.described is not None:
-        out.note(f"task {done.described!r} has a description and no examples: it can be trained on, and not scored")
-    out.note("next: icmlora adapter show " + done.items[0].record.task + "   and: icmlora train")
+    if result.described is not None:
+        out.note(f"task {result.described!r} has a description and no examples: it can be trained on, and not scored")
+    out.note("next: icmlora adapter show " + result.items[0].record.task + "   and: icmlora train")

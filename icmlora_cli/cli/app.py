@@ -1,4 +1,4 @@
-"""The ``icmlora`` command: puts the nouns and verbs together."""
+"""The ``icmlora`` command, which joins all commands and sets the order in which ``--help`` lists them."""
 
 import os
 from collections.abc import Callable
@@ -60,7 +60,7 @@ GROUPS = {
 
 
 class _InPanels(HelpGroup):
-    """Lists the commands as the panels have them; Typer alone lists every verb before every noun."""
+    """Lists the commands in the order of the panels; Typer alone would list every verb before every noun."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         return [name for names in PANELS.values() for name in names]

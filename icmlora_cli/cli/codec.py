@@ -1,4 +1,4 @@
-"""``icmlora codec``: the basis that all adapters share."""
+"""``icmlora codec``: report what the basis that adapters share keeps of them."""
 
 import re
 from collections.abc import Sequence
@@ -32,7 +32,9 @@ def report(
         typer.Option("--widths", help="R of each basis; 4,8,16,24,32,48 and the frame's own by default."),
     ] = None,
     limit: Limit = 32,
-    no_score: Annotated[bool, typer.Option("--no-score", help="Energy alone: the base is not loaded.")] = False,
+    no_score: Annotated[
+        bool, typer.Option("--no-score", help="Measure the energy only; the base is not loaded.")
+    ] = False,
     per_task: Annotated[bool, typer.Option("--per-task", help="List each adapter at each width.")] = False,
     device: Device = None,
     offline: Offline = False,
@@ -41,10 +43,10 @@ def report(
 ) -> None:
     """Say what the shared basis keeps of the adapters, and what that costs.
 
-    At each width, it is the energy that is kept, and what that costs in the tasks' metrics. All kept checkpoints of the
-    newest adapters shape the basis, whatever their ranks and modules; the last of each is measured: its energy, and its
-    score on test examples, as it is and as the basis gives it back. Without --tasks: what icmlora train would learn
-    from. Of a train recipe, basis, frame_seed, frame_width and directions count.
+    For each width R, it prints the share of the adapters' energy that the basis keeps, and the tasks' scores on test
+    examples before and after. All kept checkpoints of the newest adapters shape the basis, whatever their ranks and
+    modules; the last checkpoint of each is measured. Without --tasks, the tasks are those that icmlora train would
+    learn from. A train recipe sets basis, frame_seed, frame_width and directions.
     """
     with session("codec report", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.config.recipes import resolve
@@ -53,27 +55,27 @@ def report(
         from icmlora_cli.workflows.select_tasks import tasks_to_train
 
         home = Home.from_environment()
-        asked = None if widths is None else _numbers(widths)
+        width_list = None if widths is None else _numbers(widths)
         settings = resolve(TrainRecipe, recipe, "train", {"basis": basis})
         chosen = tasks_to_train(home, base, tasks)
         from icmlora_cli.workflows.adapters.codec_report import run
         from icmlora_cli.workflows.base.pull import resolve as resolve_base
 
         with out.progress() as on_progress:
-            found = resolve_base(base, home, offline=offline, on_progress=on_progress)
-            done = run(
-                chosen, found, settings.data, home, widths=asked, limit=None if no_score else limit, device=device,
-                on_progress=on_progress,
+            base_model = resolve_base(base, home, offline=offline, on_progress=on_progress)
+            result = run(
+                chosen, base_model, settings.data, home, widths=width_list, limit=None if no_score else limit,
+                device=device, on_progress=on_progress,
             )  # fmt: skip
-        out.result(_report_dict(done, found.name))
-        _print_report(out, done, per_task=per_task)
+        out.result(_report_dict(result, base_model.name))
+        _print_report(out, result, per_task=per_task)
 
 
 def _numbers(text: str) -> list[int]:
-    """Return the widths of ``4,8,16``.
+    """Return the numbers of a list such as ``4,8,16``.
 
     Raises:
-        UsageError: if one of them is no whole number from 1 on.
+        UsageError: If an item is not a whole number from 1 on.
     """
     from icmlora_cli.errors import UsageError
 
@@ -96,7 +98,7 @@ def _report_dict(done: "CodecReport", base: str) -> dict[str, object]:
 def _print_report(out: Out, done: "CodecReport", *, per_task: bool) -> None:
     if per_task:
         _print_adapters(out, done)
-    if not (per_task and out.quiet):  # or the rows of two tables would be mixed
+    if not (per_task and out.quiet):  # without headers, the rows of two tables could not be told apart
         _print_widths(out, done)
     if done.unscored:
         out.note(f"not scored, for want of test examples: {', '.join(done.unscored)}")

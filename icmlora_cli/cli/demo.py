@@ -1,4 +1,4 @@
-"""``icmlora demo``: the whole idea in ten minutes."""
+"""``icmlora demo``: harvest, train, generate and score on six small tasks, in ten minutes."""
 
 import os
 import shlex
@@ -22,8 +22,8 @@ def demo(
 ) -> None:
     """Run the whole idea on SmolLM2-135M, in ten minutes.
 
-    6 tasks are harvested, one generator is trained, and adapters are generated and scored. At most 10 minutes on 2 CPU
-    cores, with 93 MB fetched once. Interrupted, it goes on where it was.
+    It harvests 6 tasks, trains one generator, and generates and scores adapters. This takes at most 10 minutes on 2 CPU
+    cores, and fetches 93 MB once. After an interrupt, the same command goes on where it was.
     """
     with session("demo", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
@@ -54,7 +54,12 @@ def demo(
 
 
 def next_commands(folder: Path, text: str) -> tuple[str, str, str]:
-    """Return three commands that go on from the demo."""
+    """Return three commands to try next.
+
+    Args:
+        folder: The demo's registry.
+        text: The task text of the adapter that the demo generated.
+    """
     icmlora = f"icmlora --home {shlex.quote(str(folder))}"
     return (
         f"{icmlora} gen {shlex.quote(text)} --generator demo --merge -o merged/",

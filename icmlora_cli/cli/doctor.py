@@ -1,4 +1,4 @@
-"""``icmlora doctor``: what this machine has, and what to type where something is missing."""
+"""``icmlora doctor``: check what this machine has, and say what to type where something is missing."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def doctor(as_json: Json = False, quiet: Quiet = False) -> None:
     """Check devices, versions, folders and base models.
 
-    Says what to type where something is missing; exit code 1 if it is required.
+    It says what to type where something is missing. The exit code is 1 if something required is missing.
     """
     with session("doctor", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home

@@ -1,4 +1,4 @@
-"""``icmlora eval``: the comparison on held-out examples."""
+"""``icmlora eval``: compare the methods on the tasks' test examples."""
 
 import os
 from pathlib import Path
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from icmlora_cli.workflows.evaluate.evaluate import EvalResult
 
 COMPARED = "What is compared"
-FEW = 8  # so many methods and tasks still fit a terminal side by side
+FEW = 8  # the most methods whose columns still fit a terminal side by side
 
 
 def evaluate(
@@ -83,8 +83,8 @@ def evaluate(
 ) -> None:
     """Compare all methods on the tasks' test examples, with controls.
 
-    Writes result.json, table.md and report.html. Stopped, it goes on where it was. Without -g, the generator is
-    'default', if there is one. The methods: docs/evaluation.md.
+    It writes result.json, table.md and report.html. After an interrupt, the same command goes on where it was. Without
+    -g, the generator is 'default', if there is one. docs/evaluation.md explains the methods.
     """
     with session("eval", as_json=as_json, quiet=quiet) as printer:
         from icmlora_cli.config.evaluate import EvalRecipe
@@ -104,16 +104,16 @@ def evaluate(
         from icmlora_cli.workflows.evaluate.lm_eval import HarnessRequest
 
         names = tuple(name.strip() for name in (lm_eval or "").split(",") if name.strip())
-        harness = HarnessRequest(names, lm_eval_include, limit) if names else None
-        request = EvalRequest(settings, folder, harness)
+        lm_eval_request = HarnessRequest(names, lm_eval_include, limit) if names else None
+        request = EvalRequest(settings, folder, lm_eval_request)
         with printer.progress() as on_progress:
-            found = resolve_base(base, home, offline=offline, on_progress=on_progress)
-            done = run(chosen, found, request, home, out=out, device=device, on_progress=on_progress)
-        printer.result(eval_dict(done))
-        print_comparison(printer, done)
+            base_model = resolve_base(base, home, offline=offline, on_progress=on_progress)
+            evaluation = run(chosen, base_model, request, home, out=out, device=device, on_progress=on_progress)
+        printer.result(eval_dict(evaluation))
+        print_comparison(printer, evaluation)
         if folder is None:
-            there = ", ".join(f"-g {name}" for name in GeneratorStore(home).names())
-            advice = f"name one: {there}" if there else "train one: icmlora train"
+            options = ", ".join(f"-g {name}" for name in GeneratorStore(home).names())
+            advice = f"name one: {options}" if options else "train one: icmlora train"
             printer.note(f"no generator is named 'default', so the methods of one are missing; {advice}")
 
 
@@ -124,7 +124,7 @@ def _generator(store: "GeneratorStore", name: str | None) -> Path | None:
 
 
 def eval_dict(done: "EvalResult") -> dict[str, object]:
-    """Return the JSON form of an evaluation: its figures and where its files are."""
+    """Return the JSON form of an evaluation, with its figures and the folder of its files."""
     result = done.result
     parts = {task.name: task.part for task in result.tasks}
     return {
@@ -152,13 +152,13 @@ def eval_dict(done: "EvalResult") -> dict[str, object]:
 
 
 def print_comparison(out: Out, done: "EvalResult") -> None:
-    """Print the comparison of each main metric, per task too where it fits, and where the files are."""
+    """Print the comparison by each main metric, a table of the tasks where it fits, and the folder of the files."""
     from icmlora_cli.report.summary import SECONDARY
     from icmlora_cli.report.tables import comparison_table, metrics_of, task_table, text_table
 
     result = done.result
-    shown = [metric for metric in metrics_of(result) if metric not in SECONDARY]
-    for metric in shown:
+    main_metrics = [metric for metric in metrics_of(result) if metric not in SECONDARY]
+    for metric in main_metrics:
         if len(result.methods) <= FEW and len(result.tasks) > 1:
             tasks = task_table(result, metric)
             out.table(tasks.headers, tasks.rows, title=tasks.title)
@@ -171,14 +171,18 @@ def print_comparison(out: Out, done: "EvalResult") -> None:
         rows = lm_eval_rows(done.lm_eval)
         out.table(("task", "method", "lm-eval task", "metric", "value"), rows, title="lm-eval")
     _remarks(out, result)
-    out.line(str(done.folder) if out.quiet else f"all tables, figures and outputs: {_shown(done.folder)}")
-    out.note(f"look at it: icmlora report open {_shown(done.folder)}")
+    out.line(str(done.folder) if out.quiet else f"all tables, figures and outputs: {_short_path(done.folder)}")
+    out.note(f"look at it: icmlora report open {_short_path(done.folder)}")
 
 
-def lm_eval_rows(found: "Sequence[Mapping[str, Any]]") -> list[tuple[str, ...]]:
-    """Return a row an adapter, task of lm-eval and metric."""
+def lm_eval_rows(items: "Sequence[Mapping[str, Any]]") -> list[tuple[str, ...]]:
+    """Return one row for each adapter, task of lm-eval and metric.
+
+    Args:
+        items: The entries of ``lm-eval.json``.
+    """
     rows: list[tuple[str, ...]] = []
-    for item in found:
+    for item in items:
         for name, metrics in item["scores"].items():
             for metric, figure in metrics.items():
                 error = "" if figure["stderr"] is None else f" ± {figure['stderr']:.4f}"
@@ -186,7 +190,7 @@ def lm_eval_rows(found: "Sequence[Mapping[str, Any]]") -> list[tuple[str, ...]]:
     return rows
 
 
-def _shown(folder: Path) -> str:
+def _short_path(folder: Path) -> str:
     relative = os.path.relpath(folder)
     return str(folder) if relative.startswith("..") else relative
 

@@ -1,4 +1,4 @@
-"""``icmlora finetune``: a generated adapter, trained on with a few examples."""
+"""``icmlora finetune``: train an adapter further on a few examples."""
 
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +27,9 @@ def finetune(
     out_folder: OutFolder,
     examples: Annotated[
         Path,
-        typer.Option("--examples", help="Examples of the task: JSONL, CSV or Parquet.", rich_help_panel=EXAMPLES),
+        typer.Option(
+            "--examples", help="Examples of the task: JSON, JSONL, CSV, TSV or Parquet.", rich_help_panel=EXAMPLES
+        ),
     ],
     start: Annotated[
         str, typer.Option("--from", help="Adapter to start from: a folder that gen wrote, or any LoRA of PEFT's.")
@@ -35,19 +37,19 @@ def finetune(
     base: OtherBase = None,
     template: Template = "qa",
     steps: Annotated[
-        int | None, typer.Option("--steps", help="Optimizer steps; 20 if not said.", rich_help_panel=TRAINING)
+        int | None, typer.Option("--steps", help="Optimizer steps; 20 by default.", rich_help_panel=TRAINING)
     ] = None,
     learning_rate: Annotated[
         float | None,
         typer.Option(
-            "--learning-rate", help="Peak of the one-cycle schedule; 0.001 if not said.", rich_help_panel=TRAINING
+            "--learning-rate", help="Peak of the one-cycle schedule; 0.001 by default.", rich_help_panel=TRAINING
         ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", help="Examples a step; 12 if not said.", rich_help_panel=TRAINING)
+        int | None, typer.Option("--batch-size", help="Examples a step; 12 by default.", rich_help_panel=TRAINING)
     ] = None,
     rank: Annotated[
-        int | None, typer.Option("--rank", help="From zero: rank of the LoRA; 4 if not said.", rich_help_panel=TRAINING)
+        int | None, typer.Option("--rank", help="From zero: rank of the LoRA; 4 by default.", rich_help_panel=TRAINING)
     ] = None,
     seed: Annotated[
         int | None,
@@ -61,10 +63,10 @@ def finetune(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train an adapter on with a few examples; the loss is on their answers.
+    """Train an adapter further on a few examples; the loss is on their answers.
 
-    Without --from, or with --from zero, it starts with delta-W zero: what the same examples give without a generator.
-    Interrupted, the same command goes on where it was. The same seed gives the same bytes.
+    Without --from, or with --from zero, it starts with delta-W zero, which shows what the same examples give without a
+    generator. After an interrupt, the same command goes on where it was. The same seed gives the same bytes.
     """
     with session("finetune", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.config.harvest import HarvestRecipe
@@ -77,17 +79,18 @@ def finetune(
         from icmlora_cli.workflows.base.pull import resolve as resolve_base
         from icmlora_cli.workflows.finetune import DEFAULTS, FinetuneRequest, base_of, run
 
-        given = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size, "rank": rank, "seed": seed}
-        said = {name: value for name, value in given.items() if value is not None}
-        recipe = resolve(HarvestRecipe, None, "harvest", DEFAULTS.model_dump() | said)
+        options = {"steps": steps, "learning_rate": learning_rate, "batch_size": batch_size, "rank": rank, "seed": seed}
+        overrides = {name: value for name, value in options.items() if value is not None}
+        recipe = resolve(HarvestRecipe, None, "harvest", DEFAULTS.model_dump() | overrides)
         parent = None if start == ZERO else Path(start).expanduser()
-        named = DEFAULT_BASE if parent is None else base_of(parent)
+        default_base = DEFAULT_BASE if parent is None else base_of(parent)
+        home = Home.from_environment()
         with out.progress() as on_progress:
-            found = resolve_base(base or named, Home.from_environment(), offline=offline, on_progress=on_progress)
+            base_model = resolve_base(base or default_base, home, offline=offline, on_progress=on_progress)
             request = FinetuneRequest(examples, recipe, parent, template)
-            result = run(out_folder, request, found, force=force, device=device, on_progress=on_progress)
-        own = {"folder": str(result.folder), "parent": None if result.parent is None else str(result.parent)}
-        out.result(vars(result) | own)
+            result = run(out_folder, request, base_model, force=force, device=device, on_progress=on_progress)
+        paths = {"folder": str(result.folder), "parent": None if result.parent is None else str(result.parent)}
+        out.result(vars(result) | paths)
         out.forbidden(result.no_derivatives)
         for note in result.notes:
             out.note(f"note: {note}")

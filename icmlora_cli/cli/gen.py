@@ -1,4 +1,4 @@
-"""``icmlora gen``: words in, an adapter out."""
+"""``icmlora gen``: generate an adapter from a task text."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def _seed(value: int | None) -> int | None:
-    """Check that a seed is one of torch's; as ``max=`` of the option, the bound would fill half of the help."""
+    """Check that a seed is one that torch takes; ``max=`` in the option would print the long bound in ``--help``."""
     if value is not None and value >= 2**63:
         raise typer.BadParameter(f"{value} is 2**63 or more")
     return value
@@ -52,23 +52,28 @@ def gen(
     ] = None,
     batch: Annotated[
         Path | None,
-        typer.Option("--batch", help="Many texts, a folder each below -o: one a line, or a YAML or JSON list."),
+        typer.Option("--batch", help="Task texts, one a line or as a YAML or JSON list; each gets a folder below -o."),
     ] = None,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Say what it is near to, and how far the text is from what was learned.")
+        bool,
+        typer.Option(
+            "--explain", help="Say what the adapter is near to, and how far the text is from what was learned."
+        ),
     ] = False,
     examples: Annotated[
         Path | None,
         typer.Option(
             "--examples",
-            help="Show the generator these examples too: JSONL, CSV or Parquet.",
+            help="Examples that the generator sees too: JSON, JSONL, CSV, TSV, Parquet.",
             rich_help_panel=EXAMPLES,
         ),
     ] = None,
     select: Annotated[
         Path | None,
         typer.Option(
-            "--select", help="Keep the sample with the lowest NLL on these examples.", rich_help_panel=EXAMPLES
+            "--select",
+            help="Keep the sample with the lowest NLL on these examples, in the same formats.",
+            rich_help_panel=EXAMPLES,
         ),
     ] = None,
     samples: Annotated[
@@ -76,7 +81,7 @@ def gen(
         typer.Option(
             "--samples",
             min=1,
-            help="Of --select: the prior's mean and draws, so many in all; 16 if not said.",
+            help="How many samples --select scores: the prior's mean and draws; 16 by default.",
             rich_help_panel=EXAMPLES,
         ),
     ] = None,
@@ -84,7 +89,7 @@ def gen(
         bool,
         typer.Option(
             "--gate",
-            help="Write nothing and exit with 3 unless it beats base and average on them.",
+            help="Write nothing and exit with 3 unless it beats base and average on these examples.",
             rich_help_panel=EXAMPLES,
         ),
     ] = False,
@@ -107,7 +112,7 @@ def gen(
     ] = None,
     rank: Annotated[
         int | None,
-        typer.Option("--rank", min=1, help="Keep so many directions of each module.", rich_help_panel=WRITTEN),
+        typer.Option("--rank", min=1, help="Rank to write; the generator's own by default.", rich_help_panel=WRITTEN),
     ] = None,
     scale: Annotated[float, typer.Option("--scale", help="Multiply delta-W by this.", rich_help_panel=WRITTEN)] = 1.0,
     force: Force = False,
@@ -118,9 +123,9 @@ def gen(
 ) -> None:
     """Generate the LoRA adapter of a task from its description.
 
-    Writes a PEFT folder that PeftModel.from_pretrained loads, or with --merge a model that
+    It writes a PEFT folder that PeftModel.from_pretrained loads, or with --merge a model that
     AutoModelForCausalLM.from_pretrained loads; with --format gguf, adapter.gguf or model.gguf, which llama.cpp loads.
-    The same text, generator, seed and options give the same bytes. All options: docs/generating.md.
+    The same text, generator, seed and options give the same bytes. docs/generating.md explains all options.
     """
     with session("gen" if batch is None else "gen batch", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
@@ -145,15 +150,16 @@ def gen(
 
         with out.progress() as on_progress:
             name = base or base_name(folder) or DEFAULT_BASE
-            found = resolve_base(name, home, offline=offline, on_progress=on_progress)
+            base_model = resolve_base(name, home, offline=offline, on_progress=on_progress)
             if batch is not None:
                 done = gen_batch.run(
-                    batch, out_folder, request, found, home, force=force, device=device, on_progress=on_progress
+                    batch, out_folder, request, base_model, home, force=force, device=device, on_progress=on_progress
                 )
             elif task_text is not None:
                 result = run(
-                    task_text, out_folder, request, found, home, force=force, device=device, on_progress=on_progress
-                )
+                    task_text, out_folder, request, base_model, home, force=force, device=device,
+                    on_progress=on_progress,
+                )  # fmt: skip
         for note in done.notes if batch is not None else result.notes:
             out.note(f"note: {note}")
         if batch is not None:
@@ -164,7 +170,7 @@ def gen(
 
 
 def _generator(out: Out, store: "GeneratorStore", name: str) -> Path:
-    """Return a generator's folder; say so where it is the one that comes with icmlora, without having been named."""
+    """Return a generator's folder, with a note if it is the one that comes with icmlora and no option named it."""
     from icmlora_cli.registry.generators import BUNDLED, DEFAULT
 
     folder = store.find(name)
@@ -201,19 +207,19 @@ def _what(result: "GenResult") -> str:
 
 
 def _warn(out: Out, result: "GenResult", name: str = "") -> None:
-    """Say on stderr what should not be overlooked."""
-    own = f"{name}: " if name else ""
+    """Print warnings on stderr; ``name`` is the text's name within a batch, or empty."""
+    prefix = f"{name}: " if name else ""
     selection, explanation = result.selection, result.explanation
     if not name:
         out.forbidden(result.no_derivatives)
     if selection is not None and selection.shown:
         out.note(
-            f"note: {own}{selection.shown} of the {selection.examples} examples that it was scored on were shown to "
+            f"note: {prefix}{selection.shown} of the {selection.examples} examples that it was scored on were shown to "
             "the generator too"
         )
     if explanation is not None and explanation.range.outside:
         out.note(
-            f"warning: {own}the text lies outside of what the generator saw; expect the adapter of some other task"
+            f"warning: {prefix}the text lies outside of what the generator saw; expect the adapter of some other task"
         )
 
 
@@ -232,8 +238,8 @@ def _print_selection(out: Out, selection: "Selection") -> None:
     ]
     rows.append(("-", "base alone", *figures(selection.base.nll, selection.base.exact_match), ""))
     if selection.average is not None:
-        mean = selection.average
-        rows.append(("-", f"average of {selection.averaged} adapters", *figures(mean.nll, mean.exact_match), ""))
+        average = selection.average
+        rows.append(("-", f"average of {selection.averaged} adapters", *figures(average.nll, average.exact_match), ""))
     title = f"on {selection.examples} examples of {selection.file}"
     out.table(("sample", "z", "NLL", "exact match", ""), rows, title=title)
 
@@ -249,20 +255,20 @@ def _print_compared(out: Out, selection: "Selection", options: "GenOptions") -> 
 def _print_explanation(out: Out, explanation: "Explanation") -> None:
     rows = [(item.task, f"{item.cosine:.3f}", item.description) for item in explanation.nearest]
     out.table(("nearest training task", "cosine", "description"), rows)
-    near, place = explanation.adapter, explanation.range
-    if near is None:
+    nearest, text_range = explanation.adapter, explanation.range
+    if nearest is None:
         out.line(f"nearest harvested adapter: none of the {explanation.learned} is here to compare with")
     else:
         out.line(
-            f"nearest harvested adapter: {near.task}, distance {near.distance:.3f}, cosine {near.cosine:.3f} "
+            f"nearest harvested adapter: {nearest.task}, distance {nearest.distance:.3f}, cosine {nearest.cosine:.3f} "
             f"(of {explanation.adapters})"
         )
-    if place.ratio is not None and place.percentile is not None:
+    if text_range.ratio is not None and text_range.percentile is not None:
         out.line(
-            f"distance to the nearest training text: {place.ratio:.2f} times the usual, farther than "
-            f"{place.percentile:.0%} of the {place.tasks} training tasks are from theirs"
+            f"distance to the nearest training text: {text_range.ratio:.2f} times the usual, farther than "
+            f"{text_range.percentile:.0%} of the {text_range.tasks} training tasks are from theirs"
         )
-    out.line(f"numbers of the reading beyond 5 standard deviations: {place.clamped:.1%}")
+    out.line(f"numbers of the reading beyond 5 standard deviations: {text_range.clamped:.1%}")
 
 
 def _print_batch(out: Out, done: "BatchResult", options: "GenOptions") -> None:
@@ -278,10 +284,11 @@ def _print_batch(out: Out, done: "BatchResult", options: "GenOptions") -> None:
         out.line(f"{entry.state}\t{entry.folder}" if out.quiet else _entry_line(entry))
         if entry.result is not None:
             _warn(out, entry.result, entry.name)
-    out.forbidden(next((entry.result.no_derivatives for entry in done.entries if entry.result), ()))  # the same for all
+    # one generator made all entries, so that they have the same licences
+    out.forbidden(next((entry.result.no_derivatives for entry in done.entries if entry.result), ()))
     scored = [entry.result.selection for entry in done.entries if entry.result and entry.result.selection]
     if scored:
-        _print_compared(out, scored[0], options)  # the same for all
+        _print_compared(out, scored[0], options)  # all entries were scored on the same examples
     states = [entry.state for entry in done.entries]
     counted = [(state, states.count(state)) for state in ("written", "unchanged", "refused")]
     out.note(", ".join(f"{count} {state}" for state, count in counted if count) + f", in {done.folder}")
@@ -301,16 +308,16 @@ def _entry_dict(entry: "BatchEntry") -> dict[str, object]:
 
 
 def _entry_line(entry: "BatchEntry") -> str:
-    """Return one line on a text: state, folder, and what was made or why not."""
+    """Return a line about one text: its state, its name, and what was written or why nothing was."""
     line = f"{entry.state}: {entry.name}"
     if entry.reason is not None:
         return f"{line}: {entry.reason}"
     if entry.result is None:
         return line
-    selection, explanation, told = entry.result.selection, entry.result.explanation, [_what(entry.result)]
+    selection, explanation, facts = entry.result.selection, entry.result.explanation, [_what(entry.result)]
     if selection is not None:
         nll = selection.candidates[selection.kept].nll
-        told.append(f"NLL {nll:.4f} (base {selection.base.nll:.4f})")
+        facts.append(f"NLL {nll:.4f} (base {selection.base.nll:.4f})")
     if explanation is not None and explanation.nearest:
-        told.append(f"nearest task {explanation.nearest[0].task}")
-    return f"{line}: {', '.join(told)}"
+        facts.append(f"nearest task {explanation.nearest[0].task}")
+    return f"{line}: {', '.join(facts)}"

@@ -1,4 +1,4 @@
-"""``icmlora harvest``: train the LoRAs of many tasks."""
+"""``icmlora harvest``: train one LoRA for each of many tasks."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Executor(StrEnum):
-    """Where tasks are trained."""
+    """Where a harvest trains its tasks: in processes here, or on a Ray cluster."""
 
     local = "local"
     ray = "ray"
@@ -36,22 +36,22 @@ class Executor(StrEnum):
 OF_EXECUTOR = {"ray": ("address", "gpus_per_task"), "local": ("workers", "device")}
 
 
-def _given(context: typer.Context) -> dict[str, str]:
-    """Return the parameters that were typed, in the command's order, and how each is spelled."""
+def _typed_options(context: typer.Context) -> dict[str, str]:
+    """Return the parameters that stand on the command line, each with its option, in the order of the command."""
     named = {item.name: item.opts[0] for item in context.command.params if item.name is not None}
     sources = {name: context.get_parameter_source(name) for name in named}
     return {name: named[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
 
 
 def _check_alone(context: typer.Context) -> None:
-    """Check that no option stands before a further command, which would not see it.
+    """Check that no option stands before a subcommand, which would not see it.
 
     Raises:
-        UsageError: if one does.
+        UsageError: If an option stands there.
     """
     from icmlora_cli.errors import UsageError
 
-    if typed := _given(context):
+    if typed := _typed_options(context):
         after = f"icmlora harvest {context.invoked_subcommand} {next(iter(typed.values()))} ..."
         raise UsageError(f"options of {context.invoked_subcommand} stand after it", hint=after)
 
@@ -60,11 +60,11 @@ def _check_together(context: typer.Context, executor: str) -> None:
     """Check that no option of the other executor is given.
 
     Raises:
-        UsageError: if one is.
+        UsageError: If such an option is given.
     """
     from icmlora_cli.errors import UsageError
 
-    typed = _given(context)
+    typed = _typed_options(context)
     for other, names in OF_EXECUTOR.items():
         wrong = [typed[name] for name in names if name in typed]
         if other != executor and wrong:
@@ -123,9 +123,9 @@ def harvest(
 ) -> None:
     """Train one LoRA for each registered task on the frozen base.
 
-    What is harvested already is not trained again; what was interrupted goes on where it was. Without --tasks,
-    all registered tasks of split 'train'. Several harvests, on one machine or on several that share the registry's
-    file system, share the work; see who does what: icmlora harvest status.
+    A task that is harvested already is not trained again, and one that was interrupted goes on where it was. Without
+    --tasks, it trains all registered tasks of split 'train'. Several harvests, on one machine or on several that share
+    the registry's file system, share the work; icmlora harvest status shows who does what.
     """
     if context.invoked_subcommand is not None:
         with session("harvest", as_json=as_json, quiet=quiet):
@@ -147,23 +147,23 @@ def harvest(
         from icmlora_cli.workflows.harvest import local_workers as several
 
         with out.progress() as on_progress:
-            found = resolve_base(base, home, offline=offline, on_progress=on_progress)
+            base_model = resolve_base(base, home, offline=offline, on_progress=on_progress)
             if executor is Executor.ray:
                 from icmlora_cli.workflows.harvest import ray_workers
 
                 result = ray_workers.run(
-                    chosen, found, settings, home, address=address, gpus_per_task=gpus_per_task,
+                    chosen, base_model, settings, home, address=address, gpus_per_task=gpus_per_task,
                     on_progress=on_progress,
                 )  # fmt: skip
             elif workers == 1:
-                result = one.run(chosen, found, settings, home, device=device, on_progress=on_progress)
+                result = one.run(chosen, base_model, settings, home, device=device, on_progress=on_progress)
             else:
                 result = several.run(
-                    chosen, found, settings, home, workers=workers, device=device, on_progress=on_progress
+                    chosen, base_model, settings, home, workers=workers, device=device, on_progress=on_progress
                 )
         out.result(
             {
-                "base": found.name,
+                "base": base_model.name,
                 "trained": list(result.trained),
                 "seconds": result.seconds,
                 "adapters": [adapter_dict(record) for record in result.records],
@@ -183,7 +183,7 @@ def status(
 ) -> None:
     """Show who harvests what.
 
-    A task is done, at work (machine, process, last heart-beat), interrupted, or not begun.
+    A task is done, at work, interrupted, or not begun. Of a worker it shows machine, process and last heart-beat.
     """
     with session("harvest status", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
@@ -192,7 +192,7 @@ def status(
         from icmlora_cli.workflows.select_tasks import tasks_to_learn
 
         home = Home.from_environment()
-        found = run(tasks_to_learn(home, tasks), slug(canonical_name(base)), home)
+        statuses = run(tasks_to_learn(home, tasks), slug(canonical_name(base)), home)
         out.result(
             {
                 "base": base,
@@ -203,7 +203,7 @@ def status(
                         "worker": None if item.worker is None else vars(item.worker),
                         "saved_step": item.saved_step,
                     }
-                    for item in found
+                    for item in statuses
                 ],
             }
         )
@@ -215,13 +215,13 @@ def status(
                 "-" if item.worker is None else f"{item.worker.age:.0f} s ago",
                 "-" if item.saved_step is None else str(item.saved_step),
             )
-            for item in found
+            for item in statuses
         ]
         out.table(("task", "state", "worker", "heart-beat", "saved step"), rows)
 
 
 def adapter_dict(record: "AdapterRecord") -> dict[str, object]:
-    """Return the JSON form of an adapter, with its folder."""
+    """Return the JSON form of an adapter, with the folder and the bytes of its last checkpoint."""
     return record.as_dict() | {"folder": str(record.last), "bytes": record.bytes}
 
 

@@ -1,7 +1,7 @@
-"""Commands whose ``--help`` shows its texts in rich's panels exactly as they are written.
+"""Commands whose ``--help`` shows its texts in rich's panels as they are written.
 
-Typer takes help texts for rich's markup: ``icmlora[serve]`` would lose its bracket, ``builtin:family:NAME`` would show
-a smiley, and the lines of a docstring would end where the source ends them.
+Typer takes help texts for rich's markup: ``icmlora[serve]`` would lose its bracket, ``:family:`` could become an emoji,
+and the lines of a docstring would end where they end in the source.
 """
 
 import inspect
@@ -10,29 +10,29 @@ from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
-ARGUMENT_OF_EMOJI = re.compile(r"(?<=:)(?=\S+:)")  # behind a colon that another one follows, as in :smile:
+ARGUMENT_OF_EMOJI = re.compile(r"(?<=:)(?=\S+:)")  # the place after a colon that another colon follows, as in :smile:
 
 
 class HelpCommand(TyperCommand):
-    """A command whose help texts are no markup."""
+    """A command whose help texts are shown as they are written, without markup."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Take what Typer hands on."""
+        """Build the command as Typer does, then escape its texts."""
         super().__init__(*args, **kwargs)
         _show_as_written(self)
 
 
 class HelpGroup(TyperGroup):
-    """A group of commands whose help texts are no markup."""
+    """A group of commands whose help texts are shown as they are written, without markup."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Take what Typer hands on."""
+        """Build the command as Typer does, then escape its texts."""
         super().__init__(*args, **kwargs)
         _show_as_written(self)
 
 
 def escaped(text: str) -> str:
-    """Return markup of rich's that shows a text as it is, without importing rich.
+    """Return rich markup that shows a text as it is; rich itself is not imported, since that takes time.
 
     An empty style between two colons keeps rich from taking what stands between them for the name of an emoji.
     """

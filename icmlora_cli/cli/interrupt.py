@@ -1,4 +1,4 @@
-"""Ctrl-C at any moment: one line on stderr and exit code 130, never a traceback."""
+"""Handles Ctrl-C at any moment: one line on stderr and exit code 130, never a traceback."""
 
 import os
 import signal
@@ -6,26 +6,26 @@ from types import FrameType
 
 MESSAGE = "interrupted: what was finished is kept; run the same command again to go on\n"
 EXIT_CODE = 130
-IMPORTING = "<frozen importlib._bootstrap>"  # the code that runs every import
-SHOW_CURSOR = "\x1b[?25h"  # a progress bar that is not ended has it hidden
+IMPORTING = "<frozen importlib._bootstrap>"  # the file name of the code that runs every import
+SHOW_CURSOR = "\x1b[?25h"  # an unfinished progress bar leaves the cursor hidden
 
 _seen = False
 
 
 def watch() -> None:
-    """Take over Ctrl-C, unless it is ignored, as under nohup."""
+    """Handle Ctrl-C from now on, unless it is ignored, as under nohup."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _on_interrupt)
 
 
 def stop_watching() -> None:
-    """Ignore Ctrl-C from here on: the work is done, and Python is about to exit."""
+    """Ignore Ctrl-C from now on, since the work is done and Python is about to exit."""
     if signal.getsignal(signal.SIGINT) is _on_interrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def interrupted(error: BaseException) -> bool:
-    """Tell whether an error is, or comes from, Ctrl-C: a library may have turned it into an error of its own."""
+    """Tell whether an error comes from Ctrl-C, which a library may have turned into an error of its own."""
     return _seen or isinstance(error, KeyboardInterrupt)
 
 
@@ -36,10 +36,14 @@ def leave() -> None:
 
 
 def _on_interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt; while something is imported, leave instead.
+    """Raise KeyboardInterrupt, or leave at once if a module is being imported.
 
-    NumPy, torch and transformers swallow an interrupt of their import or go on half imported. Nothing is lost by
-    leaving there: files appear under their names only when whole.
+    NumPy, torch and transformers swallow an interrupt of their import or go on half imported. Leaving at that point
+    loses nothing, since files get their names only once they are whole.
+
+    Args:
+        number: The number of the signal.
+        frame: The innermost frame that was interrupted.
     """
     global _seen
     _seen = True

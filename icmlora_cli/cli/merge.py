@@ -1,4 +1,4 @@
-"""``icmlora merge``: a base and its adapters in, one whole model out."""
+"""``icmlora merge``: merge adapters into their base and write one whole model."""
 
 import re
 from collections.abc import Sequence
@@ -43,21 +43,21 @@ def merge(
 
     The model needs neither PEFT nor icmlora. It is read, changed and written one tensor after the other, so that memory
     holds a small part of it. The weight of -a is what stands behind its last colon, where that is a number; without one
-    it is 1. See docs/merging.md.
+    it is 1. docs/merging.md says more.
     """
     with session("merge", as_json=as_json, quiet=quiet) as out:
-        wanted = shares(adapter, weighted or [])
+        weights = shares(adapter, weighted or [])
         from icmlora_cli.disk.home import Home
         from icmlora_cli.workflows.base.pull import resolve as resolve_base
         from icmlora_cli.workflows.merge.merge import base_name, find_shares, run
 
         home = Home.from_environment()
-        found = find_shares(wanted, home)
+        adapters = find_shares(weights, home)
         with out.progress() as on_progress:
-            name = base or base_name(found, home)
-            model = resolve_base(name, home, offline=offline, on_progress=on_progress)
+            name = base or base_name(adapters, home)
+            base_model = resolve_base(name, home, offline=offline, on_progress=on_progress)
             done = run(
-                found, out_folder, model,
+                adapters, out_folder, base_model,
                 dtype=dtype, any_base_name=any_base_name, force=force, on_progress=on_progress,
             )  # fmt: skip
         out.result(_dict(done))
@@ -65,12 +65,16 @@ def merge(
 
 
 def shares(adapter: str | None, weighted: Sequence[str]) -> list[tuple[str, float]]:
-    """Return names and weights of what the command line asks for.
+    """Return the names and weights of the adapters that the command line asks for.
 
-    A name that itself ends in a colon and a number needs its weight said: ``v:2:1``.
+    A name that itself ends in a colon and a number needs an explicit weight, as in ``v:2:1``.
+
+    Args:
+        adapter: The single adapter that is to be merged; None if ``-a`` names them.
+        weighted: The values of ``-a``, each ``NAME`` or ``NAME:WEIGHT``.
 
     Raises:
-        UsageError: if nothing is named, or both ways are used.
+        UsageError: If no adapter is named, or both ways to name one are used.
     """
     from icmlora_cli.errors import UsageError
 
@@ -83,14 +87,14 @@ def shares(adapter: str | None, weighted: Sequence[str]) -> list[tuple[str, floa
 
 
 def _weighted(text: str) -> tuple[str, float]:
-    found = WEIGHTED.fullmatch(text)
-    return (found["name"], float(found["weight"])) if found else (text, 1.0)
+    match = WEIGHTED.fullmatch(text)
+    return (match["name"], float(match["weight"])) if match else (text, 1.0)
 
 
 def _dict(done: "MergeResult") -> dict[str, object]:
     adapters = [vars(item) | {"folder": str(item.folder)} for item in done.adapters]
-    own = {"folder": str(done.folder), "base": done.base, "adapters": adapters}
-    return own | done.model.about() | {"bytes": done.bytes, "seconds": done.seconds}
+    head = {"folder": str(done.folder), "base": done.base, "adapters": adapters}
+    return head | done.model.about() | {"bytes": done.bytes, "seconds": done.seconds}
 
 
 def _print(out: Out, done: "MergeResult") -> None:

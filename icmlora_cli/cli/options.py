@@ -1,4 +1,4 @@
-"""Option aliases that several commands share, and the panels of ``--help`` that they stand in."""
+"""Options that several commands share, and the names of the panels in which ``--help`` shows them."""
 
 from pathlib import Path
 from typing import Annotated, Literal

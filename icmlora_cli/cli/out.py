@@ -1,6 +1,7 @@
-"""The one place that prints: data on stdout, progress and warnings on stderr; human, ``--json`` and ``--quiet``.
+"""The one place that prints results, warnings and errors of commands, for people, for ``--json`` and for ``--quiet``.
 
-Names and texts that others wrote reach the terminal with their control characters written out.
+Data go to stdout, progress and warnings to stderr. Control characters in names and texts, which others may have
+written, are printed in visible form.
 """
 
 import json
@@ -20,17 +21,17 @@ if TYPE_CHECKING:
     from icmlora_cli.workflows.progress import OnProgress
 
 BAR_WIDTH = 12  # characters
-SCHEMA_VERSIONS = {"demo": 2, "eval": 2, "report build": 2}  # the others are of version 1
-LARGE_TABLE = 500  # rows; beyond, cells are padded and not fitted to the terminal, which would take seconds
+SCHEMA_VERSIONS = {"demo": 2, "eval": 2, "report build": 2}  # the JSON of all other commands has version 1
+LARGE_TABLE = 500  # rows; fitting the columns of more rows to the terminal would take seconds
 
 
 class Out:
-    """Where a command puts its result.
+    """Prints the results and remarks of one command.
 
     Args:
-        command: the command's name, which becomes the schema of its JSON: ``icmlora.<command>/<version>``.
-        as_json: print one JSON object and nothing else on stdout.
-        quiet: print the bare essentials: no progress, no hints.
+        command: The command's name, from which the schema of its JSON is made: ``icmlora.<command>/<version>``.
+        as_json: Whether to print one JSON object on stdout, and nothing else there.
+        quiet: Whether to print the bare result alone, without progress and hints.
     """
 
     def __init__(self, command: str, *, as_json: bool, quiet: bool) -> None:
@@ -40,27 +41,31 @@ class Out:
         self.quiet = quiet
 
     def result(self, data: Mapping[str, object]) -> None:
-        """Print ``data`` as the versioned JSON object; does nothing in the other modes."""
+        """Print the command's result as a JSON object with its schema; without ``--json``, print nothing."""
         if self.as_json:
             schema = f"icmlora.{self.command.replace(' ', '.')}/{SCHEMA_VERSIONS.get(self.command, 1)}"
             print(_json({"schema": schema} | dict(data)))
 
     def line(self, text: str = "") -> None:
-        """Print a line of data for a person; nothing with ``--json``."""
+        """Print a line of data on stdout; with ``--json``, print nothing."""
         if not self.as_json:
             print(visible(text))
 
     def flush(self) -> None:
-        """Hand on what was printed, where the command goes on after its result."""
+        """Flush stdout, for a command that goes on running after its result."""
         sys.stdout.flush()
 
     def note(self, text: str) -> None:
-        """Print a remark or warning on stderr; nothing with ``--quiet``."""
+        """Print a remark or warning on stderr; with ``--quiet``, print nothing."""
         if not self.quiet:
             print(visible(text), file=sys.stderr)
 
     def forbidden(self, licences: Sequence[str]) -> None:
-        """Warn of licences of training data that forbid derivatives."""
+        """Print a warning if licences of training data forbid derivatives.
+
+        Args:
+            licences: The licences that do.
+        """
         if licences:
             self.note(
                 f"warning: data that the generator learned from forbid derivatives: {', '.join(licences)}; "
@@ -75,15 +80,15 @@ class Out:
         title: str | None = None,
         bars: Sequence[float] | None = None,
     ) -> None:
-        """Print a table for a person (tab-separated with ``--quiet``); nothing with ``--json``.
+        """Print a table; with ``--quiet``, only its cells, separated by tabs; with ``--json``, nothing.
 
-        Beyond ``LARGE_TABLE`` rows it is plain columns, without bars and as wide as their cells.
+        A table of more than ``LARGE_TABLE`` rows has plain columns, as wide as their cells, and no bars.
 
         Args:
-            headers: of the columns.
-            rows: cells, one for each header.
-            title: above the table.
-            bars: a row's share, 0 to 1, each; on a terminal, the last column shows them as bars.
+            headers: The headers of the columns.
+            rows: The rows, each with one cell for each header.
+            title: The text above the table; None for none.
+            bars: A share from 0 to 1 for each row, which a terminal shows as a bar in a last column; None for none.
         """
         if self.as_json:
             return
@@ -122,13 +127,13 @@ class Out:
         """Ask on the terminal before something is done that cannot be undone; return if the answer is yes.
 
         Args:
-            question: what to ask, which says what would be done.
-            yes: do not ask, because ``--yes`` is given.
-            again: the command that goes on without asking, which is told where nobody can be asked.
+            question: The question, which says what would be done.
+            yes: Whether ``--yes`` was given, so that nothing is asked.
+            again: The command that does not ask, which the error names where nobody can be asked.
 
         Raises:
-            UsageError: if nobody can be asked: with ``--json``, or where stdin is no terminal.
-            typer.Abort: if the answer is anything but yes.
+            UsageError: If nobody can be asked, with ``--json`` or where stdin is no terminal.
+            typer.Abort: If the answer is anything but yes.
         """
         if yes:
             return
@@ -142,7 +147,7 @@ class Out:
 
     @contextmanager
     def progress(self) -> Iterator["OnProgress"]:
-        """Yield a callback that shows progress on stderr: bars on a terminal, a line per item elsewhere."""
+        """Yield a callback that shows progress on stderr, as bars on a terminal and as lines elsewhere."""
         from icmlora_cli.cli.progress import progress_display
 
         with progress_display(quiet=self.quiet or self.as_json) as callback:
@@ -150,7 +155,7 @@ class Out:
 
 
 def _print_columns(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str | None) -> None:
-    """Print a table as padded columns, figures to the right."""
+    """Print a table as padded columns, with figures aligned to the right."""
     from rich.cells import cell_len
 
     columns = [[header, *column] for header, column in zip(headers, zip(*rows, strict=True), strict=True)]
@@ -177,7 +182,7 @@ def _is_figure(cell: str) -> bool:
 
 def _print_error(out: Out, error: "IcmloraError") -> None:
     if out.as_json:
-        with suppress(OSError):  # stdout itself may be what is full
+        with suppress(OSError):  # stdout may be a file on a disk that is full
             print(_json({"schema": "icmlora.error/2", "error": error.as_dict()}), flush=True)
     lines = [f"error: {error.message}"]
     lines += [f"  {fault}" for fault in getattr(error, "faults", ())]
@@ -186,18 +191,18 @@ def _print_error(out: Out, error: "IcmloraError") -> None:
     print(visible("\n".join(lines)), file=sys.stderr)
 
 
-def _let_go_of_stdout() -> None:
-    """Point stdout nowhere if it takes nothing more, so that Python's own flush at exit does not fail."""
+def _discard_stdout_if_broken() -> None:
+    """Redirect stdout to the null device if it takes nothing more, so that Python's flush at exit does not fail."""
     try:
         sys.stdout.flush()
     except OSError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        null_device = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null_device, sys.stdout.fileno())
+        os.close(null_device)
 
 
-def _told(error: BaseException) -> "IcmloraError | None":
-    """Return what an error is for a user; None where it can only be a fault of icmlora's."""
+def _user_error(error: BaseException) -> "IcmloraError | None":
+    """Return an error in the form that users see; None if only a fault in icmlora can have caused it."""
     from icmlora_cli.errors import IcmloraError
 
     if isinstance(error, IcmloraError):
@@ -209,22 +214,28 @@ def _told(error: BaseException) -> "IcmloraError | None":
 
 @contextmanager
 def session(command: str, *, as_json: bool, quiet: bool) -> Iterator[Out]:
-    """Run a command's body and turn its errors into one clear message and an exit code.
+    """Run a command's body, and turn its errors into one clear message and an exit code.
+
+    Args:
+        command: The command's name, without ``icmlora``.
+        as_json: Whether ``--json`` was given.
+        quiet: Whether ``--quiet`` was given.
 
     Raises:
-        typer.Exit: with 1 (failed), 2 (usage or recipe), 3 (a gate) or 130 (interrupted; ``__main__`` says so).
+        typer.Exit: If the body fails (code 1), its usage or a recipe is wrong (2), the gate refuses the adapter (3), or
+            Ctrl-C interrupts it (130, for which ``__main__`` prints the message).
     """
     out = Out(command, as_json=as_json, quiet=quiet)
     try:
         yield out
-        sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
+        sys.stdout.flush()  # while the error of a full disk or a closed pipe can still be reported
     except (Exception, KeyboardInterrupt) as error:
         if interrupted(error):
             raise typer.Exit(EXIT_CODE) from error
-        wrapped = _told(error)
+        wrapped = _user_error(error)
         if wrapped is None:
             raise
         if not isinstance(error, BrokenPipeError):
             _print_error(out, wrapped)
-        _let_go_of_stdout()
+        _discard_stdout_if_broken()
         raise typer.Exit(wrapped.exit_code) from error

@@ -1,4 +1,4 @@
-"""Rich bars on a terminal; one line per finished item where stderr is a file or a pipe."""
+"""Shows progress as bars on a terminal, and as lines now and then where stderr is a file or a pipe."""
 
 import sys
 import time
@@ -11,15 +11,15 @@ from icmlora_cli.report.shown import visible
 if TYPE_CHECKING:
     from icmlora_cli.workflows.progress import OnProgress, Progress
 
-LINE_EVERY = 15.0  # seconds between lines where there is no terminal
+LINE_EVERY = 15.0  # the least seconds between two lines of one item where there is no terminal
 
 
 @contextmanager
 def progress_display(*, quiet: bool) -> Iterator["OnProgress"]:
-    """Yield a progress callback.
+    """Yield a callback that shows progress on stderr.
 
     Args:
-        quiet: show nothing at all.
+        quiet: Whether to show nothing at all.
     """
     if quiet:
         from icmlora_cli.workflows.progress import silent
@@ -86,15 +86,15 @@ def _bars() -> Iterator["OnProgress"]:
                     completed=whole,
                     amount=f"{progress.items_done}/{progress.items_total}",
                 )
-            shown = current.get(progress.stage)
-            if shown is None or shown[0] != progress.label:
-                if shown is not None:
-                    bars.remove_task(shown[1])
+            item = current.get(progress.stage)
+            if item is None or item[0] != progress.label:
+                if item is not None:
+                    bars.remove_task(item[1])
                 text = escape(visible(f"{progress.stage} {progress.label}"))
-                shown = (progress.label, bars.add_task(text, amount="", detail="", total=progress.total or None))
-                current[progress.stage] = shown
+                item = (progress.label, bars.add_task(text, amount="", detail="", total=progress.total or None))
+                current[progress.stage] = item
             bars.update(
-                shown[1],
+                item[1],
                 total=progress.total or None,
                 completed=progress.done,
                 amount=_amount(progress),

@@ -1,4 +1,4 @@
-"""``icmlora push``: an output goes to the hub."""
+"""``icmlora push``: send an adapter, a merged model or a generator to the Hugging Face hub."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,8 +26,9 @@ def push(
 ) -> None:
     """Send an adapter, a merged model or a generator to the Hugging Face hub.
 
-    It is one commit. Only files that icmlora writes are sent, and LICENSE and NOTICE. Hashes and card are checked
-    before. Paths of this machine in icmlora.json and generator.json are cut to their last part. More: docs/sharing.md.
+    It makes one commit. It sends only files that icmlora writes, and LICENSE and NOTICE. Hashes and card are checked
+    first. Paths of this machine in icmlora.json and generator.json are cut to their last part. docs/sharing.md says
+    more.
     """
     with session("push", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
@@ -73,8 +74,8 @@ def push(
 
 def _print_plan(out: Out, planned: "PushPlan", target: "PushTarget") -> None:
     what = "merged model" if planned.kind == "merged" else planned.kind
-    seen = "private" if target.private else "public"
-    out.line(f"{what} in {planned.folder}, to {target.repo_id} ({seen}), branch {target.revision}:")
+    visibility = "private" if target.private else "public"
+    out.line(f"{what} in {planned.folder}, to {target.repo_id} ({visibility}), branch {target.revision}:")
     out.table(("file", "bytes"), [(item.name, f"{item.size:,}") for item in planned.files])
     out.line(f"{len(planned.files)} files, {planned.bytes:,} bytes")
     if planned.shortened:

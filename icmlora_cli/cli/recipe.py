@@ -1,4 +1,4 @@
-"""``icmlora recipe``: the recipes that ship with icmlora."""
+"""``icmlora recipe``: list, show, copy and check recipes."""
 
 from pathlib import Path
 from typing import Annotated

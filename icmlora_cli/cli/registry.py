@@ -1,4 +1,4 @@
-"""``icmlora registry``: verify what is on disk, free what is not needed, move things between machines."""
+"""``icmlora registry``: verify what is on disk, free what is not needed, and move things between machines."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,8 +36,8 @@ def verify(
 ) -> None:
     """Look at every file; say what is wrong, what it costs, and what mends it.
 
-    Found are truncated, changed, missing, unlisted and half-written files. Only what makes something unusable counts
-    as lost, with exit code 1; what killed work left beside it is told, with exit code 0.
+    It finds truncated, changed, missing, unlisted and half-written files. Only what makes something unusable counts as
+    lost, with exit code 1; what killed work left behind is listed too, with exit code 0.
     """
     with session("registry verify", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
@@ -71,11 +71,11 @@ def _print_faults(out: Out, result: "VerifyResult") -> None:
         out.line(f"  where: {fault.path}\n  costs: {fault.cost}\n  mends: {fault.mend}")
     for item in result.repairs:
         out.line(f"{item.action}: {item.thing} {item.name}: {item.said}")
-    looked = ", ".join(f"{count} {thing}{'s' if count != 1 else ''}" for thing, count in result.checked.items())
+    counts = ", ".join(f"{count} {thing}{'s' if count != 1 else ''}" for thing, count in result.checked.items())
     severe = sum(fault.severe for fault in result.faults)
-    left = f"; {result.remaining} left" if result.repairs else ""
+    remaining = f"; {result.remaining} left" if result.repairs else ""
     notes = len(result.faults) - severe
-    out.note(f"looked at {looked or 'an empty registry'}: {severe} lost{left}, {notes} to know")
+    out.note(f"looked at {counts or 'an empty registry'}: {severe} lost{remaining}, {notes} to know")
 
 
 @app.command(epilog="Example: icmlora registry gc --dry-run")
@@ -93,9 +93,9 @@ def gc(
 ) -> None:
     """Say what can be freed, ask, and free it.
 
-    Freed are temporary files of no running process, states of finished trainings, what is in quarantine, cached task
-    vectors, and second copies of equal checkpoints, which become hard links of the first. No content of tasks,
-    adapters, generators, results and base models is ever touched.
+    It frees temporary files of no running process, states of finished trainings, what is in quarantine, cached task
+    vectors, and second copies of equal checkpoints, which become hard links of the first. It never touches the content
+    of tasks, adapters, generators, results and base models.
     """
     with session("registry gc", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
@@ -120,8 +120,8 @@ def gc(
             }
         )
         if not quiet:
-            said = "nothing to free" if not planned.free else f"{done.bytes / 1e6:.1f} MB freed"
-            out.line(f"{planned.bytes / 1e6:.1f} MB would be freed" if dry_run and planned.free else said)
+            message = "nothing to free" if not planned.free else f"{done.bytes / 1e6:.1f} MB freed"
+            out.line(f"{planned.bytes / 1e6:.1f} MB would be freed" if dry_run and planned.free else message)
 
 
 def _note_kept(out: Out, items: "Sequence[GarbageItem]") -> None:
@@ -153,7 +153,7 @@ def export(
 ) -> None:
     """Write tasks, adapters and generators as one file; all of them if none is named.
 
-    Each is checked first: what is damaged is not exported. Base models stay here; the other machine pulls its own.
+    Each is checked first, and what is damaged is not exported. Base models stay here; the other machine pulls its own.
     """
     with session("registry export", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home

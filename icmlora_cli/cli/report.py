@@ -1,4 +1,4 @@
-"""``icmlora report``: an evaluation as a page to look at."""
+"""``icmlora report``: make an HTML page of an evaluation, and open it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -37,19 +37,19 @@ def build(
         from icmlora_cli.report.result import read_result
         from icmlora_cli.workflows.output import check_file
 
-        read = read_result(result)
+        evaluation = read_result(result)
         target = (_beside(result) if output is None else output).absolute()
         if not force:
-            _check_ours(target, hint="--force replaces it")
+            _check_is_report(target, hint="--force replaces it")
         check_file(target, force=True)
         from icmlora_cli.disk.files import write_text
         from icmlora_cli.report.html import html_report
 
-        write_text(target, html_report(read))
+        write_text(target, html_report(evaluation))
         size = target.stat().st_size
-        out.result({"report": str(target), "bytes": size, "tasks": len(read.tasks), "methods": len(read.methods)})
-        tasks = f"{len(read.tasks)} tasks on {len(read.methods)} methods"
-        out.line(str(target) if quiet else f"{target}: {tasks}, {size / 1e6:.1f} MB")
+        tasks, methods = len(evaluation.tasks), len(evaluation.methods)
+        out.result({"report": str(target), "bytes": size, "tasks": tasks, "methods": methods})
+        out.line(str(target) if quiet else f"{target}: {tasks} tasks on {methods} methods, {size / 1e6:.1f} MB")
 
 
 @app.command("open", epilog="Example: icmlora report open runs/first")
@@ -63,11 +63,11 @@ def open_report(
 ) -> None:
     """Open the page in a browser.
 
-    It is made first where it is missing or older than result.json.
+    The page is made first if it is missing or older than result.json.
     """
     with session("report open", as_json=as_json, quiet=quiet) as out:
         page = _beside(result).absolute()
-        _check_ours(page, hint=f"icmlora report build {result} -o ANOTHER.html")
+        _check_is_report(page, hint=f"icmlora report build {result} -o ANOTHER.html")
         built = _is_stale(page, result)
         if built:
             from icmlora_cli.report.html import write_report
@@ -86,11 +86,16 @@ def _beside(result: Path) -> Path:
     return (result if result.is_dir() else result.parent) / REPORT
 
 
-def _check_ours(page: Path, *, hint: str) -> None:
-    """Refuse to take a file for a report that is none.
+def _check_is_report(page: Path, *, hint: str) -> None:
+    """Check that the file at a page's path, if there is one, is a report that icmlora made.
+
+    Args:
+        page: The path of the page.
+        hint: What to type if it is another file.
 
     Raises:
-        AlreadyExistsError: if there is something else.
+        AlreadyExistsError: If it is another file.
+        UsageError: If it is a folder.
     """
     from icmlora_cli.errors import AlreadyExistsError, UsageError
     from icmlora_cli.report.html import is_report
@@ -102,7 +107,7 @@ def _check_ours(page: Path, *, hint: str) -> None:
 
 
 def _is_stale(page: Path, result: Path) -> bool:
-    """Say whether a page is missing or older than its result; without a result it is, and making it will say so."""
+    """Tell whether a page is missing or older than its result. Without a result it is too; reading that fails later."""
     from icmlora_cli.report.result import RESULT
 
     source = result / RESULT if result.is_dir() else result

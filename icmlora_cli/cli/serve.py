@@ -1,4 +1,4 @@
-"""``icmlora serve``: an OpenAI-compatible server for a base and adapters of it."""
+"""``icmlora serve``: serve a base and adapters of it with OpenAI's API."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 NETWORK = "Network"
 LIMITS = "Limits"
-LAST = 10  # seconds after the grace, when connections are cut: of clients that do not read what they are sent
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -91,8 +90,8 @@ def serve(
     """Serve the base, harvested tasks and adapters made on request, with OpenAI's API.
 
     A request's model is the base's name, a registered task's name, a NAME of --adapter or, with -g, 'icm:TASK TEXT'.
-    One base is in memory, and requests are answered one after another. Needs the extra icmlora[serve]. docs/serving.md
-    has examples, and how to serve with vLLM instead.
+    One base is in memory, and requests are answered one after another. It needs the extra icmlora[serve].
+    docs/serving.md has examples, and says how to serve with vLLM instead.
     """
     with session("serve", as_json=as_json, quiet=quiet) as out:
         _need_the_extra()
@@ -110,9 +109,9 @@ def serve(
 
             with out.progress() as on_progress:
                 name = base or (base_name(folder) if folder else None) or DEFAULT_BASE
-                found = resolve_base(name, home, offline=offline, on_progress=on_progress)
+                base_model = resolve_base(name, home, offline=offline, on_progress=on_progress)
                 engine = load_engine(
-                    found, home, generator=folder, adapters=folders, any_base_name=any_base_name,
+                    base_model, home, generator=folder, adapters=folders, any_base_name=any_base_name,
                     settings=EngineSettings(queue, max_adapters, max_tokens),
                     device=device, on_progress=on_progress,
                 )  # fmt: skip
@@ -135,7 +134,11 @@ def _need_the_extra() -> None:
 
 
 def _folders(given: list[str]) -> dict[str, Path]:
-    """Return the folders of ``--adapter`` by name."""
+    """Return the folders of ``--adapter`` by name.
+
+    Raises:
+        UsageError: If a value is not ``NAME=FOLDER``, a name is not allowed, or a name is given twice.
+    """
     from icmlora_cli.disk.home import checked_name
     from icmlora_cli.errors import UsageError
 
@@ -173,7 +176,10 @@ def _keys(path: Path) -> list[str]:
 
 
 def _known_hosts(host: str, keys: list[str], allowed: list[str]) -> list[str]:
-    """Return the names that requests have to be sent to; none where the server is open to others, or asks for keys."""
+    """Return the host names to which requests may be sent; the list is empty if any name will do.
+
+    Any name will do if the server is open to other machines or asks for keys, unless ``--allow-host`` names some.
+    """
     from icmlora_cli.serving.http.guard import LOCAL_HOSTS
 
     if (host not in LOCAL or keys) and not allowed:
@@ -182,7 +188,11 @@ def _known_hosts(host: str, keys: list[str], allowed: list[str]) -> list[str]:
 
 
 def _bound(host: str, port: int) -> "socket.socket":
-    """Return a socket that listens; nothing heavy is loaded before it is known that the address is free."""
+    """Return a listening socket; it is opened first, so that an address in use is reported before a base is loaded.
+
+    Raises:
+        UsageError: If the address cannot be listened on.
+    """
     import socket
 
     from icmlora_cli.errors import UsageError

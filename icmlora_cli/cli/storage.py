@@ -1,4 +1,4 @@
-"""``icmlora storage``: what everything takes, what of it is not needed, and when a generator pays."""
+"""``icmlora storage``: show what everything takes on disk, what is not needed, and when a generator pays."""
 
 from typing import TYPE_CHECKING
 
@@ -8,14 +8,14 @@ from icmlora_cli.cli.out import Out, session
 if TYPE_CHECKING:
     from icmlora_cli.workflows.registry.storage import GeneratorStorage, StorageReport
 
-_Row = tuple[tuple[str, ...], int]  # cells, and the bytes that are shared out
+_Row = tuple[tuple[str, ...], int]  # the cells of a row, and the bytes of which it shows the share
 
 
 def storage(as_json: Json = False, quiet: Quiet = False) -> None:
     """Show what everything takes on disk, and when a generator pays.
 
-    That is the bytes of bases, tasks, adapters and generators, how many tasks it takes to break even, rank and dtype of
-    each task's last adapter, what equal checkpoints take more than once, and what icmlora registry gc would free.
+    It shows the bytes of bases, tasks, adapters and generators, how many tasks it takes to break even, rank and dtype
+    of each task's last adapter, what equal checkpoints take more than once, and what icmlora registry gc would free.
     """
     with session("storage", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
@@ -47,7 +47,7 @@ def storage_dict(report: "StorageReport") -> dict[str, object]:
 
 
 def storage_line(item: "GeneratorStorage") -> str:
-    """Return one generator's storage in a sentence."""
+    """Return a sentence about the storage of one generator."""
     head = f"generator {item.name}: {_mb(item.bytes)} MB for {item.tasks} tasks"
     if item.ratio_all is None or item.ratio_one is None:
         return f"{head}; none of their adapters is in this registry"
@@ -84,14 +84,14 @@ def _print_shares(out: Out, headers: tuple[str, ...], things: list[_Row], whole:
 
 
 def _print_waste(out: Out, report: "StorageReport") -> None:
-    found = report.duplicates
-    if found.files:
+    duplicates = report.duplicates
+    if duplicates.files:
         out.line(
-            f"equal checkpoints take {_mb(found.bytes)} MB more than once (further copies: {found.files}); "
+            f"equal checkpoints take {_mb(duplicates.bytes)} MB more than once (further copies: {duplicates.files}); "
             "next: icmlora registry gc --only duplicates"
         )
-    if found.linked_files:
-        out.line(f"hard links save {_mb(found.linked_bytes)} MB of the above (links: {found.linked_files})")
+    if duplicates.linked_files:
+        out.line(f"hard links save {_mb(duplicates.linked_bytes)} MB of the above (links: {duplicates.linked_files})")
     kinds = ", ".join(f"{what} {_mb(size)}" for what, size in report.gc.items())
     out.line(f"icmlora registry gc would free {f'{_mb(report.gc_bytes)} MB: {kinds}' if kinds else 'nothing'}")
 

@@ -53,8 +53,8 @@ def add(
         _table(out, result.tasks)
         for note in result.notes:
             out.note(f"note: {note}")
-        done = [state for _, state in result.tasks]
-        counts = ", ".join(f"{done.count(state)} {state}" for state in dict.fromkeys(done))
+        states = [state for _, state in result.tasks]
+        counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
         out.note(f"{counts}\nnext: icmlora harvest")
 
 
@@ -67,17 +67,17 @@ def list_tasks(tasks: Tasks = None, as_json: Json = False, quiet: Quiet = False)
         from icmlora_cli.registry.tasks import TaskStore
 
         store = TaskStore(Home.from_environment())
-        found = []
+        listed = []
         for name in store.matching(tasks) if tasks else store.names():
             try:
-                found.append(store.get(name))
+                listed.append(store.get(name))
             except CorruptFileError as error:
                 out.note(f"warning: {error.message}; {error.hint}")
-        out.result({"tasks": [_as_dict(task) for task in found]})
-        if not found and not quiet:
+        out.result({"tasks": [_as_dict(task) for task in listed]})
+        if not listed and not quiet:
             out.line("no tasks yet; add some with: icmlora task add 'builtin:*'")
             return
-        _table(out, [(task, "") for task in found])
+        _table(out, [(task, "") for task in listed])
 
 
 @app.command(epilog="Example: icmlora task show choose_first_of_3")
@@ -97,7 +97,7 @@ def show(name: Name, as_json: Json = False, quiet: Quiet = False) -> None:
             ("prompt", repr(task.template.prompt)),
             ("answer", repr(task.template.answer)),
         ]
-        rest = [(key, str(facts[key] or "-")) for key in _SHOWN]
+        rest = [(key, str(facts[key] or "-")) for key in _TABLE_KEYS]
         out.table(("", ""), [("name", task.name), *texts, *parts, *template, *rest])
 
 
@@ -149,7 +149,7 @@ def validate(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check task files and their examples; list every fault of all of them. Adds nothing."""
+    """Check task files and their examples, and list all faults; nothing is added."""
     with session("task validate", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.workflows.tasks import validate as validate_files
 
@@ -215,12 +215,12 @@ def remove(
         from icmlora_cli.registry.tasks import TaskStore
 
         store = TaskStore(Home.from_environment())
-        found = store.matching(names)
-        out.confirm(f"Remove {', '.join(found)}?", yes=yes, again=f"icmlora task remove {shlex.join(names)} --yes")
-        for name in found:
+        matching = store.matching(names)
+        out.confirm(f"Remove {', '.join(matching)}?", yes=yes, again=f"icmlora task remove {shlex.join(names)} --yes")
+        for name in matching:
             store.remove(name)
-        out.result({"removed": list(found)})
-        for name in found:
+        out.result({"removed": list(matching)})
+        for name in matching:
             out.line(name if quiet else f"removed {name}")
 
 
@@ -230,7 +230,7 @@ def builtins(as_json: Json = False, quiet: Quiet = False) -> None:
     with session("task builtins", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.tasks.builtin import builtin_names, builtin_task
 
-        found = sorted(map(builtin_task, builtin_names()), key=lambda task: (task.family, task.name))
+        tasks = sorted(map(builtin_task, builtin_names()), key=lambda task: (task.family, task.name))
         rows = [
             {
                 "name": task.name,
@@ -238,20 +238,20 @@ def builtins(as_json: Json = False, quiet: Quiet = False) -> None:
                 "split": "unseen" if task.held_out else "train",
                 "descriptions": list(task.descriptions),
             }
-            for task in found
+            for task in tasks
         ]
         out.result({"builtins": rows})
         out.table(
             ("family", "name", "split", "description"),
             [
                 (task.family, task.name, str(row["split"]), task.descriptions[0])
-                for task, row in zip(found, rows, strict=True)
+                for task, row in zip(tasks, rows, strict=True)
             ],
         )
         out.note("next: icmlora task add builtin:NAME, or builtin:family:NAME, or 'builtin:*'")
 
 
-_SHOWN = ("metric", "split", "family", "licence", "source", "data_hash", "folder")
+_TABLE_KEYS = ("metric", "split", "family", "licence", "source", "data_hash", "folder")
 
 
 def _as_dict(task: "Task") -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""``icmlora train``: one generator over all harvested tasks."""
+"""``icmlora train``: train one generator on all harvested tasks."""
 
 from typing import Annotated
 
@@ -44,9 +44,10 @@ def train(
 ) -> None:
     """Train a generator on all tasks jointly.
 
-    It learns from harvested adapters and, if the recipe has them, in episodes. Without --tasks: all tasks of split
-    'train' that are harvested or, with episodes, all of them. Tasks of split 'unseen' are refused. Interrupted, it goes
-    on where it was. What has the same name and learned otherwise goes to quarantine.
+    It learns from harvested adapters and, if the recipe has them, in episodes. Without --tasks, it learns from all
+    tasks of split 'train' that are harvested or, with episodes, from all of that split. Tasks of split 'unseen' are
+    refused. After an interrupt, the same command goes on where it was. A generator of the same name that learned
+    otherwise is moved to quarantine.
 
     On several GPUs: accelerate launch -m icmlora_cli train
     """
@@ -66,17 +67,17 @@ def train(
         from icmlora_cli.workflows.train.distributed import main_process
         from icmlora_cli.workflows.train.train import run
 
-        with out.progress() as shown:
-            on_progress = shown if main_process() else silent
-            found = resolve_base(base, home, offline=offline, on_progress=on_progress)
+        with out.progress() as display:
+            on_progress = display if main_process() else silent
+            base_model = resolve_base(base, home, offline=offline, on_progress=on_progress)
             result = run(
-                chosen, found, settings, home, name=name, device=device, log_with=log_with, on_progress=on_progress
+                chosen, base_model, settings, home, name=name, device=device, log_with=log_with, on_progress=on_progress
             )
         if not main_process():
             return
         replaced = None if result.replaced is None else str(result.replaced)
-        shown_as = {"folder": str(result.folder), "tasks": list(result.tasks), "name": name, "replaced": replaced}
-        out.result(vars(result) | shown_as)
+        printed = {"folder": str(result.folder), "tasks": list(result.tasks), "name": name, "replaced": replaced}
+        out.result(vars(result) | printed)
         out.forbidden(result.no_derivatives)
         state = "trained" if result.trained else "was there already: same adapters, same recipe"
         out.line(

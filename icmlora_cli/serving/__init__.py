@@ -1,1 +1,1 @@
-"""Answer requests with adapters: a queue of requests goes through one loaded base."""
+"""Answers requests with adapters: one base is in memory, and requests wait for it in a queue."""

@@ -1,6 +1,7 @@
-"""Serve: one base in memory, the adapter of each request beside it, answers one after another from a bounded queue.
+"""The engine of ``icmlora serve``: it keeps one base in memory and answers requests one after another.
 
-No HTTP here: ``serving/http`` speaks it.
+Each request is answered with the adapter that it names; requests wait in a bounded queue. Nothing here knows of HTTP,
+which is in ``serving/http``.
 """
 
 import copy
@@ -33,17 +34,17 @@ from icmlora_cli.workflows.gen.generator import AdapterGenerator
 from icmlora_cli.workflows.gen.options import GenRequest
 from icmlora_cli.workflows.progress import OnProgress, silent
 
-SHOWN = 120  # characters of a name in an error
+SHOWN_CHARACTERS = 120  # how much of a model's name stands in an error
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """A request that can be answered.
+    """A request that has been checked, as the engine answers it.
 
     Args:
-        prompt_ids: The prompt, one token or more.
-        sampling: How the answer is drawn.
-        adapter: One that is always in memory, or where it comes from; None for the base alone.
+        prompt_ids: The tokens of the prompt, at least one.
+        sampling: How the tokens of the answer are drawn.
+        adapter: The adapter, if it is always in memory, or else where it comes from; None takes the base alone.
     """
 
     prompt_ids: tuple[int, ...]
@@ -53,11 +54,12 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A name that may be asked for.
+    """A model that a client may name in a request.
 
     Args:
-        name: The name.
-        kind: ``base``, ``adapter`` (given by ``--adapter``), ``task`` (harvested), ``generated`` (and in memory).
+        name: The name of the model.
+        kind: What it is: ``base``; ``adapter``, which ``--adapter`` gave; ``task``, a registered task's harvested or
+            imported adapter; or ``generated``, a generated adapter that is in memory.
     """
 
     name: str
@@ -66,12 +68,12 @@ class ServedModel:
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """How much an engine takes on.
+    """The limits of an engine.
 
     Args:
-        queue: How many requests may be read or wait beside the one that is answered.
+        queue: How many requests may be read or wait, besides the one that is being answered.
         max_adapters: How many harvested and generated adapters are kept in memory.
-        max_tokens: How long one answer may be; None allows as many tokens as the base's context has room for.
+        max_tokens: How many tokens one answer may have; None allows as many as the base's context has room for.
     """
 
     queue: int = 32
@@ -83,11 +85,11 @@ class Engine:
     """Answers requests for the base and for adapters of it.
 
     Args:
-        loaded: The base; its weights are never changed.
-        sources: Finds the adapters of tasks and texts.
-        pinned: Adapters by the names given with ``--adapter``, placed.
-        adapter_generator: Makes adapters of texts; None where there is no generator.
-        settings: How much it takes on.
+        loaded: The loaded base; its weights are never changed.
+        sources: Finds the adapters of registered tasks and of task texts.
+        pinned: The adapters that ``--adapter`` gave, by name, on the base's device; they always stay in memory.
+        adapter_generator: Makes adapters of task texts; None where no generator is loaded.
+        settings: The limits of the engine.
     """
 
     def __init__(
@@ -103,7 +105,7 @@ class Engine:
         self._adapter_generator = adapter_generator
         self._cache = AdapterCache(settings.max_adapters)
         self._tokenizer_lock = threading.Lock()
-        self._tokenizer = copy.deepcopy(loaded.tokenizer)  # the worker's own is not shared between threads
+        self._tokenizer = copy.deepcopy(loaded.tokenizer)  # the worker's thread uses the other one
         self.context = max_tokens(loaded)
         self.started = int(time.time())
         self.queue: RequestQueue[GenerationRequest] = RequestQueue(self._answer, settings.queue)
@@ -115,21 +117,25 @@ class Engine:
         return Path(name).name if Path(name).is_absolute() else name
 
     def models(self) -> tuple[ServedModel, ...]:
-        """Return what may be asked for now, and the generated adapters that are in memory."""
-        taken = {self.base_name, *self.pinned}
+        """Return the models that a client may name, including the generated adapters that are in memory now."""
+        hidden_tasks = {self.base_name, *self.pinned}  # a task of such a name cannot be reached by it
         generated = [source.name for source in self._cache.sources() if source.text is not None]
         return (
             ServedModel(self.base_name, "base"),
             *(ServedModel(name, "adapter") for name in self.pinned),
-            *(ServedModel(name, "task") for name in self.sources.tasks() if name not in taken),
+            *(ServedModel(name, "task") for name in self.sources.tasks() if name not in hidden_tasks),
             *(ServedModel(name, "generated") for name in generated),
         )
 
     def chat_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Return the tokens of a conversation, in the base's chat template.
+        """Return the tokens of a conversation that the base's chat template has rendered.
+
+        Args:
+            messages: The messages, each with ``role`` and ``content``.
 
         Raises:
-            RequestError: If the base has none, it does not take these messages, or they are far too long.
+            RequestError: If the base has no chat template, if the template does not take these messages, or if they
+                are far too long.
         """
         with self._tokenizer_lock:
             if not self._tokenizer.chat_template:
@@ -149,7 +155,7 @@ class Engine:
         """Return the tokens of a prompt.
 
         Raises:
-            RequestError: If it is far too long.
+            RequestError: If the text is far too long.
         """
         self._check_characters(text, "prompt")
         with self._tokenizer_lock:
@@ -157,11 +163,11 @@ class Engine:
 
     @cached_property
     def _longest_token(self) -> int:
-        """How many characters the vocabulary's longest token has."""
+        """The number of characters of the vocabulary's longest token."""
         return max(len(token) for token in self._tokenizer.get_vocab())
 
     def _check_characters(self, text: str, field: str) -> None:
-        """Refuse, before the work of tokenising it, a text that cannot fit even if all its tokens are the longest."""
+        """Refuse a text, before it is tokenised, that would be too long even in the vocabulary's longest tokens."""
         if len(text) > self.context * self._longest_token:
             raise RequestError(
                 f"the base reads {self.context:,} tokens at once; {len(text):,} characters are more",
@@ -175,35 +181,39 @@ class Engine:
         """Return how many tokens an answer may have.
 
         Args:
-            prompt_ids: The prompt's tokens.
-            field: The request's field that holds the prompt, for errors.
-            wanted: What the request says; None where it says nothing.
-            usual: What it is then, or less where there is less room; None takes all the room.
+            prompt_ids: The tokens of the prompt.
+            field: The field of the request that holds the prompt, which errors name.
+            wanted: The number of tokens that the request asks for; None if it does not say.
+            usual: The number of tokens of a request that does not say, if there is room for so many; None takes all
+                the room there is.
 
         Raises:
-            RequestError: If the prompt is empty or too long, or more is wanted than there is room.
+            RequestError: If the prompt is empty, too long or has unknown tokens, or if the answer that the request
+                asks for does not fit.
         """
         count, vocabulary = len(prompt_ids), self.loaded.model.get_input_embeddings().num_embeddings
         if not count or not all(0 <= item < vocabulary for item in prompt_ids):
             raise RequestError("the prompt is empty, or has tokens that the base does not know", param=field)
-        left = self.context - count
-        if left < max(1, wanted or 1):
+        room = self.context - count
+        if room < max(1, wanted or 1):
             answer = f" and {wanted:,} of the answer" if wanted else ""
             raise RequestError(
                 f"the base reads {self.context:,} tokens at once; there are {count:,} of the prompt{answer}",
                 param=field,
                 code="context_length_exceeded",
             )
-        most = self.settings.max_tokens or left
-        if wanted is not None and wanted > most:
-            raise RequestError(f"this server writes at most {most:,} tokens an answer", param="max_tokens")
-        return wanted or min(left, most, usual or left)
+        limit = self.settings.max_tokens or room
+        if wanted is not None and wanted > limit:
+            raise RequestError(f"this server writes at most {limit:,} tokens an answer", param="max_tokens")
+        return wanted or min(room, limit, usual or room)
 
     def check_stop(self, stop: Sequence[str]) -> None:
-        """Refuse stop texts of which a special token is only a part.
+        """Refuse a stop text that contains a special token and something else.
+
+        Answers are decoded without special tokens, so that such a text would never be found in one.
 
         Raises:
-            RequestError: If there is one: answers are decoded without special tokens, so that it would never be found.
+            RequestError: If a stop text contains a special token without being one.
         """
         special = special_tokens(self._tokenizer) if stop else {}
         for text in stop:
@@ -212,12 +222,12 @@ class Engine:
                 raise RequestError(f"{text!r} has the special token {part!r} in it: give that alone", param="stop")
 
     def find_adapter(self, model: str) -> Adapter | AdapterSource | None:
-        """Return what a model's name stands for; see ``GenerationRequest``.
+        """Return the adapter that a model's name stands for, or its source; None for the base alone.
 
         Raises:
             NotFoundError: If there is no such model.
-            UsageError: If the task text is empty or too long.
-            CorruptFileError: If the task or a manifest is damaged.
+            UsageError: If the name is a task text that is empty or too long.
+            CorruptFileError: If the registered task or a manifest is damaged.
         """
         model_id = self.loaded.base.model_id
         if model == self.base_name or (model == model_id and not Path(model_id).is_absolute()):
@@ -226,14 +236,14 @@ class Engine:
             return self.pinned[model]
         source = self.sources.find(model)
         if source is None:
-            shown = f"{model[:SHOWN]}..." if len(model) > SHOWN else model
+            short_name = f"{model[:SHOWN_CHARACTERS]}..." if len(model) > SHOWN_CHARACTERS else model
             lacks_generator = self._adapter_generator is None and model.startswith(PREFIX)
             why = ": no generator is loaded (icmlora serve -g)" if lacks_generator else ""
-            raise NotFoundError(f"the model {shown!r} does not exist{why}")
+            raise NotFoundError(f"the model {short_name!r} does not exist{why}")
         return source
 
     def close(self) -> None:
-        """Cancel what is under way, and return once all has ended."""
+        """Cancel the requests that wait or are being answered, and return once the worker has ended."""
         self.queue.close()
 
     def _answer(self, job: QueuedJob[GenerationRequest], request: GenerationRequest) -> None:
@@ -268,24 +278,25 @@ def load_engine(
     device: str | None = None,
     on_progress: OnProgress = silent,
 ) -> Engine:
-    """Load the base, the generator and the adapters given by name, and start answering.
+    """Load the base, the generator and the given adapters, and return an engine that answers requests.
 
     Args:
         base: The base model.
         home: The registry.
-        generator: Folder of a generator of this base; with None, texts are not served.
-        adapters: PEFT folders by name, which may be foreign.
-        any_base_name: Take adapters whose configuration names another base; their shapes must fit all the same.
-        settings: How much to take on.
-        device: Where the base runs.
-        on_progress: Told of what the generator takes time for.
+        generator: The folder of a generator that was trained for this base; with None, no task texts are served.
+        adapters: PEFT folders by the names under which they are served; others may have trained them.
+        any_base_name: Whether adapters may name another base in their configuration; their shapes must fit all the
+            same.
+        settings: The limits of the engine; None takes the default ones.
+        device: The torch device on which the base runs; None takes the best one.
+        on_progress: Called with the progress of what takes time.
 
     Raises:
-        BaseUnavailableError: If the generator is of another base.
-        NotFoundError: If an adapter's folder is not there.
-        CorruptFileError: If a file is broken, or an adapter does not fit the base.
+        BaseUnavailableError: If the generator was trained for another base.
+        NotFoundError: If there is no folder of an adapter.
+        CorruptFileError: If a file is damaged, or an adapter does not fit the base.
         UnsupportedAdapterError: If an adapter is not a LoRA, or has parts that a LoRA cannot hold.
-        UsageError: If the device is not there, or a name is the base's own.
+        UsageError: If there is no such device, or an adapter has the name of the base.
         WrongBaseError: If an adapter is for another base.
     """
     request = GenRequest(generator or Path())

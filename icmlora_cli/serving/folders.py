@@ -1,4 +1,7 @@
-"""Adapters as folders that another server loads: made on demand in the plainest form, cached by what they are of."""
+"""Writes adapters as folders for another server to load, in the plainest form of LoRA.
+
+A folder is written when its adapter is first asked for, and stays in the cache under the hash of all that decides it.
+"""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,22 +29,23 @@ from icmlora_cli.workflows.gen.options import GenInputs, GenRequest
 from icmlora_cli.workflows.gen.write import Provenance, write
 from icmlora_cli.workflows.progress import silent
 
-VERSION = 1  # of the form in which they are written; part of the key
-SCHEMA = "icmlora.served/1"
+VERSION = 1  # the version of the form in which folders are written, which is a part of their key
 REMARK = "In the form that servers take: all modules at rank {rank}, filled up with zeros, all scaling within lora_B."
 
 
 @dataclass(frozen=True)
 class Folders:
-    """The folders of the adapters of one base. Everything is loaded when it is first needed; not for several threads.
+    """Finds or writes the folders of one base's adapters, for the resolver of vLLM.
+
+    Base and generator are loaded when they are first needed. Only one thread may use an object.
 
     Args:
         home: The registry and its cache.
-        generator: Name or folder of what makes adapters of texts; None serves registered tasks only.
-        base: The base model; None takes the generator's own.
+        generator: The name or folder of the generator; with None, only registered tasks are served.
+        base: The name of the base model; None takes the base that the generator was trained for.
         model: Another name by which the server knows the base.
-        device: Where the base reads texts.
-        max_adapters: How many folders are kept; no more are made then.
+        device: The torch device on which the base reads task texts.
+        max_adapters: How many folders may exist; once there are so many, no more are written.
     """
 
     home: Home
@@ -80,15 +84,18 @@ class Folders:
         return model in {base.name, base.model_id, str(base.path), self.model} or canonical_name(model) == base.name
 
     def folder(self, model: str, name: str) -> Path | None:
-        """Return the PEFT folder of an adapter, made if it is not there; None where the name or the model is not ours.
+        """Return the PEFT folder of an adapter, which is written first if it is not there.
 
         Args:
-            model: as the server calls its base; the folder's ``base_model_name_or_path`` says the same.
-            name: ``icm:TASK TEXT``, or a registered task's.
+            model: The name that the server has for its base, which becomes the folder's ``base_model_name_or_path``.
+            name: ``icm:TASK TEXT``, or the name of a registered task.
+
+        Returns:
+            The folder; None if the model is another base, or nothing here has that name.
 
         Raises:
-            UsageError: if the text is empty or too long.
-            IcmloraError: if there are too many folders already, or the adapter cannot be made or read.
+            UsageError: If the task text is empty or too long.
+            IcmloraError: If there are too many folders already, or the adapter cannot be made or read.
         """
         if not self.serves(model):
             return None
@@ -102,7 +109,7 @@ class Folders:
         if (folder / CONFIG).is_file():
             return folder
         self.home.served.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.home.served / ".lock"):  # of all servers on this cache
+        with FileLock(self.home.served / ".lock"):  # all servers on this cache share it
             if not (folder / CONFIG).is_file():
                 self._check_room()
                 self._write(folder, source, model, sources)
@@ -133,7 +140,7 @@ class Folders:
 
 
 def _write_harvested(folder: Path, adapter: Adapter, record: AdapterRecord, base: Base) -> None:
-    held = Served(
+    manifest = Served(
         schema="icmlora.served/1",
         task=record.task,
         key=record.key,
@@ -144,4 +151,4 @@ def _write_harvested(folder: Path, adapter: Adapter, record: AdapterRecord, base
     )
     with files.new_folder(folder) as new:
         write_adapter(new, adapter, revision=base.revision)
-        held.write(new / ABOUT)
+        manifest.write(new / ABOUT)

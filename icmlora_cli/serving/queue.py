@@ -1,4 +1,4 @@
-"""A bounded queue of requests before one worker, from which a request can step out at any time."""
+"""A bounded queue of requests for one worker thread, from which a request can be taken back at any time."""
 
 import math
 import threading
@@ -11,18 +11,18 @@ from typing import Generic, TypeVar
 from icmlora_cli.errors import BusyError, StoppedError
 
 T = TypeVar("T")
-LONGEST_WAIT = 60  # seconds that a client is told to wait, at most
+LONGEST_WAIT = 60  # the most seconds after which a refused client is asked to come again
 STOPPING = "the server is going down"
 
 
 @dataclass(eq=False)
 class QueuedJob(Generic[T]):
-    """A place in the queue, and the work that is to be done there.
+    """A place in the queue, with the work that is to be done when its turn comes.
 
     Args:
-        report: Called in the worker's thread with whatever comes of the work, an error too.
-        work: What is to be done; None while the request is still being read.
-        cancelled: Set once nobody waits for the job any more.
+        report: Called in the worker's thread with each result of the work, and with an error if it fails.
+        work: The request that is to be answered; None while it is still being read.
+        cancelled: An event that is set once nobody waits for the result any more.
     """
 
     report: Callable[[object], None]
@@ -31,13 +31,13 @@ class QueuedJob(Generic[T]):
 
 
 class RequestQueue(Generic[T]):
-    """Jobs that one thread does one after another, in the order in which they were submitted.
+    """A queue of jobs that one thread does one after another, in the order in which they were submitted.
 
-    A job takes up room from the moment at which its place is reserved, so that requests count while they are read.
+    A job takes up room from when its place is reserved, so that requests count while they are still being read.
 
     Args:
-        do: Does a job's work; what it raises is reported to the job.
-        room: How many jobs may be read or wait beside the one that is being done.
+        do: Does the work of a job; the exceptions that it raises are reported to that job.
+        room: How many jobs may be read or wait, besides the one that is being done.
     """
 
     def __init__(self, do: Callable[[QueuedJob[T], T], None], room: int) -> None:
@@ -48,13 +48,13 @@ class RequestQueue(Generic[T]):
         self._waiting: deque[QueuedJob[T]] = deque()
         self._running: QueuedJob[T] | None = None
         self._closed = False
-        self._seconds = 1.0  # that the last job took
+        self._seconds = 1.0  # how long the last job took
         self._thread = threading.Thread(target=self._run, name="icmlora-serve", daemon=True)
         self._thread.start()
 
     @property
     def waiting(self) -> int:
-        """How many jobs are being read or wait."""
+        """The number of jobs that are being read or wait."""
         return len(self._reading) + len(self._waiting)
 
     @property
@@ -66,10 +66,10 @@ class RequestQueue(Generic[T]):
         """Return a place in the queue for a request that is still to be read.
 
         Args:
-            report: Called in the worker's thread with whatever comes of the work.
+            report: Called in the worker's thread with each result of the work, and with an error if it fails.
 
         Raises:
-            BusyError: If there is no room.
+            BusyError: If there is no room in the queue.
             StoppedError: If the queue is closed.
         """
         with self._changed:
@@ -84,7 +84,11 @@ class RequestQueue(Generic[T]):
             return job
 
     def submit(self, job: QueuedJob[T], work: T) -> None:
-        """Put a job whose request has been read at the end of those that wait; a dropped one is passed over.
+        """Put a job, whose request has now been read, at the end of the queue; do nothing if it was dropped meanwhile.
+
+        Args:
+            job: The place that ``reserve`` returned.
+            work: The request that is to be answered.
 
         Raises:
             StoppedError: If the queue is closed.
@@ -99,7 +103,7 @@ class RequestQueue(Generic[T]):
                 self._changed.notify_all()
 
     def drop(self, job: QueuedJob[T]) -> None:
-        """Cancel a job: one that is read or waits makes room at once, one that is being done ends at its next token."""
+        """Cancel a job. One that is being read or waits leaves the queue at once; one that is being done ends soon."""
         job.cancelled.set()
         with self._changed:
             self._reading.discard(job)
@@ -110,12 +114,12 @@ class RequestQueue(Generic[T]):
         """Take no more jobs, and cancel those that wait and the one that is being done."""
         with self._changed:
             self._closed = True
-            given_up = list(self._waiting)
+            cancelled = list(self._waiting)
             self._waiting.clear()
-            for job in (*given_up, *([self._running] if self._running else [])):
+            for job in (*cancelled, *([self._running] if self._running else [])):
                 job.cancelled.set()
             self._changed.notify_all()
-        for job in given_up:
+        for job in cancelled:
             job.report(StoppedError(STOPPING))
 
     def close(self) -> None:
@@ -129,7 +133,7 @@ class RequestQueue(Generic[T]):
             try:
                 assert job.work is not None
                 self._do(job, job.work)
-            except Exception as error:  # one request's failure is reported to it, and the next one is answered
+            except Exception as error:  # a request that fails must not keep the next ones from their answers
                 job.report(error)
             with self._changed:
                 self._running, self._seconds = None, time.monotonic() - started

@@ -1,6 +1,6 @@
-"""What a server's client may name as a model: a registered task, or a task in words. Names never become paths.
+"""Finds the adapter that a client names: that of a registered task, or one that is generated from a task text.
 
-Both servers read names here: ``icmlora serve`` and the resolver for vLLM.
+``icmlora serve`` and the resolver for vLLM both use it. A client's name never becomes a path.
 """
 
 from collections.abc import Callable
@@ -20,13 +20,13 @@ from icmlora_cli.weights.adapter import Adapter, read_adapter
 
 @dataclass(frozen=True)
 class AdapterSource:
-    """Where the adapter of a name comes from: a task's harvested one, or one to be generated.
+    """Where the adapter of a name comes from: the registry, or the generator.
 
     Args:
-        name: The name, as it is listed.
+        name: The name by which clients ask for the adapter.
         key: The hash of all that decides the adapter's numbers.
-        text: The task in words; None for a registered task.
-        record: The harvested adapter; None for a text.
+        text: The task text from which the adapter is generated; None if it is in the registry.
+        record: The record of the harvested or imported adapter; None if it is generated.
     """
 
     name: str
@@ -37,12 +37,12 @@ class AdapterSource:
 
 @dataclass(frozen=True)
 class AdapterSources:
-    """Finds and gets the adapters of names, for one base.
+    """Finds and reads the adapters of one base that clients may name.
 
     Args:
         base: The base model.
         home: The registry.
-        generator: What makes adapters of texts; with None, texts are not served.
+        generator: The generator that makes adapters of task texts; with None, no task texts are served.
     """
 
     base: Base
@@ -50,11 +50,14 @@ class AdapterSources:
     generator: Generator | None
 
     def find(self, name: str) -> AdapterSource | None:
-        """Return where the adapter of a name comes from, or None where it is neither a text nor a harvested task.
+        """Return where the adapter of a name comes from; None if no adapter has that name.
+
+        Args:
+            name: ``icm:TASK TEXT``, or the name of a registered task.
 
         Raises:
-            UsageError: if the text is empty or too long.
-            CorruptFileError: if the task or a manifest is damaged.
+            UsageError: If the task text is empty or too long.
+            CorruptFileError: If the registered task or a manifest is damaged.
         """
         if name.startswith(PREFIX):
             return None if self.generator is None else self._of_text(checked_text(name.removeprefix(PREFIX)))
@@ -62,8 +65,8 @@ class AdapterSources:
 
     def _of_text(self, text: str) -> AdapterSource:
         assert self.generator is not None
-        held = self.generator.manifest
-        made_by = [held.key, held.sha256, self.base.weight_hash]
+        manifest = self.generator.manifest
+        made_by = [manifest.key, manifest.sha256, self.base.weight_hash]
         return AdapterSource(PREFIX + text, files.sha256_json([*made_by, text]), text=text)
 
     def _of_task(self, name: str) -> AdapterSource | None:
@@ -78,7 +81,7 @@ class AdapterSources:
         return AdapterSource(name, key, record=record)
 
     def tasks(self) -> tuple[str, ...]:
-        """Return the names of the tasks that have an adapter for this base, sorted; damaged ones are left out."""
+        """Return the sorted names of the tasks that have an adapter for this base; damaged ones are left out."""
         records = AdapterStore(self.home).readable()
         names = {item.task for item in records if item.weight_hash == self.base.weight_hash}
         return tuple(name for name in sorted(names) if self._whole(name))
@@ -93,11 +96,11 @@ class AdapterSources:
         """Return the adapter of a source.
 
         Args:
-            source: What ``find`` returned.
-            make: Returns the adapter of a text.
+            source: The source that ``find`` returned.
+            make: Generates the adapter of a task text.
 
         Raises:
-            CorruptFileError: if a harvested adapter is not what its manifest says.
+            CorruptFileError: If an adapter of the registry is not what its manifest says.
         """
         if source.record is None:
             assert source.text is not None

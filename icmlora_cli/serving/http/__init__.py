@@ -1,1 +1,1 @@
-"""The HTTP face of the server: OpenAI's paths, bodies and replies."""
+"""The HTTP side of ``icmlora serve``: OpenAI's endpoints, request bodies and responses."""

@@ -1,4 +1,4 @@
-"""What a request has to be before work is done for it: there is room, it is of bounded size, and it arrives in time."""
+"""Admits a request to the queue if there is room, its body has a bounded size, and it arrives in time."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,8 +15,8 @@ from icmlora_cli.errors import StoppedError
 from icmlora_cli.serving.engine import Engine, GenerationRequest
 from icmlora_cli.serving.queue import QueuedJob
 
-MAX_BODY = 2 * 2**20  # bytes of a request
-BODY_SECONDS = 30  # within which a request's body has to arrive
+MAX_BODY = 2 * 2**20  # the most bytes that a request's body may have
+BODY_SECONDS = 30  # the time within which a request's body has to arrive
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class AdmittedRequest:
     """A request that has a place in the queue.
 
     Args:
-        job: Its place.
-        events: What the worker reports: pieces of text, and at the end a ``StreamedText`` or an error.
-        data: Its body.
+        job: The place of the request in the queue.
+        events: The pieces of text that the worker reports, and at the end a ``StreamedText`` or an error.
+        data: The bytes of the request's body.
     """
 
     job: QueuedJob[GenerationRequest]
@@ -44,15 +44,15 @@ async def admitted(request: Request, engine: Annotated[Engine, Depends(get_engin
     """Take a place in the queue before the body is read, and give it back once the answer is sent.
 
     Raises:
-        BusyError: If there is no room.
-        HTTPException: If the body is too large or too slow, or not said to be JSON.
-        StoppedError: If the server goes down, or the client hangs up.
+        BusyError: If there is no room in the queue.
+        HTTPException: If the body is too large, arrives too slowly, or is not sent as JSON.
+        StoppedError: If the server is stopping, or the client hangs up.
     """
     _check_head(request)
     loop, events = asyncio.get_running_loop(), asyncio.Queue[object]()
 
     def report(event: object) -> None:
-        with suppress(RuntimeError):  # the loop is closed: the server has gone down meanwhile
+        with suppress(RuntimeError):  # the loop is closed once the server has stopped
             loop.call_soon_threadsafe(events.put_nowait, event)
 
     job = engine.queue.reserve(report)
@@ -64,7 +64,7 @@ async def admitted(request: Request, engine: Annotated[Engine, Depends(get_engin
 
 def _check_head(request: Request) -> None:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":  # what a page in a browser may send unasked is not
+    if media_type != "application/json":  # a browser sends other types for a foreign page without asking first
         raise HTTPException(415, "send application/json")
     length = request.headers.get("content-length", "")
     if length.isdecimal() and (len(length) > 15 or int(length) > MAX_BODY):

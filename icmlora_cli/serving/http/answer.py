@@ -1,4 +1,4 @@
-"""From what the worker reports of one request to its response: whole, or as server-sent events."""
+"""Makes the response to one request of what the worker reports: one body, or server-sent events."""
 
 import asyncio
 import json
@@ -19,17 +19,17 @@ log = logging.getLogger("uvicorn.error")
 async def respond(
     request: Request, events: "asyncio.Queue[object]", reply: Reply, *, stream: bool, include_usage: bool
 ) -> Response:
-    """Return the response to a request that is in the queue; a stream's begins with its first piece.
+    """Return the response to a request that is in the queue; a stream is returned once its first piece is there.
 
     Args:
-        request: To notice that its client hangs up.
-        events: What the worker reports.
-        reply: The bodies.
-        stream: Answer in server-sent events.
-        include_usage: End these with the counts of tokens.
+        request: The request, which is watched for its client hanging up.
+        events: The pieces of text that the worker reports, and at the end a ``StreamedText`` or an error.
+        reply: Makes the bodies of the response.
+        stream: Whether to answer in server-sent events.
+        include_usage: Whether a stream ends with the counts of tokens.
 
     Raises:
-        IcmloraError: If the answer fails before anything of it is sent.
+        IcmloraError: If the answer fails before any part of it is sent.
     """
     async with _noticing_hang_up(request, events):
         event = await _next_event(events)
@@ -58,7 +58,7 @@ async def _noticing_hang_up(request: Request, events: "asyncio.Queue[object]") -
 
 
 async def _next_event(events: "asyncio.Queue[object]") -> str | StreamedText:
-    """Return what comes next of an answer; raise it if it is an error."""
+    """Return the next piece of an answer or its end; an error is raised."""
     event = await events.get()
     if isinstance(event, Exception):
         raise event
@@ -69,7 +69,14 @@ async def _next_event(events: "asyncio.Queue[object]") -> str | StreamedText:
 async def _lines(
     event: str | StreamedText, events: "asyncio.Queue[object]", reply: Reply, include_usage: bool
 ) -> AsyncIterator[str]:
-    """Yield the server-sent events of an answer, of which the first event is there."""
+    """Yield the server-sent events of an answer.
+
+    Args:
+        event: The first piece of the answer, or its end, which has been taken from the events already.
+        events: The pieces that the worker still reports, and the end or an error.
+        reply: Makes the chunks.
+        include_usage: Whether the stream ends with the counts of tokens.
+    """
 
     def line(value: object) -> str:
         return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
@@ -80,7 +87,7 @@ async def _lines(
         while not isinstance(event, StreamedText):
             yield line(reply.piece(event, usage=include_usage))
             event = await _next_event(events)
-    except Exception as error:  # the status is sent already: the error is an event
+    except Exception as error:  # the status has been sent already, so that the error becomes an event
         if not isinstance(error, IcmloraError):
             log.exception("a request failed")
         yield line(status_of(error)[1])

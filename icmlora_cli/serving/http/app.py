@@ -1,4 +1,4 @@
-"""The HTTP side of ``icmlora serve``: OpenAI's endpoints on FastAPI, for an engine."""
+"""The FastAPI application of ``icmlora serve``: OpenAI's endpoints in front of an engine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,12 +22,13 @@ AdmittedDep = Annotated[AdmittedRequest, Depends(admitted)]
 
 
 def make_app(engine: Engine, keys: Sequence[str] = (), hosts: Sequence[str] = ()) -> FastAPI:
-    """Return the application.
+    """Return the application that serves an engine.
 
     Args:
-        engine: What answers.
-        keys: One of them has to be sent as ``Authorization: Bearer KEY``; with none, nothing has to be.
-        hosts: Names that requests have to be sent to; with none, they may be sent to any.
+        engine: The engine that answers.
+        keys: The API keys, one of which has to be sent as ``Authorization: Bearer KEY``; if there are none, no key is
+            needed.
+        hosts: The host names to which requests may be sent; if there are none, any host name will do.
     """
     app = FastAPI(
         openapi_url=None,
@@ -72,12 +73,12 @@ def _model_cards(engine: Engine) -> list[dict[str, object]]:
 
 @dataclass(frozen=True)
 class PreparedRequest:
-    """A request that has been read and checked.
+    """A request that has been read and checked, and can be put into the queue.
 
     Args:
-        body: As the client sent it.
-        generation: What the engine is to do.
-        reply: The bodies of its answer.
+        body: The parsed body of the request.
+        generation: The request in the engine's form.
+        reply: Makes the bodies of the response.
     """
 
     body: GenerationBody
@@ -85,11 +86,11 @@ class PreparedRequest:
     reply: Reply
 
 
-# These two are no coroutines, so that FastAPI runs them in threads: the event loop goes on while texts are tokenised.
+# These two functions are no coroutines, so that FastAPI runs them in threads and tokenising blocks no other request.
 def prepare_completion(request: AdmittedDep, engine: EngineDep) -> PreparedRequest:
-    """Return a completion's request, checked and tokenised."""
+    """Check and tokenise the request of ``POST /v1/completions``."""
     body = parse(CompletionBody, request.data)
-    adapter = engine.find_adapter(body.model)  # first: a wrong name is told before a wrong prompt
+    adapter = engine.find_adapter(body.model)  # comes first, so that a wrong name is reported before a wrong prompt
     prompt = body.text_or_ids
     prompt_ids = engine.text_ids(prompt) if isinstance(prompt, str) else prompt
     tokens = engine.answer_tokens(prompt_ids, "prompt", wanted=body.wanted_tokens, usual=COMPLETION_TOKENS)
@@ -98,7 +99,7 @@ def prepare_completion(request: AdmittedDep, engine: EngineDep) -> PreparedReque
 
 
 def prepare_chat(request: AdmittedDep, engine: EngineDep) -> PreparedRequest:
-    """Return a chat completion's request, checked and tokenised."""
+    """Check and tokenise the request of ``POST /v1/chat/completions``."""
     body = parse(ChatBody, request.data)
     adapter = engine.find_adapter(body.model)
     prompt_ids = engine.chat_ids([message.as_template_message() for message in body.messages])

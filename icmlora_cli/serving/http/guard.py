@@ -1,4 +1,4 @@
-"""Who may ask: those with a key; on this machine and without keys, those who call the server by its own names."""
+"""Refuses requests without an API key, and requests to a host name that is not this server's."""
 
 import hmac
 from collections.abc import Iterable, Sequence
@@ -14,19 +14,19 @@ LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 class RequireKey:
-    """Lets nobody in without a key, but for ``/health``.
+    """ASGI middleware that refuses requests without an API key; only ``/health`` is open to all.
 
     Args:
-        app: What is guarded.
-        keys: One of them has to be sent as ``Authorization: Bearer KEY``.
+        app: The application behind it.
+        keys: The API keys, one of which has to be sent as ``Authorization: Bearer KEY``.
     """
 
     def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
-        """Stand before an application."""
+        """Keep the application and the keys."""
         self._app, self._expected = app, [f"Bearer {key}".encode() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand on a request with a key, or refuse it."""
+        """Pass a request with a key on to the application, and refuse any other."""
         sent = dict(scope.get("headers", ())).get(b"authorization", b"")
         known = [hmac.compare_digest(sent, expected) for expected in self._expected]
         if scope["type"] == "http" and scope["path"] != "/health" and not any(known):
@@ -37,22 +37,22 @@ class RequireKey:
 
 
 class RequireHost:
-    """Answers only requests to known host names, and of pages from them.
+    """ASGI middleware that refuses requests whose ``Host`` or ``Origin`` is not a known host name.
 
-    A page whose name its owner lets point to this machine (DNS rebinding) could otherwise use the server from a browser
-    here; it can set neither the ``Host`` nor the ``Origin`` that the browser sends.
+    Otherwise a web page whose host name its owner lets point to this machine (DNS rebinding) could use the server from
+    a browser here. Such a page can change neither the ``Host`` nor the ``Origin`` that the browser sends.
 
     Args:
-        app: What is guarded.
-        hosts: Names and addresses without ports.
+        app: The application behind it.
+        hosts: The known host names and addresses, without ports.
     """
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
-        """Stand before an application."""
+        """Keep the application and the keys."""
         self._app, self._hosts = app, frozenset(host.lower() for host in hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand on a request that names this machine, or refuse it."""
+        """Pass a request to a known host on to the application, and refuse any other."""
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
         if self._knows(f"//{host}") and (origin is None or self._knows(origin)):

@@ -1,4 +1,4 @@
-"""OpenAI's response bodies: whole, in chunks, and errors."""
+"""OpenAI's response bodies: whole answers, chunks of a stream, and errors."""
 
 import time
 import uuid
@@ -12,12 +12,19 @@ Body = Mapping[str, object]
 
 
 def error_body(message: str, kind: str, *, param: str | None = None, code: str | None = None) -> Body:
-    """Return an error as OpenAI's API has it."""
+    """Return an error in the form of OpenAI's API.
+
+    Args:
+        message: What is wrong.
+        kind: OpenAI's type of the error, such as ``invalid_request_error``.
+        param: The field of the request that is at fault; None if none is.
+        code: OpenAI's code of the error; None if it has none.
+    """
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def status_of(error: Exception) -> tuple[int, Body]:
-    """Return an error's HTTP status and body; where files lie on this machine is not told."""
+    """Return an error's HTTP status and body, which hold no paths of this machine."""
     wrong = "invalid_request_error"
     if isinstance(error, NotFoundError):
         return 404, error_body(error.message, wrong, param="model", code="model_not_found")
@@ -42,11 +49,11 @@ def _usage(answer: StreamedText, prompt_tokens: int) -> Body:
 
 
 class Reply(ABC):
-    """The bodies of one answer.
+    """Makes the response bodies of one answer.
 
     Args:
-        model: The model, as the client named it.
-        prompt_tokens: How many tokens the prompt has.
+        model: The name of the model, as the client wrote it.
+        prompt_tokens: The number of tokens of the prompt.
     """
 
     prefix: str
@@ -54,17 +61,17 @@ class Reply(ABC):
     chunk_object: str
 
     def __init__(self, model: str, prompt_tokens: int) -> None:
-        """Draw the answer's id and note the time."""
+        """Draw an id for the answer, and keep the time."""
         self._prompt_tokens = prompt_tokens
         self._identity = {"id": f"{self.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
 
     @abstractmethod
     def _choice(self, text: str) -> Body:
-        """Return what a whole answer's choice holds."""
+        """Return the content of the choice in a whole answer."""
 
     @abstractmethod
     def _delta(self, text: str | None) -> Body:
-        """Return what a chunk's choice holds; None at the end."""
+        """Return the content of the choice in a chunk of a stream; ``text`` is None in the last one."""
 
     def whole(self, answer: StreamedText) -> Body:
         """Return the body of a whole answer."""
@@ -73,7 +80,7 @@ class Reply(ABC):
         return head | {"choices": [choice], "usage": _usage(answer, self._prompt_tokens)}
 
     def opening(self, *, usage: bool) -> Sequence[Body]:
-        """Return the chunks before the first piece."""
+        """Return the chunks that are sent before the first piece of text."""
         return ()
 
     def piece(self, text: str, *, usage: bool) -> Body:
@@ -81,7 +88,7 @@ class Reply(ABC):
         return self._chunk([self._with_finish(self._delta(text), None)], usage)
 
     def ending(self, answer: StreamedText, *, usage: bool) -> Body:
-        """Return the chunk that says why the answer ends."""
+        """Return the chunk that says why the answer has ended."""
         return self._chunk([self._with_finish(self._delta(None), answer.finish)], usage)
 
     def counts(self, answer: StreamedText) -> Body:
@@ -98,7 +105,7 @@ class Reply(ABC):
 
 
 class CompletionReply(Reply):
-    """Bodies of ``/v1/completions``."""
+    """Makes the response bodies of ``/v1/completions``."""
 
     prefix, whole_object, chunk_object = "cmpl", "text_completion", "text_completion"
 
@@ -110,7 +117,7 @@ class CompletionReply(Reply):
 
 
 class ChatReply(Reply):
-    """Bodies of ``/v1/chat/completions``."""
+    """Makes the response bodies of ``/v1/chat/completions``."""
 
     prefix, whole_object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
@@ -121,6 +128,6 @@ class ChatReply(Reply):
         return {"delta": {} if text is None else {"content": text}}
 
     def opening(self, *, usage: bool) -> Sequence[Body]:
-        """Return the chunk that says whose message follows."""
+        """Return the chunk that says that a message of the assistant follows."""
         choice = self._with_finish({"delta": {"role": "assistant", "content": ""}}, None)
         return (self._chunk([choice], usage),)

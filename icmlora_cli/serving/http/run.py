@@ -1,4 +1,4 @@
-"""uvicorn as a command runs it: Ctrl-C and SIGTERM are its good end, and no client can hold it up or use it up."""
+"""Runs uvicorn for a command: Ctrl-C and SIGTERM end it in good order, and no client can block or exhaust it."""
 
 import asyncio
 import errno
@@ -14,23 +14,23 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-HEADER_SECONDS = 20  # within which a request's headers have to arrive, from the opening of its connection on
-BACKLOG = 64  # connections that wait to be accepted; asyncio also tries that often at once when files run out
-SPARE_CONNECTIONS = 128  # beside those of the queue: of clients that keep theirs open, and that are told to come again
-SPARE_FILES = 64  # beside connections: of the base, the registry and Python itself
-LAST_SECONDS = 10  # after the grace, when connections are cut: of clients that do not read what they are sent
-QUIET_SECONDS = 10.0  # between two lines in the log about files that have run out
+HEADER_SECONDS = 20  # the time, from the opening of a connection on, within which a request's headers have to arrive
+BACKLOG = 64  # connections that may wait to be accepted; asyncio also accepts so many at a time
+SPARE_CONNECTIONS = 128  # connections besides the queue's: those that clients keep open, and those that are refused
+SPARE_FILES = 64  # open files that the base, the registry and Python itself need besides the connections
+LAST_SECONDS = 10  # the time after the grace when connections are cut whose clients do not read their answers
+QUIET_SECONDS = 10.0  # the least time between two lines in the log that say that files have run out
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 log = logging.getLogger("uvicorn.error")
 
 
-class TimedProtocol(H11Protocol):  # type: ignore[misc]  # uvicorn is not always there to be read
-    """HTTP/1.1 on one connection, which is closed if a request's headers do not arrive in time."""
+class TimedProtocol(H11Protocol):  # type: ignore[misc]  # where uvicorn is not installed, mypy takes its classes for Any
+    """uvicorn's HTTP/1.1 on one connection, which is closed if a request's headers do not arrive in time."""
 
     _header_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        """Begin to wait for the first request; a connection that is one too many is cut at once."""
+        """Start the timer for the first request; if there are too many connections, close this one at once."""
         super().connection_made(transport)
         if len(self.connections) > self.limit_concurrency + BACKLOG:
             transport.abort()
@@ -38,7 +38,7 @@ class TimedProtocol(H11Protocol):  # type: ignore[misc]  # uvicorn is not always
             self._start_timer()
 
     def data_received(self, data: bytes) -> None:
-        """Wait no longer once the headers of a request are there."""
+        """Stop the timer once the headers of a request are there, and start it for the next request."""
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_timer()
@@ -46,7 +46,7 @@ class TimedProtocol(H11Protocol):  # type: ignore[misc]  # uvicorn is not always
             self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no longer."""
+        """Stop the timer."""
         self._stop_timer()
         super().connection_lost(exc)
 
@@ -60,12 +60,12 @@ class TimedProtocol(H11Protocol):  # type: ignore[misc]  # uvicorn is not always
 
 
 def make_config(app: FastAPI, queue: int, grace: float) -> uvicorn.Config:
-    """Return how uvicorn serves an application.
+    """Return the configuration with which uvicorn serves an application.
 
     Args:
         app: The application.
-        queue: How many of its requests may wait.
-        grace: How many seconds answers under way have once the server is to stop.
+        queue: The number of requests that may wait.
+        grace: The seconds that answers under way have to be finished once the server is asked to stop.
     """
     return uvicorn.Config(
         app,
@@ -82,27 +82,28 @@ def make_config(app: FastAPI, queue: int, grace: float) -> uvicorn.Config:
 
 
 def max_connections(queue: int) -> int:
-    """Return how many connections are answered: what the queue and its clients need, as far as files allow."""
-    wanted = queue + SPARE_CONNECTIONS
-    with suppress(ImportError):  # Windows has no such limit
+    """Return how many connections may be open: those of the queue and some more, as far as the file limit allows."""
+    connections = queue + SPARE_CONNECTIONS
+    with suppress(ImportError):  # Windows has no such limit and no such module
         import resource
 
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if files != resource.RLIM_INFINITY:
-            wanted = min(wanted, files - SPARE_FILES - BACKLOG)
-    return max(wanted, 8)
+            connections = min(connections, files - SPARE_FILES - BACKLOG)
+    return max(connections, 8)
 
 
-class Server(uvicorn.Server):  # type: ignore[misc]  # uvicorn is not always there to be read
-    """A server that ends on a signal and then returns.
+class Server(uvicorn.Server):  # type: ignore[misc]  # where uvicorn is not installed, mypy takes its classes for Any
+    """A uvicorn server whose ``run`` returns after SIGINT or SIGTERM.
 
-    What is under way then may be finished within the grace, and is given up after it; a second Ctrl-C ends it at once.
+    Answers that are under way then have the grace to be finished, and are given up after it; a second Ctrl-C ends them
+    at once.
 
     Args:
-        config: Of uvicorn.
-        on_started: Called once requests are taken.
-        give_up: Called when the grace is over; it must not block.
-        grace: How many seconds that is.
+        config: The configuration from ``make_config``.
+        on_started: Called once the server takes requests.
+        give_up: Called when the grace is over, to end the answers that are not finished; it must not block.
+        grace: The seconds that answers under way have to be finished.
     """
 
     def __init__(
@@ -113,19 +114,19 @@ class Server(uvicorn.Server):  # type: ignore[misc]  # uvicorn is not always the
         self._on_started, self._give_up, self._grace = on_started, give_up, grace
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say that requests are taken."""
+        """Start, and call ``on_started``."""
         asyncio.get_running_loop().set_exception_handler(LoopErrors())
         await super().startup(sockets=sockets)
         self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop, and give up what is under way once the grace is over."""
+        """Stop, and call ``give_up`` once the grace is over."""
         asyncio.get_running_loop().call_later(self._grace, self._give_up)
         await super().shutdown(sockets=sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take over the signals, and do not raise them again at the end, as uvicorn does."""
+        """Handle the signals while the server runs; unlike uvicorn, do not raise them again at the end."""
         before = {number: signal.signal(number, self.handle_exit) for number in SIGNALS}
         try:
             yield
@@ -135,14 +136,14 @@ class Server(uvicorn.Server):  # type: ignore[misc]  # uvicorn is not always the
 
 
 class LoopErrors:
-    """Logs what fails in the event loop; that files have run out takes one line now and then, and no traceback."""
+    """Logs errors of the event loop; when files have run out, it logs a line now and then, and no traceback."""
 
     def __init__(self) -> None:
-        """Begin with nothing said."""
+        """Let the first error be logged."""
         self._quiet_until = 0.0
 
     def __call__(self, loop: asyncio.AbstractEventLoop, context: Mapping[str, object]) -> None:
-        """Log what went wrong."""
+        """Log an error that asyncio reports."""
         error = context.get("exception")
         if not isinstance(error, OSError) or error.errno not in OUT_OF_RESOURCES:
             loop.default_exception_handler(dict(context))

@@ -1,4 +1,7 @@
-"""OpenAI's request bodies as far as they are served; what would change the answer and is not served is refused."""
+"""The fields of OpenAI's request bodies that are served.
+
+Fields that would change the answer and are not served are refused; those that do not change it are ignored.
+"""
 
 import json
 from typing import Annotated, Literal, TypeVar
@@ -8,12 +11,12 @@ from pydantic_core import ErrorDetails
 
 from icmlora_cli.errors import RequestError
 
-MAX_NAME = 4096  # characters of a model's name: a task text has 2,000 at most, once its spaces are squeezed
-MAX_MESSAGES = 2048  # of a conversation
-MAX_PARTS = 256  # of a message
-MAX_DEPTH = 64  # of a body's lists and objects in one another
-LONGEST_NUMBER = 400  # digits; what is longer reads as infinite, so that it is refused by its field
-COMPLETION_TOKENS = 16  # of /v1/completions without max_tokens, as OpenAI's
+MAX_NAME = 4096  # characters of a model's name; a task text has at most 2,000 once runs of spaces count as one
+MAX_MESSAGES = 2048  # messages in a conversation
+MAX_PARTS = 256  # parts in a message
+MAX_DEPTH = 64  # levels of lists and objects in a body
+LONGEST_NUMBER = 400  # digits of a whole number; a longer one is read as infinity, which its field refuses
+COMPLETION_TOKENS = 16  # tokens of a completion without max_tokens, as in OpenAI's API
 
 
 def _off(value: bool) -> bool:
@@ -25,7 +28,7 @@ def _off(value: bool) -> bool:
 def _unicode(value: str) -> str:
     try:
         value.encode("utf-8")
-    except UnicodeEncodeError as error:  # JSON may hold halves of surrogate pairs, which no tokenizer can
+    except UnicodeEncodeError as error:  # JSON may contain half a surrogate pair, which no tokenizer can read
         raise ValueError("a half of a surrogate pair is not text") from error
     return value
 
@@ -44,20 +47,20 @@ class _RequestModel(BaseModel):
 
 
 class StreamOptions(_RequestModel):
-    """``stream_options``."""
+    """The field ``stream_options``."""
 
     include_usage: bool = False
-    include_obfuscation: bool = False  # OpenAI's padding against a listener; nothing is padded here
+    include_obfuscation: bool = False  # asks for padding that hides lengths from a listener; ignored here
 
 
 class ResponseFormat(_RequestModel):
-    """``response_format``."""
+    """The field ``response_format``."""
 
     type: Literal["text"]
 
 
 class IgnoredFields(_RequestModel):
-    """What does not change an answer: it may be anything."""
+    """The fields that do not change an answer; they may have any value."""
 
     user: object = None
     metadata: object = None
@@ -68,7 +71,7 @@ class IgnoredFields(_RequestModel):
 
 
 class UnservedFields(_RequestModel):
-    """What would change the answer and is not served: only the values that ask for nothing are taken."""
+    """The fields that would change an answer and are not served; only values that change nothing are allowed."""
 
     n: One | None = None
     best_of: One | None = None
@@ -88,7 +91,7 @@ class UnservedFields(_RequestModel):
 
 
 class GenerationBody(IgnoredFields, UnservedFields):
-    """What both endpoints take."""
+    """The fields that both endpoints take."""
 
     model: Text = Field(min_length=1, max_length=MAX_NAME)
     max_tokens: int | None = Field(default=None, ge=1, lt=2**63)
@@ -106,7 +109,7 @@ class GenerationBody(IgnoredFields, UnservedFields):
 
     @property
     def wanted_tokens(self) -> int | None:
-        """How many tokens the answer shall have at most; None where the body does not say."""
+        """The most tokens that the answer may have; None if the body does not say."""
         return self.max_tokens
 
     @property
@@ -141,7 +144,7 @@ class ContentPart(_RequestModel):
 
 
 class ChatMessage(_RequestModel):
-    """A message of a conversation; one that this server or OpenAI's has sent may be sent back as it is."""
+    """A message of a conversation; messages from this server or from OpenAI's may be sent back unchanged."""
 
     role: Literal["system", "developer", "user", "assistant"]
     content: Text | Annotated[list[ContentPart], Field(max_length=MAX_PARTS, fail_fast=True)] | None = None
@@ -153,7 +156,7 @@ class ChatMessage(_RequestModel):
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, value: object) -> object:
-        """Leave out null keys: clients send a message back with all the keys that they know."""
+        """Drop keys whose value is null: clients send messages back with all keys that they know."""
         return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
@@ -163,7 +166,7 @@ class ChatMessage(_RequestModel):
         return self
 
     def as_template_message(self) -> dict[str, str]:
-        """Return the message as chat templates know it: one text, and ``developer`` is ``system`` by another name."""
+        """Return the message as chat templates take it, with one text; the role ``developer`` becomes ``system``."""
         content = self.refusal or "" if self.content is None else self.content
         text = content if isinstance(content, str) else "".join(part.text for part in content)
         return {"role": "system" if self.role == "developer" else self.role, "content": text}
@@ -177,7 +180,7 @@ class ChatBody(GenerationBody):
 
     @property
     def wanted_tokens(self) -> int | None:
-        """How many tokens the answer shall have at most; None where the body does not say."""
+        """The most tokens that the answer may have; None if the body does not say."""
         return self.max_completion_tokens or self.max_tokens
 
 
@@ -185,14 +188,14 @@ BodyT = TypeVar("BodyT", bound=GenerationBody)
 
 
 def parse(kind: type[BodyT], data: bytes) -> BodyT:
-    """Return a request's body.
+    """Return the body of a request, checked.
 
     Args:
-        kind: The body's model.
-        data: JSON.
+        kind: The model of the endpoint's body.
+        data: The bytes of the body, which should be JSON.
 
     Raises:
-        RequestError: If it is not JSON, or cannot be served.
+        RequestError: If the body is not JSON, or has fields that are wrong or not served.
     """
     try:
         value = json.loads(data.decode("utf-8"), parse_int=_whole_number)
@@ -225,9 +228,9 @@ def _check_depth(value: object) -> None:
 
 
 def _request_error(error: ValidationError, body: object) -> RequestError:
-    """Return the fault that lies deepest in the body, with its field, as OpenAI's API says it."""
+    """Return the fault that lies deepest in the body, with its field, in the form of OpenAI's API."""
     faults = error.errors(include_url=False, include_input=False, include_context=False)
-    path, fault = max(((_path(item, body), item) for item in faults), key=lambda found: len(found[0]))
+    path, fault = max(((_path(item, body), item) for item in faults), key=lambda pair: len(pair[0]))
     if not path:
         return RequestError("the body is not a JSON object")
     field, place = path[0], ".".join(path)
@@ -239,7 +242,7 @@ def _request_error(error: ValidationError, body: object) -> RequestError:
 
 
 def _path(fault: ErrorDetails, body: object) -> list[str]:
-    """Return the keys in the body that lead to a fault; pydantic also names the types of a union that it tried."""
+    """Return the keys in the body that lead to a fault, without the names of union types that pydantic adds."""
     path, value = [], body
     for step in fault["loc"]:
         if isinstance(value, list):
