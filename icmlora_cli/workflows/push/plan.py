@@ -253,10 +253,10 @@ def _check_settings(folder: Path, whole: set[str]) -> None:
 def _clean(folder: Path, kind: Kind, about: dict[str, object]) -> bytes | None:
     """Return the manifest's bytes without paths of this machine; None where it is fit as it is.
 
-    A generator's manifest says the hash of its card, as that is now, and is sealed again.
+    A generator's manifest says the hash of its card, as that is now, and its own checksum is computed again.
     """
     clean = local_paths.clean_object(about, SPARED)
     if kind == "generator":
         clean["card_sha256"] = files.sha256_file(folder / CARD)
-        clean = checksums.sealed(clean) if clean != about else clean
+        clean = checksums.with_checksum(clean) if clean != about else clean
     return None if clean == about else files.json_bytes(clean)
