@@ -1,4 +1,4 @@
-"""Errors that reach the user: what was wrong, where it was looked for, the next command to type.
+"""Errors that reach the user: each says what was wrong, where, and which command to type next.
 
 Exit codes: 0 done, 1 failed, 2 usage or recipe, 3 refused by ``gen --gate``, 130 interrupted.
 """
@@ -11,8 +11,8 @@ class IcmloraError(Exception):
 
     Args:
         message: what was wrong, with the offending value.
-        where: the file, folder or address that was looked at.
-        hint: what to type or change next.
+        where: the file, folder or address that was looked at; None where there is none.
+        hint: what the user can type or change next; None where nothing is known to help.
     """
 
     exit_code = 1
@@ -41,15 +41,17 @@ class UsageError(IcmloraError):
     exit_code = 2
 
 
-LISTED = 20  # faults of many that are told
+LISTED = 20  # faults that are listed at most; the others are only counted
 
 
 class SpecError(IcmloraError):
     """A task file or recipe has faults; all of them are listed, one a line.
 
     Args:
-        message: one line that sums up.
-        faults: one line a fault: ``file:line: key: what is wrong``.
+        message: one line that sums up the faults.
+        faults: one line for each fault: ``file:line: key: what is wrong``.
+        where: the file that was looked at; None where the faults name it.
+        hint: what the user can type or change next; None where the faults say enough.
     """
 
     exit_code = 2
@@ -65,7 +67,14 @@ class SpecError(IcmloraError):
     def counted(
         cls, what: str, faults: Sequence[str], *, where: str | None = None, hint: str | None = None
     ) -> "SpecError":
-        """Return the error whose message is ``what`` and how many faults there are; the first 20 are listed."""
+        """Return the error whose message counts the faults, of which the first 20 are listed.
+
+        Args:
+            what: the start of the message, such as ``task.yaml has``; the number of faults follows.
+            faults: one line for each fault.
+            where: the file that was looked at; None where the faults name it.
+            hint: what the user can type or change next; None where the faults say enough.
+        """
         count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
         rest = [f"... and {len(faults) - LISTED} more"] if len(faults) > LISTED else []
         return cls(f"{what} {count}", [*faults[:LISTED], *rest], where=where, hint=hint)
@@ -76,47 +85,50 @@ class SpecError(IcmloraError):
 
 
 class NotFoundError(IcmloraError):
-    """A task, adapter, generator or base that the registry does not have."""
+    """Raised for a task, adapter, generator or base model that the registry does not have."""
 
 
 class BaseUnavailableError(IcmloraError):
-    """A base model that neither is at hand nor can be fetched."""
+    """Raised for a base model that is neither on this machine nor can be fetched."""
 
 
 class CorruptFileError(IcmloraError):
-    """A file whose bytes are not what its format or its manifest says."""
+    """Raised for a file whose bytes are not what its format or its manifest says."""
 
 
 class UnsupportedAdapterError(IcmloraError):
-    """An adapter that is whole, but of another format, or more than a LoRA can hold."""
+    """Raised for an undamaged adapter of a format that is not read, or that holds more than a LoRA can."""
 
 
 class WrongBaseError(IcmloraError):
-    """An adapter that was made for another base model than the one it was given with."""
+    """Raised for an adapter that was made for another base model than the one it is used with."""
 
 
 class AlreadyExistsError(IcmloraError):
-    """An output that would be overwritten."""
+    """Raised for an output that would overwrite something."""
 
 
 class OutOfSpaceError(IcmloraError):
-    """The disk, or the limit on a file's size, is full."""
+    """Raised where the disk or the user's quota is full, or a file would exceed the system's limit on sizes."""
 
 
 class PushRefusedError(IcmloraError):
-    """An output that is not fit to be sent, or that the hub does not take."""
+    """Raised for an output that ``push`` must not send, or that the hub does not accept."""
 
 
 class TrainingDivergedError(IcmloraError):
-    """A loss became NaN or infinite."""
+    """Raised where a loss became NaN or infinite."""
 
 
 class GateRefusedError(IcmloraError):
-    """A generated adapter that is no better than the base or the average, so that nothing was written.
+    """Raised for a generated adapter that is no better than the base or the average; nothing was written.
 
     Args:
         message: one line with the figures.
-        nll: ``adapter``, ``base`` and, where there is one, ``average``: mean NLL on the examples, nats per token.
+        nll: the mean NLL on the examples, in nats per token, of ``adapter``, ``base`` and, where there is one,
+            ``average``.
+        where: the folder that was not written.
+        hint: what the user can type or change next.
     """
 
     exit_code = 3
@@ -134,12 +146,12 @@ class GateRefusedError(IcmloraError):
 
 
 class RequestError(UsageError):
-    """A request to the server that cannot be answered as it stands.
+    """Raised for a request to the server that cannot be answered as it stands.
 
     Args:
-        message: what is wrong with it.
-        param: the field, as OpenAI's API names it; None where it is no single one.
-        code: OpenAI's code for it, if there is one.
+        message: what is wrong with the request.
+        param: the field that is wrong, as OpenAI's API names it; None where it is not a single one.
+        code: OpenAI's code for the error; None where there is none.
     """
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
@@ -150,11 +162,11 @@ class RequestError(UsageError):
 
 
 class BusyError(IcmloraError):
-    """A server whose queue is full.
+    """Raised by a server whose queue is full.
 
     Args:
         message: what is full.
-        retry_after: seconds after which to ask again.
+        retry_after: the seconds after which the client should ask again.
     """
 
     def __init__(self, message: str, retry_after: int) -> None:
@@ -164,4 +176,4 @@ class BusyError(IcmloraError):
 
 
 class StoppedError(IcmloraError):
-    """Work that was given up: its client is gone, or the server ends."""
+    """Raised within work that is given up, since its client is gone or the server ends."""

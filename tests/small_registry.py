@@ -92,7 +92,7 @@ class SmallRegistry:
         base: str = BASE,
         key: str = KEY,
         seed: int = 0,
-        sealed: bool = True,
+        with_checksums: bool = True,
         weights: Sequence[bytes] = (),
     ) -> Path:
         """Write a finished adapter of two checkpoints.
@@ -102,7 +102,7 @@ class SmallRegistry:
             base: slug of the base.
             key: the adapter's.
             seed: of the weights.
-            sealed: False: as the first version wrote it.
+            with_checksums: False: as the first version wrote it.
             weights: of the two checkpoints, where they are not to be made from the seed.
         """
         folder = self.home.adapters / base / task / key
@@ -118,7 +118,7 @@ class SmallRegistry:
                     folder=inner.name,
                     sha256=sha256,
                     bytes=files.folder_bytes(inner),
-                    **({"config_sha256": config} if sealed else {}),
+                    **({"config_sha256": config} if with_checksums else {}),
                 )
             )
         record = AdapterRecord(
@@ -134,7 +134,7 @@ class SmallRegistry:
             folder=folder,
         )
         AdapterStore(self.home).record(record)
-        if not sealed:
+        if not with_checksums:
             files.write_json(folder / "manifest.json", record.as_dict())
         return folder
 

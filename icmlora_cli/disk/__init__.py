@@ -1,1 +1,1 @@
-"""Files, folders and leases: everything is written aside, synced and renamed."""
+"""Files, folders and leases. Everything is written under a temporary name, synced to the disk, and renamed."""

@@ -1,4 +1,4 @@
-"""Checksums of files by their own content, so that a flipped bit is found whatever it makes of the file.
+"""Checksums that files carry of their own content, so that any damage is found, even where the file still parses.
 
 A manifest carries one under its key ``seal``. A safetensors file that no manifest lists, such as the saved state of a
 training, carries one in its metadata.
@@ -12,108 +12,115 @@ from pathlib import Path
 from icmlora_cli.disk import files
 from icmlora_cli.errors import CorruptFileError
 
-SEAL = "seal"
+KEY = "seal"  # of a manifest's own checksum
 IN_METADATA = "icmlora_sha256"
-_BLANK = "0" * 64
-_LONGEST_HEADER = 100_000_000  # bytes: what safetensors itself reads at most
+_BLANK = "0" * 64  # stands in place of a checksum while it is computed
+_LONGEST_HEADER = 100_000_000  # bytes; safetensors itself reads no longer header
 
 
 class ChecksumError(CorruptFileError):
-    """A manifest that is readable, and yet not what was written."""
+    """Raised for a manifest that can be parsed, but is not what was written."""
 
 
 def write_manifest(path: Path, value: Mapping[str, object]) -> None:
-    """Write a manifest with its seal, whole or not at all.
+    """Write a manifest with its checksum, whole or not at all.
 
     Raises:
-        OutOfSpaceError: if the disk is full.
+        OutOfSpaceError: If the disk is full.
     """
-    files.write_json(path, sealed(value))
+    files.write_json(path, with_checksum(value))
 
 
-def sealed(value: Mapping[str, object]) -> dict[str, object]:
-    """Return a manifest's content with its seal last; an earlier seal is left out."""
-    content = json.loads(json.dumps({key: item for key, item in value.items() if key != SEAL}))
-    return dict(content) | {SEAL: files.sha256_json(content)}
+def with_checksum(value: Mapping[str, object]) -> dict[str, object]:
+    """Return a manifest's content with its checksum as the last key; a checksum that it had is replaced."""
+    content = json.loads(json.dumps({key: item for key, item in value.items() if key != KEY}))
+    return dict(content) | {KEY: files.sha256_json(content)}
 
 
-def read_sealed(path: Path, known: frozenset[str]) -> dict[str, object]:
-    """Read a manifest, compare it with its seal, and return it without.
+def read_checked(path: Path, known: frozenset[str]) -> dict[str, object]:
+    """Read a manifest, compare it with its checksum, and return its content without the checksum.
 
-    A manifest written before there were seals has none; it may then hold nothing but known keys, for the key of a seal
-    can be damaged too.
+    A manifest that an early version wrote has no checksum. It may then hold nothing but known keys, since an unknown
+    key may be a damaged ``seal``.
 
     Args:
         path: the manifest.
-        known: its keys.
+        known: the keys that a manifest of this kind may hold.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ChecksumError: if it is not what was written.
-        CorruptFileError: if it is not JSON.
+        FileNotFoundError: If there is no such file.
+        ChecksumError: If the manifest is not what was written.
+        CorruptFileError: If the manifest is not a JSON object, or not valid Unicode.
     """
     value = files.read_json(path)
     try:
         written = files.json_bytes(value)
     except UnicodeEncodeError as error:
         raise CorruptFileError(f"{path.name} holds half of a character", where=str(path)) from error
-    if SEAL not in value:
-        strange = sorted(set(value) - known)
-        if strange:
-            raise ChecksumError(f"{path.name} holds {strange[0]!r}, which is no key of it", where=str(path))
+    if KEY not in value:
+        unknown = sorted(set(value) - known)
+        if unknown:
+            raise ChecksumError(f"{path.name} holds {unknown[0]!r}, which is no key of it", where=str(path))
         return value
-    content = {key: item for key, item in value.items() if key != SEAL}
-    # the bytes too: 1e-5 and 1E-5 are one number, and yet a bit apart
-    if value[SEAL] != files.sha256_json(content) or path.read_bytes() != written:
+    content = {key: item for key, item in value.items() if key != KEY}
+    # The bytes are compared too, since a flipped bit can make 1E-5 of 1e-5, which is the same number.
+    if value[KEY] != files.sha256_json(content) or path.read_bytes() != written:
         raise ChecksumError(f"{path.name} is not what was written: its seal differs", where=str(path))
     return content
 
 
 def checked_metadata(metadata: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the metadata of a safetensors file with room for the checksum that ``write_checksum`` puts there."""
+    """Return the metadata of a safetensors file with room for the checksum that ``write_checksum`` puts there.
+
+    Args:
+        metadata: the other metadata of the file, if it has any.
+    """
     return {**(metadata or {}), IN_METADATA: _BLANK}
 
 
 def write_checksum(path: Path) -> None:
-    """Put the checksum of a safetensors file, which was written with ``checked_metadata``, into its header.
+    """Put a safetensors file's checksum into its header; the file was written with ``checked_metadata``.
 
-    It is the SHA-256 of all bytes of the file, in which the checksum's own 64 characters are zeros.
+    The checksum is the SHA-256 of all bytes of the file, computed while its own 64 characters are zeros.
 
     Raises:
-        ValueError: if the header has no room for it.
+        ValueError: If the header has no room for a checksum.
     """
-    digest, at = _digest(path)
-    if at is None:
+    digest, offset = _digest(path)
+    if offset is None:
         raise ValueError(f"{path.name} was not written with checked_metadata")
     with path.open("rb+") as handle:
-        handle.seek(at)
+        handle.seek(offset)
         handle.write(digest.encode())
 
 
 def is_intact(path: Path) -> bool:
-    """Tell whether a safetensors file is what was written; one without a checksum counts as such.
+    """Tell whether a safetensors file is what was written; a file without a checksum counts as intact.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: If there is no such file.
     """
-    digest, at = _digest(path)
-    if at is None:
+    digest, offset = _digest(path)
+    if offset is None:
         return True
     with path.open("rb") as handle:
-        handle.seek(at)
+        handle.seek(offset)
         return handle.read(len(_BLANK)) == digest.encode()
 
 
 def _digest(path: Path) -> tuple[str, int | None]:
-    """Return the hex SHA-256 of a file with its checksum blanked, and where that stands; None where it has none."""
+    """Return the hex SHA-256 of a file whose checksum is blanked, and the checksum's offset in bytes.
+
+    The offset is None, and the digest empty, where the file has no checksum.
+    """
     key = f'"{IN_METADATA}":"'.encode()
     with path.open("rb") as handle:
         length = handle.read(8)
         header = bytearray(handle.read(min(int.from_bytes(length, "little"), _LONGEST_HEADER)))
-        found = header.find(key)
-        if found < 0:
+        key_start = header.find(key)
+        if key_start < 0:
             return "", None
-        start = found + len(key)
+        start = key_start + len(key)
         header[start : start + len(_BLANK)] = _BLANK.encode()
         digest = hashlib.sha256(length + header)
         while chunk := handle.read(1 << 20):

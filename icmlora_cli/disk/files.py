@@ -1,4 +1,7 @@
-"""Writing so that a reader never sees half a file: temporary name, fsync, ``os.replace``."""
+"""Reading and writing files so that no reader ever sees half a file.
+
+Everything is written under a temporary name, brought to the disk (fsync), and moved into place (``os.replace``).
+"""
 
 import errno
 import hashlib
@@ -15,16 +18,20 @@ from typing import Any
 from icmlora_cli.disk import temporary as temporaries
 from icmlora_cli.errors import CorruptFileError, OutOfSpaceError
 
+# the system's error numbers for a full disk, a full quota, and a file over the limit on sizes
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TEMPORARY = temporaries.PREFIX
 
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn "no space" in the body into one clear error.
+    """Turn the system's and libraries' errors for a full disk within the body into one clear error.
+
+    Args:
+        path: the file or folder that is being written, for the message.
 
     Raises:
-        OutOfSpaceError: if the disk, quota or file size limit is exhausted.
+        OutOfSpaceError: If the disk or the quota is full, or the file exceeds the limit on sizes.
     """
     try:
         yield
@@ -40,11 +47,11 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def _code(error: Exception) -> int:
-    """Return the system's error number; libraries written in Rust, such as safetensors, only put it in their text."""
+    """Return the system's error number, or 0; libraries written in Rust, such as safetensors, have it in their text."""
     if isinstance(error, OSError):
         return error.errno or 0
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return int(found[1]) if found else 0
+    match = re.search(r"\(os error (\d+)\)", str(error))
+    return int(match[1]) if match else 0
 
 
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -52,7 +59,7 @@ READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 @contextmanager
 def cache_write() -> Iterator[None]:
-    """Let a write to the cache in the body fail where the cache is read-only: what it holds can be made again."""
+    """Ignore that the cache is read-only, for a write in the body of something that can be made again."""
     try:
         yield
     except OSError as error:
@@ -61,13 +68,16 @@ def cache_write() -> Iterator[None]:
 
 
 def behind_links(path: Path) -> Path:
-    """Return where a path leads, so that writing it goes through a link, as ``cp`` does, and leaves the link."""
+    """Return the target of a symbolic link, or the path itself.
+
+    A write to the result changes what the link leads to, as ``cp`` does, and leaves the link in place.
+    """
     return path.resolve() if path.is_symlink() else path
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
-    if os.name == "nt":  # folders cannot be opened there
+    """Bring the names in a folder to the disk (fsync)."""
+    if os.name == "nt":  # Windows cannot open folders
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -77,7 +87,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _as_others_make(path: Path) -> None:
-    """Give a file the mode that the umask asks for; safetensors makes its files for their owner alone."""
+    """Give a file the mode that the umask asks for, since safetensors makes files that only their owner can read."""
     umask = os.umask(0)
     os.umask(umask)
     path.chmod(0o666 & ~umask)
@@ -86,11 +96,15 @@ def _as_others_make(path: Path) -> None:
 def write_with(path: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` make the file in a temporary folder beside ``path``, then move it into place.
 
-    Libraries make temporary files of their own beside what they write, under names that do not say whose they are, as
-    safetensors does; those of a killed process are found, and go, with the folder.
+    Libraries such as safetensors make temporary files of their own beside what they write, under names that do not
+    say whose they are. Here they are in the temporary folder, which is deleted even if the process was killed.
+
+    Args:
+        path: the file to write.
+        write: writes the file under the path that it is given.
 
     Raises:
-        OutOfSpaceError: if the disk is full; ``path`` is then what it was before.
+        OutOfSpaceError: If the disk is full; ``path`` is then what it was before.
     """
     path = behind_links(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +133,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def _into_place(temporary: Path, path: Path) -> None:
-    """Bring a file to the disk, then to its name."""
+    """Bring a file's bytes to the disk, then give it its name."""
     sync_file(temporary)
     os.replace(temporary, path)
     sync_folder(path.parent)
@@ -136,7 +150,7 @@ def write_json(path: Path, value: Mapping[str, object]) -> None:
 
 
 def json_bytes(value: Mapping[str, object]) -> bytes:
-    """Return what ``write_json`` writes."""
+    """Return the bytes that ``write_json`` writes: UTF-8, with an indent of two spaces."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
@@ -144,20 +158,21 @@ def read_json(path: Path) -> dict[str, object]:
     """Read a JSON object.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        CorruptFileError: if it is not a JSON object.
+        FileNotFoundError: If there is no such file.
+        CorruptFileError: If it is not a JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise CorruptFileError(f"{path.name} is not valid JSON: {error}", where=str(path)) from error
-    if not isinstance(value, dict):
+    if not isinstance(value, dict):  # any JSON value can stand in a file
         raise CorruptFileError(f"{path.name} does not hold a JSON object", where=str(path))
     return value
 
 
 def as_object(value: object) -> dict[str, Any]:
-    """Return a value of another program's JSON as an object; an empty one for what is none."""
+    """Return a JSON value of another program as an object; an empty one where it is something else."""
+    # JSON of other programs can hold anything here; this is the one place that tells objects from the rest
     return value if isinstance(value, dict) else {}
 
 
@@ -171,18 +186,18 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_json(value: object) -> str:
-    """Return the hex SHA-256 of a value's canonical JSON."""
+    """Return the hex SHA-256 of a value's JSON with sorted keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def sync_file(path: Path) -> None:
-    """Bring a file's bytes to the disk."""
+    """Bring a file's bytes to the disk (fsync)."""
     with path.open("rb+") as handle:
         os.fsync(handle.fileno())
 
 
 def sync_tree(folder: Path) -> None:
-    """Bring a folder and all that is in it to the disk."""
+    """Bring a folder and everything in it to the disk (fsync)."""
     for path in (folder, *folder.rglob("*")):
         if path.is_dir():
             sync_folder(path)
@@ -191,38 +206,38 @@ def sync_tree(folder: Path) -> None:
 
 
 def delete_folder(folder: Path) -> None:
-    """Delete a folder so that it is never seen half deleted: it takes a temporary name first."""
+    """Delete a folder so that it is never seen half deleted: it is renamed to a temporary name first."""
     gone = temporaries.beside(folder, "gone")
     os.replace(folder, gone)
-    if gone.is_symlink():  # what it leads to is elsewhere, and stays
+    if gone.is_symlink():  # only the link is deleted, not what it leads to
         gone.unlink()
     else:
         shutil.rmtree(gone)
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the folders in ``folder``, sorted, but hidden and temporary ones; none where it is not there."""
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [path for path in found if path.is_dir() and not path.name.startswith(".")]
+    """Return the folders in ``folder``, sorted, without hidden and temporary ones; none where it does not exist."""
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in paths if path.is_dir() and not path.name.startswith(".")]
 
 
 def finished_files(folder: Path, suffix: str) -> list[Path]:
     """Return the files below a folder whose names end with ``suffix``, sorted.
 
-    What is temporary, or in a temporary folder, is left out: a running process may be writing it.
+    Temporary files, and files in temporary folders, are left out, since a running process may be writing them.
     """
-    found = []
-    for at, folders, names in os.walk(folder):  # unlike Path.rglob, it passes over a folder that is gone meanwhile
+    paths = []
+    for parent, folders, names in os.walk(folder):  # unlike Path.rglob, it ignores folders that vanish meanwhile
         folders[:] = [name for name in folders if not name.startswith(TEMPORARY)]
-        found += [Path(at, name) for name in names if name.endswith(suffix) and not name.startswith(TEMPORARY)]
-    return sorted(found)
+        paths += [Path(parent, name) for name in names if name.endswith(suffix) and not name.startswith(TEMPORARY)]
+    return sorted(paths)
 
 
 def folder_bytes(folder: Path) -> int:
-    """Return the bytes of all files below ``folder`` (0 where there is none), but for what vanishes meanwhile."""
+    """Return the bytes of all files below ``folder``; 0 where it does not exist. What vanishes meanwhile is left out."""
     total, waiting = 0, [os.fspath(folder)] if folder.is_dir() else []
     while waiting:
-        # a registry has thousands of folders: Path.rglob is slow
+        # os.scandir, since a registry has thousands of folders and Path.rglob is slow
         with suppress(FileNotFoundError), os.scandir(waiting.pop()) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
@@ -235,45 +250,50 @@ def folder_bytes(folder: Path) -> int:
 def freed_bytes(*paths: Path) -> int:
     """Return the bytes that deleting files and folders gives back.
 
-    What has a hard link elsewhere stays on the disk, and counts nothing; what has two of them in here counts once.
+    A file that has a hard link outside of these paths stays on the disk, and counts nothing. A file with several hard
+    links within them counts once.
     """
-    found: dict[tuple[int, int], list[int]] = {}
+    sizes_and_links: dict[tuple[int, int], list[int]] = {}  # by device and inode: bytes, links outside of the paths
     for path in paths:
         for item in (path, *(path.rglob("*") if path.is_dir() else ())):
             stat = item.lstat()
             if not S_ISDIR(stat.st_mode):
-                found.setdefault((stat.st_dev, stat.st_ino), [stat.st_size, stat.st_nlink])[1] -= 1
-    return sum(size for size, elsewhere in found.values() if elsewhere <= 0)
+                sizes_and_links.setdefault((stat.st_dev, stat.st_ino), [stat.st_size, stat.st_nlink])[1] -= 1
+    return sum(size for size, elsewhere in sizes_and_links.values() if elsewhere <= 0)
 
 
 def sweep(path: Path, *, alone: bool) -> None:
-    """Delete what killed writers of ``path`` left beside it; what one was about to replace goes back to its place.
+    """Delete what killed writers of ``path`` left beside it, and restore what one of them was about to replace.
 
     Args:
-        path: a file or folder, there or not.
-        alone: nobody else can be writing it now, so that all is left over; else only what no running process made is.
+        path: a file or folder, which need not exist.
+        alone: whether no other process can be writing ``path`` now, so that everything temporary beside it is left
+            over; if not, only what no running process made is deleted.
     """
-    for left in path.parent.glob(f"{TEMPORARY}*"):
-        said = temporaries.parse(left.name)
-        if said is None or said.name != path.name or (not alone and temporaries.in_use(left)):
+    for leftover in path.parent.glob(f"{TEMPORARY}*"):
+        parsed = temporaries.parse(leftover.name)
+        if parsed is None or parsed.name != path.name or (not alone and temporaries.in_use(leftover)):
             continue
-        if said.role == "old" and not path.exists():
-            os.replace(left, path)
-        elif left.is_dir() and not left.is_symlink():
-            shutil.rmtree(left, ignore_errors=True)
+        if parsed.role == "old" and not path.exists():
+            os.replace(leftover, path)
+        elif leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
         else:
-            left.unlink(missing_ok=True)
+            leftover.unlink(missing_ok=True)
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path`` that becomes ``path`` when the body ends well.
+    """Yield a temporary folder beside ``path`` that becomes ``path`` when the body ends without an exception.
 
-    An existing ``path`` is replaced then, and only then; of a link, what it leads to. What killed processes left of
-    earlier attempts goes first.
+    An existing ``path`` is replaced then, and only then; if it is a link, its target is. What killed processes left
+    of earlier attempts is deleted first.
+
+    Args:
+        path: the folder to write, which may exist.
 
     Raises:
-        OutOfSpaceError: if the disk is full.
+        OutOfSpaceError: If the disk is full.
     """
     path = behind_links(path)
     path.parent.mkdir(parents=True, exist_ok=True)

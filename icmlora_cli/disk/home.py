@@ -1,4 +1,4 @@
-"""Where things live: ``ICMLORA_HOME`` (what is yours) and ``ICMLORA_CACHE`` (what can be fetched again)."""
+"""The folders of a registry: ``ICMLORA_HOME`` holds the user's own work, ``ICMLORA_CACHE`` what can be made again."""
 
 import os
 import re
@@ -16,8 +16,8 @@ class Home:
     """The folders of one registry.
 
     Args:
-        root: holds ``tasks/``, ``adapters/`` and ``generators/``.
-        cache: holds ``bases/``, ``vectors/`` and ``served/``.
+        root: the folder that holds ``tasks/``, ``adapters/`` and ``generators/``.
+        cache: the folder that holds ``bases/``, ``vectors/`` and ``served/``.
     """
 
     root: Path
@@ -25,11 +25,11 @@ class Home:
 
     @classmethod
     def from_environment(cls) -> "Home":
-        """Return the folders that ``ICMLORA_HOME`` and ``ICMLORA_CACHE`` name, else the platform's own.
+        """Return the folders that ``ICMLORA_HOME`` and ``ICMLORA_CACHE`` name, or else those that the platform has.
 
         Raises:
-            UsageError: if one of them is set and empty, is relative to wherever a command runs, is of a user that does
-                not exist, is a file, or cannot be entered.
+            UsageError: If one of them is set but empty, is a relative path, names a user that does not exist, is a
+                file, or cannot be read.
         """
         import platformdirs
 
@@ -63,11 +63,12 @@ class Home:
 
     @property
     def served(self) -> Path:
-        """The folder of adapters that were made for a vLLM server."""
+        """The folder of adapters that were prepared for a vLLM server."""
         return self.cache / "served"
 
 
 def _folder(variable: str, default: str) -> Path:
+    """Return the folder that an environment variable names, or the default where the variable is not set."""
     value = os.environ.get(variable)
     if value is None:
         return Path(default).absolute()
@@ -81,10 +82,10 @@ def _folder(variable: str, default: str) -> Path:
     if not path.is_absolute():
         raise UsageError(f"{variable} is {value!r}, which is another folder wherever a command runs", hint=hint)
     try:
-        taken = path.exists() and not path.is_dir()
+        is_file = path.exists() and not path.is_dir()
     except OSError as error:
         raise UsageError(f"{variable}: {error.strerror}", where=str(path), hint=hint) from error
-    if taken:
+    if is_file:
         raise UsageError(f"{variable} is {value!r}, which is no folder", where=str(path), hint=hint)
     if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
         raise UsageError(f"{variable} is {value!r}, which may not be read", where=str(path), hint=hint)
@@ -92,10 +93,14 @@ def _folder(variable: str, default: str) -> Path:
 
 
 def checked_name(name: str, what: str) -> str:
-    """Return ``name`` if it can be a folder name everywhere.
+    """Return ``name`` if it can be a folder's name on every system.
+
+    Args:
+        name: the name to check.
+        what: the kind of thing that it names, such as ``task``, for the message.
 
     Raises:
-        UsageError: if it holds anything but letters, digits, ``.``, ``_``, ``-``, or is empty or over 100 long.
+        UsageError: If it is not 1 to 100 letters, digits, ``.``, ``_`` or ``-``, the first a letter or digit.
     """
     if not NAME.fullmatch(name):
         raise UsageError(

@@ -1,8 +1,9 @@
-"""Who works on what: a lease on a piece of work, kept alive by heart-beats and taken over when its holder dies.
+"""Leases: markers that say which process works on what, kept alive by heart-beats and taken over when it dies.
 
-A lease is filelock's: a marker file that its holder touches. On the holder's own machine a dead process loses it at
-once; on another, once there has been no heart-beat for ``DURATION`` seconds of the waiting machine's own clock. A
-holder that was merely stopped for so long finds its lease lost, and must not record what it made.
+A lease is one of the library filelock: a marker file that its holder touches. Waiting processes on the holder's machine
+take it over as soon as the holder is dead; those on another machine do so once there has been no heart-beat for
+``DURATION`` seconds of their own clock. A holder that was only stopped for so long finds its lease lost, and must not
+record its result.
 """
 
 import platform
@@ -17,17 +18,17 @@ from filelock import SoftFileLease, Timeout
 from icmlora_cli.disk import files
 
 MARKER = "lease"
-DURATION = 60.0  # seconds without a heart-beat after which another machine takes over; the same for all workers
+DURATION = 60.0  # seconds without a heart-beat after which another machine takes over; all workers need the same value
 
 
 @dataclass(frozen=True)
 class Worker:
-    """Who holds a lease.
+    """The process that holds a lease.
 
     Args:
-        host: its machine's name.
-        pid: its process there.
-        age: seconds since its last heart-beat, by this machine's clock.
+        host: the name of its machine.
+        pid: its process number on that machine.
+        age: the seconds since its last heart-beat, by this machine's clock.
     """
 
     host: str
@@ -38,11 +39,11 @@ class Worker:
 class Lease:
     """The lease of the work in a folder.
 
-    Keep the same object while waiting for it: the time without a heart-beat of another machine counts from when this
-    object first looked.
+    A process that waits for a lease must keep the same object, which measures the time without a heart-beat from when
+    it first looked at the marker.
 
     Args:
-        folder: where the work is; made when the lease is first asked for.
+        folder: the folder of the work; it is made when the lease is first asked for.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -52,15 +53,18 @@ class Lease:
 
     @property
     def lost(self) -> bool:
-        """Whether another worker has taken it over since it was held, or its marker is gone; read from the disk."""
+        """Whether another worker has taken the lease over, or its marker is gone; read from the disk each time."""
         return self._lock.compromise is not None or not self._lock.is_lock_held_by_us
 
     @contextmanager
     def tried(self) -> Iterator[bool]:
-        """Hold the lease within the body, which is told whether it is held, or another worker has it.
+        """Try to take the lease, and hold it within the body.
+
+        Yields:
+            True if the lease is held; False if another worker holds it.
 
         Raises:
-            OutOfSpaceError: if the disk is full.
+            OutOfSpaceError: If the disk is full.
         """
         try:
             with files.disk_errors(self.folder / MARKER):
@@ -76,9 +80,9 @@ class Lease:
 
 
 def worker(folder: Path) -> Worker | None:
-    """Return who works in a folder; None where nobody does, or nobody has said so for ``DURATION`` seconds.
+    """Return the process that works in a folder; None where none does, or its last heart-beat is too old.
 
-    Of a process of this very machine, the system knows whether it lives.
+    A heart-beat is too old after ``DURATION`` seconds. A process of this machine must also be alive.
     """
     import psutil
 
@@ -91,12 +95,12 @@ def worker(folder: Path) -> Worker | None:
     if owner is None or age > DURATION:
         return None
     host = owner.hostname.split("?")[0]
-    dead = host == platform.node() and not psutil.pid_exists(owner.pid)
-    return None if dead else Worker(host, owner.pid, age)
+    is_dead = host == platform.node() and not psutil.pid_exists(owner.pid)
+    return None if is_dead else Worker(host, owner.pid, age)
 
 
 def is_marker(name: str) -> bool:
-    """Tell whether a file's name is that of a lease's marker, or of one that is being taken over."""
+    """Tell whether a file's name is that of a lease's marker, or of a marker that is being taken over."""
     return name == MARKER or name.startswith(f"{MARKER}.")
 
 

@@ -1,4 +1,7 @@
-"""Names of temporary files and folders. They say whose they are, so that what a killed process left can be told."""
+"""Names of temporary files and folders.
+
+Each name says which process made it, so that what a killed process left can be told from what is being written.
+"""
 
 import functools
 import hashlib
@@ -12,27 +15,27 @@ from pathlib import Path
 from typing import Literal
 
 PREFIX = ".tmp-"
-FOREIGN_SECONDS = 86_400.0  # untouched for that long, what another machine made counts as left over
-UNSIGNED_SECONDS = 600.0  # the same for a name that does not say whose it is
-CLOCK_SECONDS = 2.0  # by which a file's time and a process's may disagree
+FOREIGN_SECONDS = 86_400.0  # what another machine made counts as left over once it is unchanged for that long
+UNSIGNED_SECONDS = 600.0  # a name without a process counts as left over once it is unchanged for that long
+CLOCK_SECONDS = 2.0  # the times of a file and of a process may differ by that much
 
 Role = Literal["new", "old", "gone"]
 
 _NAME = re.compile(
     r"\.tmp-(?P<place>[0-9a-f]{8})\.(?P<pid>\d{1,10})\.[0-9a-f]{12}-(?P<role>new|old|gone)-(?P<name>.+)", re.DOTALL
 )
-_UNSIGNED = re.compile(r"\.tmp-[0-9a-f]+-(?P<old>old-)?(?P<name>.+)", re.DOTALL)  # what icmlora wrote at first
+_UNSIGNED = re.compile(r"\.tmp-[0-9a-f]+-(?P<old>old-)?(?P<name>.+)", re.DOTALL)  # what early versions wrote
 
 
 @dataclass(frozen=True)
 class Temporary:
-    """What a temporary name says.
+    """What a temporary name says, as ``parse`` returns it.
 
     Args:
-        role: ``new``: on its way to be ``name``; ``old``: was ``name``, is being replaced; ``gone``: is being deleted.
-        name: what it becomes, or was.
-        place: of the machine (and its process numbers); None where it does not say.
-        pid: of the process that made it; None where it does not say.
+        role: ``new`` will become ``name``; ``old`` was ``name`` and is being replaced; ``gone`` is being deleted.
+        name: the name that the file or folder will have, or had.
+        place: an identifier of the machine or container whose process made it; None where the name has none.
+        pid: the number of the process that made it; None where the name has none.
     """
 
     role: Role
@@ -42,17 +45,22 @@ class Temporary:
 
 
 def beside(path: Path, role: Role = "new") -> Path:
-    """Return a temporary path in the folder of ``path``, signed by this process."""
+    """Return a new temporary path in the folder of ``path``; its name says that this process made it.
+
+    Args:
+        path: what the temporary file or folder will become, or was.
+        role: what it is for; see ``Temporary``.
+    """
     return path.with_name(f"{PREFIX}{_place()}.{os.getpid()}.{uuid.uuid4().hex[:12]}-{role}-{path.name}")
 
 
 def parse(name: str) -> Temporary | None:
     """Return what a file's name says, or None if it is no temporary name."""
-    if found := _NAME.fullmatch(name):
-        role: Role = "new" if found["role"] == "new" else "old" if found["role"] == "old" else "gone"
-        return Temporary(role, found["name"], found["place"], int(found["pid"]))
-    if found := _UNSIGNED.fullmatch(name):
-        return Temporary("old" if found["old"] else "new", found["name"])
+    if match := _NAME.fullmatch(name):
+        role: Role = "new" if match["role"] == "new" else "old" if match["role"] == "old" else "gone"
+        return Temporary(role, match["name"], match["place"], int(match["pid"]))
+    if match := _UNSIGNED.fullmatch(name):
+        return Temporary("old" if match["old"] else "new", match["name"])
     return Temporary("new", name.removeprefix(PREFIX)) if name.startswith(PREFIX) else None
 
 
@@ -61,7 +69,7 @@ def set_aside(path: Path) -> bool:
     if os.path.lexists(path) or not path.parent.is_dir():
         return False
     names = (parse(item.name) for item in path.parent.iterdir())
-    return any(said is not None and (said.role, said.name) == ("old", path.name) for said in names)
+    return any(parsed is not None and (parsed.role, parsed.name) == ("old", path.name) for parsed in names)
 
 
 def within(path: Path, root: Path) -> bool:
@@ -71,9 +79,9 @@ def within(path: Path, root: Path) -> bool:
 
 @functools.cache
 def _place() -> str:
-    """Return what tells apart machines, and containers on one: a process number means something only within it."""
+    """Return an identifier of this machine or container; a process number means something only within one."""
     try:
-        numbers = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - a link to no file
+        numbers = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - the link leads to no file
     except OSError:
         numbers = ""
     return hashlib.sha256(f"{platform.node()} {numbers}".encode()).hexdigest()[:8]
@@ -82,19 +90,22 @@ def _place() -> str:
 def in_use(path: Path) -> bool:
     """Tell whether a running process may still be at work on a temporary file or folder.
 
-    The system is asked where it can know. Of another machine's, or of a name that says nothing, only the time of the
-    last change is known.
+    The system knows which processes of this machine run. For a name of another machine, or without a process, the time
+    of the last change decides.
     """
-    said = parse(path.name)
-    if said is None or said.pid is None:
+    parsed = parse(path.name)
+    if parsed is None or parsed.pid is None:
         return time.time() - _changed(path, deep=True) < UNSIGNED_SECONDS
-    if said.place != _place():
+    if parsed.place != _place():
         return time.time() - _changed(path, deep=True) < FOREIGN_SECONDS
-    return said.pid == os.getpid() or _runs(said.pid, since=_changed(path))
+    return parsed.pid == os.getpid() or _runs(parsed.pid, since=_changed(path))
 
 
 def _runs(pid: int, *, since: float) -> bool:
-    """Tell whether the process that changed something at ``since`` still runs; a later one may have its number."""
+    """Tell whether the process still runs that had this number at the time ``since``, in seconds of the epoch.
+
+    A process that started later has only taken over the number.
+    """
     import psutil
 
     try:
@@ -107,12 +118,17 @@ def _runs(pid: int, *, since: float) -> bool:
 
 
 def _changed(path: Path, *, deep: bool = False) -> float:
-    """Return when a path (with ``deep``, or anything below it) was last changed or renamed; 0 if it is not there."""
+    """Return when a path was last changed or renamed, in seconds of the epoch; 0 if it does not exist.
+
+    Args:
+        path: a file or folder.
+        deep: whether changes of anything below the folder count too.
+    """
     latest = 0.0
     for item in (path, *(path.rglob("*") if deep and path.is_dir() else ())):
         try:
-            found = item.lstat()
+            stat = item.lstat()
         except FileNotFoundError:
             continue
-        latest = max(latest, found.st_mtime, found.st_ctime)  # only ctime is that of a rename
+        latest = max(latest, stat.st_mtime, stat.st_ctime)  # a rename changes only the ctime
     return latest

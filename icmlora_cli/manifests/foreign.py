@@ -21,8 +21,8 @@ class Foreign(BaseModel):
         """Read the keys that are needed.
 
         Raises:
-            FileNotFoundError: if there is no such file.
-            CorruptFileError: if it is no JSON, or one of the keys is something else.
+            FileNotFoundError: If there is no such file.
+            CorruptFileError: If it is no JSON, or one of the keys is something else.
         """
         try:
             return cls.model_validate_json(path.read_bytes())

@@ -39,7 +39,7 @@ class Manifest(Part):
     ``schema`` is a method of pydantic's models: the field has a name of its own, and that alias.
     """
 
-    SEALED: ClassVar[bool] = True
+    CHECKSUMMED: ClassVar[bool] = True
     HINT: ClassVar[str | None] = None
 
     def model_post_init(self, context: object, /) -> None:
@@ -61,7 +61,7 @@ class Manifest(Part):
             hint: what to type where it is broken; by default what its kind advises.
 
         Raises:
-            CorruptFileError: if it is no JSON, lacks a key, or has a value that cannot be.
+            CorruptFileError: If it is no JSON, lacks a key, or has a value that cannot be.
         """
         try:
             return cls.model_validate_json(data)
@@ -73,8 +73,8 @@ class Manifest(Part):
         """Read a manifest; see ``parse``.
 
         Raises:
-            FileNotFoundError: if there is none.
-            CorruptFileError: if it is broken.
+            FileNotFoundError: If there is none.
+            CorruptFileError: If it is broken.
         """
         return cls.parse(path.read_bytes(), path, hint=hint)
 
@@ -83,23 +83,23 @@ class Manifest(Part):
         """Return the manifest of JSON values, as it would be read from a file.
 
         Raises:
-            ValidationError: if it would be refused there.
+            ValidationError: If it would be refused there.
         """
         return cls.model_validate_json(json.dumps(value))
 
     def content(self) -> dict[str, object]:
         """Return the JSON form without its checksum: the keys that were given, in the order of the file."""
         value = super().content()
-        value.pop(checksums.SEAL, None)
+        value.pop(checksums.KEY, None)
         return value
 
     def write(self, path: Path) -> None:
         """Write the file, whole or not at all, with its checksum where its kind has one.
 
         Raises:
-            OutOfSpaceError: if the disk is full.
+            OutOfSpaceError: If the disk is full.
         """
-        (checksums.write_manifest if self.SEALED else files.write_json)(path, self.content())
+        (checksums.write_manifest if self.CHECKSUMMED else files.write_json)(path, self.content())
 
 
 def broken(path: Path, error: ValidationError, *, hint: str | None) -> CorruptFileError:

@@ -25,7 +25,7 @@ class QuarantineNote(Manifest):
         settled: it has been made again, or put back, so that nothing is missing any more.
     """
 
-    SEALED: ClassVar[bool] = False
+    CHECKSUMMED: ClassVar[bool] = False
 
     schema_: Literal["icmlora.quarantine/1"] = Field("icmlora.quarantine/1", alias="schema")
     was: str
@@ -53,7 +53,7 @@ class ScoreTime(Part):
 class Timings(Manifest):
     """``timings.json`` of an evaluation: wall times, apart from the result, which is the same each time."""
 
-    SEALED: ClassVar[bool] = False
+    CHECKSUMMED: ClassVar[bool] = False
 
     schema_: Literal["icmlora.timings/2"] = Field("icmlora.timings/2", alias="schema")
     unit: Literal["seconds"]

@@ -26,7 +26,7 @@ Files = Mapping[str, HashedFile]
 class _Output(Manifest):
     """What all kinds have: no checksum of their own, for push shortens paths in them."""
 
-    SEALED: ClassVar[bool] = False
+    CHECKSUMMED: ClassVar[bool] = False
     HINT: ClassVar[str] = "make the folder again: the command is in icmlora.json, or in README.md"
 
 
@@ -203,8 +203,8 @@ def read_output(folder: Path) -> Output:
     """Read the ``icmlora.json`` of a folder, of whichever kind it is.
 
     Raises:
-        FileNotFoundError: if there is none.
-        CorruptFileError: if it is broken, or of no kind that this version knows.
+        FileNotFoundError: If there is none.
+        CorruptFileError: If it is broken, or of no kind that this version knows.
     """
     path = folder / ABOUT
     data = path.read_bytes()

@@ -123,8 +123,8 @@ def read_record(path: Path) -> AdapterRecord:
     """Read an adapter's manifest.
 
     Raises:
-        FileNotFoundError: if there is none.
-        CorruptFileError: if it is broken.
+        FileNotFoundError: If there is none.
+        CorruptFileError: If it is broken.
     """
     held = AdapterManifest.read(path)
     return AdapterRecord(
@@ -159,7 +159,7 @@ class AdapterStore:
         """Return a finished adapter, or None.
 
         Raises:
-            CorruptFileError: if its manifest is broken.
+            CorruptFileError: If its manifest is broken.
         """
         path = self.folder(base, task, key) / MANIFEST
         return read_record(path) if path.is_file() else None
@@ -175,7 +175,7 @@ class AdapterStore:
             base: slug of a base; None for all.
 
         Raises:
-            CorruptFileError: if a manifest is broken.
+            CorruptFileError: If a manifest is broken.
         """
         pattern = f"{base or '*'}/*/*/{MANIFEST}"
         found = [read_record(path) for path in self._manifests(pattern)]
@@ -207,7 +207,7 @@ class AdapterStore:
         An imported adapter was not trained on the registry's examples, and stays the task's when they change.
 
         Raises:
-            NotFoundError: if there is none, or only adapters of other data or other base weights.
+            NotFoundError: If there is none, or only adapters of other data or other base weights.
         """
         found = self.newest(base, task)
         if found is None:
@@ -224,7 +224,7 @@ class AdapterStore:
         """Return what ``latest`` does, or None where there is none.
 
         Raises:
-            CorruptFileError: if a manifest is broken.
+            CorruptFileError: If a manifest is broken.
         """
         found = [read_record(path) for path in self._manifests(f"{base.slug}/{task.name}/*/{MANIFEST}")]
         same = [
@@ -238,7 +238,7 @@ class AdapterStore:
         """Return a checkpoint's PEFT folder, once its weights have been compared with the manifest.
 
         Raises:
-            CorruptFileError: if the weights are missing or changed.
+            CorruptFileError: If the weights are missing or changed.
         """
         folder = record.folder / checkpoint.folder
         weights = folder / WEIGHTS
@@ -260,7 +260,7 @@ class AdapterStore:
             key: of the one to delete; None for all.
 
         Raises:
-            NotFoundError: if there are none.
+            NotFoundError: If there are none.
         """
         within = f"/{key}" if key else ""
         folders = [path for path in self.home.adapters.glob(f"{base or '*'}/{task}{within}") if path.is_dir()]

@@ -51,8 +51,8 @@ def describe(
         licence: where None, the one that ``README.md``'s front matter names.
 
     Raises:
-        BaseUnavailableError: if the folder is no causal language model with safetensors and a tokenizer.
-        CorruptFileError: if a weight file is cut short or a shard is missing.
+        BaseUnavailableError: If the folder is no causal language model with safetensors and a tokenizer.
+        CorruptFileError: If a weight file is cut short or a shard is missing.
     """
     architecture = _architecture(path)
     _check_weights(path)
@@ -127,7 +127,7 @@ def check_safetensors(path: Path) -> None:
     The format: 8 bytes little-endian header length, JSON header, then the tensors' bytes without holes.
 
     Raises:
-        CorruptFileError: if the file is cut short or its header is damaged.
+        CorruptFileError: If the file is cut short or its header is damaged.
     """
     size, length, header = _header(path)
     try:
@@ -152,7 +152,7 @@ def safetensors_header(path: Path) -> bytes:
     """Return the JSON header of a safetensors file, as it is; nothing where the file is shorter than it claims.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: If there is no such file.
     """
     return _raw_header(path)[2]
 

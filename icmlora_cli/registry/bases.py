@@ -190,7 +190,7 @@ class BaseStore:
         """Write the manifest, after which the base counts as at hand; return the base.
 
         Raises:
-            OutOfSpaceError: if the disk is full.
+            OutOfSpaceError: If the disk is full.
         """
         path = "." if self.owns_weights(base) else str(base.path)  # so that the cache can be moved
         held = {**vars(base), "path": path, "files": tuple(NamedFile(**vars(entry)) for entry in base.files)}
@@ -201,7 +201,7 @@ class BaseStore:
         """Return the recorded base of an alias, hub id, or local folder; None where there is no manifest.
 
         Raises:
-            CorruptFileError: if the manifest cannot be read.
+            CorruptFileError: If the manifest cannot be read.
         """
         manifest = self.folder(name) / MANIFEST
         return read_base(manifest) if manifest.is_file() else None
@@ -210,8 +210,8 @@ class BaseStore:
         """Return the recorded base.
 
         Raises:
-            NotFoundError: if there is none.
-            CorruptFileError: if the manifest cannot be read.
+            NotFoundError: If there is none.
+            CorruptFileError: If the manifest cannot be read.
         """
         base = self.find(name)
         if base is None:
@@ -276,7 +276,7 @@ class BaseStore:
         A hub snapshot in the hub's own cache and a user's local folder are never deleted.
 
         Raises:
-            NotFoundError: if the base is not recorded.
+            NotFoundError: If the base is not recorded.
         """
         folder = self.folder(name)
         if not (folder / MANIFEST).is_file():
@@ -291,8 +291,8 @@ def read_base(manifest: Path) -> Base:
     """Read the manifest of a base model.
 
     Raises:
-        FileNotFoundError: if there is none.
-        CorruptFileError: if it is damaged.
+        FileNotFoundError: If there is none.
+        CorruptFileError: If it is damaged.
     """
     try:
         held = BaseManifest.read(manifest)

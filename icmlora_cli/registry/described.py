@@ -18,7 +18,7 @@ def name_of(description: str) -> str:
     """Return a task name made of a description's words: ``Say it in French.`` is ``say_it_in_french``.
 
     Raises:
-        UsageError: if the description has no letter or digit that a name can hold.
+        UsageError: If the description has no letter or digit that a name can hold.
     """
     name = re.sub(r"[^a-z0-9]+", "_", description.lower()).strip("_")
     if len(name) > NAME_LENGTH:
@@ -38,7 +38,7 @@ def described(name: str, description: str, *, licence: str | None, source: str |
         source: where that came from.
 
     Raises:
-        UsageError: if the description is empty or too long.
+        UsageError: If the description is empty or too long.
     """
     text = " ".join(description.split())
     if not text or len(text) > LONGEST:

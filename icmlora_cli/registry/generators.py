@@ -23,7 +23,7 @@ def bundled() -> Path:
     """Return the folder of the generator that comes with icmlora, for smollm2-135m.
 
     Raises:
-        NotFoundError: if this copy of icmlora is without one.
+        NotFoundError: If this copy of icmlora is without one.
     """
     folder = Path(__file__).resolve().parents[1] / BUNDLED / "smollm2-135m"
     if not (folder / CONFIG).is_file():
@@ -50,7 +50,7 @@ class GeneratorStore:
         """Return where a generator is, or will be.
 
         Raises:
-            UsageError: if the name cannot be a folder's.
+            UsageError: If the name cannot be a folder's.
         """
         return self.home.generators / checked_name(name, "generator")
 
@@ -58,8 +58,8 @@ class GeneratorStore:
         """Return what ``generator.json`` says.
 
         Raises:
-            FileNotFoundError: if there is no such generator.
-            CorruptFileError: if it is broken.
+            FileNotFoundError: If there is no such generator.
+            CorruptFileError: If it is broken.
         """
         return GeneratorManifest.read(self.folder(name) / CONFIG)
 
@@ -75,7 +75,7 @@ class GeneratorStore:
         """Return the folder of a generator, given by name or by path; the bundled one where no default is trained.
 
         Raises:
-            NotFoundError: if there is none.
+            NotFoundError: If there is none.
         """
         path = Path(reference).expanduser()
         if (path / CONFIG).is_file():

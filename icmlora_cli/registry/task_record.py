@@ -132,7 +132,7 @@ class Task:
         """Return the examples of one part, in an order that only their content decides.
 
         Raises:
-            CorruptFileError: if the examples are missing, or are not those that were registered.
+            CorruptFileError: If the examples are missing, or are not those that were registered.
         """
         path = self.folder / EXAMPLES
         try:
@@ -150,7 +150,7 @@ class Task:
         The rule is None where that is not known: a built-in task, or one whose examples are in its task file.
 
         Raises:
-            CorruptFileError: if ``task.json`` is broken.
+            CorruptFileError: If ``task.json`` is broken.
         """
         made = TaskManifest.read(self.folder / MANIFEST).made
         held = made.examples if made is not None else None
@@ -183,8 +183,8 @@ class Task:
             name: the task's, where the folder has another one for a while.
 
         Raises:
-            FileNotFoundError: if there is no manifest.
-            CorruptFileError: if the manifest is broken, or is another task's.
+            FileNotFoundError: If there is no manifest.
+            CorruptFileError: If the manifest is broken, or is another task's.
         """
         path, name = folder / MANIFEST, name or folder.name
         try:

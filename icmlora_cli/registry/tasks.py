@@ -58,7 +58,7 @@ def draft(spec: TaskSpec, examples: Sequence[Example]) -> Draft:
         examples: its examples; repeated ones count once.
 
     Raises:
-        SpecError: if the train or the test part would be empty.
+        SpecError: If the train or the test part would be empty.
     """
     splits = {"validation": spec.splits.validation, "test": spec.splits.test}
     ordered = sorted(dict.fromkeys(examples), key=lambda example: example.key)
@@ -108,7 +108,7 @@ def builtin_spec(name: str) -> TaskSpec:
     """Return the spec of a built-in task.
 
     Raises:
-        NotFoundError: if there is none of that name.
+        NotFoundError: If there is none of that name.
     """
     from icmlora_cli.tasks.builtin import builtin_names, builtin_task
 
@@ -145,7 +145,7 @@ class TaskStore:
         """Be the only one that writes tasks.
 
         Raises:
-            IcmloraError: if another process has been writing for too long.
+            IcmloraError: If another process has been writing for too long.
         """
         self.home.tasks.mkdir(parents=True, exist_ok=True)
         path = self.home.tasks / ".lock"
@@ -163,8 +163,8 @@ class TaskStore:
         """Return what writing a draft would do: ``added``, ``unchanged`` or ``replaced``.
 
         Raises:
-            AlreadyExistsError: if the name is taken by something else, and ``replace`` is not set.
-            CorruptFileError: if the name is taken by a damaged task, and ``replace`` is not set.
+            AlreadyExistsError: If the name is taken by something else, and ``replace`` is not set.
+            CorruptFileError: If the name is taken by a damaged task, and ``replace`` is not set.
         """
         name = wanted.task.name
         same = next((other for other in self.names() if other != name and other.casefold() == name.casefold()), None)
@@ -216,9 +216,9 @@ class TaskStore:
             The task, and ``added``, ``unchanged`` (the same was there) or ``replaced``.
 
         Raises:
-            AlreadyExistsError: if the name is taken by something else, and ``replace`` is not set.
-            CorruptFileError: if the name is taken by a damaged task, and ``replace`` is not set.
-            SpecError: if the train or the test part would be empty.
+            AlreadyExistsError: If the name is taken by something else, and ``replace`` is not set.
+            CorruptFileError: If the name is taken by a damaged task, and ``replace`` is not set.
+            SpecError: If the train or the test part would be empty.
         """
         return self.write(draft(spec, examples), replace=replace)
 
@@ -226,8 +226,8 @@ class TaskStore:
         """Register a built-in task, if it is not registered yet.
 
         Raises:
-            AlreadyExistsError: if the name is taken by something else.
-            NotFoundError: if there is no such built-in task.
+            AlreadyExistsError: If the name is taken by something else.
+            NotFoundError: If there is no such built-in task.
         """
         from icmlora_cli.tasks.builtin import builtin_task
 
@@ -243,8 +243,8 @@ class TaskStore:
         """Return a task, once its examples have been compared with its manifest.
 
         Raises:
-            CorruptFileError: if it is damaged.
-            NotFoundError: if there is none of that name.
+            CorruptFileError: If it is damaged.
+            NotFoundError: If there is none of that name.
         """
         folder = self.home.tasks / name
         if not NAME.fullmatch(name) or not folder.is_dir():
@@ -285,7 +285,7 @@ class TaskStore:
         """Return all tasks, by name.
 
         Raises:
-            CorruptFileError: if one is damaged.
+            CorruptFileError: If one is damaged.
         """
         return tuple(self.get(name) for name in self.names())
 
@@ -293,8 +293,8 @@ class TaskStore:
         """Return the names that match a pattern such as ``choose_*`` or ``family:list``, sorted.
 
         Raises:
-            CorruptFileError: if families are asked for and a task is damaged.
-            NotFoundError: if a pattern matches nothing.
+            CorruptFileError: If families are asked for and a task is damaged.
+            NotFoundError: If a pattern matches nothing.
         """
         names, found = self.names(), set[str]()
         for pattern in patterns:
@@ -312,8 +312,8 @@ class TaskStore:
         """Return the tasks that match any of the patterns, by name; all tasks for None.
 
         Raises:
-            CorruptFileError: if one is damaged.
-            NotFoundError: if a pattern matches nothing.
+            CorruptFileError: If one is damaged.
+            NotFoundError: If a pattern matches nothing.
         """
         return self.all() if patterns is None else tuple(self.get(name) for name in self.matching(patterns))
 
@@ -321,7 +321,7 @@ class TaskStore:
         """Remove a task, damaged or not. Adapters harvested for it stay.
 
         Raises:
-            NotFoundError: if there is none of that name.
+            NotFoundError: If there is none of that name.
         """
         folder = self.home.tasks / name
         if not NAME.fullmatch(name) or not folder.is_dir():

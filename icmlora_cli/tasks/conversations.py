@@ -38,7 +38,7 @@ def cell_text(row: Mapping[str, object], key: str) -> str:
     """Return a cell's text.
 
     Raises:
-        BadRowError: if there is none, or it is not valid Unicode.
+        BadRowError: If there is none, or it is not valid Unicode.
     """
     if key not in row:
         raise BadRowError(f"has no {key!r}")
@@ -69,7 +69,7 @@ def last_answer(turns: object, column: str, unread: Unread) -> tuple[str, str]:
         unread: is told what is not read.
 
     Raises:
-        BadRowError: if there is no answer, nothing before it, or a turn that is not plain text.
+        BadRowError: If there is no answer, nothing before it, or a turn that is not plain text.
     """
     if not isinstance(turns, list) or not turns:
         raise BadRowError(f"{column!r} is no list of turns")
@@ -85,7 +85,7 @@ def prompt_text(turns: list[tuple[str, str]], column: str) -> str:
     """Return turns as one text; see ``last_answer``.
 
     Raises:
-        BadRowError: if no user speaks.
+        BadRowError: If no user speaks.
     """
     if not any(role == "user" for role, _ in turns):
         raise BadRowError(f"{column!r} has no turn of the user before the answer")
@@ -100,7 +100,7 @@ def turns_of(value: object, column: str, unread: Unread) -> list[tuple[str, str]
     """Return the role and the text of each turn of a list.
 
     Raises:
-        BadRowError: if a turn is not plain text.
+        BadRowError: If a turn is not plain text.
     """
     if not isinstance(value, list) or not value:
         raise BadRowError(f"{column!r} is no list of turns")

@@ -22,8 +22,8 @@ def package_file(package: str) -> Path:
     """Return a package's file: from the cache, or else fetched by apt into it.
 
     Raises:
-        IcmloraError: if there is no apt, or it cannot fetch the package.
-        OutOfSpaceError: if the cache's disk is full.
+        IcmloraError: If there is no apt, or it cannot fetch the package.
+        OutOfSpaceError: If the cache's disk is full.
     """
     folder = Home.from_environment().cache / "domains"
     there = sorted(folder.glob(f"{package}_*.deb"))
@@ -64,7 +64,7 @@ def package_texts(package: str, pattern: str) -> Iterator[str]:
         pattern: of the files' paths, such as ``usr/share/man/man?/*.gz``; gzip is undone.
 
     Raises:
-        IcmloraError: if the package cannot be had or read.
+        IcmloraError: If the package cannot be had or read.
     """
     file = package_file(package)
     if shutil.which("dpkg-deb") is None:

@@ -68,7 +68,7 @@ def domain_passages(name: str, count: int, size: int) -> tuple[str, ...]:
         size: characters of a passage, about.
 
     Raises:
-        IcmloraError: if the domain's files are not here and cannot be fetched, or hold no such passage.
+        IcmloraError: If the domain's files are not here and cannot be fetched, or hold no such passage.
     """
     known: set[str] = set()
     found: dict[str, None] = {}

@@ -16,7 +16,7 @@ def checked_metric(name: str) -> str:
     """Return a metric's name, if there is such a metric.
 
     Raises:
-        ValueError: if there is none, naming those that there are.
+        ValueError: If there is none, naming those that there are.
     """
     known = (*ANSWER_METRICS, *TEXT_METRICS, *installed_metrics())
     if name not in known:

@@ -48,7 +48,7 @@ def read_rows(path: Path, wanted: Wanted) -> FileRows:
         wanted: returns, of all columns, those that are needed; Parquet loads no others.
 
     Raises:
-        IcmloraError: if an optional package is missing, or the file cannot be read at all.
+        IcmloraError: If an optional package is missing, or the file cannot be read at all.
     """
     found = FileRows()
     suffix = data_suffix(path)

@@ -164,8 +164,8 @@ def load_examples(spec: TaskSpec, folder: Path, file: Path) -> SourceExamples:
         file: the task file, for messages.
 
     Raises:
-        SpecError: if rows are bad (the first 20 are listed), a file cannot be read, or there is no example.
-        IcmloraError: if an optional package is missing, or a dataset or a domain cannot be loaded.
+        SpecError: If rows are bad (the first 20 are listed), a file cannot be read, or there is no example.
+        IcmloraError: If an optional package is missing, or a dataset or a domain cannot be loaded.
     """
     found = _collected(spec, folder)
     if isinstance(found, _Collector):
@@ -187,10 +187,10 @@ def read_examples(path: Path, *, text: bool = False) -> SourceExamples:
         text: they are passages of plain text: a .txt file, or a file of rows with ``text``.
 
     Raises:
-        UsageError: if there is no such file, or it is of another format.
-        SpecError: if rows are bad (the first 20 kinds of fault are listed), the file cannot be read, or there is no
+        UsageError: If there is no such file, or it is of another format.
+        SpecError: If rows are bad (the first 20 kinds of fault are listed), the file cannot be read, or there is no
             example.
-        IcmloraError: if an optional package is missing.
+        IcmloraError: If an optional package is missing.
     """
     where, known = str(path.absolute()), (TEXT_SUFFIX, *SUFFIXES) if text else SUFFIXES
     if not path.is_file():

@@ -212,7 +212,7 @@ def read_task_file(path: Path) -> tuple[TaskSpec, ...]:
 
     Raises:
         SpecError: lists every fault of the file with its line.
-        UsageError: if there is no such file, or it cannot be read.
+        UsageError: If there is no such file, or it cannot be read.
     """
     document = load_yaml(path, verbatim=VERBATIM)
     value = {} if document.value is None else document.value

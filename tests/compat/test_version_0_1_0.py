@@ -69,14 +69,14 @@ def test_its_manifests_are_written_again_byte_for_byte(registry: Home) -> None:
         assert path.read_bytes() == before
     path = registry.generators / "small" / "generator.json"
     whole = GeneratorManifest.read(path)
-    assert files.json_bytes(checksums.sealed(whole.content())) == path.read_bytes()
+    assert files.json_bytes(checksums.with_checksum(whole.content())) == path.read_bytes()
     for folder in ("gen", "merged", "tuned", "exported"):
         path = WRITTEN / folder / "icmlora.json"
         assert files.json_bytes(read_output(path.parent).content()) == path.read_bytes()
     path = WRITTEN / "base" / "base.json"
-    assert files.json_bytes(checksums.sealed(BaseManifest.read(path).content())) == path.read_bytes()
+    assert files.json_bytes(checksums.with_checksum(BaseManifest.read(path).content())) == path.read_bytes()
     path = bundled() / "generator.json"
-    assert files.json_bytes(checksums.sealed(GeneratorManifest.read(path).content())) == path.read_bytes()
+    assert files.json_bytes(checksums.with_checksum(GeneratorManifest.read(path).content())) == path.read_bytes()
 
 
 def test_its_generator_generates_what_it_did(registry: Home, base: Base, tmp_path: Path) -> None:

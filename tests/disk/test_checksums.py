@@ -13,10 +13,10 @@ VALUE = {"schema": "x/1", "numbers": [1e-05, 3, True, None], "name": "café ’"
 KNOWN = frozenset(VALUE)
 
 
-def test_a_sealed_manifest_reads_as_it_was_written(tmp_path: Path) -> None:
+def test_a_manifest_with_a_checksum_reads_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     checksums.write_manifest(path, VALUE | {"seal": "of an earlier one"})
-    assert checksums.read_sealed(path, KNOWN) == VALUE
+    assert checksums.read_checked(path, KNOWN) == VALUE
     assert list(files.read_json(path))[-1] == "seal"
 
 
@@ -30,23 +30,23 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
             damaged[at] ^= 1 << bit
             path.write_bytes(bytes(damaged))
             with pytest.raises(CorruptFileError):
-                checksums.read_sealed(path, KNOWN)
+                checksums.read_checked(path, KNOWN)
 
 
 def test_a_manifest_without_a_seal_may_hold_known_keys_only(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     files.write_json(path, VALUE)
-    assert checksums.read_sealed(path, KNOWN) == VALUE
+    assert checksums.read_checked(path, KNOWN) == VALUE
     files.write_json(path, VALUE | {"sdal": "0"})
     with pytest.raises(checksums.ChecksumError, match="sdal"):
-        checksums.read_sealed(path, KNOWN)
+        checksums.read_checked(path, KNOWN)
 
 
 def test_half_a_character_is_damage(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('{"name": "\\ud800", "seal": "x"}', encoding="utf-8")
     with pytest.raises(CorruptFileError, match="half of a character"):
-        checksums.read_sealed(path, KNOWN)
+        checksums.read_checked(path, KNOWN)
 
 
 def test_every_flipped_bit_of_a_safetensors_file_is_found(tmp_path: Path) -> None:

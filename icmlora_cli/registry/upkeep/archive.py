@@ -92,7 +92,7 @@ def read_listing(data: bytes, where: Path) -> tuple[Thing, ...]:
         where: the archive, for messages.
 
     Raises:
-        CorruptFileError: if it is not a listing, or names a path that is none of a task's, adapter's or generator's.
+        CorruptFileError: If it is not a listing, or names a path that is none of a task's, adapter's or generator's.
     """
     _check_density(data, where)
     try:
@@ -116,7 +116,7 @@ def _check_density(data: bytes, where: Path) -> None:
     listing.
 
     Raises:
-        CorruptFileError: if it is so.
+        CorruptFileError: If it is so.
     """
     if sum(map(data.count, (b"{", b"[", b","))) > len(data) // BYTES_A_MARK + SPARE_MARKS:
         raise broken(where, "its listing holds empty entries")
@@ -178,7 +178,7 @@ def write_archive(path: Path, root: Path, things: Sequence[Thing]) -> None:
         things: what to put in.
 
     Raises:
-        CorruptFileError: if a file is not what was listed (any more).
+        CorruptFileError: If a file is not what was listed (any more).
     """
     with path.open("wb") as target:
         compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)

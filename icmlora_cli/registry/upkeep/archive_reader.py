@@ -41,7 +41,7 @@ class _BoundedStream:
         """Return up to ``size`` bytes; fewer only at the end.
 
         Raises:
-            CorruptFileError: if the frame is damaged or cut short, or more than the budget was read.
+            CorruptFileError: If the frame is damaged or cut short, or more than the budget was read.
         """
         while len(self._ready) < size and not self._ended:
             self._feed()
@@ -69,7 +69,7 @@ class _BoundedStream:
         """Read the padding to the very end of the frame, whose checksum is then compared.
 
         Raises:
-            CorruptFileError: if there is anything but padding.
+            CorruptFileError: If there is anything but padding.
         """
         self.budget = SLACK
         while data := self.read(CHUNK):
@@ -98,9 +98,9 @@ def unpack(
         What was unpacked.
 
     Raises:
-        CorruptFileError: if it is no such archive, is damaged or cut short, holds anything that is not listed, or
+        CorruptFileError: If it is no such archive, is damaged or cut short, holds anything that is not listed, or
             links, devices or paths that lead elsewhere, or is larger than it may be.
-        OutOfSpaceError: if the disk has not that much room.
+        OutOfSpaceError: If the disk has not that much room.
     """
     with path.open("rb") as source:
         limit = max(ROOM, RATIO * path.stat().st_size) if most is None else most

@@ -190,7 +190,7 @@ def manifest_flaws(path: Path, known: frozenset[str]) -> list[Flaw]:
     if not path.is_file():
         return [Flaw("missing", path, f"{path.name} is missing")]
     try:
-        checksums.read_sealed(path, known)
+        checksums.read_checked(path, known)
     except checksums.ChecksumError as error:
         return [Flaw("changed", path, error.message)]
     except CorruptFileError as error:

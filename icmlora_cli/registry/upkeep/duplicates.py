@@ -176,7 +176,7 @@ class Linker:
             copy: what ``find`` returned.
 
         Raises:
-            OSError: if a file cannot be read or renamed.
+            OSError: If a file cannot be read or renamed.
         """
         source = self._whole.get(copy.same_as, copy.same_as)
         link = temporary.beside(copy.path)

@@ -67,7 +67,7 @@ def keep(home: Home, path: Path, why: str) -> Path:
     Its files are hard links, where the disk has them: writers here replace files, and never change them.
 
     Raises:
-        OutOfSpaceError: if the disk is full.
+        OutOfSpaceError: If the disk is full.
     """
     folder = _entry(home, path, QuarantineNote(schema=SCHEMA, was="", why=why, when=now(), reason="copied"))
     with files.new_folder(folder / path.name) as copy:
@@ -104,7 +104,7 @@ def put(
         mend: the command that makes it again.
 
     Raises:
-        OutOfSpaceError: if the disk is full; nothing was moved then.
+        OutOfSpaceError: If the disk is full; nothing was moved then.
     """
     note = QuarantineNote(schema=SCHEMA, was="", why=why, when=now(), reason=reason, thing=thing, name=name, mend=mend)
     folder = _entry(home, path, note)

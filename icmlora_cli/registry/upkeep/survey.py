@@ -38,20 +38,20 @@ class Survey:
     on_thing: OnThing
     checked: dict[str, int] = field(default_factory=dict, hash=False)
 
-    def faults(self) -> tuple[Finding, ...]:
+    def findings(self) -> tuple[Finding, ...]:
         """Return all faults, the severe ones first."""
         found = [
             *self._strangers(self.home.root, self._known),
             *self._tasks(),
             *self._adapters(),
             *self._generators(),
-            *survey_cache.bases_faults(self.home, self.look, quick=self.quick),
-            *survey_cache.baselines_faults(self.home, self.look),
-            *survey_cache.results_faults(self.home, self.look),
-            *survey_cache.vectors_faults(self.home, self.look),
-            *survey_leftovers.temporary_faults(self.home),
-            *survey_leftovers.state_faults(self.home),
-            *survey_leftovers.quarantine_faults(self.home),
+            *survey_cache.base_findings(self.home, self.look, quick=self.quick),
+            *survey_cache.baseline_findings(self.home, self.look),
+            *survey_cache.result_findings(self.home, self.look),
+            *survey_cache.vector_findings(self.home, self.look),
+            *survey_leftovers.temporary_findings(self.home),
+            *survey_leftovers.state_findings(self.home),
+            *survey_leftovers.quarantine_findings(self.home),
         ]
         return tuple(sorted(found, key=lambda fault: not fault.severe))
 

@@ -16,7 +16,7 @@ from icmlora_cli.registry.upkeep.findings import GC, REPAIR, Finding
 Look = Callable[[str, str], None]
 
 
-def bases_faults(home: Home, look: Look, *, quick: bool) -> Iterator[Finding]:
+def base_findings(home: Home, look: Look, *, quick: bool) -> Iterator[Finding]:
     """Yield the faults of base models.
 
     Args:
@@ -50,10 +50,10 @@ def bases_faults(home: Home, look: Look, *, quick: bool) -> Iterator[Finding]:
                 "unreadable", "base", folder.name, path, error.message, cost, mend, True, "quarantine", folder
             )
         else:
-            yield from _base_faults(BaseStore(home), base, folder, quick=quick)
+            yield from _findings_of(BaseStore(home), base, folder, quick=quick)
 
 
-def _base_faults(store: BaseStore, base: Base, folder: Path, *, quick: bool) -> Iterator[Finding]:
+def _findings_of(store: BaseStore, base: Base, folder: Path, *, quick: bool) -> Iterator[Finding]:
     lines = () if quick and store.whole(base) else store.verify(base)
     flaws = [Flaw(_kind(line), base.path / line.partition(":")[0], line.partition(": ")[2]) for line in lines]
     flaws += checks.manifest_flaws(folder / bases.MANIFEST, BaseManifest.known_keys())
@@ -74,7 +74,7 @@ def _kind(line: str) -> Kind:
     return "truncated" if " instead of " in line else "changed"
 
 
-def baselines_faults(home: Home, look: Look) -> Iterator[Finding]:
+def baseline_findings(home: Home, look: Look) -> Iterator[Finding]:
     """Yield the faults of the multi-task LoRAs that evaluations trained."""
     bases_of = files.subfolders(home.root / "baselines")
     for folder in (folder for base in bases_of for folder in files.subfolders(base)):
@@ -93,7 +93,7 @@ def baselines_faults(home: Home, look: Look) -> Iterator[Finding]:
             )
 
 
-def results_faults(home: Home, look: Look) -> Iterator[Finding]:
+def result_findings(home: Home, look: Look) -> Iterator[Finding]:
     """Yield the faults of evaluations: what of them is no JSON. Their scores have no hashes."""
     for folder in files.subfolders(home.root / "results"):
         look("result", folder.name)
@@ -108,7 +108,7 @@ def results_faults(home: Home, look: Look) -> Iterator[Finding]:
             )
 
 
-def vectors_faults(home: Home, look: Look) -> Iterator[Finding]:
+def vector_findings(home: Home, look: Look) -> Iterator[Finding]:
     """Yield the faults of cached task vectors."""
     for path in files.finished_files(home.vectors, ".safetensors"):
         look("vector", path.stem)

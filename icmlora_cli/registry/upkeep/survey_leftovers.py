@@ -11,7 +11,7 @@ from icmlora_cli.registry.upkeep.findings import GC, NOT_USED, REPAIR, Finding
 AGAIN = {"adapter": "icmlora harvest --tasks {}", "generator": "icmlora train --name {}", "baseline": "icmlora eval"}
 
 
-def temporary_faults(home: Home) -> Iterator[Finding]:
+def temporary_findings(home: Home) -> Iterator[Finding]:
     """Yield temporary files and folders that no running process is at work on."""
     for item in leftovers.temporaries(home):
         name = item.target.name
@@ -26,7 +26,7 @@ def temporary_faults(home: Home) -> Iterator[Finding]:
         yield Finding("half-written", thing, name, item.path, what, cost, REPAIR, True, "restore", item.path)
 
 
-def quarantine_faults(home: Home) -> Iterator[Finding]:
+def quarantine_findings(home: Home) -> Iterator[Finding]:
     """Yield what was moved into quarantine and is missing since, for the repair or import was cut short there."""
     for entry in quarantine.entries(home):
         note = entry.note
@@ -50,7 +50,7 @@ def thing_at(home: Home, path: Path) -> Thing:
     return things.get(path.parent, "file")
 
 
-def state_faults(home: Home) -> Iterator[Finding]:
+def state_findings(home: Home) -> Iterator[Finding]:
     """Yield training states that are of no more use, or damaged, and trainings of generators that can go on."""
     for state in leftovers.states(home):
         again = AGAIN[state.kind].format(state.name)

@@ -258,5 +258,5 @@ def _clean(folder: Path, kind: Kind, about: dict[str, object]) -> bytes | None:
     clean = local_paths.clean_object(about, SPARED)
     if kind == "generator":
         clean["card_sha256"] = files.sha256_file(folder / CARD)
-        clean = checksums.sealed(clean) if clean != about else clean
+        clean = checksums.with_checksum(clean) if clean != about else clean
     return None if clean == about else files.json_bytes(clean)

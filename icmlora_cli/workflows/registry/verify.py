@@ -69,7 +69,7 @@ def run(
     repairs: tuple[Repair, ...] = ()
     with _one_repair(home) if repair else nullcontext():
         survey = Survey(home, quick, look)
-        faults = survey.faults()
+        faults = survey.findings()
         remaining = sum(fault.severe for fault in faults)
         if repair and faults:
             repairs = repair_all(home, faults, device=device, on_progress=on_progress)

@@ -26,13 +26,13 @@ CASES = [(thing, name) for thing, names in FILES.items() for name in names]
 Check = Callable[..., list[checks.Flaw]]
 
 
-def made(small: "SmallRegistry", thing: str, *, sealed: bool = True) -> tuple[Path, Check]:
+def made(small: "SmallRegistry", thing: str, *, with_checksums: bool = True) -> tuple[Path, Check]:
     """Make a thing; return its folder, and what checks it."""
     if thing == "task":
         folder = small.task("say_cat").folder
         return folder, lambda **how: checks.task_flaws(folder, "say_cat", **how)
     if thing == "adapter":
-        folder = small.adapter("say_cat", sealed=sealed)
+        folder = small.adapter("say_cat", with_checksums=with_checksums)
         return folder, lambda **how: checks.adapter_flaws(folder, BASE, "say_cat", KEY, **how)
     folder = small.generator("mine")
     return folder, lambda **how: checks.generator_flaws(folder, **how)
@@ -98,7 +98,7 @@ def test_quick_finds_what_sizes_tell(small: "SmallRegistry", thing: str, name: s
 
 
 def test_adapters_of_the_first_version_have_no_seal_and_are_whole(small: "SmallRegistry") -> None:
-    folder, check = made(small, "adapter", sealed=False)
+    folder, check = made(small, "adapter", with_checksums=False)
     assert check() == []
     config = folder / CHECKPOINTS[0] / "adapter_config.json"
     config.write_bytes(config.read_bytes() + b"\n")
@@ -117,7 +117,7 @@ def test_examples_that_are_not_those_of_data_hash(small: "SmallRegistry") -> Non
 
 
 def test_a_manifest_that_names_a_folder_elsewhere_is_refused(small: "SmallRegistry") -> None:
-    folder, check = made(small, "adapter", sealed=False)
+    folder, check = made(small, "adapter", with_checksums=False)
     value = files.read_json(folder / "manifest.json")
     value["checkpoints"][0]["folder"] = "../../../../secret"  # type: ignore[index]
     files.write_json(folder / "manifest.json", value)
