@@ -127,8 +127,13 @@ def text_after(tokenizer: PreTrainedTokenizerBase, before: Sequence[int], ids: S
     def decoded(tokens: list[int]) -> str:
         return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
-    last = list(before[-CONTEXT:])
-    start, whole = decoded(last), decoded([*last, *ids])
+    last, start = list[int](), ""
+    for size in (CONTEXT, len(before)):  # a window that begins within a character spoils those after it too
+        last = list(before[-size:]) if size else []
+        start = decoded(last)
+        if UNFINISHED not in start:
+            break
+    whole = decoded([*last, *ids])
     if not whole.startswith(start):
         start = start.rstrip(UNFINISHED)  # the prompt's last character ends in the new tokens
     return whole[len(start) :] if whole.startswith(start) else decoded(list(ids))

@@ -45,7 +45,3 @@ def test_quiet_prints_checks_only() -> None:
     result = runner.invoke(app, ["-q"])
     assert result.stderr == ""
     assert all(line.count("\t") == 2 for line in result.stdout.splitlines())
-
-
-def test_help_has_an_example() -> None:
-    assert "Example: icmlora doctor" in runner.invoke(app, ["--help"]).stdout

@@ -150,7 +150,11 @@ def test_damaged_adapters_and_generators(trained: "Registry") -> None:
     (record, _) = AdapterStore(home).all()
     flip(record.last / "adapter_model.safetensors")
     said = told(trained, *train, code=1)
-    assert "always_cat" in said and "icmlora adapter remove always_cat --yes" in said
+    assert (
+        "always_cat" in said
+        and "icmlora registry verify --repair" in said
+        and "adapter remove always_cat --key" in said
+    )
     told(trained, "adapter", "show", "always_cat", code=1)
     trained.call("adapter", "remove", "always_cat", "--yes")  # the advice helps
     trained.call("harvest", "--base", trained.base, "--recipe", "harvest.yaml", "--tasks", "always_cat")
@@ -186,7 +190,7 @@ def test_an_output_that_is_there(trained: "Registry") -> None:
 
 def test_a_home_that_is_a_file(empty: "Registry") -> None:
     empty.home.write_text("", encoding="utf-8")
-    result = empty.call("task", "add", "tasks.yaml", code=1)
+    result = empty.call("task", "add", "tasks.yaml", code=2)
     assert result.stderr.startswith("error: ") and str(empty.home) in result.stderr
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from icmlora_cli.config.episodes import EpisodeRecipe
 from icmlora_cli.config.harvest import HarvestRecipe
-from icmlora_cli.config.train import TrainRecipe, VectorRecipe
+from icmlora_cli.config.train import VectorRecipe
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import UsageError
 from icmlora_cli.lm.lengths import fits, task_rows
@@ -22,6 +22,7 @@ from icmlora_cli.workflows.evaluate.task_metric import task_metric
 from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.progress import Progress
 from icmlora_cli.workflows.train.episode_tasks import read_tasks
+from tests.train_recipes import train_recipe
 
 RECIPE = HarvestRecipe(steps=2, batch_size=4, keep=1, rank=2)
 MESSAGE = r"task long: one example has [\d,]+ tokens \('word word .*\.\.\.'\); the base reads 512 at once"
@@ -66,7 +67,7 @@ def test_in_context_without_room_has_no_figures(llama_base: Base, home: Home) ->
 def test_episodes_leave_long_queries_out_and_count_them(llama_base: Base, home: Home) -> None:
     reader = VectorReader(load_base(llama_base, device="cpu"), VectorRecipe(shots=1, draws=1), home)
     task = long_task(home, "train")
-    recipe = TrainRecipe(episodes=EpisodeRecipe(max_tokens=100, builtin="none"), vectors=reader.recipe)
+    recipe = train_recipe(episodes=EpisodeRecipe(max_tokens=100, builtin="none"), vectors=reader.recipe)
     (read,) = read_tasks([task], [], reader, recipe)
     assert read.left_out == 1 and len(read.queries) == task.counts["train"] - 1
     wide = recipe.model_copy(update={"episodes": EpisodeRecipe(max_tokens=9000, builtin="none")})

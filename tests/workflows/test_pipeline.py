@@ -154,7 +154,9 @@ def test_a_stopped_harvest_goes_on_within_the_task(llama_base: Base, home: Home,
     state = next(home.adapters.glob(f"*/always_dog/*/{harvest.STATE}"))
     metadata = safetensors_metadata(state)
     assert json.loads(metadata["cost"])["seconds"] > 0
-    save_file(load_file(state), state, metadata=metadata | {"cost": json.dumps({"seconds": 1000.0})})
+    changed = metadata | {"cost": json.dumps({"seconds": 1000.0})}
+    save_file(load_file(state), state, metadata=checksums.checked_metadata(changed))
+    checksums.write_checksum(state)
     resumed = harvest.run(tasks, llama_base, HARVEST, home, device="cpu", on_progress=stop)
     assert resumed.trained == ("always_dog",) and seen[0] == ("always_dog", 11)
     for record, wanted in zip(resumed.records, whole.records, strict=True):

@@ -101,7 +101,11 @@ def test_the_door_refuses(plain: Path, base: AdapterBase, values: dict[str, obje
 
 
 def test_the_weights_of_icmlora_json_are_compared(plain: Path, base: AdapterBase) -> None:
-    (plain / "icmlora.json").write_text(json.dumps({"base": {"weight_hash": "0" * 64, "model_id": "other"}}))
+    written = {
+        "schema": "icmlora.served/1", "task": "x", "key": "k", "sha256": "0" * 64,
+        "base": {"weight_hash": "0" * 64, "model_id": "other"}, "licence": None, "versions": {},
+    }  # fmt: skip
+    (plain / "icmlora.json").write_text(json.dumps(written))
     with pytest.raises(WrongBaseError, match="for other weights"):
         open_adapter(plain, base)
 

@@ -121,7 +121,7 @@ def test_hub_snapshot_is_recorded_and_stays_in_the_hubs_cache(tiny_bases: dict[s
 def test_hub_without_the_model(tiny_bases: dict[str, Path], home: Home) -> None:
     with hub(tiny_bases["qwen3"]) as endpoint:
         lines = pull_from(f"{endpoint}/nowhere")
-    assert lines[0].startswith("BaseUnavailable base model tests/tiny is not on this machine")
+    assert lines[0].startswith("BaseUnavailableError base model tests/tiny is not on this machine")
 
 
 def test_hub_out_of_reach_is_decided_soon(home: Home) -> None:

@@ -278,7 +278,11 @@ def test_nothing_that_it_is_made_of_is_overwritten(llama_base: Base, home: Home,
     base = shutil.copytree(llama_base.path, tmp_path / "models" / "base")
     adapter = saved_by_peft(loaded(base), tmp_path / "models" / "adapter", **LINEAR)
     for folder in (base, adapter, base.parent):
-        files.write_json(folder / "icmlora.json", {})  # as if icmlora had written it
+        written = {  # as if icmlora had written it
+            "schema": "icmlora.served/1", "task": "x", "key": "k", "sha256": "0" * 64,
+            "base": {"model_id": None, "revision": None, "weight_hash": None}, "licence": None, "versions": {},
+        }  # fmt: skip
+        files.write_json(folder / "icmlora.json", written)
     (tmp_path / "link").symlink_to(base)
     before = {path: path.read_bytes() for path in base.parent.rglob("*") if path.is_file()}
     for out in (base, adapter, base.parent, tmp_path / "link", base / ".." / "adapter"):
