@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.config.spec_yaml import load_spec, load_yaml
 from icmlora_cli.registry.upkeep.archive_reader import unpack
-from icmlora_cli.serving.http.schema import chat
+from icmlora_cli.serving.http.schema import ChatBody, parse
 from icmlora_cli.tasks.sources import read_examples
 from icmlora_cli.tasks.task_file import read_task_file
 from icmlora_cli.weights.foreign.config import read_settings
@@ -69,11 +69,7 @@ def _settings(path: Path) -> object:
 
 
 def _chat(path: Path) -> object:
-    try:
-        body = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):  # the server answers 400 before it looks at fields
-        return None
-    return chat(body)
+    return parse(ChatBody, path.read_bytes())
 
 
 _TASK = b'name: t\ndescription: "D"\nexamples: &a\n- {input: 1, output: 0x1f}\nsplits: {test: .5, validation: 1e-1}\n'

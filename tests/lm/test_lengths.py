@@ -67,12 +67,13 @@ def test_in_context_without_room_has_no_figures(llama_base: Base, home: Home) ->
 def test_episodes_leave_long_queries_out_and_count_them(llama_base: Base, home: Home) -> None:
     reader = VectorReader(load_base(llama_base, device="cpu"), VectorRecipe(shots=1, draws=1), home)
     task = long_task(home, "train")
-    recipe = train_recipe(episodes=EpisodeRecipe(max_tokens=100, builtin="none"), vectors=reader.recipe)
-    (read,) = read_tasks([task], [], reader, recipe)
+    short = EpisodeRecipe(max_tokens=100, builtin="none")
+    recipe = train_recipe(episodes=short, vectors=reader.recipe)
+    (read,) = read_tasks([task], [], reader, recipe, short)
     assert read.left_out == 1 and len(read.queries) == task.counts["train"] - 1
-    wide = recipe.model_copy(update={"episodes": EpisodeRecipe(max_tokens=9000, builtin="none")})
+    wide = EpisodeRecipe(max_tokens=9000, builtin="none")
     with pytest.raises(UsageError, match="task long: one example has"):
-        read_tasks([task], [], reader, wide)
+        read_tasks([task], [], reader, recipe.model_copy(update={"episodes": wide}), wide)
 
 
 def test_what_fits_is_rendered(llama_base: Base, home: Home) -> None:
