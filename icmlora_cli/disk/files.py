@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISDIR
-from typing import Any
+from typing import Any, TypeGuard
 
 from icmlora_cli.disk import temporary as temporaries
 from icmlora_cli.errors import CorruptFileError, OutOfSpaceError
@@ -165,15 +165,19 @@ def read_json(path: Path) -> dict[str, object]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise CorruptFileError(f"{path.name} is not valid JSON: {error}", where=str(path)) from error
-    if not isinstance(value, dict):  # any JSON value can stand in a file
+    if not is_object(value):
         raise CorruptFileError(f"{path.name} does not hold a JSON object", where=str(path))
     return value
 
 
 def as_object(value: object) -> dict[str, Any]:
     """Return a JSON value of another program as an object; an empty one where it is something else."""
-    # JSON of other programs can hold anything here; this is the one place that tells objects from the rest
-    return value if isinstance(value, dict) else {}
+    return value if is_object(value) else {}
+
+
+def is_object(value: object) -> TypeGuard[dict[str, Any]]:
+    """Tell whether a value of JSON or YAML, which others wrote and may be anything, is an object."""
+    return isinstance(value, dict)
 
 
 def sha256_file(path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from icmlora_cli.disk.files import read_json
+from icmlora_cli.disk.files import is_object, read_json
 from icmlora_cli.errors import BaseUnavailableError, CorruptFileError, UsageError
 
 if TYPE_CHECKING:
@@ -188,10 +188,10 @@ def _lacking(base: Base, error: ImportError) -> BaseUnavailableError:
 def _quantised(base: Base, error: Exception) -> BaseUnavailableError | None:
     """Return the error for a quantised base that could not be loaded; None where the base is not quantised."""
     config = base.path / "config.json"
-    about = read_json(config).get("quantization_config") if config.is_file() else None
-    if not isinstance(about, dict):
+    settings = read_json(config).get("quantization_config") if config.is_file() else None
+    if not is_object(settings):
         return None
-    method = str(about.get("quant_method") or "unknown")[:40]
+    method = str(settings.get("quant_method") or "unknown")[:40]
     package = QUANTISERS.get(method)
     return BaseUnavailableError(
         f"base model {base.name} is quantised ({method}), and cannot be loaded here: {_first_line(error)}",

@@ -4,7 +4,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping
 
-from icmlora_cli.disk.files import as_object
+from icmlora_cli.disk.files import as_object, is_object
 
 _ROOT = r"(?:/(?![/\s])|~[\w.-]*/|[A-Za-z]:[\\/]|\\\\|file:/)"
 _ALONE = re.compile(rf"{_ROOT}.*[^/\\].*", re.DOTALL)
@@ -92,7 +92,7 @@ def clean(value: object, spared: Collection[str] = ()) -> object:
         return shortened(value)
     if isinstance(value, list):
         return [clean(inner, spared) for inner in value]
-    return clean_object(value, spared) if isinstance(value, dict) else value
+    return clean_object(value, spared) if is_object(value) else value
 
 
 def clean_object(value: Mapping[str, object], spared: Collection[str] = ()) -> dict[str, object]:

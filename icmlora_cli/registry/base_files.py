@@ -1,12 +1,10 @@
 """What a base model's folder holds: which files count, their hashes, whether they can be a model at all."""
 
-import json
-import os
 import re
 from pathlib import Path
-from typing import Any
 
-from icmlora_cli.disk.files import as_object, read_json, sha256_file, sha256_json
+from icmlora_cli.disk.files import read_json, sha256_file, sha256_json
+from icmlora_cli.disk.safetensors_header import check_safetensors
 from icmlora_cli.errors import BaseUnavailableError, CorruptFileError
 from icmlora_cli.manifests.foreign import SafetensorsIndex
 from icmlora_cli.provenance.front_matter import front_matter
@@ -119,60 +117,6 @@ def _check_weights(path: Path) -> None:
         missing = [shard for shard in SafetensorsIndex.read(path / INDEX).shards if not (path / shard).is_file()]
         if missing:
             raise CorruptFileError(f"{path.name} lacks {missing[0]}, which its index names", where=str(path))
-
-
-def check_safetensors(path: Path) -> None:
-    """Check that a safetensors file is as long as its header says, without reading the tensors.
-
-    The format: 8 bytes little-endian header length, JSON header, then the tensors' bytes without holes.
-
-    Raises:
-        CorruptFileError: If the file is cut short or its header is damaged.
-    """
-    size, length, header = _header(path)
-    try:
-        ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-        whole = bool(header) and size == 8 + length + max(ends, default=0)
-    except (KeyError, TypeError, IndexError):
-        whole = False
-    if not whole:
-        raise CorruptFileError(
-            f"{path.name} is damaged or cut short ({size} bytes)",
-            where=str(path),
-            hint="copy or pull the base model again: icmlora base pull NAME",
-        )
-
-
-def safetensors_metadata(path: Path) -> dict[str, str]:
-    """Return the texts in the header of a safetensors file; none where it is damaged."""
-    return {str(key): str(value) for key, value in as_object(_header(path)[2].get("__metadata__")).items()}
-
-
-def safetensors_header(path: Path) -> bytes:
-    """Return the JSON header of a safetensors file, as it is; nothing where the file is shorter than it claims.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-    """
-    return _raw_header(path)[2]
-
-
-def _raw_header(path: Path) -> tuple[int, int, bytes]:
-    """Return the bytes of a safetensors file, those that it claims for its header, and the header."""
-    with path.open("rb") as handle:
-        size = os.fstat(handle.fileno()).st_size
-        length = int.from_bytes(handle.read(8), "little")
-        return size, length, handle.read(length if 0 < length <= size - 8 else 0)
-
-
-def _header(path: Path) -> tuple[int, int, dict[str, Any]]:
-    """Return the bytes of a safetensors file, those of its header, and the header; empty where it is damaged."""
-    size, length, raw = _raw_header(path)
-    try:
-        header = json.loads(raw)
-    except (ValueError, RecursionError):
-        header = {}
-    return size, length, as_object(header)
 
 
 def licence_of(path: Path) -> str | None:

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from icmlora_cli.registry.base_files import safetensors_header
+from icmlora_cli.disk.safetensors_header import NAMES, safetensors_header
 
-DTYPES = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 FACTOR = ".lora_A."
 
 
@@ -38,7 +37,7 @@ def _parsed(header: bytes) -> LoraFormat:
         entries = json.loads(header)
         tensors = {name: entry for name, entry in entries.items() if name != "__metadata__"}
         ranks = sorted({min(entry["shape"]) for name, entry in tensors.items() if FACTOR in name})
-        dtypes = sorted({DTYPES.get(entry["dtype"], str(entry["dtype"]).lower()) for entry in tensors.values()})
+        dtypes = sorted({NAMES.get(entry["dtype"], str(entry["dtype"]).lower()) for entry in tensors.values()})
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return LoraFormat(None, None)
     rank = None if not ranks else str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]}-{ranks[-1]}"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from icmlora_cli.disk.files import is_object
 from icmlora_cli.errors import PushRefusedError
 from icmlora_cli.provenance.front_matter import front_matter
 from icmlora_cli.provenance.licences import HUB, OTHER, UNKNOWN
@@ -30,7 +31,7 @@ def check_card(path: Path) -> str:
             raise PushRefusedError(f"{CARD} has more than {LARGEST:,} bytes", where=str(path), hint=AGAIN)
         text = path.read_bytes().decode("utf-8")
         metadata = yaml.safe_load(front_matter(path))
-        if not isinstance(metadata, dict):
+        if not is_object(metadata):
             raise ValueError("it has none")
     except FileNotFoundError:
         raise PushRefusedError(f"there is no {CARD}", where=str(path.parent), hint=AGAIN) from None

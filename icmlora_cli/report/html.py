@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from icmlora_cli.disk import files
+from icmlora_cli.disk.files import is_object
 from icmlora_cli.report import figures
 from icmlora_cli.report.page import context, labels
 from icmlora_cli.report.result import Result
@@ -54,7 +55,7 @@ def _source(environment: Environment, name: str) -> str:
 
 def _plain(value: object) -> object:
     """Return a value in which NaN and infinity, which JSON cannot express, are None."""
-    if isinstance(value, dict):
+    if is_object(value):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]

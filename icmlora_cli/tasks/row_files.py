@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from icmlora_cli.config.user_files import GZIP, read_text
+from icmlora_cli.disk.files import is_object
 from icmlora_cli.errors import IcmloraError
 
 MAX_ROW = 1 << 24  # bytes of a line of JSONL, or of a cell of a CSV file
@@ -85,7 +86,7 @@ def _jsonl(text: str, found: FileRows) -> None:
         except (ValueError, RecursionError) as error:
             found.faults.append((str(number), _not_json(error)))
             continue
-        if isinstance(row, dict):
+        if is_object(row):
             found.rows.append((str(number), row))
         else:
             found.faults.append((str(number), "not a JSON object"))
@@ -111,10 +112,10 @@ def _json(text: str, found: FileRows) -> None:
         line = error.lineno if isinstance(error, json.JSONDecodeError) else 1
         found.faults.append((str(line), _not_json(error)))
         return
-    if isinstance(value, dict) and isinstance(value.get("data"), list):
+    if is_object(value) and isinstance(value.get("data"), list):
         value = value["data"]
     for number, row in enumerate(value if isinstance(value, list) else [value], start=1):
-        if isinstance(row, dict):
+        if is_object(row):
             found.rows.append((f"row {number}", row))
         else:
             found.faults.append((f"row {number}", "not a JSON object"))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import re2
 
+from icmlora_cli.disk.files import is_object
 from icmlora_cli.errors import CorruptFileError
 
 MOST = 65536  # plain names
@@ -68,7 +69,7 @@ class Patterns:
         """
         if value is None:
             return cls()
-        if not isinstance(value, dict) or len(value) > MOST:
+        if not is_object(value) or len(value) > MOST:
             raise CorruptFileError(
                 f"{name} is not a mapping of at most {MOST} expressions to numbers", where=where, hint=HINT
             )

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from icmlora_cli.disk.home import Home
+from icmlora_cli.disk.safetensors_header import check_safetensors
 from icmlora_cli.errors import BaseUnavailableError, CorruptFileError, NotFoundError
-from icmlora_cli.registry.base_files import check_safetensors, describe
+from icmlora_cli.registry.base_files import describe
 from icmlora_cli.registry.bases import ALIASES, Base, BaseStore, canonical_name, slug
 
 

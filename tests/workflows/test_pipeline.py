@@ -14,11 +14,11 @@ from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.config.train import VectorRecipe
 from icmlora_cli.disk import checksums, files
 from icmlora_cli.disk.home import Home
+from icmlora_cli.disk.safetensors_header import safetensors_metadata
 from icmlora_cli.errors import AlreadyExistsError, BaseUnavailableError, CorruptFileError, NotFoundError, UsageError
 from icmlora_cli.generator.checkpoint import load_generator
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.registry.adapters import AdapterStore
-from icmlora_cli.registry.base_files import safetensors_metadata
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.tasks.examples import Example

@@ -10,13 +10,13 @@ from typing import Concatenate, Literal, ParamSpec
 
 from icmlora_cli.disk import checksums, files
 from icmlora_cli.disk.leases import is_marker
+from icmlora_cli.disk.safetensors_header import check_safetensors
 from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.manifests.adapter import AdapterCheckpoint, AdapterManifest
 from icmlora_cli.manifests.generator import GeneratorManifest
 from icmlora_cli.manifests.task import TaskManifest
 from icmlora_cli.registry import adapters, generators, task_record
 from icmlora_cli.registry.adapters import AdapterRecord
-from icmlora_cli.registry.base_files import check_safetensors
 from icmlora_cli.registry.task_record import Task, data_hash
 from icmlora_cli.tasks.splits import PARTS
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from icmlora_cli.disk import checksums, files, temporary
 from icmlora_cli.disk.home import Home
+from icmlora_cli.disk.safetensors_header import check_safetensors, safetensors_metadata
 from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.manifests.remains import read_remains
 from icmlora_cli.registry import adapters, generators
-from icmlora_cli.registry.base_files import check_safetensors, safetensors_metadata
 
 QUARANTINE = "quarantine"
 

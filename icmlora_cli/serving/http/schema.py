@@ -9,6 +9,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from icmlora_cli.disk.files import is_object
 from icmlora_cli.errors import RequestError
 
 MAX_NAME = 4096  # characters of a model's name; a task text has at most 2,000 once runs of spaces count as one
@@ -157,7 +158,7 @@ class ChatMessage(_RequestModel):
     @classmethod
     def _without_nulls(cls, value: object) -> object:
         """Drop keys whose value is null: clients send messages back with all keys that they know."""
-        return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
+        return {key: item for key, item in value.items() if item is not None} if is_object(value) else value
 
     @model_validator(mode="after")
     def _says_something(self) -> "ChatMessage":
@@ -219,7 +220,7 @@ def _check_depth(value: object) -> None:
             child
             for item in level
             if isinstance(item, dict | list)
-            for child in (item.values() if isinstance(item, dict) else item)
+            for child in (item.values() if is_object(item) else item)
             if isinstance(child, dict | list)
         ]
         if not level:
@@ -249,9 +250,9 @@ def _path(fault: ErrorDetails, body: object) -> list[str]:
             if not isinstance(step, int):
                 continue
             value = value[step]
-        elif isinstance(value, dict) and step in value:
+        elif is_object(value) and step in value:
             value = value[step]
-        elif not isinstance(value, dict) or fault["type"] != "missing":
+        elif not is_object(value) or fault["type"] != "missing":
             continue
         path.append(str(step).encode("utf-8", "backslashreplace").decode("utf-8")[:80])
     return path

@@ -8,11 +8,11 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from icmlora_cli.disk.files import as_object
+from icmlora_cli.disk.files import as_object, is_object
+from icmlora_cli.disk.safetensors_header import SIZES, raw_header
 from icmlora_cli.errors import CorruptFileError, UnsupportedAdapterError
 
 LARGEST_HEADER = 32 << 20  # bytes; an adapter on 50,000 modules of experts needs about a quarter
-SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 AGAIN = "the file is cut short or damaged: get it again from where it came"
 SAVE_AGAIN = "save it again with PEFT's save_pretrained, or get it again from where it came"
 PICKLE_ADVICE = (
@@ -68,28 +68,25 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
         UnsupportedAdapterError: if the file is of another format, or a dtype is not a plain float.
     """
     sniff(path)
-    size = path.stat().st_size
-    with path.open("rb") as handle:
-        length = int.from_bytes(handle.read(8), "little")
-        if size < 10:
-            raise CorruptFileError(f"{path.name} has {size} bytes: too few for a header", where=str(path), hint=AGAIN)
-        if length > LARGEST_HEADER:
-            raise CorruptFileError(
-                f"{path.name} claims a header of {length:,} bytes, and at most {LARGEST_HEADER:,} are read",
-                where=str(path),
-                hint="no LoRA needs such a header: the file is damaged, or meant to exhaust memory",
-            )
-        if length > size - 8:
-            raise CorruptFileError(
-                f"{path.name} has {size:,} bytes, fewer than its header alone", where=str(path), hint=AGAIN
-            )
-        raw = handle.read(length)
+    size, length, raw = raw_header(path, LARGEST_HEADER)
+    if size < 10:
+        raise CorruptFileError(f"{path.name} has {size} bytes: too few for a header", where=str(path), hint=AGAIN)
+    if length > LARGEST_HEADER:
+        raise CorruptFileError(
+            f"{path.name} claims a header of {length:,} bytes, and at most {LARGEST_HEADER:,} are read",
+            where=str(path),
+            hint="no LoRA needs such a header: the file is damaged, or meant to exhaust memory",
+        )
+    if length > size - 8:
+        raise CorruptFileError(
+            f"{path.name} has {size:,} bytes, fewer than its header alone", where=str(path), hint=AGAIN
+        )
     try:
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
         json.dumps(header, ensure_ascii=False).encode()  # halves of surrogate pairs, which no terminal can show
     except (ValueError, RecursionError) as error:
         raise CorruptFileError(f"the header of {path.name} is broken: {error}", where=str(path), hint=AGAIN) from error
-    if not isinstance(header, dict):
+    if not is_object(header):
         raise CorruptFileError(f"the header of {path.name} is not a JSON object", where=str(path), hint=AGAIN)
     header.pop("__metadata__", None)
     found, end = {}, 0

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from icmlora_cli.disk import files
+from icmlora_cli.disk.files import is_object
 from icmlora_cli.errors import CorruptFileError, NotFoundError, UnsupportedAdapterError
 from icmlora_cli.weights.foreign.adalora import check_kind, folded, pruned
 from icmlora_cli.weights.foreign.check import BaseShapes, check_shapes, shapes_of_factors
@@ -16,10 +17,11 @@ from icmlora_cli.weights.foreign.config import CONFIG, LoraSettings
 from icmlora_cli.weights.foreign.headers import AGAIN, PICKLE_ADVICE, SAVE_AGAIN, TensorEntry, read_header, sniff
 from icmlora_cli.weights.foreign.keys import KeyParts, sorted_out
 from icmlora_cli.weights.foreign.renamed import in_the_base
+from icmlora_cli.weights.stored.shards import FLOATS
 
 WEIGHTS = "adapter_model.safetensors"
 PICKLE = "adapter_model.bin"
-DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+DTYPES = {dtype: name for name, dtype in FLOATS.items()}
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def _unpickled(path: Path) -> dict[str, torch.Tensor]:
             where=str(path),
             hint="nothing of it was run; do not load it with another program unless you trust its maker",
         ) from error
-    if not isinstance(value, dict) or not all(
+    if not is_object(value) or not all(
         isinstance(name, str) and isinstance(item, torch.Tensor) for name, item in value.items()
     ):
         raise CorruptFileError(f"{path.name} is not a dictionary of tensors", where=str(path), hint=SAVE_AGAIN)

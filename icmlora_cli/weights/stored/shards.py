@@ -19,8 +19,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from icmlora_cli.disk.files import FULL
+from icmlora_cli.disk.safetensors_header import safetensors_header
 from icmlora_cli.errors import CorruptFileError
-from icmlora_cli.registry.base_files import safetensors_header
 
 BLOCK = 1 << 17  # numbers that are worked on at once; their fp32 fits a processor's cache
 COPIED = 1 << 20  # bytes that are copied at once where the kernel does not do it

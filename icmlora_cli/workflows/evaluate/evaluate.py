@@ -3,7 +3,7 @@
 import hashlib
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import AlreadyExistsError, UsageError
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.manifests.notes import ScoreTime, Timings
-from icmlora_cli.methods.method import TaskContext
+from icmlora_cli.methods.method import Method, TaskContext
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.report.html import write_report
@@ -123,23 +123,53 @@ def run(
     scores: list[RawScore] = []
     scored = 0
     for index, context in enumerate(contexts):
-        record, adapter = shared.library.store.newest(base, context.task), oracle(shared, context.task)
-        compared_with = None if record is None else record.checkpoints[-1].sha256
-        for done, method in enumerate(methods):
-            on_progress(Progress("eval", context.task.name, done, len(methods), method.name, index, len(tasks)))
-            path = folder / SCORES / context.task.name / f"{method.name}.json"
-            key = scorer.key(method, context, compared_with)
-            score = read_score(path, key)
-            if score is None:
-                score = scorer.score(method, context, adapter, key)
-                write_score(path, score)
-                scored += score.reason is None
-            scores.append(score)
+
+        def report(done: int, name: str, task: str = context.task.name, index: int = index) -> None:
+            on_progress(Progress("eval", task, done, len(methods), name, index, len(tasks)))
+
+        found, new = _score_task(shared, scorer, context, methods, folder, report)
+        scores += found
+        scored += new
         on_progress(Progress("eval", context.task.name, len(methods), len(methods), "", index + 1, len(tasks)))
     result = compose(shared, contexts, methods, scores)
     _write(folder, result, scores)
     harnessed = None if request.lm_eval is None else lm_eval_rows.run(shared, tasks, request.lm_eval, folder)
     return EvalResult(folder, result, scored, harnessed, time.monotonic() - started)
+
+
+def _score_task(
+    shared: EvalContext,
+    scorer: MethodScorer,
+    context: TaskContext,
+    methods: Sequence[Method],
+    folder: Path,
+    report: Callable[[int, str], None],
+) -> tuple[list[RawScore], int]:
+    """Return the scores of the methods on a task, from their files where these hold them, and how many are new.
+
+    Args:
+        shared: The base, the generator and the training tasks.
+        scorer: Scores a method.
+        context: The task with its shots.
+        methods: The methods, in order.
+        folder: The result folder.
+        report: Called before each method with how many are done, and its name.
+    """
+    record, adapter = shared.library.store.newest(shared.loaded.base, context.task), oracle(shared, context.task)
+    compared_with = None if record is None else record.checkpoints[-1].sha256
+    scores: list[RawScore] = []
+    new = 0
+    for done, method in enumerate(methods):
+        report(done, method.name)
+        path = folder / SCORES / context.task.name / f"{method.name}.json"
+        key = scorer.key(method, context, compared_with)
+        score = read_score(path, key)
+        if score is None:
+            score = scorer.score(method, context, adapter, key)
+            write_score(path, score)
+            new += score.reason is None
+        scores.append(score)
+    return scores, new
 
 
 def context_of(task: Task, shared: EvalContext) -> TaskContext:

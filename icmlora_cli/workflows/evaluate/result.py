@@ -45,15 +45,6 @@ def compose(
     names = tuple(method.name for method in methods)
     summary = Summary(values, parts, names, resampler)
     adapters = _Adapters.of(evaluation, contexts)
-    counts = {score.task: len(item.numerators) for score in scores for item in score.scores.values()}
-    neighbours = _neighbours(evaluation, adapters)
-    builtin: tuple[BuiltinTask, ...] = ()
-    known: dict[str, frozenset[Example]] = {}
-    if set(parts.values()) != {"seen"}:
-        registered = {task.name for task in evaluation.learned}
-        builtin = tuple(task for task in evaluation.builtin if task.name not in registered)
-        known = _examples(evaluation.learned) | {item.name: frozenset(item.examples()) for item in builtin}
-    others = swapped(evaluation)
     return schema.Result(
         schema_=schema.SCHEMA,
         protocol=recipe.protocol,
@@ -66,22 +57,7 @@ def compose(
         generator=_generator_info(evaluation),
         recipe=recipe.model_dump(mode="json"),
         methods=tuple(schema.MethodInfo(name=method.name, title=method.title, uses=method.uses) for method in methods),
-        tasks=tuple(
-            schema.TaskInfo(
-                name=context.task.name,
-                description=context.text,
-                part=parts[context.task.name],
-                metric=context.task.metric,
-                family=context.task.family,
-                examples=counts.get(context.task.name, 0),
-                similar=None
-                if parts[context.task.name] == "seen"
-                else similar(context.task, (*evaluation.learned, *builtin), known),
-                neighbour=neighbours.get(context.task.name),
-                swapped_with=others.other(context) if "swapped-text" in names else None,
-            )
-            for context in contexts
-        ),
+        tasks=_task_infos(evaluation, contexts, parts, scores, _neighbours(evaluation, adapters)),
         scores=tuple(_score(score, resampler) for score in scores),
         means=summary.means(),
         comparisons=summary.comparisons(),
@@ -95,6 +71,40 @@ def compose(
             device=str(evaluation.loaded.device),
             dtype=str(evaluation.loaded.dtype).removeprefix("torch."),
         ),
+    )
+
+
+def _task_infos(
+    evaluation: EvalContext,
+    contexts: Sequence[TaskContext],
+    parts: Mapping[str, schema.Part],
+    scores: Sequence[RawScore],
+    neighbours: Mapping[str, schema.NeighbourInfo],
+) -> tuple[schema.TaskInfo, ...]:
+    """Describe the evaluated tasks; those that the generator has not seen are compared with all that it may have."""
+    counts = {score.task: len(item.numerators) for score in scores for item in score.scores.values()}
+    builtin: tuple[BuiltinTask, ...] = ()
+    known: dict[str, frozenset[Example]] = {}
+    if set(parts.values()) != {"seen"}:
+        registered = {task.name for task in evaluation.learned}
+        builtin = tuple(task for task in evaluation.builtin if task.name not in registered)
+        known = _examples(evaluation.learned) | {item.name: frozenset(item.examples()) for item in builtin}
+    others = swapped(evaluation) if any(score.method == "swapped-text" for score in scores) else None
+    return tuple(
+        schema.TaskInfo(
+            name=context.task.name,
+            description=context.text,
+            part=parts[context.task.name],
+            metric=context.task.metric,
+            family=context.task.family,
+            examples=counts.get(context.task.name, 0),
+            similar=None
+            if parts[context.task.name] == "seen"
+            else similar(context.task, (*evaluation.learned, *builtin), known),
+            neighbour=neighbours.get(context.task.name),
+            swapped_with=None if others is None else others.other(context),
+        )
+        for context in contexts
     )
 
 

@@ -71,12 +71,9 @@ def run(
     try:
         while pending:
             done, pending = ray.wait(pending, timeout=LOOK)
-            for reference in done:
-                outcome = ray.get(reference)
-                if isinstance(outcome, IcmloraError):
-                    errors.append(outcome)
-                else:
-                    trained += outcome
+            outcomes = [ray.get(reference) for reference in done]
+            errors += [outcome for outcome in outcomes if isinstance(outcome, IcmloraError)]
+            trained += [name for outcome in outcomes if not isinstance(outcome, IcmloraError) for name in outcome]
     finally:
         for reference in pending:
             ray.cancel(reference, force=True)

@@ -68,9 +68,8 @@ def run(
 ) -> ArchiveImportResult:
     """Import an archive.
 
-    It is unpacked into a temporary folder, where every file is compared with its hash and every thing with its own
-    manifest. Only then is each thing moved into the registry by one rename. What ``force`` replaces goes into
-    quarantine.
+    It is unpacked into a temporary folder and compared with its hashes and manifests; only then is each thing moved
+    into the registry by one rename. What ``force`` replaces goes into quarantine.
 
     Args:
         home: The registry.
@@ -90,9 +89,8 @@ def run(
     """
     started = time.monotonic()
     if not archive.is_file():
-        raise NotFoundError(
-            f"there is no file {archive.name}", where=str(archive), hint="icmlora registry export -o FILE"
-        )
+        hint = "icmlora registry export -o FILE"
+        raise NotFoundError(f"there is no file {archive.name}", where=str(archive), hint=hint)
     done = 0
 
     def look(name: str) -> None:

@@ -124,10 +124,7 @@ def run(
         generator, curve = training.fit()
         if distributed.main:
             as_stored = stored(generator, recipe.storage)
-            figures = training.figures(generator, as_stored)
-            figures |= meter.figures()
-            if left_out := sum(item.left_out for item in (*training.pool, *training.held)):
-                figures["left_out"] = left_out
+            figures = training.figures(generator, as_stored) | meter.figures()
             about = manifest.about_of(tasks, harvested, base, recipe, key, figures, curve, training.builtin)
             if (target / CONFIG).is_file():
                 replaced = quarantine.keep(home, target, "replaced by another training of this name")

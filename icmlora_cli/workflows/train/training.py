@@ -195,11 +195,14 @@ class Training:
         samples = [texts[0] for _, texts in pairs] or [item.texts[0] for item in self.pool[:16]]
         changes = [_relative(kept.generate(text, None), generator.generate(text, None)) for text in samples]
         errors = [_relative(kept.generate(texts[0], None), item.adapters[-1]) for item, texts in pairs]
+        left_out = sum(item.left_out for item in (*self.pool, *self.held))
         return {
             "error": _mean(errors),
             "codec_error": _mean(codec_errors),
             "storage_error": _mean(changes),
-        } | self.validation
+            **self.validation,
+            **({"left_out": left_out} if left_out else {}),
+        }
 
 
 def _mean(values: Sequence[float]) -> float:

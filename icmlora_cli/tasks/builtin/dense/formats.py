@@ -106,8 +106,7 @@ _MOVES: dict[str, tuple[str, str, Callable[[list[str]], list[str]]]] = {
 
 def wording(axes: Axes) -> Wording:
     """Return the phrases of a task of this family."""
-    op, source = axes["operation"], axes["source"]
-    given = _GIVEN[source]
+    op, source, given = axes["operation"], axes["source"], _GIVEN[axes["source"]]
     things = "words" if source == "words" else "items"
     if op == "swap":
         return Wording(
