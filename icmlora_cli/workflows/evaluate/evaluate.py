@@ -3,7 +3,7 @@
 import hashlib
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,14 +123,9 @@ def run(
     scores: list[RawScore] = []
     scored = 0
     for index, context in enumerate(contexts):
-
-        def report(done: int, name: str, task: str = context.task.name, index: int = index) -> None:
-            on_progress(Progress("eval", task, done, len(methods), name, index, len(tasks)))
-
-        found, new = _score_task(shared, scorer, context, methods, folder, report)
-        scores += found
+        task_scores, new = _score_task(shared, scorer, context, methods, folder, (index, len(tasks)), on_progress)
+        scores += task_scores
         scored += new
-        on_progress(Progress("eval", context.task.name, len(methods), len(methods), "", index + 1, len(tasks)))
     result = compose(shared, contexts, methods, scores)
     _write(folder, result, scores)
     harnessed = None if request.lm_eval is None else lm_eval_rows.run(shared, tasks, request.lm_eval, folder)
@@ -143,7 +138,8 @@ def _score_task(
     context: TaskContext,
     methods: Sequence[Method],
     folder: Path,
-    report: Callable[[int, str], None],
+    place: tuple[int, int],
+    on_progress: OnProgress,
 ) -> tuple[list[RawScore], int]:
     """Return the scores of the methods on a task, from their files where these hold them, and how many are new.
 
@@ -153,14 +149,15 @@ def _score_task(
         context: The task with its shots.
         methods: The methods, in order.
         folder: The result folder.
-        report: Called before each method with how many are done, and its name.
+        place: The index of the task, and how many there are.
+        on_progress: Called before each method, and after the last one.
     """
     record, adapter = shared.library.store.newest(shared.loaded.base, context.task), oracle(shared, context.task)
     compared_with = None if record is None else record.checkpoints[-1].sha256
     scores: list[RawScore] = []
-    new = 0
+    new, (index, tasks), name = 0, place, context.task.name
     for done, method in enumerate(methods):
-        report(done, method.name)
+        on_progress(Progress("eval", name, done, len(methods), method.name, index, tasks))
         path = folder / SCORES / context.task.name / f"{method.name}.json"
         key = scorer.key(method, context, compared_with)
         score = read_score(path, key)
@@ -169,6 +166,7 @@ def _score_task(
             write_score(path, score)
             new += score.reason is None
         scores.append(score)
+    on_progress(Progress("eval", name, len(methods), len(methods), "", index + 1, tasks))
     return scores, new
 
 

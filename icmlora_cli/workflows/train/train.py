@@ -92,8 +92,7 @@ def run(
         name: The name of the generator; an earlier one of this name is replaced once the new one is whole.
         device: The torch device on which the base runs; None takes a GPU where there is one. With episodes the
             generator trains there too, and otherwise on the CPU.
-        log_with: One of accelerate's trackers (``tensorboard``, ``trackio``, ``wandb`` ...) that logs the losses; None
-            logs nothing.
+        log_with: The tracker of accelerate's, such as ``tensorboard``, that logs the losses; None logs nothing.
         on_progress: Called for each task that is read, and after each step.
 
     Raises:
