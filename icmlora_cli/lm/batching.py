@@ -80,7 +80,7 @@ def training_batches(lengths: Sequence[int], *, batch_size: int, steps: int, see
         lengths: tokens of each example.
         batch_size: examples a step; fewer where there are fewer.
         steps: how many batches to plan.
-        seed: of the shuffles.
+        seed: The seed of the shuffles.
     """
     shuffler = random.Random(seed)
     size = min(batch_size, len(lengths))

@@ -42,7 +42,7 @@ def finetune(
         identity: what the state must be of (task data, recipe, base); another's state is not used.
         on_step: told the steps done and the step's loss, nats per answer token.
         on_checkpoint: given each checkpoint that is to be kept; None where only the last weights are wanted.
-        meter: of what it takes, which is kept in the state; None where nobody asks.
+        meter: Measures seconds and joules, which are kept in the state; None measures nothing.
 
     Returns:
         The last step's loss.

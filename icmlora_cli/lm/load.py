@@ -42,9 +42,9 @@ class LoadedBase:
     Args:
         base: where it came from.
         model: the causal language model, in eval mode, no parameter of which requires a gradient.
-        tokenizer: its tokenizer, with a padding token.
+        tokenizer: The tokenizer of the base, with a padding token.
         device: where the parameters are.
-        dtype: of the floating parameters.
+        dtype: The dtype of the floating-point parameters.
     """
 
     base: Base

@@ -20,7 +20,7 @@ def take_step(loss: torch.Tensor, optimizer: torch.optim.Optimizer, recipe: Harv
 
     Args:
         loss: a scalar.
-        optimizer: of the adapter.
+        optimizer: The optimizer of the adapter's parameters.
         recipe: the peak rate, its warm-up, and the norm to which gradients are clipped.
         step: steps done before it, which gives the rate.
 

@@ -28,7 +28,7 @@ class TextScore:
         nll: negative log-likelihood of the whole, nats.
         tokens: tokens scored: all of the text's own.
         characters: Unicode code points.
-        bytes: of the text in UTF-8.
+        bytes: The size of the text in UTF-8, in bytes.
         words: pieces between runs of white space, as lm-evaluation-harness counts them (``re.split(r"\s+", text)``).
     """
 

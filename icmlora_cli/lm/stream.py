@@ -21,10 +21,10 @@ class Sampling:
     """How an answer is drawn.
 
     Args:
-        max_tokens: of the answer.
+        max_tokens: The most tokens that the answer may have.
         temperature: 0 is greedy.
         top_p: the share of probability that is drawn from.
-        seed: of the draws; None draws anew each time.
+        seed: The seed of the draws; None draws anew each time.
         stop: the answer ends before the first of these texts.
     """
 

@@ -43,7 +43,7 @@ class TokenPrompt:
     """A prompt that is read token by token.
 
     Args:
-        ids: its tokens.
+        ids: The token ids of the prompt.
         kept: positions of those whose states are kept.
     """
 
@@ -126,7 +126,7 @@ class VectorReader:
 
         Args:
             examples: two or more.
-            kind: of the task's template; the examples of ``text`` are passages, and read together.
+            kind: The kind of the task's template; the examples of ``text`` are passages, and are read together.
         """
         if self.recipe.pooling == "tokens" and kind != "text":
             return self.read_all([self.examples_states(examples)])[0].float()
@@ -140,7 +140,7 @@ class VectorReader:
         Args:
             text: the task in words, if any.
             examples: demonstrations, if any; one alone gives none.
-            kind: of the task's template.
+            kind: The kind of the task's template, such as ``plain``.
         """
         words = None if text is None else self.read_text(text)
         return words, None if len(examples) < 2 else self.read_examples(examples, kind)
@@ -168,7 +168,7 @@ class VectorReader:
 
         Args:
             examples: two or more.
-            kind: of the task's template; the examples of ``text`` are passages, and read together.
+            kind: The kind of the task's template; the examples of ``text`` are passages, and are read together.
         """
         if kind == "text":
             return self.passages([example.output for example in examples])
@@ -183,8 +183,8 @@ class VectorReader:
 
         Args:
             examples: what is drawn from.
-            seed: of the draws.
-            kind: of the task's template.
+            seed: The seed of the draws.
+            kind: The kind of the task's template, such as ``plain``.
         """
         if self.recipe.pooling == "mean" or kind == "text":
             return [row[None] for row in self.draws(examples, seed=seed, kind=kind)]
@@ -319,8 +319,8 @@ class VectorReader:
 
         Args:
             examples: what is drawn from.
-            seed: of the draws.
-            kind: of the task's template; the examples of ``text`` are passages.
+            seed: The seed of the draws.
+            kind: The kind of the task's template; the examples of ``text`` are passages.
         """
         picker = random.Random(seed)
         rows: list[torch.Tensor] = []

@@ -197,7 +197,7 @@ def energy_kept(codec: Codec, adapter: Adapter) -> float:
 
     Args:
         codec: any basis.
-        adapter: of the codec's base.
+        adapter: An adapter of the codec's base.
 
     Raises:
         CorruptFileError: if the adapter has a module or shape that the codec does not know.

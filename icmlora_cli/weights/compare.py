@@ -16,7 +16,7 @@ class Closeness:
 
     Args:
         error: ||delta-W - wanted|| / ||wanted||, Frobenius norms.
-        cosine: of the two as vectors; 0 where one is zero.
+        cosine: The cosine of the two as vectors; 0 where one is zero.
     """
 
     error: float

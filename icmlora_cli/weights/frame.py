@@ -21,7 +21,7 @@ class FrameSpec:
     """What a frame is made from, beside a base's modules.
 
     Args:
-        seed: of all its matrices.
+        seed: The seed from which all matrices of the frame are drawn.
         width: R; a module that is smaller has a frame of its own size.
     """
 

@@ -61,7 +61,7 @@ class Patterns:
 
         Args:
             value: expression to number.
-            name: of the key, for messages.
+            name: The key of the configuration, for messages.
             where: the file.
 
         Raises:

@@ -46,7 +46,7 @@ def save_state(
         tensors: what is trained, by name, any shapes; buffers may be among them.
         optimizer: AdamW over those of them that are parameters.
         step: optimizer steps done.
-        identity: of this very run; ``load_state`` takes no other's.
+        identity: What tells this very run from others; ``load_state`` takes no other's state.
         extra: such as the state of a ``torch.Generator``, uint8.
         cost: what it took so far, such as seconds.
 
@@ -74,8 +74,8 @@ def load_state(
 
     Args:
         path: the file.
-        tensors: the same names and shapes as were saved.
-        optimizer: the same kind, over the same parameters.
+        tensors: The tensors to fill, with the names and shapes that were saved.
+        optimizer: An optimizer of the kind that was saved, over the same parameters.
         identity: what the state must be of.
 
     Returns:

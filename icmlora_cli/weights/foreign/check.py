@@ -24,7 +24,7 @@ class BaseModule:
         kind: ``linear``, ``conv1d`` (GPT-2's, [in, out]) or ``embedding``.
         out_features: rows of delta-W; of an embedding, its width.
         in_features: columns of delta-W; of an embedding, the vocabulary.
-        tied: its weight is another module's as well, so that a change of it would change both.
+        tied: Whether its weight is another module's as well, so that a change of it would change both.
     """
 
     kind: str
@@ -64,7 +64,7 @@ def check_name(settings: LoraSettings, known: tuple[str, ...], where: str) -> No
     """Check that the adapter's configuration names this base, or none.
 
     Args:
-        settings: of the adapter.
+        settings: What the adapter's configuration says.
         known: the base's names: alias, hub id, folder.
         where: the adapter's folder.
 

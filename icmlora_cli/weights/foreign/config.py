@@ -49,7 +49,7 @@ class LoraSettings:
 
     Args:
         base_model: ``base_model_name_or_path``; empty where it does not say.
-        revision: of the base, if said.
+        revision: The revision of the base, if the configuration says one.
         rank: ``r``.
         alpha: ``lora_alpha``.
         ranks: ``rank_pattern``.

@@ -65,7 +65,7 @@ def sorted_out(names: Iterable[str], where: str) -> KeyParts:
     """Return what the tensors of a file are.
 
     Args:
-        names: of all tensors.
+        names: The names of all tensors.
         where: the file, for messages.
 
     Raises:

@@ -23,8 +23,8 @@ class AdapterBase:
     Args:
         model_id: hub id or folder.
         known_as: all its names: alias, hub id, folder.
-        weight_hash: of its weights.
-        shapes: its modules and parameters.
+        weight_hash: The hash of the base's weights.
+        shapes: The shapes of the base's modules and parameters.
         weight_of: gives a parameter by its full name, in fp32 and the base's own orientation.
     """
 

@@ -32,7 +32,7 @@ class AdapterPart:
             or ``trained tokens``.
         kept: ``exact``, ``fitted`` or ``dropped``.
         error: ||kept - wanted|| / ||wanted|| of delta-W (of the parameter's change, where it is no matrix).
-        rank: of what is kept of it; 0 where nothing is.
+        rank: The rank of what is kept of the part; 0 where nothing is.
     """
 
     name: str
@@ -70,11 +70,11 @@ def represent(
 
     Args:
         foreign: as it was read, for this base.
-        base: its modules.
+        base: The shapes of the base's modules.
         weight_of: gives the base's weights; asked only where parts need them.
         base_model: the name that the LoRA gets.
         approximate: fit or drop what no LoRA can hold, instead of refusing it.
-        rank: of the fits; the adapter's own by default.
+        rank: The rank of the fits; None takes the adapter's own.
 
     Raises:
         CorruptFileError: if a delta-W is not finite in fp32.

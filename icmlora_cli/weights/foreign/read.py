@@ -29,11 +29,11 @@ class ForeignAdapter:
     """A foreign adapter in memory.
 
     Args:
-        settings: its configuration.
+        settings: The adapter's configuration.
         parts: what its tensors are.
         tensors: by their names in the file.
         file: they came from.
-        sha256: of that file.
+        sha256: The SHA-256 of the weights file.
         notes: what of it is not taken, though nothing is lost, in sentences.
     """
 
@@ -90,7 +90,7 @@ def read_foreign(
 
     Args:
         folder: a PEFT folder.
-        settings: its configuration, as ``read_settings`` gave it.
+        settings: The adapter's configuration, from ``read_settings``.
         base: the modules of the base that it is for; None compares it with none.
         allow_pickle: read ``adapter_model.bin`` too, with ``weights_only=True``.
 

@@ -13,7 +13,7 @@ def foreign_steps(foreign: ForeignAdapter, base: BaseShapes) -> Steps:
 
     Args:
         foreign: as it was read, for this base.
-        base: its modules.
+        base: The shapes of the base's modules.
 
     Raises:
         CorruptFileError: if a linear layer's factors are on an embedding, or the other way round.

@@ -31,10 +31,10 @@ def write_lora(
     Args:
         path: the file.
         adapter: the adapter.
-        target: its base model, as llama.cpp sees it.
+        target: The base model as llama.cpp sees it.
         name: ``general.name``.
         description: ``general.description``; none where it is empty.
-        dtype: of the tensors. With fp32 their product is the adapter's delta-W to fp32's precision.
+        dtype: The dtype of the tensors. With fp32 their product is the adapter's delta-W to fp32's precision.
 
     Raises:
         CorruptFileError: if a module is not of the base's shape.
@@ -74,9 +74,9 @@ def add_tensor(
     """Add a tensor to a file that is being made.
 
     Args:
-        writer: of the file.
+        writer: The writer of the GGUF file.
         name: llama.cpp's.
-        data: its numbers, or its bytes.
+        data: The numbers of the tensor, or its bytes.
         kind: what the bytes are; None where they are numbers.
     """
     writer.add_tensor(name, data.view(_WrittenArray), raw_dtype=kind)

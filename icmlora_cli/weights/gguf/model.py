@@ -48,7 +48,7 @@ def check_model(config: Mapping[str, object], *, where: str | None = None) -> Gg
     """Return a model as llama.cpp sees it, if the whole of it can be written.
 
     Args:
-        config: its ``config.json``.
+        config: The content of the model's ``config.json``.
         where: that file, for messages.
 
     Raises:
@@ -90,10 +90,10 @@ def write_model(
     Args:
         path: the file.
         parameters: by transformers' names, each once (``model.named_parameters()``).
-        config: its configuration, defaults included (``model.config.to_dict()``).
+        config: The model's configuration with its defaults (``model.config.to_dict()``).
         tokenizer: folder with ``tokenizer.json``.
         name: ``general.name``.
-        dtype: of matrices; vectors stay fp32. Rows that 8-bit blocks of 32 do not fit are fp16.
+        dtype: The dtype of matrices; vectors stay fp32. Rows that 8-bit blocks of 32 do not fit are fp16.
 
     Raises:
         CorruptFileError: if configuration or tokenizer are damaged.

@@ -33,7 +33,7 @@ def setting(config: Mapping[str, object], names: tuple[str, ...], kind: type[Val
     Args:
         config: the configuration.
         names: what architectures call it.
-        kind: of its value.
+        kind: The type of the key's value.
         default: where there is none; None: it has to be there.
 
     Raises:
@@ -71,7 +71,7 @@ class GgufTarget:
 
         Args:
             config: the configuration.
-            where: its file, for messages.
+            where: The path of the configuration, for messages.
 
         Raises:
             UnsupportedAdapterError: if llama.cpp's names are not known for the architecture.

@@ -31,7 +31,7 @@ def add_tokenizer(writer: gguf.GGUFWriter, folder: Path, size: int) -> None:
     """Add a tokenizer's keys to a file that is being made.
 
     Args:
-        writer: of the file.
+        writer: The writer of the GGUF file.
         folder: the model's, with ``tokenizer.json`` and ``tokenizer_config.json``.
         size: rows of the embedding; ids that the tokenizer lacks are marked as unused.
 

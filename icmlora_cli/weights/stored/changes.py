@@ -174,7 +174,7 @@ def low_rank(pair: Factors, scaling: float, kind: str) -> LowRank:
     Args:
         pair: lora_A [r, in] and lora_B [out, r].
         scaling: what their product is multiplied by.
-        kind: of the module: ``linear`` keeps [out, in]; ``conv1d`` and ``embedding`` [in, out].
+        kind: The kind of the module: ``linear`` keeps [out, in]; ``conv1d`` and ``embedding`` [in, out].
     """
     first, second = pair.lora_b.float(), pair.lora_a.float()
     if kind != "linear":

@@ -129,8 +129,8 @@ def plan(checkpoint: ModelCheckpoint, changes: Mapping[str, Change], dtype: Dtyp
 
     Args:
         checkpoint: the base's files.
-        changes: of its parameters.
-        dtype: of all floats; by default each keeps its own.
+        changes: The changes of the model's parameters, by name.
+        dtype: The dtype of all floats; None keeps each one's own.
 
     Raises:
         CorruptFileError: if the files lack a parameter, or have it in another shape than the model.

@@ -38,10 +38,10 @@ class StoredTensor:
     """One tensor of a safetensors file.
 
     Args:
-        name: its key.
+        name: The key of the tensor.
         dtype: as safetensors names it.
-        shape: its sizes.
-        begin: its first byte in the file.
+        shape: The sizes of its dimensions.
+        begin: The offset of its first byte in the file.
         end: the byte after its last.
     """
 
@@ -64,7 +64,7 @@ class Shard:
     Args:
         path: the file.
         header: as it is there, with its length before it.
-        metadata: its texts.
+        metadata: The texts in its header.
         tensors: in the order of their bytes.
     """
 
@@ -109,7 +109,7 @@ class WrittenShard:
     """One tensor of a file that is to be written.
 
     Args:
-        name: its key.
+        name: The key of the tensor.
         source: the tensor that it is made of.
         dtype: as safetensors names it.
         change: what is done to it on the way, in fp32 or wider; None leaves its numbers as they are.

@@ -32,8 +32,8 @@ class Measured:
     """The last checkpoint of a task's newest adapter, as it is.
 
     Args:
-        task: its name.
-        key: of the adapter's record.
+        task: The name of the task.
+        key: The key of the adapter's record.
         rank: the largest of its modules.
         modules: how many of the basis' modules it is on.
         metric: the task's; None where the task has no test examples, or nothing was scored.
@@ -68,7 +68,7 @@ class MetricCost:
     """What a width costs in one metric.
 
     Args:
-        metric: its name.
+        metric: The name of the metric.
         tasks: how many tasks are scored by it.
         before: mean over them, with the adapters themselves.
         after: mean over them, with the projections.
@@ -90,7 +90,7 @@ class WidthReport:
         width: R that was asked for.
         used: R that the basis has: less where the adapters span less, more with a frame's learned directions.
         numbers: numbers of all cores: what is one adapter's own.
-        basis_bytes: of the basis in fp32; of a frame, of its learned directions alone.
+        basis_bytes: The size of the basis in fp32, in bytes; a frame counts its learned directions alone.
         energy: mean share of ||delta-W||^2 that is kept, over adapters.
         worst: the least of them.
         worst_task: whose that is.
@@ -115,8 +115,8 @@ class CodecReport:
 
     Args:
         basis: ``learned`` from the adapters, or a seeded ``frame``.
-        frame_seed: of the frame; None for a learned basis.
-        modules: of the basis: all that some adapter is on.
+        frame_seed: The seed of the frame; None for a learned basis.
+        modules: The modules of the basis, which are all that some adapter is on.
         checkpoints: how many shaped the basis: all kept ones of all adapters.
         adapters: what was measured.
         widths: from the narrowest to the widest.
@@ -153,7 +153,7 @@ def run(
     Args:
         tasks: each with an adapter on the base.
         base: the base model.
-        recipe: its ``basis``, ``frame_seed``, ``frame_width`` and ``directions`` count, as in a training.
+        recipe: The recipe; ``basis``, ``frame_seed``, ``frame_width`` and ``directions`` count, as in a training.
         home: the registry.
         widths: R of each basis; None takes ``WIDTHS``, and the frame's own where there is one.
         limit: test examples a task, at most; None scores nothing, and needs no base model in memory.

@@ -33,12 +33,12 @@ class AdapterExport:
         output: the GGUF file, or the PEFT folder.
         format: ``gguf`` or ``peft``.
         task: whose it is; None of a folder that the registry does not have.
-        key: of its record; None of such a folder.
+        key: The key of its record; None where it is only a folder.
         base_model: what it is for.
         architecture: llama.cpp's name of that; None of a PEFT folder.
         modules: how many it is on.
         rank: the largest of its modules.
-        bytes: of what was written.
+        bytes: The size of what was written, in bytes.
     """
 
     output: Path
@@ -69,7 +69,7 @@ def run(
         output: the file (GGUF) or folder (PEFT) to write.
         home: the registry.
         form: ``gguf`` or ``peft``.
-        dtype: of the tensors in GGUF; fp32 by default.
+        dtype: The dtype of the tensors in GGUF; None takes fp32.
         base: whose configuration GGUF needs: an alias, hub id or folder; what the adapter names by default.
         force: replace ``output``.
 

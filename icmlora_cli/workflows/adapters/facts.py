@@ -19,7 +19,7 @@ class LayerFacts:
     """One layer of an adapter; layer None gathers the modules outside of the stack.
 
     Args:
-        layer: its index.
+        layer: The index of the layer.
         modules: how many of its modules the adapter is on.
         norm: Frobenius norm of its delta-W.
         effective_rank: mean over its modules, of the singular values' entropy.
@@ -46,9 +46,9 @@ class AdapterFacts:
 
     Args:
         task: whose it is.
-        key: of its record.
+        key: The key of the adapter's record.
         ranks: how many modules have which rank.
-        dtypes: of its factors.
+        dtypes: The dtypes of its factors.
         norm: Frobenius norm of all delta-W.
         effective_rank: mean over its modules.
         layers: from the first to the last.
@@ -153,7 +153,7 @@ def difference(store: AdapterStore, first: str, second: str) -> Difference:
     Args:
         store: the registry's adapters.
         first: a task's name (its newest adapter), a key, or a PEFT folder.
-        second: the same.
+        second: The other adapter, named in the same way.
 
     Raises:
         CorruptFileError: if one is damaged.

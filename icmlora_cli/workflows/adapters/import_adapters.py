@@ -35,7 +35,7 @@ class ImportRequest:
         task: name of the task that it is for.
         describe: that task in words; makes one without examples where there is none of that name.
         approximate: fit or drop what no LoRA can hold.
-        rank: of the fits; the adapter's own by default.
+        rank: The rank of the fits; None takes the adapter's own.
         allow_pickle: read ``adapter_model.bin``, with ``weights_only=True``.
         any_base_name: take it though its configuration names another base; shapes must fit all the same.
         offline: fetch nothing.
@@ -58,7 +58,7 @@ class ImportedAdapter:
     Args:
         record: what the registry holds.
         state: ``imported``, or ``unchanged`` where the very same was there.
-        parts: of each checkpoint, by its folder's name there, what became of its parts.
+        parts: What became of the parts of each checkpoint, by the name of its folder.
         notes: what is worth a second look.
     """
 
@@ -310,7 +310,7 @@ def _imported(source: str, names: Sequence[str], checked: Sequence[_Checked]) ->
 
     Args:
         source: where all of it came from.
-        names: of the checkpoints' folders.
+        names: The names of the checkpoints' folders.
         checked: what became of each.
     """
     first = checked[0]

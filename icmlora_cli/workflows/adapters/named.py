@@ -14,7 +14,7 @@ class NamedAdapter:
 
     Args:
         name: what it was asked for as.
-        folder: its PEFT folder.
+        folder: The PEFT folder of the adapter.
         record: what the registry knows of it; None for a folder outside of it.
     """
 

@@ -54,9 +54,9 @@ class MergedAdapter:
         weight: what its delta-W was multiplied by.
         folder: where it was.
         task: whose it is in the registry; None for a folder outside of it.
-        key: of its record; None for such a folder.
-        sha256: of its weights.
-        config_sha256: of its configuration.
+        key: The key of its record; None where it is only a folder.
+        sha256: The SHA-256 of its weights file.
+        config_sha256: The SHA-256 of its configuration file.
         licence: that it names, or None.
     """
 
@@ -83,7 +83,7 @@ class MergeResult:
         base: hub id or folder of the base.
         adapters: what was merged.
         model: what was written.
-        bytes: of the folder.
+        bytes: The size of the folder in bytes.
         seconds: wall time.
     """
 
@@ -158,7 +158,7 @@ def run(
         shares: the adapters.
         out: the folder to write.
         base: what they are for.
-        dtype: of the written floats; by default each keeps the base's.
+        dtype: The dtype of the written floats; None keeps the base's.
         any_base_name: take adapters that say they are for another base; their shapes must still fit.
         force: replace ``out`` if icmlora wrote it.
         on_progress: told of each file.

@@ -19,7 +19,7 @@ def files_beside(base: Path, adapters: Sequence[Path], rows: int) -> list[Path]:
     Args:
         base: the base's folder.
         adapters: the adapters' folders.
-        rows: of the input embedding, more than which no token's id may be.
+        rows: The rows of the input embedding; every token's id must be below.
 
     Raises:
         CorruptFileError: if a tokenizer cannot be read.

@@ -23,9 +23,9 @@ class WrittenModel:
         files: how many weight files it has.
         tensors: how many tensors.
         changed: how many of them are not the base's.
-        dtype: of its floats, such as ``bf16``; ``bf16+fp32`` where they differ.
+        dtype: The dtype of its floats, such as ``bf16``; ``bf16+fp32`` where they differ.
         untied: input and output embedding are one in the base, and two in it.
-        sha256: of each weight file, by its name.
+        sha256: The SHA-256 of each weight file, by the file's name.
     """
 
     files: int
@@ -54,8 +54,8 @@ def write_model(
     Args:
         folder: an empty one.
         checkpoint: the base's.
-        changes: of its parameters.
-        dtype: of all floats; by default each keeps its own.
+        changes: The changes of the base's parameters, by name.
+        dtype: The dtype of all floats; None keeps each one's own.
         on_progress: told of each file's tensors.
         beside: files that go along: configuration, tokenizer, licence; None takes the base's.
 
