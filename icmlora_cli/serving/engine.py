@@ -29,7 +29,7 @@ from icmlora_cli.serving.sources import AdapterSource, AdapterSources
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.apply import applied, placed
 from icmlora_cli.weights.foreign.open import open_adapter
-from icmlora_cli.workflows.gen.generate import check, maker_on
+from icmlora_cli.workflows.gen.generate import adapter_generator_on, check
 from icmlora_cli.workflows.gen.generator import AdapterGenerator
 from icmlora_cli.workflows.gen.options import GenRequest
 from icmlora_cli.workflows.progress import OnProgress, silent
@@ -306,7 +306,7 @@ def load_engine(
     loaded = load_base(base, device=device)
     adapter_generator = None
     if networks is not None and inputs is not None:
-        adapter_generator = maker_on(loaded, request, networks, inputs, home, on_progress)
+        adapter_generator = adapter_generator_on(loaded, request, networks, inputs, home, on_progress)
     pinned = {name: placed(loaded.model, adapter) for name, adapter in read.items()}
     engine = Engine(
         loaded, AdapterSources(base, home, networks), pinned, adapter_generator, settings or EngineSettings()

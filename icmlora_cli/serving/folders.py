@@ -23,7 +23,7 @@ from icmlora_cli.serving.sources import AdapterSource, AdapterSources
 from icmlora_cli.weights.adapter import CONFIG, Adapter, write_adapter
 from icmlora_cli.weights.adapter_form import servable
 from icmlora_cli.workflows.base.pull import resolve
-from icmlora_cli.workflows.gen.generate import base_name, check, load_maker
+from icmlora_cli.workflows.gen.generate import base_name, check, load_adapter_generator
 from icmlora_cli.workflows.gen.generator import AdapterGenerator
 from icmlora_cli.workflows.gen.options import GenInputs, GenRequest
 from icmlora_cli.workflows.gen.write import Provenance, write
@@ -76,7 +76,9 @@ class Folders:
     @cached_property
     def _adapter_generator(self) -> AdapterGenerator:
         assert self._generator_and_inputs is not None
-        return load_maker(self._gen_request, *self._generator_and_inputs, self._base, self.home, self.device, silent)
+        return load_adapter_generator(
+            self._gen_request, *self._generator_and_inputs, self._base, self.home, self.device, silent
+        )
 
     def serves(self, model: str) -> bool:
         """Tell whether a server's model is this base."""

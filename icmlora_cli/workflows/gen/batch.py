@@ -12,7 +12,7 @@ from icmlora_cli.manifests.output import Generated
 from icmlora_cli.provenance.versions import ABOUT
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.workflows.gen.batch_file import BatchItem, read_batch
-from icmlora_cli.workflows.gen.generate import check, load_maker
+from icmlora_cli.workflows.gen.generate import check, load_adapter_generator
 from icmlora_cli.workflows.gen.generator import AdapterGenerator, GenResult
 from icmlora_cli.workflows.gen.options import GenInputs, GenRequest
 from icmlora_cli.workflows.gen.write import Provenance, identity, is_whole
@@ -116,7 +116,9 @@ def run(
         if is_done:
             entries.append(BatchEntry(item.name, item.text, out / item.name, "unchanged"))
             continue
-        adapter_generator = adapter_generator or load_maker(request, generator, inputs, base, home, device, report)
+        adapter_generator = adapter_generator or load_adapter_generator(
+            request, generator, inputs, base, home, device, report
+        )
         report(Progress("gen", "make", 0, 1))
         entries.append(_entry(adapter_generator, item, out))
     on_progress(Progress("gen", "all", 1, 1, items_done=len(items), items_total=len(items)))

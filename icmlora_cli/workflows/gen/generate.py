@@ -21,7 +21,16 @@ from icmlora_cli.workflows.gen.write import check_format
 from icmlora_cli.workflows.output import check_folder
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
-__all__ = ["GenResult", "base_name", "check", "check_base", "load_maker", "maker_on", "run", "vector_recipe"]
+__all__ = [
+    "GenResult",
+    "adapter_generator_on",
+    "base_name",
+    "check",
+    "check_base",
+    "load_adapter_generator",
+    "run",
+    "vector_recipe",
+]
 
 
 def vector_recipe(generator: Generator) -> VectorRecipe:
@@ -87,7 +96,7 @@ def check(request: GenRequest, base: Base) -> tuple[Generator, GenInputs]:
     return generator, inputs
 
 
-def load_maker(
+def load_adapter_generator(
     request: GenRequest,
     generator: Generator,
     inputs: GenInputs,
@@ -96,17 +105,17 @@ def load_maker(
     device: str | None,
     on_progress: OnProgress,
 ) -> AdapterGenerator:
-    """Load the base, and return what makes adapters with it; the arguments are those of ``maker_on``.
+    """Load the base, and return what makes adapters with it; the arguments are those of ``adapter_generator_on``.
 
     Raises:
         CorruptFileError: If the base is damaged.
         UsageError: If there is no such device.
     """
     on_progress(Progress("gen", "load the base", 0, 3))
-    return maker_on(load_base(base, device=device), request, generator, inputs, home, on_progress)
+    return adapter_generator_on(load_base(base, device=device), request, generator, inputs, home, on_progress)
 
 
-def maker_on(
+def adapter_generator_on(
     loaded: LoadedBase,
     request: GenRequest,
     generator: Generator,
@@ -165,7 +174,7 @@ def run(
     text = checked_text(text)
     check_folder(out, force)
     generator, inputs = check(request, base)
-    adapter_generator = load_maker(request, generator, inputs, base, home, device, on_progress)
+    adapter_generator = load_adapter_generator(request, generator, inputs, base, home, device, on_progress)
     on_progress(Progress("gen", "read the task", 1, 3))
     generated = adapter_generator.make(text)
     on_progress(Progress("gen", "write", 2, 3))

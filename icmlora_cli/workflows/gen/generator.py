@@ -101,7 +101,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class AdapterGenerator:
-    """A generator with its base, loaded once for any number of texts; ``generate.maker_on`` makes it.
+    """A generator with its base, loaded once for any number of texts; ``generate.adapter_generator_on`` makes it.
 
     Args:
         generator: The networks of the generator.
