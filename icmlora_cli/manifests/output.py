@@ -163,7 +163,7 @@ class Merged(_Output):
     files: Files | None = None
 
 
-class Served(_Output):
+class ServedFolder(_Output):
     """What lies in ``served/KEY/`` beside a harvested adapter; beside a generated one it is ``Generated``."""
 
     schema_: Literal["icmlora.served/1"] = Field("icmlora.served/1", alias="schema")
@@ -185,13 +185,13 @@ class Served(_Output):
         return None
 
 
-Output = Generated | Finetuned | Exported | Merged | Served
+Output = Generated | Finetuned | Exported | Merged | ServedFolder
 _KINDS: Mapping[str, type[Output]] = {
     "icmlora.generated/1": Generated,
     "icmlora.finetuned/1": Finetuned,
     "icmlora.exported/1": Exported,
     "icmlora.merged/1": Merged,
-    "icmlora.served/1": Served,
+    "icmlora.served/1": ServedFolder,
 }
 
 

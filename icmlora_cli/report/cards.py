@@ -15,7 +15,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # it names no exports
 
 from icmlora_cli.manifests.generator import GeneratorAbout
-from icmlora_cli.manifests.output import Generated, Output, Served
+from icmlora_cli.manifests.output import Generated, Output, ServedFolder
 from icmlora_cli.provenance.licences import hub_datasets, no_derivatives, stated
 from icmlora_cli.report.markup import code, quoted
 from icmlora_cli.report.shown import one_line
@@ -45,7 +45,7 @@ class CardData:
         if isinstance(manifest, GeneratorAbout | Generated):
             datasets = hub_datasets(manifest.datasets)
             return cls(manifest.licences or (), manifest.unlicensed, datasets, manifest.cost or {})
-        return cls(() if isinstance(manifest, Served) else manifest.licences or ())
+        return cls(() if isinstance(manifest, ServedFolder) else manifest.licences or ())
 
 
 def is_hub_id(name: str) -> bool:

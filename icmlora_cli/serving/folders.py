@@ -13,7 +13,7 @@ from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import IcmloraError
 from icmlora_cli.generator.checkpoint import Generator
-from icmlora_cli.manifests.output import Served
+from icmlora_cli.manifests.output import ServedFolder
 from icmlora_cli.manifests.parts import BaseReference
 from icmlora_cli.provenance.versions import ABOUT, versions
 from icmlora_cli.registry.adapters import AdapterRecord
@@ -142,7 +142,7 @@ class Folders:
 
 
 def _write_harvested(folder: Path, adapter: Adapter, record: AdapterRecord, base: Base) -> None:
-    manifest = Served(
+    manifest = ServedFolder(
         schema="icmlora.served/1",
         task=record.task,
         key=record.key,

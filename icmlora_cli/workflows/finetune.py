@@ -32,7 +32,7 @@ DEFAULTS = HarvestRecipe(steps=20, learning_rate=1e-3, keep=1)
 
 
 @dataclass(frozen=True)
-class Parent:
+class ParentAdapter:
     """The adapter that a training starts from; ``read_parent`` reads it.
 
     Args:
@@ -142,7 +142,7 @@ def base_of(folder: Path) -> str:
     return read_settings(folder).base_model
 
 
-def read_parent(folder: Path, base: Base) -> Parent:
+def read_parent(folder: Path, base: Base) -> ParentAdapter:
     """Read the adapter to start from: one that gen wrote, or any LoRA in PEFT's format.
 
     Args:
@@ -161,7 +161,7 @@ def read_parent(folder: Path, base: Base) -> Parent:
     listed_files = (manifest.files if manifest else None) or {}
     if WEIGHTS in listed_files and listed_files[WEIGHTS].sha256 != digest:
         raise CorruptFileError(f"{WEIGHTS} is not the file that {ABOUT} lists", where=str(folder / WEIGHTS))
-    return Parent(folder, adapter, digest, manifest)
+    return ParentAdapter(folder, adapter, digest, manifest)
 
 
 def _manifest(folder: Path) -> Output | None:
@@ -216,7 +216,7 @@ class _Finetune:
     examples: ExampleFile
     loaded: LoadedBase
     recipe: HarvestRecipe
-    parent: Parent | None
+    parent: ParentAdapter | None
     on_progress: OnProgress
 
     def run(self, started: float) -> FinetuneResult:

@@ -1,5 +1,6 @@
 """The map of docs/architecture.md names every module of the package once, and no other."""
 
+import ast
 import re
 from collections import Counter
 from pathlib import Path
@@ -62,3 +63,13 @@ def test_the_ways_of_the_data_name_modules_that_exist() -> None:
     for name in re.findall(rf"\b((?:{layers})(?:\.[a-z_]+)+)\b", text):
         path = PACKAGE / name.replace(".", "/")
         assert path.is_dir() or path.with_suffix(".py").is_file(), name
+
+
+def test_class_names_are_unique_in_the_package() -> None:
+    names = Counter(
+        node.name
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert [name for name, count in names.items() if count > 1] == []

@@ -66,7 +66,7 @@ class GenResult:
 
 
 @dataclass(frozen=True)
-class Generated:
+class GeneratedAdapter:
     """An adapter before it is written, with the figures that the result reports.
 
     Args:
@@ -150,7 +150,7 @@ class AdapterGenerator:
         known = tuple(self.learned.adapters.values()) if self.options.gate else ()
         return Scoring(scorer, scorer(None), scorer(average(known)) if known else None)
 
-    def make(self, text: str) -> Generated:
+    def make(self, text: str) -> GeneratedAdapter:
         """Return the adapter of a text; where there are examples to choose by, the best of the samples.
 
         Raises:
@@ -176,7 +176,7 @@ class AdapterGenerator:
         costs = self.options.rank is not None or self.request.dtype is not None
         error = self._error(adapter, whole(seed)) if costs else 0.0
         explanation = explain(self.generator, words, adapter, self.seen, self.learned) if self.options.explain else None
-        return Generated(adapter, seed, error, selection, explanation)
+        return GeneratedAdapter(adapter, seed, error, selection, explanation)
 
     def _chosen(self, scoring: Scoring, make: Callable[[int | None], Adapter]) -> tuple[Adapter, Selection]:
         seeds = seeds_of(self.options.count, self.request.seed)
@@ -208,7 +208,7 @@ class AdapterGenerator:
             adapter = scaled(adapter, options.scale)
         return adapter if self.request.dtype is None else cast(adapter, self.request.dtype)
 
-    def write(self, out: Path, text: str, generated: Generated, started: float) -> GenResult:
+    def write(self, out: Path, text: str, generated: GeneratedAdapter, started: float) -> GenResult:
         """Write what was generated of a text.
 
         Args:
@@ -258,7 +258,7 @@ class AdapterGenerator:
             return model.dtype
         return self.options.dtype or (dtype_name(self.loaded.dtype) if self.request.merged else "fp32")
 
-    def _remarks(self, generated: Generated) -> Sequence[str]:
+    def _remarks(self, generated: GeneratedAdapter) -> Sequence[str]:
         """Return the sentences that the card has about the options."""
         options, remarks = self.options, list[str]()
         if self.inputs.shown is not None:
@@ -280,7 +280,7 @@ class AdapterGenerator:
         return remarks
 
 
-def _added(generated: Generated) -> dict[str, object]:
+def _added(generated: GeneratedAdapter) -> dict[str, object]:
     return {
         "error": generated.error,
         "selection": None if generated.selection is None else asdict(generated.selection),
