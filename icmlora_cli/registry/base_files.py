@@ -1,4 +1,4 @@
-"""What a base model's folder holds: which files count, their hashes, whether they can be a model at all."""
+"""What a base model's folder holds: the files that belong to the model, their hashes, and whether they are a model."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from icmlora_cli.registry.bases import Base, BaseFile
 
 WEIGHTS = "*.safetensors"
 INDEX = "model.safetensors.index.json"
+# the files that are hashed and recorded
 COUNTED = (
     "config.json",
     "generation_config.json",
@@ -40,18 +41,18 @@ def describe(
     revision: str | None = None,
     licence: str | None = None,
 ) -> Base:
-    """Look through a model folder, hash its files, and return the base it is.
+    """Check a model's folder, hash its files, and return the base model that it holds.
 
     Args:
-        path: the folder; only files directly in it count.
-        name: the canonical name.
-        model_id: hub id, or the folder.
-        origin: ``hub``, ``folder`` or the wheel.
-        revision: the hub's commit.
-        licence: where None, the one that ``README.md``'s front matter names.
+        path: the folder; files in folders within it do not count.
+        name: the canonical name of the base model.
+        model_id: the hub id, or the folder.
+        origin: where it comes from: ``hub``, ``folder`` or the wheel.
+        revision: the commit on the hub; None for other sources.
+        licence: the licence of the model; None takes the one that ``README.md`` names in its front matter.
 
     Raises:
-        BaseUnavailableError: If the folder is no causal language model with safetensors and a tokenizer.
+        BaseUnavailableError: If the folder is not that of a language model with safetensors and a tokenizer.
         CorruptFileError: If a weight file is cut short or a shard is missing.
     """
     architecture = _architecture(path)
@@ -80,7 +81,7 @@ def describe(
 
 
 def beside_weights(path: Path) -> list[Path]:
-    """Return the files of a model's folder that go along with its weights: configuration, tokenizer, licence."""
+    """Return the files of a model's folder that are copied with its weights: configuration, tokenizer, licence."""
     patterns = [pattern for pattern in (*COUNTED, *TERMS) if pattern not in (WEIGHTS, INDEX)]
     return sorted({file for pattern in patterns for file in path.glob(pattern) if file.is_file()})
 
@@ -124,7 +125,8 @@ def _check_weights(path: Path) -> None:
 def check_safetensors(path: Path) -> None:
     """Check that a safetensors file is as long as its header says, without reading the tensors.
 
-    The format: 8 bytes little-endian header length, JSON header, then the tensors' bytes without holes.
+    The format is: 8 bytes with the length of the header (little-endian), the header as JSON, and the bytes of all
+    tensors without gaps between them.
 
     Raises:
         CorruptFileError: If the file is cut short or its header is damaged.
@@ -144,12 +146,12 @@ def check_safetensors(path: Path) -> None:
 
 
 def safetensors_metadata(path: Path) -> dict[str, str]:
-    """Return the texts in the header of a safetensors file; none where it is damaged."""
+    """Return the metadata in the header of a safetensors file; an empty mapping if the header is damaged."""
     return {str(key): str(value) for key, value in as_object(_header(path)[2].get("__metadata__")).items()}
 
 
 def safetensors_header(path: Path) -> bytes:
-    """Return the JSON header of a safetensors file, as it is; nothing where the file is shorter than it claims.
+    """Return the bytes of a safetensors file's JSON header; none if the file is shorter than it says.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -158,7 +160,10 @@ def safetensors_header(path: Path) -> bytes:
 
 
 def _raw_header(path: Path) -> tuple[int, int, bytes]:
-    """Return the bytes of a safetensors file, those that it claims for its header, and the header."""
+    """Return three things of a safetensors file: its size, the size that it gives for its header, and the header.
+
+    Both sizes are in bytes; the header is empty if the file is too short for it.
+    """
     with path.open("rb") as handle:
         size = os.fstat(handle.fileno()).st_size
         length = int.from_bytes(handle.read(8), "little")
@@ -166,7 +171,7 @@ def _raw_header(path: Path) -> tuple[int, int, bytes]:
 
 
 def _header(path: Path) -> tuple[int, int, dict[str, Any]]:
-    """Return the bytes of a safetensors file, those of its header, and the header; empty where it is damaged."""
+    """Return a safetensors file's size and its header's size, in bytes, and the parsed header; empty if damaged."""
     size, length, raw = _raw_header(path)
     try:
         header = json.loads(raw)
@@ -176,6 +181,6 @@ def _header(path: Path) -> tuple[int, int, dict[str, Any]]:
 
 
 def licence_of(path: Path) -> str | None:
-    """Return the licence that a folder's ``README.md`` names in its front matter, in lower case; None without."""
-    found = re.search(r"^license: *['\"]?([\w.+-]+)", front_matter(path / "README.md"), re.MULTILINE)
-    return found.group(1).lower() if found else None
+    """Return the licence that a folder's ``README.md`` names in its front matter, in lower case; None if none."""
+    match = re.search(r"^license: *['\"]?([\w.+-]+)", front_matter(path / "README.md"), re.MULTILINE)
+    return match.group(1).lower() if match else None

@@ -1,4 +1,4 @@
-"""Files of rows: JSONL, JSON, CSV, TSV and Parquet, read with bounds."""
+"""Reading files of rows: JSONL, JSON, CSV, TSV and Parquet, with bounds on what a file may hold."""
 
 import csv
 import io
@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from icmlora_cli.config.user_files import GZIP, read_text
+from icmlora_cli.disk.files import as_object
 from icmlora_cli.errors import IcmloraError
 
 MAX_ROW = 1 << 24  # bytes of a line of JSONL, or of a cell of a CSV file
-MAX_FAULTS = 10_000  # lines that are no JSON, after which no more are read
+MAX_FAULTS = 10_000  # faults after which no more lines are read
 _PACKED = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 SUFFIXES = (*_PACKED, ".parquet")
 Wanted = Callable[[Sequence[str]], Collection[str]]
@@ -19,12 +20,12 @@ Wanted = Callable[[Sequence[str]], Collection[str]]
 
 @dataclass
 class FileRows:
-    """What a file holds.
+    """The rows of a file.
 
     Args:
         rows: the place of each row (its line, or ``row 3``), and the row.
-        columns: all columns, also those that were not loaded; a name that is there twice is here twice.
-        faults: a place, and what is wrong there.
+        columns: all columns, including those that were not loaded; a name that the file has twice is here twice.
+        faults: the place of each fault, and what is wrong there.
     """
 
     rows: list[tuple[str, dict[str, object]]] = field(default_factory=list)
@@ -33,7 +34,7 @@ class FileRows:
 
 
 def data_suffix(path: Path) -> str | None:
-    """Return the format of a file of rows by its name, such as ``.jsonl`` of ``x.jsonl.gz``; None if it is none."""
+    """Return the format of a file of rows by its name, such as ``.jsonl`` for ``x.jsonl.gz``; None for other files."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes[-1:] == [GZIP]:
         return suffixes[-2] if len(suffixes) > 1 and suffixes[-2] in _PACKED else None
@@ -44,52 +45,56 @@ def read_rows(path: Path, wanted: Wanted) -> FileRows:
     """Read the rows of a file.
 
     Args:
-        path: the file; its name says the format.
-        wanted: returns, of all columns, those that are needed; Parquet loads no others.
+        path: the file, whose name says the format.
+        wanted: called with all columns, and returns those that are needed; no others are loaded from Parquet.
 
     Raises:
         IcmloraError: If an optional package is missing, or the file cannot be read at all.
     """
-    found = FileRows()
+    contents = FileRows()
     suffix = data_suffix(path)
     if suffix == ".parquet":
-        _parquet(path, wanted, found)
-        return found
+        _parquet(path, wanted, contents)
+        return contents
     text = read_text(path)
     if suffix in (".csv", ".tsv"):
-        _csv(text, "\t" if suffix == ".tsv" else ",", found)
+        _csv(text, "\t" if suffix == ".tsv" else ",", contents)
     elif suffix == ".json":
-        _json(text, found)
+        _json(text, contents)
     else:
-        _jsonl(text, found)
-    return found
+        _jsonl(text, contents)
+    return contents
 
 
-def _known_columns(found: FileRows) -> None:
-    found.columns = list(dict.fromkeys(key for _, row in found.rows for key in row))
+def _known_columns(contents: FileRows) -> None:
+    contents.columns = list(dict.fromkeys(key for _, row in contents.rows for key in row))
 
 
-def _jsonl(text: str, found: FileRows) -> None:
-    # not splitlines(): U+2028 and its like are allowed within a JSON string
+def _jsonl(text: str, contents: FileRows) -> None:
+    # not splitlines(), which also splits at characters such as U+2028 that are allowed within a JSON string
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        if len(found.faults) >= MAX_FAULTS:
-            found.faults.append((str(number), "from here on nothing was read: too many lines are wrong"))
+        if len(contents.faults) >= MAX_FAULTS:
+            contents.faults.append((str(number), "from here on nothing was read: too many lines are wrong"))
             break
         if len(line) > MAX_ROW:
-            found.faults.append((str(number), f"the line is longer than {MAX_ROW // 2**20} MiB"))
+            contents.faults.append((str(number), f"the line is longer than {MAX_ROW // 2**20} MiB"))
             continue
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            found.faults.append((str(number), _not_json(error)))
+            contents.faults.append((str(number), _not_json(error)))
             continue
-        if isinstance(row, dict):
-            found.rows.append((str(number), row))
-        else:
-            found.faults.append((str(number), "not a JSON object"))
-    _known_columns(found)
+        _add_row(str(number), row, contents)
+    _known_columns(contents)
+
+
+def _add_row(place: str, row: object, contents: FileRows) -> None:
+    if isinstance(row, dict):  # any JSON value can stand on a line or in a list
+        contents.rows.append((place, row))
+    else:
+        contents.faults.append((place, "not a JSON object"))
 
 
 def _not_json(error: Exception) -> str:
@@ -98,47 +103,45 @@ def _not_json(error: Exception) -> str:
     return f"not valid JSON: {'nested too deeply' if isinstance(error, RecursionError) else error}"
 
 
-def _json(text: str, found: FileRows) -> None:
-    """Read a list of objects, alone or under ``data``; a file of JSON lines may be named ``.json`` too."""
+def _json(text: str, contents: FileRows) -> None:
+    """Read a list of objects, alone or under ``data``; files of JSON lines are accepted too."""
     if not text.strip():
         return
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
-            _jsonl(text, found)
+            _jsonl(text, contents)
             return
         line = error.lineno if isinstance(error, json.JSONDecodeError) else 1
-        found.faults.append((str(line), _not_json(error)))
+        contents.faults.append((str(line), _not_json(error)))
         return
-    if isinstance(value, dict) and isinstance(value.get("data"), list):
-        value = value["data"]
+    under_data = as_object(value).get("data")
+    if isinstance(under_data, list):
+        value = under_data
     for number, row in enumerate(value if isinstance(value, list) else [value], start=1):
-        if isinstance(row, dict):
-            found.rows.append((f"row {number}", row))
-        else:
-            found.faults.append((f"row {number}", "not a JSON object"))
-    _known_columns(found)
+        _add_row(f"row {number}", row, contents)
+    _known_columns(contents)
 
 
-def _csv(text: str, delimiter: str, found: FileRows) -> None:
+def _csv(text: str, delimiter: str, contents: FileRows) -> None:
     limit = csv.field_size_limit(MAX_ROW)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        found.columns = list(reader.fieldnames or ())
+        contents.columns = list(reader.fieldnames or ())
         for row in reader:
             place = str(reader.line_num)
             if None in row:
-                found.faults.append((place, "more cells than columns; put cells that hold a comma in quotes"))
+                contents.faults.append((place, "more cells than columns; put cells that hold a comma in quotes"))
             else:
-                found.rows.append((place, dict(row)))
+                contents.rows.append((place, dict(row)))
     except csv.Error as error:
-        found.faults.append((str(reader.line_num), f"not valid CSV: {error}"))
+        contents.faults.append((str(reader.line_num), f"not valid CSV: {error}"))
     finally:
         csv.field_size_limit(limit)
 
 
-def _parquet(path: Path, wanted: Wanted, found: FileRows) -> None:
+def _parquet(path: Path, wanted: Wanted, contents: FileRows) -> None:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -148,10 +151,10 @@ def _parquet(path: Path, wanted: Wanted, found: FileRows) -> None:
         ) from error
     try:
         file = pyarrow.parquet.ParquetFile(path)
-        found.columns = list(file.schema_arrow.names)
-        needed = [name for name in wanted(found.columns) if found.columns.count(name) == 1]
+        contents.columns = list(file.schema_arrow.names)
+        needed = [name for name in wanted(contents.columns) if contents.columns.count(name) == 1]
         rows = file.read(columns=needed).to_pylist() if needed else []
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        found.faults.append(("1", f"not valid Parquet: {(str(error).splitlines() or [type(error).__name__])[0]}"))
+        contents.faults.append(("1", f"not valid Parquet: {(str(error).splitlines() or [type(error).__name__])[0]}"))
         return
-    found.rows = [(f"row {number}", row) for number, row in enumerate(rows, start=1)]
+    contents.rows = [(f"row {number}", row) for number, row in enumerate(rows, start=1)]
