@@ -234,7 +234,7 @@ def finished_files(folder: Path, suffix: str) -> list[Path]:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Return the bytes of all files below ``folder``, but not of those that vanish meanwhile; 0 if it is missing."""
+    """Return the bytes of all files below ``folder``, but of what vanishes meanwhile; 0 where it does not exist."""
     total, waiting = 0, [os.fspath(folder)] if folder.is_dir() else []
     while waiting:
         # os.scandir, since a registry has thousands of folders and Path.rglob is slow

@@ -100,7 +100,6 @@ def clean(value: object, spared: Collection[str] = ()) -> object:
         return shortened(value)
     if isinstance(value, list):
         return [clean(inner, spared) for inner in value]
-    # any JSON value can stand here, and only objects have keys
     return clean_object(value, spared) if isinstance(value, dict) else value
 
 

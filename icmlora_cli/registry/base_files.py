@@ -125,8 +125,7 @@ def _check_weights(path: Path) -> None:
 def check_safetensors(path: Path) -> None:
     """Check that a safetensors file is as long as its header says, without reading the tensors.
 
-    The format is: 8 bytes with the length of the header (little-endian), the header as JSON, and the bytes of all
-    tensors without gaps between them.
+    The format: 8 bytes little-endian header length, JSON header, then the tensors' bytes without holes.
 
     Raises:
         CorruptFileError: If the file is cut short or its header is damaged.
@@ -146,12 +145,12 @@ def check_safetensors(path: Path) -> None:
 
 
 def safetensors_metadata(path: Path) -> dict[str, str]:
-    """Return the metadata in the header of a safetensors file; an empty mapping if the header is damaged."""
+    """Return the texts in the header of a safetensors file; none where it is damaged."""
     return {str(key): str(value) for key, value in as_object(_header(path)[2].get("__metadata__")).items()}
 
 
 def safetensors_header(path: Path) -> bytes:
-    """Return the bytes of a safetensors file's JSON header; none if the file is shorter than it says.
+    """Return the JSON header of a safetensors file, as it is; nothing where the file is shorter than it claims.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -160,10 +159,7 @@ def safetensors_header(path: Path) -> bytes:
 
 
 def _raw_header(path: Path) -> tuple[int, int, bytes]:
-    """Return three things of a safetensors file: its size, the size that it gives for its header, and the header.
-
-    Both sizes are in bytes; the header is empty if the file is too short for it.
-    """
+    """Return the bytes of a safetensors file, those that it claims for its header, and the header."""
     with path.open("rb") as handle:
         size = os.fstat(handle.fileno()).st_size
         length = int.from_bytes(handle.read(8), "little")
@@ -171,7 +167,7 @@ def _raw_header(path: Path) -> tuple[int, int, bytes]:
 
 
 def _header(path: Path) -> tuple[int, int, dict[str, Any]]:
-    """Return a safetensors file's size and its header's size, in bytes, and the parsed header; empty if damaged."""
+    """Return the bytes of a safetensors file, those of its header, and the header; empty where it is damaged."""
     size, length, raw = _raw_header(path)
     try:
         header = json.loads(raw)

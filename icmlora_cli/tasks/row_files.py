@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from icmlora_cli.config.user_files import GZIP, read_text
-from icmlora_cli.disk.files import as_object
 from icmlora_cli.errors import IcmloraError
 
 MAX_ROW = 1 << 24  # bytes of a line of JSONL, or of a cell of a CSV file
@@ -51,50 +50,46 @@ def read_rows(path: Path, wanted: Wanted) -> FileRows:
     Raises:
         IcmloraError: If an optional package is missing, or the file cannot be read at all.
     """
-    contents = FileRows()
+    found = FileRows()
     suffix = data_suffix(path)
     if suffix == ".parquet":
-        _parquet(path, wanted, contents)
-        return contents
+        _parquet(path, wanted, found)
+        return found
     text = read_text(path)
     if suffix in (".csv", ".tsv"):
-        _csv(text, "\t" if suffix == ".tsv" else ",", contents)
+        _csv(text, "\t" if suffix == ".tsv" else ",", found)
     elif suffix == ".json":
-        _json(text, contents)
+        _json(text, found)
     else:
-        _jsonl(text, contents)
-    return contents
+        _jsonl(text, found)
+    return found
 
 
-def _known_columns(contents: FileRows) -> None:
-    contents.columns = list(dict.fromkeys(key for _, row in contents.rows for key in row))
+def _known_columns(found: FileRows) -> None:
+    found.columns = list(dict.fromkeys(key for _, row in found.rows for key in row))
 
 
-def _jsonl(text: str, contents: FileRows) -> None:
+def _jsonl(text: str, found: FileRows) -> None:
     # not splitlines(), which also splits at characters such as U+2028 that are allowed within a JSON string
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        if len(contents.faults) >= MAX_FAULTS:
-            contents.faults.append((str(number), "from here on nothing was read: too many lines are wrong"))
+        if len(found.faults) >= MAX_FAULTS:
+            found.faults.append((str(number), "from here on nothing was read: too many lines are wrong"))
             break
         if len(line) > MAX_ROW:
-            contents.faults.append((str(number), f"the line is longer than {MAX_ROW // 2**20} MiB"))
+            found.faults.append((str(number), f"the line is longer than {MAX_ROW // 2**20} MiB"))
             continue
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            contents.faults.append((str(number), _not_json(error)))
+            found.faults.append((str(number), _not_json(error)))
             continue
-        _add_row(str(number), row, contents)
-    _known_columns(contents)
-
-
-def _add_row(place: str, row: object, contents: FileRows) -> None:
-    if isinstance(row, dict):  # any JSON value can stand on a line or in a list
-        contents.rows.append((place, row))
-    else:
-        contents.faults.append((place, "not a JSON object"))
+        if isinstance(row, dict):
+            found.rows.append((str(number), row))
+        else:
+            found.faults.append((str(number), "not a JSON object"))
+    _known_columns(found)
 
 
 def _not_json(error: Exception) -> str:
@@ -103,7 +98,7 @@ def _not_json(error: Exception) -> str:
     return f"not valid JSON: {'nested too deeply' if isinstance(error, RecursionError) else error}"
 
 
-def _json(text: str, contents: FileRows) -> None:
+def _json(text: str, found: FileRows) -> None:
     """Read a list of objects, alone or under ``data``; files of JSON lines are accepted too."""
     if not text.strip():
         return
@@ -111,37 +106,39 @@ def _json(text: str, contents: FileRows) -> None:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
-            _jsonl(text, contents)
+            _jsonl(text, found)
             return
         line = error.lineno if isinstance(error, json.JSONDecodeError) else 1
-        contents.faults.append((str(line), _not_json(error)))
+        found.faults.append((str(line), _not_json(error)))
         return
-    under_data = as_object(value).get("data")
-    if isinstance(under_data, list):
-        value = under_data
+    if isinstance(value, dict) and isinstance(value.get("data"), list):
+        value = value["data"]
     for number, row in enumerate(value if isinstance(value, list) else [value], start=1):
-        _add_row(f"row {number}", row, contents)
-    _known_columns(contents)
+        if isinstance(row, dict):
+            found.rows.append((f"row {number}", row))
+        else:
+            found.faults.append((f"row {number}", "not a JSON object"))
+    _known_columns(found)
 
 
-def _csv(text: str, delimiter: str, contents: FileRows) -> None:
+def _csv(text: str, delimiter: str, found: FileRows) -> None:
     limit = csv.field_size_limit(MAX_ROW)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        contents.columns = list(reader.fieldnames or ())
+        found.columns = list(reader.fieldnames or ())
         for row in reader:
             place = str(reader.line_num)
             if None in row:
-                contents.faults.append((place, "more cells than columns; put cells that hold a comma in quotes"))
+                found.faults.append((place, "more cells than columns; put cells that hold a comma in quotes"))
             else:
-                contents.rows.append((place, dict(row)))
+                found.rows.append((place, dict(row)))
     except csv.Error as error:
-        contents.faults.append((str(reader.line_num), f"not valid CSV: {error}"))
+        found.faults.append((str(reader.line_num), f"not valid CSV: {error}"))
     finally:
         csv.field_size_limit(limit)
 
 
-def _parquet(path: Path, wanted: Wanted, contents: FileRows) -> None:
+def _parquet(path: Path, wanted: Wanted, found: FileRows) -> None:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -151,10 +148,10 @@ def _parquet(path: Path, wanted: Wanted, contents: FileRows) -> None:
         ) from error
     try:
         file = pyarrow.parquet.ParquetFile(path)
-        contents.columns = list(file.schema_arrow.names)
-        needed = [name for name in wanted(contents.columns) if contents.columns.count(name) == 1]
+        found.columns = list(file.schema_arrow.names)
+        needed = [name for name in wanted(found.columns) if found.columns.count(name) == 1]
         rows = file.read(columns=needed).to_pylist() if needed else []
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        contents.faults.append(("1", f"not valid Parquet: {(str(error).splitlines() or [type(error).__name__])[0]}"))
+        found.faults.append(("1", f"not valid Parquet: {(str(error).splitlines() or [type(error).__name__])[0]}"))
         return
-    contents.rows = [(f"row {number}", row) for number, row in enumerate(rows, start=1)]
+    found.rows = [(f"row {number}", row) for number, row in enumerate(rows, start=1)]
