@@ -181,7 +181,7 @@ class Merged(_Output):
 
 
 class Served(_Output):
-    """What is in ``served/KEY/`` beside a harvested adapter; beside a generated one there is a ``Generated``."""
+    """What lies in ``served/KEY/`` beside a harvested adapter; beside a generated one it is ``Generated``."""
 
     schema_: Literal["icmlora.served/1"] = Field("icmlora.served/1", alias="schema")
     task: str
