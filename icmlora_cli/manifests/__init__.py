@@ -1,1 +1,1 @@
-"""The JSON files that icmlora writes and reads, as types: a schema each, one way to read, one error. No torch here."""
+"""The JSON files that icmlora writes and reads, as pydantic models, which name the broken key. No torch here."""

@@ -1,4 +1,4 @@
-"""``manifest.json`` of a harvested or imported adapter."""
+"""The ``manifest.json`` of a harvested or imported adapter."""
 
 import re
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ class AdapterCheckpoint(Part):
     """One kept checkpoint of an adapter.
 
     Args:
-        step: optimizer steps behind it.
-        folder: the PEFT folder's name within the adapter's; it becomes part of a path.
-        sha256: of its ``adapter_model.safetensors``.
-        bytes: of all its files.
-        config_sha256: of its ``adapter_config.json``; None where an earlier version did not record it.
+        step: the optimizer steps before it was saved.
+        folder: the name of the PEFT folder within the adapter's folder; it becomes part of a path.
+        sha256: the hex SHA-256 of its ``adapter_model.safetensors``.
+        bytes: the bytes of all its files.
+        config_sha256: the hex SHA-256 of its ``adapter_config.json``; None if an earlier version did not record it.
     """
 
     step: Count
@@ -31,7 +31,7 @@ class AdapterCheckpoint(Part):
 
 
 class ImportedFile(Part):
-    """One folder that was imported: its name, and the hashes of its weights and configuration."""
+    """One imported folder: its name, and the hex SHA-256 of its weights and of its configuration."""
 
     name: str
     sha256: str | None = None
@@ -42,12 +42,12 @@ class Imported(Part):
     """Where an adapter was imported from.
 
     Args:
-        source: folder, archive or hub id; ``from`` in the file.
-        revision: the hub's commit.
-        licence: what it states.
-        base_model: what it says it is for.
-        peft_version: that wrote it.
-        files: what was read.
+        source: the folder, archive or hub id; the key is ``from`` in the file.
+        revision: the commit on the hub; None for folders and archives.
+        licence: the licence that the adapter states; None if it states none.
+        base_model: the base model that the adapter names; None if it names none.
+        peft_version: the version of PEFT that wrote it; None if it does not say.
+        files: the folders that were read.
         inexact: the parts that could not be kept exactly.
     """
 
@@ -61,7 +61,12 @@ class Imported(Part):
 
     @classmethod
     def of(cls, source: str, **facts: Any) -> "Imported":
-        """Return an import's facts; ``from`` is a word of Python and cannot be given by name."""
+        """Return an import's facts; Python allows no keyword argument named ``from``.
+
+        Args:
+            source: the folder, archive or hub id.
+            **facts: the other fields by name.
+        """
         return cls(**(facts | {"from": source}))
 
 
@@ -69,17 +74,17 @@ class AdapterAbout(Part):
     """How an adapter was made.
 
     Args:
-        model_id: hub id or folder of the base.
-        revision: the hub's commit of it.
-        base_licence: what the base states.
-        licence: of the task's examples; of an import, its own.
+        model_id: the hub id or folder of the base model.
+        revision: the commit of the base model on the hub; None for other sources.
+        base_licence: the licence that the base model states.
+        licence: the licence of the task's examples; for an imported adapter, its own licence.
         source: where the examples come from.
-        recipe: it was harvested by; None of an import.
-        versions: of the packages.
+        recipe: the recipe of the harvest; None for an imported adapter.
+        versions: the versions of the packages that trained or imported it.
         command: the command line.
-        device: it was trained on.
-        dtype: of the base then.
-        imported: where it was imported from; None where icmlora trained it.
+        device: the device that it was trained on.
+        dtype: the number format of the base model in training.
+        imported: where it was imported from; None if icmlora trained it.
     """
 
     model_id: str | None = None
@@ -96,7 +101,7 @@ class AdapterAbout(Part):
 
 
 class AdapterManifest(Manifest):
-    """What ``manifest.json`` holds; see ``registry.adapters.AdapterRecord``."""
+    """What ``manifest.json`` holds; ``registry.adapters.AdapterRecord`` describes each field."""
 
     HINT: ClassVar[str] = "icmlora registry verify --repair"
 

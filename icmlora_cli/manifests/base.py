@@ -1,4 +1,4 @@
-"""``base.json``: a base model that is on this machine."""
+"""The ``base.json`` of a base model that is on this machine."""
 
 from typing import Literal
 
@@ -9,7 +9,10 @@ from icmlora_cli.manifests.parts import NamedFile
 
 
 class BaseManifest(Manifest):
-    """What ``base.json`` holds; see ``registry.bases.Base``. ``path`` is ``.`` where the weights lie beside it."""
+    """What ``base.json`` holds; ``registry.bases.Base`` describes each field.
+
+    ``path`` is ``.`` if the weights are in the same folder, so that the cache can be moved.
+    """
 
     name: str
     model_id: str
@@ -21,4 +24,4 @@ class BaseManifest(Manifest):
     bytes: Count
     architecture: str
     files: tuple[NamedFile, ...]
-    schema_: Literal["icmlora.base/1"] = Field("icmlora.base/1", alias="schema")  # the last key, as it always was
+    schema_: Literal["icmlora.base/1"] = Field("icmlora.base/1", alias="schema")  # last, as earlier versions wrote it

@@ -1,4 +1,4 @@
-"""JSON files of other programs of which a key or two are needed; the rest of them is nobody's affair here."""
+"""JSON files of other programs of which icmlora needs only some keys; the other keys are ignored."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ F = TypeVar("F", bound="Foreign")
 
 
 class Foreign(BaseModel):
-    """A file of another program."""
+    """A JSON file of another program, reduced to the keys that are needed."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
@@ -31,7 +31,7 @@ class Foreign(BaseModel):
 
 
 class SafetensorsIndex(Foreign):
-    """``model.safetensors.index.json`` of a model in several files: the file of each tensor."""
+    """The ``model.safetensors.index.json`` of a model in several files, which names the file of each tensor."""
 
     weight_map: Mapping[str, str] = Field(default_factory=dict)
 
@@ -42,6 +42,6 @@ class SafetensorsIndex(Foreign):
 
 
 class BaseOfConfig(Foreign):
-    """``adapter_config.json`` of PEFT: the base model that it names."""
+    """The base model that PEFT's ``adapter_config.json`` names."""
 
     base_model_name_or_path: str | None = None

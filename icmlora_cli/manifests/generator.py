@@ -1,4 +1,4 @@
-"""``generator.json``: a trained generator."""
+"""The ``generator.json`` of a trained generator."""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
@@ -12,7 +12,7 @@ Index = Annotated[int, Field(ge=0, le=2**20)]
 
 
 class NetworkSizes(Part):
-    """The sizes of a generator's networks; see ``generator.interface.NetworkConfig``."""
+    """The sizes of a generator's networks; ``generator.interface.NetworkConfig`` describes each field."""
 
     arch: str
     places: tuple[tuple[Index, Index], ...] = Field(min_length=1)
@@ -32,21 +32,28 @@ class NetworkSizes(Part):
 
 
 class LayoutShapes(Part):
-    """The modules of the adapters, name, rows and columns of delta-W each; see ``weights.layout.Layout``."""
+    """The name, rows and columns of delta-W of each module of the adapters; see ``weights.layout.Layout``."""
 
     modules: tuple[tuple[str, Size, Size], ...] = Field(min_length=1)
     fan_in_fan_out: bool = False
 
 
 class FrameSeed(Part):
-    """What a seeded basis is made from; see ``weights.frame.FrameSpec``."""
+    """The seed and the width from which a frame is computed; see ``weights.frame.FrameSpec``."""
 
     seed: Seed
     width: Size
 
 
 class GeneratorBase(Part):
-    """The base model of a generator: alias, hub id or folder; the hub's commit; its weights' hash; its licence."""
+    """The base model of a generator.
+
+    Args:
+        name: the alias, hub id or folder.
+        revision: the commit on the hub; None for other sources.
+        weight_hash: the hash of its weights; ``registry.bases.Base`` says how it is computed.
+        licence: the licence that it states; None if it states none.
+    """
 
     name: str
     revision: str | None = None
@@ -58,23 +65,23 @@ class GeneratorAbout(Part):
     """What is known of a generator beside its weights.
 
     Args:
-        key: hash of base, tasks, adapters and recipe.
+        key: the hash of base, tasks, adapters and recipe.
         base: its base model.
-        tasks: name and first description of each task that it learned from.
-        builtin_tasks: names of the built-in tasks that episodes drew from.
-        adapters: of each task with a harvested adapter, the adapter's key.
-        sources: how these adapters were made; None where an earlier version did not record it.
-        cost: seconds and joules of harvest and training.
-        licences: of the tasks.
-        unlicensed: how many tasks state none.
-        datasets: those of the hub.
-        recipe: it was trained by.
-        figures: errors on its own tasks, and seconds.
-        curve: step and losses; of earlier versions step, reconstruction and KL.
-        versions: of the packages.
+        tasks: the name and the first description of each task that it learned from.
+        builtin_tasks: the names of the built-in tasks that episodes drew from.
+        adapters: the key of the adapter of each task that has a harvested one, by the task's name.
+        sources: how these adapters were made; None if an earlier version did not record it.
+        cost: the seconds and joules of harvest and training.
+        licences: the licences of the tasks.
+        unlicensed: how many tasks state no licence.
+        datasets: the hub's datasets that the tasks come from.
+        recipe: the recipe of the training.
+        figures: the errors on its training tasks, and the seconds of the training.
+        curve: the step and the losses of each point; earlier versions wrote step, reconstruction and KL.
+        versions: the versions of the packages.
         command: the command line.
-        created: UTC time, ISO 8601.
-        card_sha256: of README.md.
+        created: the UTC time, ISO 8601.
+        card_sha256: the hex SHA-256 of ``README.md``.
     """
 
     key: str
@@ -97,15 +104,15 @@ class GeneratorAbout(Part):
 
 
 class GeneratorWeights(Manifest):
-    """What ``generator.safetensors`` holds: the keys of ``generator.json`` that loading it needs.
+    """The keys of ``generator.json`` that are needed to load ``generator.safetensors``.
 
     Args:
-        network: sizes of the networks.
-        layout: the modules.
-        base_model: hub id or folder of the base, for the PEFT configuration.
-        rank: of the adapters.
-        frame: of a seeded basis; None where the basis is kept.
-        sha256: of ``generator.safetensors``.
+        network: the sizes of the networks.
+        layout: the modules of the adapters.
+        base_model: the hub id or folder of the base model, for the PEFT configuration.
+        rank: the rank of the generated adapters.
+        frame: what the frame is computed from; None if the basis was learned, and is in the file.
+        sha256: the hex SHA-256 of ``generator.safetensors``.
     """
 
     HINT: ClassVar[str] = "icmlora registry verify --repair && icmlora train"
@@ -120,4 +127,4 @@ class GeneratorWeights(Manifest):
 
 
 class GeneratorManifest(GeneratorAbout, GeneratorWeights):
-    """What ``generator.json`` holds."""
+    """The whole ``generator.json``."""

@@ -1,4 +1,4 @@
-"""Small files beside other things: why something is in quarantine, and what an evaluation took."""
+"""Two small JSON files: why something is in quarantine, and how long an evaluation took."""
 
 from typing import ClassVar, Literal
 
@@ -11,18 +11,18 @@ Thing = Literal["task", "adapter", "generator", "base", "baseline", "result", "v
 
 
 class QuarantineNote(Manifest):
-    """``why.json`` of a folder in quarantine.
+    """The ``why.json`` of a folder in quarantine.
 
     Args:
-        was: where the thing was, from the root of the registry or of its cache.
+        was: the path where the thing was, relative to the root of the registry or of its cache.
         why: why it was moved, in words.
-        when: UTC time, ISO 8601.
-        reason: ``damaged``, ``replaced`` by something that is already there, or ``copied`` before it was replaced; None
-            in notes of 0.1.0, which did not say it.
-        thing: what it is; None where it is only a file that nothing lists.
+        when: the UTC time of the move, ISO 8601.
+        reason: ``damaged``, ``replaced`` by something that is already in place, or ``copied`` before it was replaced;
+            None in notes of 0.1.0, which did not record it.
+        thing: what it is; None if it is only a file that nothing lists.
         name: the name of the thing.
         mend: the command that makes it again.
-        settled: it has been made again, or put back, so that nothing is missing any more.
+        settled: whether it has been made again or put back, so that nothing is missing any more.
     """
 
     CHECKSUMMED: ClassVar[bool] = False
@@ -39,19 +39,22 @@ class QuarantineNote(Manifest):
 
 
 class ScoreTime(Part):
-    """The seconds that a method took on a task, by step."""
+    """The seconds that each step of a method took on a task."""
 
     task: str
     method: str
     seconds: Values = Field(exclude=True)
 
     def content(self) -> dict[str, object]:
-        """Return the JSON form, in which the steps stand beside task and method."""
+        """Return the JSON form, in which the steps are keys beside ``task`` and ``method``."""
         return super().content() | dict(self.seconds)
 
 
 class Timings(Manifest):
-    """``timings.json`` of an evaluation: wall times, apart from the result, which is the same each time."""
+    """The ``timings.json`` of an evaluation.
+
+    Wall times are in a file of their own, so that the result of the same evaluation is always the same.
+    """
 
     CHECKSUMMED: ClassVar[bool] = False
 
@@ -60,5 +63,5 @@ class Timings(Manifest):
     scores: tuple[ScoreTime, ...]
 
     def content(self) -> dict[str, object]:
-        """Return the JSON form."""
+        """Return the JSON form, with that of each score."""
         return super().content() | {"scores": [item.content() for item in self.scores]}

@@ -1,4 +1,4 @@
-"""``icmlora.json`` beside what icmlora writes outside of the registry: how an adapter or a model was made."""
+"""The ``icmlora.json`` beside an adapter or model outside of the registry, which says how it was made."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +24,7 @@ Files = Mapping[str, HashedFile]
 
 
 class _Output(Manifest):
-    """What all kinds have: no checksum of their own, for push shortens paths in them."""
+    """What all kinds of output share; they have no checksum of their own, since ``push`` shortens paths in them."""
 
     CHECKSUMMED: ClassVar[bool] = False
     HINT: ClassVar[str] = "make the folder again: the command is in icmlora.json, or in README.md"
@@ -34,25 +34,25 @@ class Generated(_Output):
     """What ``gen`` writes beside an adapter or merged model.
 
     Args:
-        task_text: what was asked for.
-        merged: whether it is a whole model.
-        seed: of z; None for the prior's mean.
-        generator: what made it.
-        base: its base model.
-        tasks: name and first description of each task that the generator learned from.
-        licences: of these.
-        unlicensed: how many of them state none.
-        datasets: those of the hub.
+        task_text: the task text that was given.
+        merged: whether it is a whole model with the adapter merged into it.
+        seed: the seed of z, the latent sample; None takes the prior's mean.
+        generator: the generator that made it.
+        base: the base model that it is for.
+        tasks: the name and the first description of each task that the generator learned from.
+        licences: the licences of these tasks.
+        unlicensed: how many of these tasks state no licence.
+        datasets: the hub's datasets that these tasks come from.
         no_derivatives: the licences that forbid derivatives.
         sources: how the adapters that the generator learned from were made.
-        cost: of the generator.
-        versions: of the packages.
+        cost: the seconds and joules that the generator took.
+        versions: the versions of the packages.
         command: the command line.
-        options: what was asked for, where that was more than a text and a seed.
-        error: relative error of delta-W that a lower rank and number format cost.
-        selection: how samples and base scored on examples.
-        explanation: what the adapter is near to.
-        files: name to bytes and SHA-256; not the card.
+        options: the other options that were given; None if there were only a text and a seed.
+        error: the relative error of delta-W that the lower rank and number format cause.
+        selection: how the samples and the base model scored on the examples.
+        explanation: what the adapter is near to; None if it was not asked for.
+        files: the bytes and the SHA-256 of each file by its name, without the card.
     """
 
     schema_: Literal["icmlora.generated/1"] = Field("icmlora.generated/1", alias="schema")
@@ -78,7 +78,16 @@ class Generated(_Output):
 
 
 class Parent(Part):
-    """What ``finetune`` started from: its folder's name, its weights' hash, and what its own ``icmlora.json`` said."""
+    """The adapter that ``finetune`` started from.
+
+    Args:
+        name: the name of its folder.
+        sha256: the hex SHA-256 of its weights.
+        schema_: the schema of its own ``icmlora.json``; None if it had none, as for the next three.
+        task_text: the task text that it was generated from.
+        generator: the generator that made it.
+        seed: the seed of z, the latent sample; None also if it is the prior's mean.
+    """
 
     name: str
     sha256: str
@@ -89,7 +98,7 @@ class Parent(Part):
 
 
 class TrainedOn(Part):
-    """The examples of ``finetune``: how many, the hash of the file, how they were written."""
+    """The examples of ``finetune``: their number, the hex SHA-256 of their file, and the template of the prompts."""
 
     examples: Count
     sha256: str
@@ -97,7 +106,7 @@ class TrainedOn(Part):
 
 
 class Finetuned(_Output):
-    """What ``finetune`` writes; ``figures``: NLL on the examples, ``before`` and ``after``."""
+    """What ``finetune`` writes; ``figures`` has the NLL, ``before`` and ``after``, in nats per token."""
 
     schema_: Literal["icmlora.finetuned/1"] = Field("icmlora.finetuned/1", alias="schema")
     merged: Literal[False] = False
@@ -114,7 +123,7 @@ class Finetuned(_Output):
 
 
 class Exported(_Output):
-    """What ``adapter export --format peft`` writes: the adapter's own manifest, and which checkpoint it is."""
+    """What ``adapter export --format peft`` writes: the adapter's own manifest, and the exported checkpoint's name."""
 
     schema_: Literal["icmlora.exported/1"] = Field("icmlora.exported/1", alias="schema")
     merged: Literal[False] = False
@@ -128,7 +137,7 @@ class Exported(_Output):
 
 
 class MergedShare(Part):
-    """An adapter that was merged, and its weight."""
+    """An adapter that was merged into a model, and the weight that it was given."""
 
     name: str
     weight: Number
@@ -140,7 +149,15 @@ class MergedShare(Part):
 
 
 class ModelFiles(Part):
-    """The files of a merged model: how many, their tensors, how many of these changed, their number format."""
+    """The files of a merged model.
+
+    Args:
+        files: the number of weight files.
+        tensors: the number of tensors in them.
+        changed: how many of the tensors differ from the base model's.
+        dtype: the number format of the tensors.
+        untied: whether input and output embedding are one tensor in the base model, and two in the merged one.
+    """
 
     files: Count
     tensors: Count
@@ -150,7 +167,7 @@ class ModelFiles(Part):
 
 
 class Merged(_Output):
-    """What ``merge`` writes."""
+    """What ``merge`` writes beside a merged model."""
 
     schema_: Literal["icmlora.merged/1"] = Field("icmlora.merged/1", alias="schema")
     merged: Literal[True] = True
@@ -176,12 +193,12 @@ class ServedFolder(_Output):
 
     @property
     def merged(self) -> bool:
-        """Whether it is a whole model: it never is."""
+        """Whether it is a whole model, which it never is."""
         return False
 
     @property
     def files(self) -> Files | None:
-        """It lists none."""
+        """The files that it lists, of which there are none."""
         return None
 
 
@@ -196,14 +213,16 @@ _KINDS: Mapping[str, type[Output]] = {
 
 
 class _Kind(BaseModel):
+    """The one key that says of which kind an ``icmlora.json`` is."""
+
     schema_: str = Field(alias="schema")
 
 
 def read_output(folder: Path) -> Output:
-    """Read the ``icmlora.json`` of a folder, of whichever kind it is.
+    """Read the ``icmlora.json`` of a folder, whatever kind of output it describes.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If the folder has no such file.
         CorruptFileError: If it is broken, or of no kind that this version knows.
     """
     path = folder / ABOUT

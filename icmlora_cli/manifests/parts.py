@@ -1,4 +1,4 @@
-"""Objects that stand in several manifests: files with their hashes, base models, what adapters were made from."""
+"""Objects that several manifests hold: files with their hashes, references to base models and generators."""
 
 from collections.abc import Mapping
 
@@ -6,20 +6,20 @@ from pydantic import JsonValue
 
 from icmlora_cli.manifests.model import Count, Number, Part
 
-Recipe = Mapping[str, JsonValue]  # as a version wrote it; config.recipes reads the ones of this version
+Recipe = Mapping[str, JsonValue]  # as any version wrote it; config.recipes reads those of this version
 Versions = Mapping[str, str]
 Cost = Mapping[str, Number]
 
 
 class HashedFile(Part):
-    """Bytes and hex SHA-256 of a file beside the manifest."""
+    """The bytes and the hex SHA-256 of a file beside the manifest."""
 
     bytes: Count
     sha256: str
 
 
 class NamedFile(Part):
-    """A file of a base model: its name in the folder, its bytes, its hex SHA-256."""
+    """A file of a base model: its name in the folder, its bytes, and its hex SHA-256."""
 
     name: str
     bytes: Count
@@ -27,13 +27,13 @@ class NamedFile(Part):
 
 
 class BaseReference(Part):
-    """Which base model a written adapter or model is of.
+    """The base model of an adapter or model that was written.
 
     Args:
-        model_id: its hub id or folder.
-        revision: the hub's commit.
-        weight_hash: of its weights, see ``registry.bases.Base``.
-        licence: what it states.
+        model_id: the hub id or folder of the base model.
+        revision: its commit on the hub; None for other sources.
+        weight_hash: the hash of its weights; ``registry.bases.Base`` says how it is computed.
+        licence: the licence that it states; None if it states none.
     """
 
     model_id: str | None = None
@@ -43,7 +43,7 @@ class BaseReference(Part):
 
 
 class GeneratorReference(Part):
-    """Which generator made an adapter: its name, its key, and the SHA-256 of its weights."""
+    """The generator that made an adapter: its name, its key, and the hex SHA-256 of its weights."""
 
     name: str | None = None
     key: str | None = None
@@ -54,19 +54,19 @@ class SourceAdapter(Part):
     """An adapter that a generator learned from, and how it was made.
 
     Args:
-        task: its task's name.
-        key: its key.
-        data_hash: the task's.
-        created: UTC time, ISO 8601.
-        licence: of its data.
-        source: where those came from.
-        device: it was trained on.
-        dtype: of the base then.
-        recipe: it was harvested by; None of an import.
-        versions: of the packages.
-        seconds: that it took.
-        joules: the same, where the system told them.
-        imported: where it was imported from.
+        task: the name of its task.
+        key: the adapter's key.
+        data_hash: the hash of the task's data that it was trained on.
+        created: the UTC time when it was finished, ISO 8601.
+        licence: the licence of the task's data.
+        source: where the task's data come from.
+        device: the device that it was trained on.
+        dtype: the number format of the base model in training.
+        recipe: the recipe of the harvest; None for an imported adapter.
+        versions: the versions of the packages.
+        seconds: the seconds that its training took.
+        joules: the joules that its training took; None if the system does not count them.
+        imported: where it was imported from; None if icmlora trained it.
     """
 
     task: str

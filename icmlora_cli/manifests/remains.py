@@ -1,4 +1,4 @@
-"""What can still be told of a manifest that is broken elsewhere: for advice, never for use."""
+"""What can still be read of a broken manifest, to advise the user; nothing else may be based on it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWr
 
 
 def _or_nothing(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    """Return the valid value, or None in place of a broken one."""
     try:
         return handler(value)
     except ValidationError:
@@ -26,7 +27,7 @@ class _Figures(BaseModel):
 
 
 class Remains(BaseModel):
-    """The keys of a manifest that advice is made of; None where one is missing or broken."""
+    """The keys of a manifest from which advice is made; each is None if it is missing or broken."""
 
     name: Text = None
     key: Text = None
@@ -38,17 +39,17 @@ class Remains(BaseModel):
 
     @property
     def made_by(self) -> str | None:
-        """The command that made the thing: a task has it under ``made``."""
+        """The command that made the thing; a task's manifest has it under ``made``."""
         return self.made.command if self.made is not None else self.command
 
     @property
     def seconds(self) -> float | None:
-        """How long making it took."""
+        """The seconds that it took to make the thing."""
         return None if self.figures is None else self.figures.seconds
 
 
 def read_remains(path: Path) -> Remains:
-    """Return what can be told of a manifest; nothing where there is none, or no JSON object."""
+    """Return what can be read of a manifest; every key is None if there is no file, or no JSON object in it."""
     try:
         return Remains.model_validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValidationError):

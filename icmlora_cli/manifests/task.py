@@ -1,4 +1,4 @@
-"""``task.json``: a registered task."""
+"""The ``task.json`` of a registered task."""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
@@ -12,7 +12,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TemplateText(Part):
-    """How an example is written; see ``registry.task_record.PromptTemplate``."""
+    """How an example is written; ``registry.task_record.PromptTemplate`` describes each field."""
 
     kind: Literal["plain", "chat", "text"]
     prompt: str
@@ -27,7 +27,14 @@ class ReadAs(Part):
 
 
 class Made(Part):
-    """When and how a task was added: UTC time, command line, versions of the packages, and how its rows were read."""
+    """When and how a task was added.
+
+    Args:
+        created: the UTC time, ISO 8601.
+        command: the command line.
+        versions: the versions of the packages.
+        examples: how rows became examples; None if the task has no file of rows.
+    """
 
     created: str | None = None
     command: str | None = None
@@ -36,7 +43,7 @@ class Made(Part):
 
 
 class TaskManifest(Manifest):
-    """What ``task.json`` holds; see ``registry.task_record.Task``."""
+    """What ``task.json`` holds; ``registry.task_record.Task`` describes each field."""
 
     HINT: ClassVar[str] = "add the task again with --force, or remove it: icmlora task remove NAME --yes"
 
@@ -44,7 +51,7 @@ class TaskManifest(Manifest):
     name: str
     descriptions: tuple[str, ...] = Field(min_length=1)
     template: TemplateText
-    metric: str  # one of a package that is gone is told when it is needed
+    metric: str  # not checked here: the package that adds the metric may be missing until it is needed
     split: Literal["train", "unseen"]
     splits: Mapping[str, Share]
     licence: str | None

@@ -1,18 +1,18 @@
-"""What a computation took: seconds, and energy where the operating system tells it."""
+"""What a computation took: seconds, and joules where the operating system counts them."""
 
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 POWERCAP = Path("/sys/class/powercap")
-RANGE = "max_energy_range_uj"
+RANGE = "max_energy_range_uj"  # the file with the value, in microjoules, at which a counter starts again at zero
 
 
 class EnergyMeter:
-    """Adds up what the processor packages took since it was made, by the counters of Linux's powercap (RAPL).
+    """Adds up the energy of the processor packages since it was made, by the counters of Linux's powercap (RAPL).
 
-    All that ran on them counts, whoever's it was; GPUs and the rest of the machine do not. The counters start again at
-    zero after some tens of minutes, so ``sample`` has to be called every few of them.
+    Every process on the packages counts, not only this one; GPUs and the rest of the machine do not count. The counters
+    start again at zero after some tens of minutes, so ``sample`` has to be called every few minutes.
 
     Args:
         root: the folder of the counters.
@@ -27,7 +27,7 @@ class EnergyMeter:
         self._microjoules = 0
 
     def sample(self) -> None:
-        """Add what was taken since the last sample."""
+        """Add the energy that was taken since the last sample."""
         for zone, before in self._last.items():
             now = _number(zone / "energy_uj")
             if now is None:
@@ -37,12 +37,12 @@ class EnergyMeter:
             self._last[zone] = now
 
     def joules(self) -> float | None:
-        """Return the joules of all packages since the meter was made; None where a counter cannot be read."""
+        """Return the joules of all packages since the meter was made; None if a counter cannot be read."""
         self.sample()
         return self._microjoules / 1e6 if self._whole else None
 
     def figures(self) -> dict[str, float]:
-        """Return ``joules`` as a manifest's figures hold it; nothing where it is not known."""
+        """Return ``joules`` as a manifest's figures hold it; an empty mapping if the energy is not known."""
         joules = self.joules()
         return {} if joules is None else {"joules": joules}
 
@@ -56,15 +56,19 @@ class CostMeter:
         self._earlier: Mapping[str, float] = {"seconds": 0.0, "joules": 0.0}
 
     def resume(self, earlier: Mapping[str, float]) -> None:
-        """Count what ``figures`` said when the state was saved from which this run goes on."""
+        """Add what earlier runs took.
+
+        Args:
+            earlier: what ``figures`` returned when the state was saved that this run continues.
+        """
         self._earlier = earlier
 
     def sample(self) -> None:
-        """See ``EnergyMeter.sample``."""
+        """Add the energy since the last sample; this has to be called every few minutes, as ``EnergyMeter`` says."""
         self._energy.sample()
 
     def figures(self) -> dict[str, float]:
-        """Return ``seconds``, and ``joules`` where they are known of all runs."""
+        """Return ``seconds``, and ``joules`` if they are known for all runs."""
         figures = {"seconds": time.monotonic() - self._started} | self._energy.figures()
         return {name: value + self._earlier[name] for name, value in figures.items() if name in self._earlier}
 
@@ -72,7 +76,7 @@ class CostMeter:
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii").strip()
-    except (OSError, ValueError):  # newer kernels let the superuser alone read the counters
+    except (OSError, ValueError):  # newer kernels let only the superuser read the counters
         return ""
 
 

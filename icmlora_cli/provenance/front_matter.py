@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-LONGEST = 1 << 16  # bytes of a card in which its front matter has to end
+LONGEST = 1 << 16  # bytes at the start of a card within which its front matter has to end
 
 
 def front_matter(card: Path) -> str:
-    """Return the YAML text in front of a card; empty where there is no card, or none in its first 64 KiB.
+    """Return the YAML text at the start of a card; empty if there is no card, or no front matter in its first 64 KiB.
 
-    It takes time in proportion to the bytes that are read, whatever they are; a card may come from anybody.
+    A card may come from anybody, so the lines are compared without a regular expression, which could take very long.
 
     Args:
-        card: the ``README.md``.
+        card: the path of the ``README.md``.
     """
     if not card.is_file():
         return ""

@@ -1,11 +1,14 @@
-"""What the licences of training data mean for what learned from it: a card's licence, and who forbids derivatives."""
+"""What the licences of training data mean for a generator or an adapter that learned from it.
+
+They decide the licence that its card states, and whether one of them forbids derivatives.
+"""
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 OTHER, UNKNOWN = "other", "unknown"
-LONGEST = 96  # characters of the name of an "other" licence
+LONGEST = 96  # characters of a card's ``license_name`` at most
 
 # the identifiers that a card on the hub may name (docs: hub/repositories-licenses), without "other" and "unknown"
 HUB = frozenset(
@@ -20,7 +23,7 @@ HUB = frozenset(
     fair-noncommercial-research-license llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 gemma
     """.split()
 )
-# SPDX and common ways to write them
+# identifiers of SPDX and other common spellings, with the hub's identifier for each
 ALIASES = {
     "apache": "apache-2.0",
     "apache2": "apache-2.0",
@@ -40,12 +43,13 @@ _FORBIDDING = re.compile(
 
 @dataclass(frozen=True)
 class StatedLicences:
-    """The licence that a card states.
+    """The licence that a card states, as ``stated`` finds it.
 
     Args:
-        license: an identifier that the hub knows; ``other`` where the data do not agree on one, ``unknown`` where none
-            of them states any.
-        name: of ``other``: the licences, in letters that a card's ``license_name`` may have.
+        license: an identifier that the hub knows; ``other`` if the data have several licences or one that the hub does
+            not know, ``unknown`` if none of the data states a licence.
+        name: the names of all licences, joined as a card's ``license_name`` allows; None unless ``license`` is
+            ``other``.
     """
 
     license: str
@@ -53,11 +57,12 @@ class StatedLicences:
 
 
 def _plain(text: str) -> str:
+    """Return text in lower case, with hyphens in place of spaces and underscores."""
     return re.sub(r"[\s_-]+", "-", text.strip().lower())
 
 
 def identifier(text: str) -> str | None:
-    """Return the hub's identifier of a licence as people write it; None where it has none."""
+    """Return the hub's identifier of a licence that is written in any usual way; None if the hub has none."""
     plain = re.sub(r"^the-", "", _plain(text))
     plain = re.sub(r"^((?:a|l)?gpl-[\d.]+)(?:-only|-or-later|\+)$", r"\1", plain)
     plain = ALIASES.get(plain, plain)
@@ -65,24 +70,25 @@ def identifier(text: str) -> str | None:
 
 
 def forbids_derivatives(text: str) -> bool:
-    """Tell whether a licence says that nothing may be derived from what is under it.
+    """Tell whether a licence forbids to derive anything from what it covers.
 
-    Those are CC-BY-ND and CC-BY-NC-ND of any version, "no derivatives", "proprietary" and "all rights reserved".
+    Such licences are CC-BY-ND and CC-BY-NC-ND of any version, "no derivatives", "proprietary" and "all rights
+    reserved".
     """
     return _FORBIDDING.search(_plain(text)) is not None
 
 
 def no_derivatives(licences: Iterable[str]) -> tuple[str, ...]:
-    """Return those of some licences that forbid derivatives, sorted, each once."""
+    """Return the licences that forbid derivatives, sorted and without repetitions."""
     return tuple(sorted({text for text in licences if forbids_derivatives(text)}))
 
 
 def stated(licences: Iterable[str], *, unlicensed: int = 0) -> StatedLicences:
-    """Return what a card states.
+    """Return the licence that a card states.
 
     Args:
-        licences: of the data, as people write them.
-        unlicensed: how many of the data state none.
+        licences: the licences of the data, in any usual spelling.
+        unlicensed: how many data sets state no licence.
     """
     names = {identifier(text) or _slug(text) for text in licences}
     if not names:
@@ -106,7 +112,11 @@ _DATASET = re.compile(
 
 
 def hub_datasets(sources: Iterable[str | None]) -> tuple[str, ...]:
-    """Return the datasets of the hub among the sources of tasks, sorted: ``organisation/name``, or its address."""
-    found = (_DATASET.fullmatch(source.strip()) for source in sources if source)
-    names = {match[1] for match in found if match}
+    """Return the ids ``organisation/name`` of the hub's datasets among the sources of tasks, sorted.
+
+    Args:
+        sources: the sources as tasks state them; one may be an id, the dataset's address, or anything else.
+    """
+    matches = (_DATASET.fullmatch(source.strip()) for source in sources if source)
+    names = {match[1] for match in matches if match}
     return tuple(sorted(name for name in names if "--" not in name and ".." not in name))

@@ -1,4 +1,4 @@
-"""Paths of this machine in what is about to leave it: found, and shortened to their last name."""
+"""Finding absolute paths in texts that are about to be published, and shortening each to its last part."""
 
 import re
 import shlex
@@ -16,13 +16,13 @@ _PARTS = re.compile(r"[^/\\]+")
 
 
 def is_local(text: str) -> bool:
-    """Tell whether text begins as an absolute path of any system: ``/home/me``, ``~/x``, a drive, a file URL."""
+    """Tell whether a text is an absolute path of any system: ``/home/me``, ``~/x``, one on a drive, a file URL."""
     return _ALONE.fullmatch(text.strip()) is not None
 
 
 def names_path(text: str) -> bool:
-    """Tell whether an absolute path of two parts or more stands somewhere in text; its first part may hold spaces."""
-    return any(_NAMED.match(text, found.start()) is not None for found in _START.finditer(text))
+    """Tell whether a text holds an absolute path of two parts or more; the first part may hold spaces."""
+    return any(_NAMED.match(text, start.start()) is not None for start in _START.finditer(text))
 
 
 def _last(path: str) -> str:
@@ -31,26 +31,26 @@ def _last(path: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return text with each absolute path replaced by its last part.
+    """Return a text with each absolute path replaced by its last part.
 
-    Names of folders can hold anything but a separator, so that nobody can tell where a path ends within a sentence. It
-    is taken to end at the last quote or bracket that closes one before it, else at the end of its line: rather too much
-    is left out than the name of somebody's folder let out.
+    Names of folders can hold anything but a separator, so the end of a path within a sentence cannot be known. If the
+    path follows a quote or bracket, it is taken to end at the last one on its line that closes it, otherwise at the end
+    of the line. That may remove too much, but never publishes the name of somebody's folder.
     """
-    kept, at = [], 0
-    while (found := _START.search(text, at)) is not None:
-        line_end = text.find("\n", found.end())
+    pieces, position = [], 0
+    while (start := _START.search(text, position)) is not None:
+        line_end = text.find("\n", start.end())
         end = len(text) if line_end < 0 else line_end
-        closing = _CLOSING.get(text[found.start() - 1]) if found.start() else None
-        if closing and (last := text.rfind(closing, found.end(), end)) > 0:
+        closing = _CLOSING.get(text[start.start() - 1]) if start.start() else None
+        if closing and (last := text.rfind(closing, start.end(), end)) > 0:
             end = last
-        kept += [text[at : found.start()], _last(text[found.start() : end])]
-        at = end
-    return "".join([*kept, text[at:]])
+        pieces += [text[position : start.start()], _last(text[start.start() : end])]
+        position = end
+    return "".join([*pieces, text[position:]])
 
 
 def shortened_command(text: str) -> str:
-    """Return a command line with each absolute path, also in ``--option=PATH`` and ``-oPATH``, cut to its last part."""
+    """Return a command line with each absolute path cut to its last part, in ``--option=PATH`` and ``-oPATH`` too."""
     try:
         words = shlex.split(text)
     except ValueError:
@@ -60,7 +60,7 @@ def shortened_command(text: str) -> str:
 
 
 def shortened_word(word: str) -> str:
-    """Return a word of a command line; of an absolute path, also in ``--option=PATH`` and ``-oPATH``, the last part."""
+    """Return a word of a command line, whose absolute path is cut to its last part; see ``shortened_command``."""
     if re.match("-[A-Za-z]", word) and is_local(word[2:]):
         return word[:2] + _last(word[2:])
     option, equals, value = word.partition("=")
@@ -70,7 +70,15 @@ def shortened_word(word: str) -> str:
 
 
 def strings(value: object, key: str = "") -> Iterator[tuple[str, str]]:
-    """Yield each string in a JSON value after the keys that lead to it, joined by dots."""
+    """Yield each string within a JSON value.
+
+    Args:
+        value: the JSON value.
+        key: the keys that lead to the value, joined by dots.
+
+    Yields:
+        The keys that lead to the string, joined by dots, and the string.
+    """
     if isinstance(value, str):
         yield key, value
     elif isinstance(value, list):
@@ -82,11 +90,11 @@ def strings(value: object, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def clean(value: object, spared: Collection[str] = ()) -> object:
-    """Return a JSON value whose strings name no absolute path; the value of a ``command`` is cut by its words.
+    """Return a JSON value in whose strings absolute paths are shortened, and in whose ``command`` each word is.
 
     Args:
         value: the JSON value.
-        spared: keys whose values are left as they are, such as what a user asked for in words.
+        spared: the keys whose values are left as they are, such as a task text.
     """
     if isinstance(value, str):
         return shortened(value)
@@ -96,7 +104,7 @@ def clean(value: object, spared: Collection[str] = ()) -> object:
 
 
 def clean_object(value: Mapping[str, object], spared: Collection[str] = ()) -> dict[str, object]:
-    """Return what ``clean`` does of a JSON object."""
+    """Return a JSON object whose values are as ``clean`` returns them."""
     return {
         name: inner
         if name in spared

@@ -1,4 +1,4 @@
-"""How an output was made: versions, time, command line."""
+"""How an output was made: the versions of the packages, the time, and the command line."""
 
 import os
 import platform
@@ -10,30 +10,30 @@ from importlib.metadata import PackageNotFoundError, version
 from icmlora_cli import __version__
 from icmlora_cli.provenance.local_paths import shortened_word
 
-ABOUT = "icmlora.json"  # beside what was generated: how it was made
+ABOUT = "icmlora.json"  # the file beside an output that says how it was made
 PACKAGES = ("torch", "transformers", "peft", "safetensors")
 
 
 def now() -> str:
-    """Return the UTC time, ISO 8601 with microseconds."""
+    """Return the present time in UTC, as ISO 8601 with microseconds."""
     return datetime.now(UTC).isoformat()
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that an output depends on."""
-    found = {"icmlora": __version__, "python": platform.python_version()}
+    """Return the versions of icmlora, Python and the packages that an output depends on."""
+    by_package = {"icmlora": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            by_package[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return by_package
 
 
 def command_line() -> str:
-    """Return the command as it was typed, fit to be published: of each absolute path, only the last part.
+    """Return the command as it was typed, with each absolute path cut to its last part so that it can be published.
 
-    Bytes that are no UTF-8 stand as escapes.
+    Bytes that are not UTF-8 are written as escapes.
     """
     words = shlex.join([os.path.basename(sys.argv[0]), *map(shortened_word, sys.argv[1:])])
     return words.encode("utf-8", "backslashreplace").decode("utf-8")

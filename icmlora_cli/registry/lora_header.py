@@ -1,4 +1,4 @@
-"""Rank and dtype of a LoRA, from the header of its safetensors file alone: no tensor is read, nothing is imported."""
+"""The rank and dtype of a LoRA, read from the header of its safetensors file without its tensors and without torch."""
 
 import json
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ FACTOR = ".lora_A."
 
 @dataclass(frozen=True)
 class LoraFormat:
-    """How a LoRA is stored.
+    """The rank and the number format of a LoRA, as lists of adapters show them.
 
     Args:
-        rank: of its modules, such as ``8``; ``2-16`` where they differ; None where the file does not say.
-        dtype: of its numbers, such as ``bf16``; ``bf16+fp32`` where they differ; None where the file does not say.
+        rank: the rank of its modules, such as ``8``, or ``2-16`` if they differ; None if the file does not say.
+        dtype: the number format, such as ``bf16``, or ``bf16+fp32`` if tensors differ; None if the file does not say.
     """
 
     rank: str | None
@@ -24,14 +24,14 @@ class LoraFormat:
 
 
 def lora_format(path: Path) -> LoraFormat:
-    """Return rank and dtype of a PEFT weights file; neither is known where it is missing or its header is damaged."""
+    """Return rank and dtype of a PEFT weights file; both are None if it is missing or its header is damaged."""
     try:
         return _parsed(safetensors_header(path))
     except FileNotFoundError:
         return LoraFormat(None, None)
 
 
-@lru_cache(maxsize=32)  # adapters of one recipe have one header, to the byte
+@lru_cache(maxsize=32)  # adapters of the same recipe have the same header
 def _parsed(header: bytes) -> LoraFormat:
     try:
         entries = json.loads(header)

@@ -1,4 +1,4 @@
-"""A registered task: what its manifest says, and its examples."""
+"""A registered task, as its manifest and its file of examples say it."""
 
 import hashlib
 import json
@@ -23,13 +23,14 @@ _PLACE = re.compile(r"\{(description|input|output)\}")
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """How a task writes an example.
+    """How a task writes an example as a prompt and an answer.
 
     Args:
-        kind: ``plain`` prompt and answer; ``chat``: the prompt is a user's message in the base's own chat template;
-            or ``text``: no prompt, all of a passage is scored and learned.
-        prompt: holds ``{input}``, and may hold ``{description}``; of ``text``, nothing.
-        answer: holds ``{output}``; this is what is scored and learned.
+        kind: ``plain``, where prompt and answer are written one after the other; ``chat``, where the prompt is a user's
+            message in the base model's own chat template; or ``text``, where there is no prompt and the whole passage
+            is scored and learned.
+        prompt: the pattern of the prompt, with ``{input}`` and perhaps ``{description}``; empty for ``text``.
+        answer: the pattern of the answer, with ``{output}``; the answer is what is scored and learned.
     """
 
     kind: Literal["plain", "chat", "text"]
@@ -38,26 +39,27 @@ class PromptTemplate:
 
     @classmethod
     def from_spec(cls, template: Template) -> "PromptTemplate":
-        """Return what a task file's ``template`` stands for."""
+        """Return the template that a task file's ``template`` names or describes."""
         if isinstance(template, TemplateSpec):
             return cls("plain", template.prompt, template.answer)
         return _WORDS[template]
 
     def to_spec(self) -> str | dict[str, str]:
-        """Return the ``template`` of a task file that stands for this."""
+        """Return the ``template`` of a task file that gives this template: its name, or its prompt and answer."""
         words = [word for word, template in _WORDS.items() if template == self]
         return words[0] if words else {"prompt": self.prompt, "answer": self.answer}
 
     def split_by(self, example: Example) -> str:
-        """Return what decides which part of the task an example is in: its input, or the passage of plain text."""
+        """Return the text whose hash decides an example's part: its input, or the passage if it is plain text."""
         return example.output if self.kind == "text" else example.input
 
     def render(self, example: Example, *, description: str | None = None) -> tuple[str, str]:
         """Return the prompt and the answer of an example, before any chat template.
 
         Args:
-            example: what to write.
-            description: put in its place, or else on a line before the prompt; None leaves it out.
+            example: the example.
+            description: the task in words; it replaces ``{description}``, or comes on a line before the prompt if the
+                template has no such place. None leaves it out.
         """
         values = {"description": description or "", "input": example.input, "output": example.output}
         prompt = self.prompt
@@ -73,20 +75,20 @@ _WORDS: Mapping[str, PromptTemplate] = {"qa": QA, "chat": CHAT, "text": TEXT}
 
 
 def _filled(text: str, values: Mapping[str, str], untouched: str) -> str:
-    # one pass: braces within a value are that value's own
+    # All fields are filled in one pass, so that braces within a value are not taken for fields.
     return _PLACE.sub(lambda match: match[0] if match[1] == untouched else values[match[1]], text)
 
 
 def data_hash(rows: Sequence[Mapping[str, object]], template: PromptTemplate, descriptions: Sequence[str]) -> str:
-    """Return the SHA-256 of all that a task's adapter is trained on: the rows, and what is written around them.
+    """Return the SHA-256 of everything that a task's adapter is trained on.
 
     Args:
-        rows: input, output and part of each example.
+        rows: the input, output and part of each example.
         template: how an example is written.
-        descriptions: the first of them counts where the template writes it into every prompt.
+        descriptions: the task in words; the first one counts if the template writes it into every prompt.
     """
-    told = [descriptions[0]] if "{description}" in template.prompt else []
-    return files.sha256_json([rows, vars(template), *told])
+    trained_on = [descriptions[0]] if "{description}" in template.prompt else []
+    return files.sha256_json([rows, vars(template), *trained_on])
 
 
 @dataclass(frozen=True)
@@ -94,19 +96,20 @@ class Task:
     """A registered task.
 
     Args:
-        name: unique in the registry.
-        descriptions: the task in words, the main one first.
+        name: the task's name, which is unique in the registry.
+        descriptions: the task in words, in one or more ways, the main one first.
         template: how examples are written.
-        metric: ``exact_match`` or ``nll``; of plain text, ``bits_per_character`` or ``perplexity``.
-        split: ``train``, or ``unseen``: kept out of the generator's training.
-        licence: of the examples, if known.
-        source: where the examples come from, if known.
-        family: a group of related tasks, if any.
-        data_hash: of the examples (in any order), their parts and the template; not of the descriptions.
-        counts: examples in each part.
-        folder: where the task is.
-        splits: shares of the parts ``validation`` and ``test``.
-        examples_sha256: of the file with the examples.
+        metric: the metric that scores it, such as ``exact_match`` or ``nll``; for plain text, ``bits_per_character`` or
+            ``perplexity``.
+        split: ``train``, or ``unseen`` if the task is kept out of the generator's training.
+        licence: the licence of the examples; None if it is not known.
+        source: where the examples come from; None if it is not known.
+        family: the name of the group of related tasks that it belongs to; None if there is none.
+        data_hash: the hash of what its adapter is trained on, whatever the order of the examples; see ``data_hash``.
+        counts: the number of examples in each part.
+        folder: the folder that the task is in.
+        splits: the shares of the parts ``validation`` and ``test``.
+        examples_sha256: the hex SHA-256 of the file with the examples.
     """
 
     name: str
@@ -125,11 +128,11 @@ class Task:
 
     @property
     def has_examples(self) -> bool:
-        """Whether there is anything to train on or to score: not so where an imported adapter was described."""
+        """Whether it has examples; a task that only describes an imported adapter has none."""
         return any(self.counts.values())
 
     def examples(self, part: Part) -> tuple[Example, ...]:
-        """Return the examples of one part, in an order that only their content decides.
+        """Return the examples of one part, in an order that depends only on their content.
 
         Raises:
             CorruptFileError: If the examples are missing, or are not those that were registered.
@@ -147,17 +150,17 @@ class Task:
     def read_as(self) -> tuple[str | None, tuple[str, ...]]:
         """Return the rule by which rows became examples, and the columns that no example holds.
 
-        The rule is None where that is not known: a built-in task, or one whose examples are in its task file.
+        The rule is None for a built-in task, and for a task whose examples are in its task file.
 
         Raises:
             CorruptFileError: If ``task.json`` is broken.
         """
         made = TaskManifest.read(self.folder / MANIFEST).made
-        held = made.examples if made is not None else None
-        return (None, ()) if held is None else (held.rule, held.not_read)
+        read_as = made.examples if made is not None else None
+        return (None, ()) if read_as is None else (read_as.rule, read_as.not_read)
 
     def to_manifest(self) -> TaskManifest:
-        """Return what ``task.json`` holds, but for when and how it was made."""
+        """Return what ``task.json`` holds, without when and how the task was added."""
         return TaskManifest(
             schema="icmlora.task/1",
             name=self.name,
@@ -176,38 +179,38 @@ class Task:
 
     @classmethod
     def read(cls, folder: Path, name: str | None = None) -> "Task":
-        """Return the task of a folder; its examples are not looked at.
+        """Read a task's manifest; its examples are not read.
 
         Args:
-            folder: where it is.
-            name: the task's, where the folder has another one for a while.
+            folder: the folder that the task is in.
+            name: the task's name, if the folder has another one while it is moved; None takes the folder's name.
 
         Raises:
             FileNotFoundError: If there is no manifest.
-            CorruptFileError: If the manifest is broken, or is another task's.
+            CorruptFileError: If the manifest is broken, or is that of another task.
         """
         path, name = folder / MANIFEST, name or folder.name
         try:
-            held = TaskManifest.read(path)
+            manifest = TaskManifest.read(path)
         except CorruptFileError as error:
             raise _corrupt(path, name, error.message) from error
-        if held.name != name:
-            raise _corrupt(path, name, f"its manifest is that of {held.name[:120]!r}")
-        template = PromptTemplate(held.template.kind, held.template.prompt, held.template.answer)
+        if manifest.name != name:
+            raise _corrupt(path, name, f"its manifest is that of {manifest.name[:120]!r}")
+        template = PromptTemplate(manifest.template.kind, manifest.template.prompt, manifest.template.answer)
         return cls(
             name=name,
-            descriptions=held.descriptions,
+            descriptions=manifest.descriptions,
             template=template,
-            metric=held.metric,
-            split=held.split,
-            licence=held.licence,
-            source=held.source,
-            family=held.family,
-            data_hash=held.data_hash,
-            counts=held.counts,
+            metric=manifest.metric,
+            split=manifest.split,
+            licence=manifest.licence,
+            source=manifest.source,
+            family=manifest.family,
+            data_hash=manifest.data_hash,
+            counts=manifest.counts,
             folder=folder,
-            splits=held.splits,
-            examples_sha256=held.examples_sha256,
+            splits=manifest.splits,
+            examples_sha256=manifest.examples_sha256,
         )
 
 

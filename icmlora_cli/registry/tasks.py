@@ -1,4 +1,4 @@
-"""The registered tasks: ``tasks/<name>/`` with the examples and, last of all, the manifest."""
+"""The registered tasks. Each is in ``tasks/<name>/``, with its examples and its manifest, which is written last."""
 
 import dataclasses
 import hashlib
@@ -26,9 +26,9 @@ from icmlora_cli.tasks.task_file import BUILTIN_COUNT, BuiltinSource, DomainSour
 
 __all__ = ["CHAT", "QA", "TEXT", "Draft", "PromptTemplate", "Task", "TaskStore", "builtin_spec", "draft"]
 
-LOCK_SECONDS = 60.0
-BUILTIN_MAKER = "made by icmlora"  # what built-in tasks name as their source
-BUILTIN_LICENCE = "apache-2.0"  # icmlora's own
+LOCK_SECONDS = 60.0  # for which a process waits while another one writes tasks
+BUILTIN_MAKER = "made by icmlora"  # the source that built-in tasks state
+BUILTIN_LICENCE = "apache-2.0"  # the licence of icmlora itself
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class Draft:
     """A task that could be registered.
 
     Args:
-        task: what it would be; its folder is where nothing is yet.
-        text: what ``examples.jsonl`` would hold.
-        rule: the name of the rule by which rows became examples; None where there were no rows.
-        not_read: columns of those rows that no example holds.
-        notes: what there is to say of how they were read.
+        task: the task; its ``folder`` means nothing before it is registered.
+        text: the content of its ``examples.jsonl``.
+        rule: the name of the rule by which rows became examples; None if there were no rows.
+        not_read: the columns of those rows that no example holds.
+        notes: lines that tell the user how the rows were read.
     """
 
     task: Task
@@ -51,11 +51,11 @@ class Draft:
 
 
 def draft(spec: TaskSpec, examples: Sequence[Example]) -> Draft:
-    """Divide a task's examples into parts, and describe the result.
+    """Divide a task's examples into parts, and return the task that could be registered.
 
     Args:
-        spec: the task.
-        examples: its examples; repeated ones count once.
+        spec: the task, as a task file says it.
+        examples: its examples; an example that is repeated counts once.
 
     Raises:
         SpecError: If the train or the test part would be empty.
@@ -95,7 +95,7 @@ def draft(spec: TaskSpec, examples: Sequence[Example]) -> Draft:
 
 
 def _about(spec: TaskSpec) -> tuple[str | None, str | None]:
-    """Return licence and source: the task file's own words, else what is known of a domain."""
+    """Return licence and source as the task file states them, or else those of its domain."""
     if not isinstance(spec.examples, DomainSource):
         return spec.licence, spec.source
     from icmlora_cli.tasks.domains import domain
@@ -105,10 +105,10 @@ def _about(spec: TaskSpec) -> tuple[str | None, str | None]:
 
 
 def builtin_spec(name: str) -> TaskSpec:
-    """Return the spec of a built-in task.
+    """Return a built-in task, as a task file would say it.
 
     Raises:
-        NotFoundError: If there is none of that name.
+        NotFoundError: If there is no built-in task of that name.
     """
     from icmlora_cli.tasks.builtin import builtin_names, builtin_task
 
@@ -135,17 +135,17 @@ class TaskStore:
     """The tasks of a registry.
 
     Args:
-        home: where they are.
+        home: the folders of the registry.
     """
 
     home: Home
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Be the only one that writes tasks.
+        """Hold the lock on the tasks within the body, so that no other process writes them meanwhile.
 
         Raises:
-            IcmloraError: If another process has been writing for too long.
+            IcmloraError: If another process has held the lock for too long.
         """
         self.home.tasks.mkdir(parents=True, exist_ok=True)
         path = self.home.tasks / ".lock"
@@ -159,14 +159,18 @@ class TaskStore:
                 hint="wait until it is done, then run the command again",
             ) from error
 
-    def state(self, wanted: Draft, *, replace: bool = False) -> str:
-        """Return what writing a draft would do: ``added``, ``unchanged`` or ``replaced``.
+    def state(self, new: Draft, *, replace: bool = False) -> str:
+        """Return what ``write`` would do with a draft: ``added``, ``unchanged`` or ``replaced``.
+
+        Args:
+            new: the draft.
+            replace: whether another task of that name may be replaced.
 
         Raises:
             AlreadyExistsError: If the name is taken by something else, and ``replace`` is not set.
             CorruptFileError: If the name is taken by a damaged task, and ``replace`` is not set.
         """
-        name = wanted.task.name
+        name = new.task.name
         same = next((other for other in self.names() if other != name and other.casefold() == name.casefold()), None)
         if same is not None:
             raise AlreadyExistsError(
@@ -177,7 +181,7 @@ class TaskStore:
         if not (self.home.tasks / name).exists():
             return "added"
         try:
-            if self.get(name).to_manifest() == wanted.task.to_manifest():
+            if self.get(name).to_manifest() == new.task.to_manifest():
                 return "unchanged"
         except CorruptFileError:
             if not replace:
@@ -190,30 +194,42 @@ class TaskStore:
             )
         return "replaced"
 
-    def write(self, wanted: Draft, *, replace: bool = False) -> tuple[Task, str]:
-        """Register a draft; see ``state`` for what is returned and raised."""
+    def write(self, new: Draft, *, replace: bool = False) -> tuple[Task, str]:
+        """Register a draft.
+
+        Args:
+            new: the draft.
+            replace: whether another task of that name may be replaced.
+
+        Returns:
+            The task, and what was done, as ``state`` says it.
+
+        Raises:
+            AlreadyExistsError: If the name is taken by something else, and ``replace`` is not set.
+            CorruptFileError: If the name is taken by a damaged task, and ``replace`` is not set.
+        """
         with self.writing():
-            state = self.state(wanted, replace=replace)
-            folder = self.home.tasks / wanted.task.name
+            state = self.state(new, replace=replace)
+            folder = self.home.tasks / new.task.name
             if state != "unchanged":
                 made = Made(created=now(), command=command_line(), versions=versions())
-                if wanted.rule is not None:
-                    made = made.model_copy(update={"examples": ReadAs(rule=wanted.rule, not_read=wanted.not_read)})
+                if new.rule is not None:
+                    made = made.model_copy(update={"examples": ReadAs(rule=new.rule, not_read=new.not_read)})
                 with files.new_folder(folder) as temporary:
-                    files.write_text(temporary / EXAMPLES, wanted.text)
-                    wanted.task.to_manifest().model_copy(update={"made": made}).write(temporary / MANIFEST)
-            return dataclasses.replace(wanted.task, folder=folder), state
+                    files.write_text(temporary / EXAMPLES, new.text)
+                    new.task.to_manifest().model_copy(update={"made": made}).write(temporary / MANIFEST)
+            return dataclasses.replace(new.task, folder=folder), state
 
     def add(self, spec: TaskSpec, examples: Sequence[Example], *, replace: bool = False) -> tuple[Task, str]:
         """Register a task.
 
         Args:
-            spec: the task.
+            spec: the task, as a task file says it.
             examples: its examples.
-            replace: replace another task of that name.
+            replace: whether another task of that name may be replaced.
 
         Returns:
-            The task, and ``added``, ``unchanged`` (the same was there) or ``replaced``.
+            The task, and what was done: ``added``, ``unchanged`` (the same task was there) or ``replaced``.
 
         Raises:
             AlreadyExistsError: If the name is taken by something else, and ``replace`` is not set.
@@ -235,23 +251,23 @@ class TaskStore:
         return self.add(spec, builtin_task(name).examples(BUILTIN_COUNT, 0))[0]
 
     def names(self) -> tuple[str, ...]:
-        """Return the names of all tasks, damaged ones too, sorted."""
-        found = (path.name for path in self.home.tasks.glob("*/"))
-        return tuple(sorted(name for name in found if NAME.fullmatch(name)))
+        """Return the names of all tasks, including damaged ones, sorted."""
+        names = (path.name for path in self.home.tasks.glob("*/"))
+        return tuple(sorted(name for name in names if NAME.fullmatch(name)))
 
     def get(self, name: str) -> Task:
-        """Return a task, once its examples have been compared with its manifest.
+        """Compare a task's examples with its manifest, and return the task.
 
         Raises:
-            CorruptFileError: If it is damaged.
-            NotFoundError: If there is none of that name.
+            CorruptFileError: If the task is damaged.
+            NotFoundError: If there is no task of that name.
         """
         folder = self.home.tasks / name
         if not NAME.fullmatch(name) or not folder.is_dir():
             raise self._missing(name)
         try:
             task = Task.read(folder)
-            whole = files.sha256_file(folder / EXAMPLES) == task.examples_sha256
+            is_intact = files.sha256_file(folder / EXAMPLES) == task.examples_sha256
         except FileNotFoundError as error:
             what = f"{Path(error.filename).name} is missing"
         except CorruptFileError as error:
@@ -259,7 +275,7 @@ class TaskStore:
                 raise
             what = error.message
         else:
-            if whole:
+            if is_intact:
                 return task
             what = "its examples are not those that were registered"
         raise CorruptFileError(
@@ -282,21 +298,24 @@ class TaskStore:
         return NotFoundError(f"there is no task {name[:120]!r}", where=str(self.home.tasks), hint=hint)
 
     def all(self) -> tuple[Task, ...]:
-        """Return all tasks, by name.
+        """Return all tasks, ordered by name.
 
         Raises:
-            CorruptFileError: If one is damaged.
+            CorruptFileError: If a task is damaged.
         """
         return tuple(self.get(name) for name in self.names())
 
     def matching(self, patterns: Sequence[str]) -> tuple[str, ...]:
-        """Return the names that match a pattern such as ``choose_*`` or ``family:list``, sorted.
+        """Return the names of the tasks that match any of some patterns, sorted.
+
+        Args:
+            patterns: patterns of names, such as ``choose_*``, or of families, such as ``family:list``.
 
         Raises:
-            CorruptFileError: If families are asked for and a task is damaged.
+            CorruptFileError: If a pattern is of families and a task is damaged.
             NotFoundError: If a pattern matches nothing.
         """
-        names, found = self.names(), set[str]()
+        names, matched = self.names(), set[str]()
         for pattern in patterns:
             family = pattern.removeprefix("family:")
             if family != pattern:
@@ -305,23 +324,26 @@ class TaskStore:
                 hits = {name for name in names if fnmatchcase(name, pattern)}
             if not hits:
                 raise self._missing(pattern)
-            found |= hits
-        return tuple(sorted(found))
+            matched |= hits
+        return tuple(sorted(matched))
 
     def select(self, patterns: Sequence[str] | None) -> tuple[Task, ...]:
-        """Return the tasks that match any of the patterns, by name; all tasks for None.
+        """Return the tasks that match any of some patterns, ordered by name.
+
+        Args:
+            patterns: patterns as ``matching`` takes them; None returns all tasks.
 
         Raises:
-            CorruptFileError: If one is damaged.
+            CorruptFileError: If a task is damaged.
             NotFoundError: If a pattern matches nothing.
         """
         return self.all() if patterns is None else tuple(self.get(name) for name in self.matching(patterns))
 
     def remove(self, name: str) -> None:
-        """Remove a task, damaged or not. Adapters harvested for it stay.
+        """Delete a task, which may be damaged. Its adapters stay.
 
         Raises:
-            NotFoundError: If there is none of that name.
+            NotFoundError: If there is no task of that name.
         """
         folder = self.home.tasks / name
         if not NAME.fullmatch(name) or not folder.is_dir():

@@ -1,8 +1,9 @@
-"""Conversations as examples: the last answer is the output, and what precedes it is the input."""
+"""Conversations as examples: the last answer is the output, and the text before it is the input."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+# the role that each name of a role in data sets stands for
 _ROLES = {
     "system": "system",
     "developer": "system",
@@ -18,16 +19,16 @@ _ROLE_KEYS, _TEXT_KEYS = ("role", "from"), ("content", "value")
 
 
 class BadRowError(ValueError):
-    """A row that is no example; its text says why."""
+    """Raised for a row that cannot become an example; the message says why."""
 
 
 @dataclass
 class Unread:
-    """What rows hold that no example holds.
+    """What was in the rows of a source but is in no example, so that the user can be told.
 
     Args:
-        fields: names of columns and keys, in the order in which they were met.
-        after_answer: how many conversations go on after their last answer.
+        fields: the names of columns and keys, in the order in which they were met.
+        after_answer: the number of conversations that go on after their last answer.
     """
 
     fields: dict[str, None] = field(default_factory=dict)
@@ -35,10 +36,14 @@ class Unread:
 
 
 def cell_text(row: Mapping[str, object], key: str) -> str:
-    """Return a cell's text.
+    """Return the text of a row's cell; numbers become text.
+
+    Args:
+        row: the row.
+        key: the name of the column.
 
     Raises:
-        BadRowError: If there is none, or it is not valid Unicode.
+        BadRowError: If the cell is missing, empty, neither text nor a finite number, or not valid Unicode.
     """
     if key not in row:
         raise BadRowError(f"has no {key!r}")
@@ -60,44 +65,53 @@ def cell_text(row: Mapping[str, object], key: str) -> str:
 def last_answer(turns: object, column: str, unread: Unread) -> tuple[str, str]:
     """Return the text before a conversation's last answer, and that answer.
 
-    A system turn comes first, then an empty line. The text of a single user's turn stands alone; several turns are
-    written ``User: ...`` and ``Assistant: ...``, one after the other.
+    A system turn is written first, followed by an empty line. A single turn of the user is written without a prefix;
+    several turns are written as ``User: ...`` and ``Assistant: ...``, each on a line.
 
     Args:
-        turns: a list of ``role`` and ``content``, or of ``from`` and ``value``.
-        column: their name, for messages.
-        unread: is told what is not read.
+        turns: the turns, each a mapping with ``role`` and ``content``, or with ``from`` and ``value``.
+        column: the name of the column that holds them, for messages.
+        unread: receives what is not read.
 
     Raises:
-        BadRowError: If there is no answer, nothing before it, or a turn that is not plain text.
+        BadRowError: If there is no answer, no user's turn before it, or a turn that is not plain text.
     """
     if not isinstance(turns, list) or not turns:
         raise BadRowError(f"{column!r} is no list of turns")
-    read = [_turn(turn, column, unread) for turn in turns]
-    answers = [index for index, (role, _) in enumerate(read) if role == "assistant"]
+    parsed = [_turn(turn, column, unread) for turn in turns]
+    answers = [index for index, (role, _) in enumerate(parsed) if role == "assistant"]
     if not answers:
         raise BadRowError(f"{column!r} has no turn of the assistant")
-    unread.after_answer += answers[-1] + 1 < len(read)
-    return prompt_text(read[: answers[-1]], column), read[answers[-1]][1]
+    unread.after_answer += answers[-1] + 1 < len(parsed)
+    return prompt_text(parsed[: answers[-1]], column), parsed[answers[-1]][1]
 
 
 def prompt_text(turns: list[tuple[str, str]], column: str) -> str:
-    """Return turns as one text; see ``last_answer``.
+    """Return turns as one text, in the form that ``last_answer`` describes.
+
+    Args:
+        turns: the role and the text of each turn.
+        column: the name of the column that holds them, for messages.
 
     Raises:
-        BadRowError: If no user speaks.
+        BadRowError: If there is no turn of the user.
     """
     if not any(role == "user" for role, _ in turns):
         raise BadRowError(f"{column!r} has no turn of the user before the answer")
     systems = [text for role, text in turns if role == "system"]
-    spoken = [(role, text) for role, text in turns if role != "system"]
-    single = len(spoken) == 1
-    lines = [text if single else f"{role.capitalize()}: {text}" for role, text in spoken]
+    others = [(role, text) for role, text in turns if role != "system"]
+    single = len(others) == 1
+    lines = [text if single else f"{role.capitalize()}: {text}" for role, text in others]
     return "\n\n".join([*systems, "\n".join(lines)])
 
 
 def turns_of(value: object, column: str, unread: Unread) -> list[tuple[str, str]]:
     """Return the role and the text of each turn of a list.
+
+    Args:
+        value: the cell, which should be a list of turns.
+        column: the name of the column, for messages.
+        unread: receives what is not read.
 
     Raises:
         BadRowError: If a turn is not plain text.
@@ -123,7 +137,7 @@ def _turn(turn: object, column: str, unread: Unread) -> tuple[str, str]:
 
 
 def _plain(content: object, column: str) -> object:
-    """Join the text parts of a content that is written as a list of parts."""
+    """Join the text parts of a content that is a list of parts; return any other content as it is."""
     if not isinstance(content, list):
         return content
     texts = []

@@ -1,4 +1,7 @@
-"""Texts in Debian packages: fetched with ``apt-get download`` (no installation, no administrator), read in memory."""
+"""Texts in Debian packages.
+
+A package is fetched with ``apt-get download``, which installs nothing and needs no administrator, and read in memory.
+"""
 
 import gzip
 import io
@@ -14,21 +17,21 @@ from icmlora_cli.disk.files import disk_errors
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import IcmloraError
 
-SECONDS = 300
+SECONDS = 300  # after which a command is given up
 GZIP = b"\x1f\x8b"
 
 
 def package_file(package: str) -> Path:
-    """Return a package's file: from the cache, or else fetched by apt into it.
+    """Return the path of a package's file in the cache; apt fetches it if it is not there.
 
     Raises:
         IcmloraError: If there is no apt, or it cannot fetch the package.
         OutOfSpaceError: If the cache's disk is full.
     """
     folder = Home.from_environment().cache / "domains"
-    there = sorted(folder.glob(f"{package}_*.deb"))
-    if there:
-        return there[-1]
+    cached = sorted(folder.glob(f"{package}_*.deb"))
+    if cached:
+        return cached[-1]
     by_hand = f"put the file {package}_VERSION_all.deb of a Debian mirror into {folder}"
     if shutil.which("apt-get") is None:
         raise IcmloraError(
@@ -39,12 +42,13 @@ def package_file(package: str) -> Path:
     with disk_errors(folder / package):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            told = _run(["apt-get", "download", package], Path(temporary))
+            download = _run(["apt-get", "download", package], Path(temporary))
             fetched = sorted(Path(temporary).glob("*.deb"))
-            if told.returncode != 0 or not fetched:
-                said = told.stderr.decode(errors="replace").strip().splitlines()
+            if download.returncode != 0 or not fetched:
+                lines = download.stderr.decode(errors="replace").strip().splitlines()
+                reason = lines[-1] if lines else "it says no more"
                 raise IcmloraError(
-                    f"apt-get cannot download the Debian package {package}: {said[-1] if said else 'it says no more'}",
+                    f"apt-get cannot download the Debian package {package}: {reason}",
                     where=str(folder),
                     hint=f"update its lists (apt-get update) and try again, or {by_hand}",
                 )
@@ -52,31 +56,31 @@ def package_file(package: str) -> Path:
 
 
 def package_version(package: str) -> str:
-    """Return the version of a package; see ``package_file``."""
+    """Return the version of a package, whose file is fetched if it is not in the cache; see ``package_file``."""
     return package_file(package).name.split("_")[1]
 
 
 def package_texts(package: str, pattern: str) -> Iterator[str]:
-    """Yield the texts of a package's files, by name; what is not UTF-8 is passed over.
+    """Yield the texts of some of a package's files, ordered by path; files that are not UTF-8 are left out.
 
     Args:
-        package: its name in Debian.
-        pattern: of the files' paths, such as ``usr/share/man/man?/*.gz``; gzip is undone.
+        package: the package's name in Debian.
+        pattern: a pattern of the files' paths, such as ``usr/share/man/man?/*.gz``; gzip is decompressed.
 
     Raises:
-        IcmloraError: If the package cannot be had or read.
+        IcmloraError: If the package cannot be fetched or read.
     """
     file = package_file(package)
     if shutil.which("dpkg-deb") is None:
         raise IcmloraError("reading a Debian package needs dpkg-deb", where=str(file), hint="install dpkg")
-    told = _run(["dpkg-deb", "--fsys-tarfile", str(file)], file.parent)
-    if told.returncode != 0:
+    unpacked = _run(["dpkg-deb", "--fsys-tarfile", str(file)], file.parent)
+    if unpacked.returncode != 0:
         raise IcmloraError(
             f"{file.name} is not a Debian package that dpkg-deb can read",
             where=str(file),
             hint="delete it, then run the command again",
         )
-    with tarfile.open(fileobj=io.BytesIO(told.stdout)) as archive:
+    with tarfile.open(fileobj=io.BytesIO(unpacked.stdout)) as archive:
         members = [member for member in archive if fnmatchcase(member.name.removeprefix("./"), pattern)]
         for member in sorted(members, key=lambda item: item.name):
             handle = archive.extractfile(member) if member.isfile() else None

@@ -1,7 +1,7 @@
-"""Text domains that a machine has at hand, or gets from Debian: passages of real text, without a model hub.
+"""Text domains: passages of real text that are on the machine or come from Debian, without a model hub.
 
-Of the interpreter's own files, of torch's headers, and of Debian packages (see ``debian``). A passage that is binary,
-mostly not letters, repetitive, or boilerplate that came before, is dropped.
+The texts are Python's own files, torch's headers, and Debian packages (see ``debian``). Passages are left out that are
+binary, mostly not letters, repetitive, or boilerplate of an earlier passage.
 """
 
 import hashlib
@@ -19,27 +19,27 @@ from icmlora_cli.errors import IcmloraError
 from icmlora_cli.tasks.debian import package_texts, package_version
 from icmlora_cli.tasks.passages import cut
 
-SHORTEST = 0.4  # of the wanted length: what is shorter is dropped
-LETTERS = 0.5  # least share of letters among what is not white space; tables and rules have less
-COMPRESSED = 0.3  # a passage that zlib makes smaller than this share of it is repetitive; prose is at about 0.55
+SHORTEST = 0.4  # a passage shorter than this share of the requested length is left out
+LETTERS = 0.5  # the least share of letters among all but white space; tables and rules have less
+COMPRESSED = 0.3  # a passage that zlib shrinks below this share of its bytes is repetitive; prose is at about 0.55
 KNOWN_LINES = 0.4  # a passage with more than this share of its lines in earlier passages is boilerplate
-LONG_LINE = 24  # characters; shorter lines recur without meaning anything
+LONG_LINE = 24  # characters; shorter lines do not count, since they recur by chance
 
-_SKIPPED = {"test", "site-packages", "dist-packages", "pydoc_data", "encodings"}  # of the folders of the library
+_SKIPPED = {"test", "site-packages", "dist-packages", "pydoc_data", "encodings"}  # folders of the standard library
 _HEADERS = ("c10", "ATen/core", "ATen/native", "torch/csrc/api")
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f\ufffd]")
 
 
 @dataclass(frozen=True)
 class Domain:
-    """A kind of text, and where it is.
+    """A kind of text, and where to find it.
 
     Args:
-        name: what a task file calls it.
-        about: what it is, in a few words.
-        licence: of the text.
-        documents: gives the texts, in an order that only the files decide.
-        source: says where they are from, with the version.
+        name: the name that a task file uses for it.
+        about: a description in a few words.
+        licence: the licence of the text.
+        documents: returns the texts, in an order that depends only on the files.
+        source: returns a line that says where the texts come from, with the version.
     """
 
     name: str
@@ -55,30 +55,34 @@ def domain_names() -> tuple[str, ...]:
 
 
 def domain(name: str) -> Domain:
-    """Return a domain by its name; KeyError if there is none."""
+    """Return a domain by its name.
+
+    Raises:
+        KeyError: If there is no domain of that name.
+    """
     return _DOMAINS[name]
 
 
 def domain_passages(name: str, count: int, size: int) -> tuple[str, ...]:
-    """Return passages of a domain: the same ones as long as the files are the same.
+    """Return passages of a domain, which are the same as long as the files are the same.
 
     Args:
-        name: of the domain.
-        count: passages at most; where there are more, those with the smallest SHA-256.
-        size: characters of a passage, about.
+        name: the domain's name.
+        count: the number of passages at most; if there are more, those with the smallest SHA-256 are taken.
+        size: the approximate number of characters of a passage.
 
     Raises:
-        IcmloraError: If the domain's files are not here and cannot be fetched, or hold no such passage.
+        IcmloraError: If the domain's files are not on this machine and cannot be fetched, or hold no such passage.
     """
     known: set[str] = set()
-    found: dict[str, None] = {}
+    passages: dict[str, None] = {}
     for document in domain(name).documents():
         for passage in cut(document, size):
             if len(passage) >= SHORTEST * size and _is_text(passage) and not _is_known(passage, known):
-                found[passage] = None
-    if not found:
+                passages[passage] = None
+    if not passages:
         raise IcmloraError(f"domain {name!r} has no passage of about {size} characters", where=domain(name).source())
-    return tuple(sorted(found, key=lambda passage: hashlib.sha256(passage.encode()).digest())[:count])
+    return tuple(sorted(passages, key=lambda passage: hashlib.sha256(passage.encode()).digest())[:count])
 
 
 def _is_text(passage: str) -> bool:
@@ -103,7 +107,7 @@ def _texts(paths: Iterable[Path]) -> Iterator[str]:
         try:
             yield path.read_bytes().decode("utf-8")
         except (UnicodeDecodeError, OSError):
-            continue  # a file of another encoding is not needed
+            continue  # a file that is unreadable or of another encoding is left out
 
 
 def _python_files() -> Iterator[str]:
@@ -119,7 +123,7 @@ def _python_manual() -> list[str]:
 
 
 def _cpp_headers() -> Iterator[str]:
-    spec = importlib.util.find_spec("torch")  # finds it, does not import it
+    spec = importlib.util.find_spec("torch")  # finds the package without importing it
     root = Path(spec.origin).parent / "include" if spec is not None and spec.origin else None
     paths = [] if root is None else sorted(path for part in _HEADERS for path in (root / part).rglob("*.h"))
     if not paths:

@@ -1,4 +1,4 @@
-"""One example of a task, and the identity of its content."""
+"""One example of a task, and the hash of its content."""
 
 import hashlib
 import json
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, order=True)
 class Example:
-    """One (input, output) pair of a task, both plain text."""
+    """One input of a task and its expected output, both plain text."""
 
     input: str
     output: str
 
     @property
     def key(self) -> str:
-        """Hex SHA-256 of the content: equal examples share it wherever they came from."""
+        """The hex SHA-256 of the content, which is the same for equal examples."""
         return hashlib.sha256(json.dumps([self.input, self.output]).encode()).hexdigest()
 
     def as_dict(self) -> dict[str, str]:

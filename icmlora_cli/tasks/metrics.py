@@ -1,4 +1,4 @@
-"""Names of metrics: what icmlora counts itself, and what installed packages add by entry point."""
+"""The names of metrics: those of icmlora itself, and those that installed packages add by entry point."""
 
 from importlib.metadata import entry_points
 
@@ -16,7 +16,7 @@ def checked_metric(name: str) -> str:
     """Return a metric's name, if there is such a metric.
 
     Raises:
-        ValueError: If there is none, naming those that there are.
+        ValueError: If there is no such metric; the message names those that there are.
     """
     known = (*ANSWER_METRICS, *TEXT_METRICS, *installed_metrics())
     if name not in known:

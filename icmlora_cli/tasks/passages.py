@@ -1,25 +1,25 @@
-"""Plain text cut into passages, at paragraph ends where that is possible."""
+"""Cutting plain text into passages, at the ends of paragraphs if possible."""
 
 import re
 
 _EMPTY_LINES = re.compile(r"\n(?:[ \t\f\v]*\n)+")
-_LONG = 1.5  # a paragraph longer than so many passages is cut within: at a line end, a sentence's end, or a space
-_SHORT = 0.3  # an end shorter than so much of a passage goes to the passage before it
+_LONG = 1.5  # a paragraph longer than that many passages is cut at the end of a line, a sentence or a word
+_SHORT = 0.3  # a last passage shorter than this share of ``size`` is added to the passage before it
 _ENDS = ("\n", ". ", " ")
 
 
 def cut(text: str, size: int) -> list[str]:
     """Cut a text into passages of about ``size`` characters.
 
-    Paragraphs (what lies between empty lines) are put together until they are that long; a paragraph that is much
-    longer is cut at the end of a line, else of a sentence, else of a word. A short rest goes to the passage before.
+    Paragraphs, which are separated by empty lines, are joined until they are that long. A paragraph that is much longer
+    is cut at the end of a line, else of a sentence, else of a word. A short rest is added to the passage before it.
 
     Args:
-        text: any text; line ends may be of any system.
-        size: characters of a passage, about.
+        text: any text, with the line ends of any system.
+        size: the approximate number of characters of a passage.
 
     Returns:
-        The passages, none of them empty, without white space at their ends; paragraphs have one empty line between.
+        The passages. None of them is empty or ends with white space, and there is one empty line between paragraphs.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     passages: list[str] = []
@@ -48,19 +48,19 @@ def _joined(one: str, other: str) -> str:
 
 
 def _pieces(paragraph: str, size: int) -> list[str]:
-    """Return the pieces of a paragraph: one, unless it is much longer than ``size``; then each is that long, about."""
+    """Return a paragraph as one piece or, if it is much longer than ``size``, as pieces of about that length."""
     pieces = []
     while len(paragraph) > _LONG * size:
-        at = _end(paragraph, size)
-        pieces.append(paragraph[:at].rstrip())
-        paragraph = paragraph[at:].lstrip("\n ") if paragraph[at - 1] != "\n" else paragraph[at:]
+        end = _end(paragraph, size)
+        pieces.append(paragraph[:end].rstrip())
+        paragraph = paragraph[end:].lstrip("\n ") if paragraph[end - 1] != "\n" else paragraph[end:]
     return [*pieces, paragraph]
 
 
 def _end(paragraph: str, size: int) -> int:
-    """Return where to cut: after the last end in the second half of the first ``size`` characters."""
+    """Return where to cut: after the last end of a line, sentence or word in the second half of ``size`` characters."""
     for end in _ENDS:
-        at = paragraph.rfind(end, size // 2, size)
-        if at >= 0:
-            return at + len(end)
+        start = paragraph.rfind(end, size // 2, size)
+        if start >= 0:
+            return start + len(end)
     return size

@@ -1,4 +1,4 @@
-"""Files of rows: JSONL, JSON, CSV, TSV and Parquet, read with bounds."""
+"""Reading files of rows: JSONL, JSON, CSV, TSV and Parquet, with bounds on what a file may hold."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from icmlora_cli.disk.files import is_object
 from icmlora_cli.errors import IcmloraError
 
 MAX_ROW = 1 << 24  # bytes of a line of JSONL, or of a cell of a CSV file
-MAX_FAULTS = 10_000  # lines that are no JSON, after which no more are read
+MAX_FAULTS = 10_000  # faults after which no more lines are read
 _PACKED = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 SUFFIXES = (*_PACKED, ".parquet")
 Wanted = Callable[[Sequence[str]], Collection[str]]
@@ -20,12 +20,12 @@ Wanted = Callable[[Sequence[str]], Collection[str]]
 
 @dataclass
 class FileRows:
-    """What a file holds.
+    """The rows of a file.
 
     Args:
         rows: the place of each row (its line, or ``row 3``), and the row.
-        columns: all columns, also those that were not loaded; a name that is there twice is here twice.
-        faults: a place, and what is wrong there.
+        columns: all columns, including those that were not loaded; a name that the file has twice is here twice.
+        faults: the place of each fault, and what is wrong there.
     """
 
     rows: list[tuple[str, dict[str, object]]] = field(default_factory=list)
@@ -34,7 +34,7 @@ class FileRows:
 
 
 def data_suffix(path: Path) -> str | None:
-    """Return the format of a file of rows by its name, such as ``.jsonl`` of ``x.jsonl.gz``; None if it is none."""
+    """Return the format of a file of rows by its name, such as ``.jsonl`` for ``x.jsonl.gz``; None for other files."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes[-1:] == [GZIP]:
         return suffixes[-2] if len(suffixes) > 1 and suffixes[-2] in _PACKED else None
@@ -45,8 +45,8 @@ def read_rows(path: Path, wanted: Wanted) -> FileRows:
     """Read the rows of a file.
 
     Args:
-        path: the file; its name says the format.
-        wanted: returns, of all columns, those that are needed; Parquet loads no others.
+        path: the file, whose name says the format.
+        wanted: called with all columns, and returns those that are needed; no others are loaded from Parquet.
 
     Raises:
         IcmloraError: If an optional package is missing, or the file cannot be read at all.
@@ -71,7 +71,7 @@ def _known_columns(found: FileRows) -> None:
 
 
 def _jsonl(text: str, found: FileRows) -> None:
-    # not splitlines(): U+2028 and its like are allowed within a JSON string
+    # not splitlines(), which also splits at characters such as U+2028 that are allowed within a JSON string
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -100,7 +100,7 @@ def _not_json(error: Exception) -> str:
 
 
 def _json(text: str, found: FileRows) -> None:
-    """Read a list of objects, alone or under ``data``; a file of JSON lines may be named ``.json`` too."""
+    """Read a list of objects, alone or under ``data``; files of JSON lines are accepted too."""
     if not text.strip():
         return
     try:

@@ -1,4 +1,4 @@
-"""Named rules by which rows become examples: which columns are the input and the output."""
+"""Named rules that say which columns of a row are the input and the output of an example."""
 
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -13,13 +13,13 @@ _FIELD = re.compile(r"\{([^{}]+)\}")
 
 @dataclass(frozen=True)
 class RowRule:
-    """How a row becomes an example.
+    """A way in which a row becomes an example.
 
     Args:
-        name: what ``task preview`` calls it.
-        columns: those that must be there.
-        optional: those that are read where they are there.
-        pair: returns input and output of a row; raises BadRowError.
+        name: the name that ``task preview`` shows.
+        columns: the columns that the rule needs.
+        pair: returns the input and the output of a row; raises ``BadRowError`` for a row that is no example.
+        optional: the columns that the rule reads if a row has them.
     """
 
     name: str
@@ -29,21 +29,26 @@ class RowRule:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """All columns that are looked at."""
+        """All columns that the rule reads."""
         return self.columns + self.optional
 
 
 def rule_of(columns: Collection[str]) -> RowRule | None:
-    """Return the rule that reads these columns, or None if none does."""
+    """Return the first rule that can read rows with these columns, or None if there is none."""
     return next((rule for rule in RULES if set(rule.columns) <= set(columns) and _fits(rule, columns)), None)
 
 
 def _fits(rule: RowRule, columns: Collection[str]) -> bool:
-    return rule.name != "input-output" or "instruction" not in columns  # or the instruction would be lost
+    return rule.name != "input-output" or "instruction" not in columns  # which the rule would ignore
 
 
 def columns_rule(input: str, output: str) -> RowRule:
-    """Return the rule of a task file's ``columns``: names, or texts with names in braces, ``{question} ({unit})``."""
+    """Return the rule of a task file's ``columns``.
+
+    Args:
+        input: the column of the input, or a text with columns in braces, such as ``{question} ({unit})``.
+        output: the column of the output, or such a text.
+    """
     names = tuple(dict.fromkeys([*_names(input), *_names(output)]))
 
     def pair(row: Row, unread: Unread) -> tuple[str, str]:
@@ -53,7 +58,7 @@ def columns_rule(input: str, output: str) -> RowRule:
 
 
 def text_rule(column: str) -> RowRule:
-    """Return the rule of plain text: a column is the passage."""
+    """Return the rule for plain text, whose passages are in one column."""
     return RowRule("text", (column,), lambda row, unread: ("", cell_text(row, column)))
 
 
@@ -64,7 +69,7 @@ def _names(pattern: str) -> list[str]:
 def _filled(row: Row, pattern: str) -> str:
     if not _FIELD.search(pattern):
         return cell_text(row, pattern)
-    return _FIELD.sub(lambda found: cell_text(row, found[1]), pattern)
+    return _FIELD.sub(lambda match: cell_text(row, match[1]), pattern)
 
 
 def _conversation(column: str, row: Row, unread: Unread) -> tuple[str, str]:
@@ -78,25 +83,25 @@ def _two(input: str, output: str, row: Row, unread: Unread) -> tuple[str, str]:
 
 
 def _prompted(prompt: str, completion: str, row: Row, unread: Unread) -> tuple[str, str]:
-    """Read a prompt and what completes it, as texts or, as TRL has them too, as lists of turns."""
+    """Read a prompt and its completion, which are texts, or lists of turns, as TRL also allows."""
     if isinstance(row.get(prompt), list):
-        asked = prompt_text(turns_of(row[prompt], prompt, unread), prompt)
+        question = prompt_text(turns_of(row[prompt], prompt, unread), prompt)
     else:
-        asked = cell_text(row, prompt)
+        question = cell_text(row, prompt)
     if not isinstance(row.get(completion), list):
-        return asked, cell_text(row, completion)
+        return question, cell_text(row, completion)
     turns = turns_of(row[completion], completion, unread)
     if len(turns) != 1 or turns[0][0] != "assistant":
         raise BadRowError(f"{completion!r} is not one turn of the assistant")
-    return asked, turns[0][1]
+    return question, turns[0][1]
 
 
 def _instructed(instruction: str, input: str, output: str, row: Row, unread: Unread) -> tuple[str, str]:
-    """Read an instruction and, where there is one, its input, with an empty line between them."""
-    asked, given = cell_text(row, instruction), row.get(input)
+    """Read an instruction and, after an empty line, its input if it has one."""
+    question, given = cell_text(row, instruction), row.get(input)
     if given is not None and not (isinstance(given, str) and not given.strip()):
-        asked += "\n\n" + cell_text(row, input)
-    return asked, cell_text(row, output)
+        question += "\n\n" + cell_text(row, input)
+    return question, cell_text(row, output)
 
 
 RULES = (

@@ -1,4 +1,4 @@
-"""Where a task file says that its examples are: what is accepted of pairs, and of plain text."""
+"""What a task file may say of where its examples are, for pairs of input and output and for plain text."""
 
 import glob
 from collections.abc import Mapping, Sequence
@@ -24,21 +24,29 @@ from icmlora_cli.tasks.row_files import SUFFIXES, data_suffix
 T = TypeVar("T")
 
 TEXT_SUFFIX = ".txt"
-BUILTIN_COUNT = 400
-DOMAIN_COUNT = 300
-PASSAGE = 1000
+BUILTIN_COUNT = 400  # examples of a built-in task by default
+DOMAIN_COUNT = 300  # passages of a domain by default
+PASSAGE = 1000  # characters of a passage by default, approximately
 
 
 def not_blank(value: str) -> str:
-    """Return ``value``; ValueError if there is nothing in it but white space."""
+    """Return ``value``.
+
+    Raises:
+        ValueError: If it holds nothing but white space.
+    """
     if not value.strip():
         raise ValueError("is empty")
     return value
 
 
 def some(value: tuple[T, ...]) -> tuple[T, ...]:
-    """Return ``value``; ValueError if it has no item."""
-    if not value:  # not min_length: pydantic counts only the items that are valid
+    """Return ``value``.
+
+    Raises:
+        ValueError: If it has no item.
+    """
+    if not value:  # min_length would not do, since pydantic counts only the items that are valid
         raise ValueError("is an empty list")
     return value
 
@@ -58,14 +66,19 @@ def _file(value: str, info: ValidationInfo) -> str:
 
 
 def text_files(value: str, folder: Path) -> list[Path]:
-    """Return the files of a path, of a pattern such as ``books/*.txt``, or the .txt files in a folder, sorted."""
+    """Return the files of plain text that a task file names, sorted.
+
+    Args:
+        value: a file, a pattern such as ``books/*.txt``, or a folder, whose .txt files are taken.
+        folder: the folder of the task file, where relative paths start.
+    """
     path = folder / value
     if path.is_dir():
         return sorted(item for item in path.rglob(f"*{TEXT_SUFFIX}") if item.is_file())
     if path.is_file() or not glob.has_magic(value):
         return [path] if path.is_file() else []
-    found = (folder / item for item in glob.glob(value, root_dir=folder, recursive=True))  # noqa: PTH207
-    return sorted(item for item in found if item.is_file() and item.suffix.lower() == TEXT_SUFFIX)
+    matches = (folder / item for item in glob.glob(value, root_dir=folder, recursive=True))  # noqa: PTH207
+    return sorted(item for item in matches if item.is_file() and item.suffix.lower() == TEXT_SUFFIX)
 
 
 def _text_path(value: str, info: ValidationInfo) -> str:
@@ -113,7 +126,7 @@ Characters = Annotated[int, Field(ge=100, le=100_000)]
 
 
 class Spec(BaseModel):
-    """What all parts of a task file share: frozen, and an unknown key is a fault."""
+    """What all parts of a task file share: they are frozen, and an unknown key is a fault."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -126,19 +139,19 @@ class ExampleSpec(Spec):
 
 
 class ColumnsSpec(Spec):
-    """Which columns are the input and the output: a name, or a text with names in braces."""
+    """The columns of the input and of the output; each is a name, or a text with names in braces."""
 
     input: NotBlank
     output: NotBlank
 
 
 class _PairSource(Spec):
-    """Rows that become pairs: by the columns that are said, else by the rule that knows the columns.
+    """Rows that become pairs, by the columns that the task file names or else by a named rule; see ``row_rules``.
 
     Args:
-        columns: what is the input and the output.
-        input: the same, of the input alone.
-        output: the same, of the output alone.
+        columns: the columns of the input and the output.
+        input: the column of the input, in place of ``columns``.
+        output: the column of the output, in place of ``columns``.
     """
 
     columns: ColumnsSpec | None = None
@@ -146,7 +159,7 @@ class _PairSource(Spec):
     output: NotBlank | None = None
 
     @model_validator(mode="after")
-    def _said_once(self) -> Self:
+    def _columns_once(self) -> Self:
         if self.columns is not None and (self.input, self.output) != (None, None):
             raise ValueError("say the columns once: columns, or input and output")
         return self
@@ -162,10 +175,10 @@ class DatasetSource(_PairSource):
     """Examples in a dataset of the Hugging Face hub, or in a local dataset folder.
 
     Args:
-        dataset: hub id, or a folder relative to the task file.
-        split: the dataset's split to take; a class label becomes its name.
-        config: the dataset's configuration.
-        limit: take this many rows at most.
+        dataset: the hub id, or a folder relative to the task file. Class labels become their names.
+        split: the split of the dataset.
+        config: the configuration of the dataset; None takes its default.
+        limit: the number of rows to read at most; None reads all.
     """
 
     dataset: NotBlank
@@ -175,7 +188,7 @@ class DatasetSource(_PairSource):
 
 
 class BuiltinSource(Spec):
-    """Examples made by a built-in task."""
+    """Examples that a built-in task draws: its name, the number of examples, and the seed."""
 
     builtin: Annotated[str, AfterValidator(_builtin)]
     count: Count = BUILTIN_COUNT
@@ -192,10 +205,10 @@ class TextFileSource(Spec):
     """Plain text in .txt files, or in a column of JSONL, CSV or Parquet.
 
     Args:
-        path: relative to the task file: a file, a pattern, a folder of .txt files, or a list of those.
-        text: key or column of the passages; .txt files have none.
-        passage: cut into passages of about so many characters, at paragraph ends. None cuts .txt files into passages
-            of about 1,000 characters, and leaves a row of the others one passage.
+        path: a file, a pattern, a folder of .txt files, or a list of those, relative to the task file.
+        text: the key or column of the passages; it means nothing for .txt files.
+        passage: the approximate number of characters of the passages into which texts are cut. None cuts .txt files
+            into passages of about 1,000 characters, and takes each row of other files as one passage.
     """
 
     path: TextPaths
@@ -204,7 +217,10 @@ class TextFileSource(Spec):
 
 
 class TextDatasetSource(Spec):
-    """Plain text in a column of a dataset; see ``DatasetSource`` and ``TextFileSource``. Empty rows are passed over."""
+    """Plain text in a column of a dataset; empty rows are left out.
+
+    ``DatasetSource`` and ``TextFileSource`` describe the fields.
+    """
 
     dataset: NotBlank
     split: NotBlank = "train"
@@ -218,9 +234,9 @@ class DomainSource(Spec):
     """Passages of a domain that icmlora knows where to find.
 
     Args:
-        domain: its name; see ``icmlora_cli.tasks.domains``.
-        count: passages at most.
-        passage: characters of a passage, about.
+        domain: the name of the domain; see ``icmlora_cli.tasks.domains``.
+        count: the number of passages at most.
+        passage: the approximate number of characters of a passage.
     """
 
     domain: Annotated[str, AfterValidator(_domain)]
@@ -230,7 +246,7 @@ class DomainSource(Spec):
 
 @dataclass(frozen=True)
 class OfText:
-    """The ``examples`` of a task with ``template: text``, not checked yet."""
+    """The ``examples`` of a task with ``template: text``, before they are checked; it marks them as plain text."""
 
     value: object
 
@@ -240,7 +256,7 @@ def _unwrap(value: object) -> object:
 
 
 def looks_like_text(value: object) -> bool:
-    """Tell whether ``examples`` are written as those of a task with ``template: text``."""
+    """Tell whether the ``examples`` of a task can only be meant for ``template: text``."""
     if isinstance(value, str):
         return value.lower().endswith(TEXT_SUFFIX)
     if isinstance(value, Mapping):
@@ -251,6 +267,7 @@ def looks_like_text(value: object) -> bool:
 
 
 def _kind(value: object) -> str | None:
+    """Return the tag of the kind of source that ``examples`` are, or None if they are of no kind."""
     text = isinstance(value, OfText)
     value = _unwrap(value)
     start = "<text " if text else "<"

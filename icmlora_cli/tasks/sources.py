@@ -1,4 +1,4 @@
-"""Where examples come from: the task file itself, files of rows, plain text, datasets and built-in tasks."""
+"""Reading examples from the task file itself, files of rows, plain text, datasets and built-in tasks."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ from icmlora_cli.tasks.source_specs import (
 )
 from icmlora_cli.tasks.task_file import TaskSpec
 
-NAMED = 20  # columns that a note names
-FIRST_ROWS = 3  # places of equal faults that are told
+NAMED = 20  # columns that a message names at most
+FIRST_ROWS = 3  # places that are listed for equal faults
 COLUMNS_HINT = "say which columns: examples: {path: FILE, columns: {input: QUESTION, output: ANSWER}}"
 
 
@@ -48,10 +48,10 @@ class SourceExamples:
     """The examples of a source, and how they were read.
 
     Args:
-        examples: in their order, each once.
-        rule: the name of the rule that made rows to examples; None where there are no rows.
-        not_read: columns and keys of the rows that no example holds, as they can be printed.
-        notes: what else is not read.
+        examples: the examples in the order of the source, without repetitions.
+        rule: the name of the rule by which rows became examples; None if there were no rows.
+        not_read: the columns and keys of the rows that no example holds, in printable form.
+        notes: lines on what else was not read.
     """
 
     examples: tuple[Example, ...]
@@ -60,7 +60,7 @@ class SourceExamples:
     notes: tuple[str, ...] = ()
 
     def told(self) -> tuple[str, ...]:
-        """Return a line on the rule, and one on each thing that is not read; none where all is plain."""
+        """Return lines that say by which rule rows were read and what was not read; none if there is nothing to say."""
         lines = []
         if self.rule not in (None, "input-output", "text", "columns"):
             lines.append(f"read as {self.rule}")
@@ -70,19 +70,20 @@ class SourceExamples:
         return (*lines, *self.notes)
 
 
-def _shown(column: str) -> str:
+def _printable(column: str) -> str:
     if not column:
         return "the column without a name"
     return column if column.isprintable() and len(column) <= 60 else repr(column[:60])
 
 
 class _Collector:
-    """Gathers examples and bad rows of one source.
+    """Gathers the examples and the faults of one source.
 
     Args:
-        label: the source, in messages.
-        rule: by which rows become examples; None: that which the columns say.
-        passage: cut plain text into passages of about so many characters; None leaves each text one.
+        label: the name of the source in messages.
+        rule: the rule by which rows become examples; None takes the first rule that can read the columns.
+        passage: the approximate number of characters of the passages into which plain text is cut; None takes each text
+            as one passage.
     """
 
     def __init__(self, label: str, rule: RowRule | None, passage: int | None = None) -> None:
@@ -95,7 +96,7 @@ class _Collector:
 
     @property
     def faults(self) -> list[str]:
-        """A line for each kind of fault, with the first rows that have it."""
+        """One line for each kind of fault, with the first rows that have it."""
         return [_fault_line(label, what, places) for (label, what), places in self._faults.items()]
 
     def row(self, place: str, row: Mapping[str, object]) -> None:
@@ -124,27 +125,29 @@ class _Collector:
         self._faults.setdefault((self.label, what), []).append(place)
 
     def choose(self, columns: Sequence[str]) -> Collection[str]:
-        """Find the rule of these columns, and return the columns that it reads."""
+        """Choose the rule for a file's columns, note which columns it does not read, and return those that it reads."""
         self.rule = self.rule or rule_of(columns)
         if self.rule is None:
-            names = ", ".join(map(_shown, columns[:NAMED])) or "none"
+            names = ", ".join(map(_printable, columns[:NAMED])) or "none"
             rules = "; ".join(" and ".join(rule.columns) for rule in RULES)
             self.fault("1", f"no rule reads its columns, which are: {names}; known are: {rules}")
             return ()
         for key in self.rule.columns:
             if columns.count(key) != 1:
                 problem = "there is no column" if key not in columns else "there are several columns"
-                named = ", ".join(map(_shown, columns[:NAMED])) or "none"
+                named = ", ".join(map(_printable, columns[:NAMED])) or "none"
                 self.fault("1", f"{problem} {key!r}; the columns are: {named}")
         self.unread.fields = {name: None for name in columns if name not in self.rule.reads} | self.unread.fields
         return [name for name in dict.fromkeys(columns) if name in self.rule.reads]
 
     def result(self) -> SourceExamples:
-        """Return what was gathered."""
+        """Return the examples that were gathered, and how they were read."""
         count = self.unread.after_answer
         notes = (f"not read: what follows the last answer, in {count} conversations",) if count else ()
         rule = None if self.rule is None else self.rule.name
-        return SourceExamples(tuple(dict.fromkeys(self.examples)), rule, tuple(map(_shown, self.unread.fields)), notes)
+        return SourceExamples(
+            tuple(dict.fromkeys(self.examples)), rule, tuple(map(_printable, self.unread.fields)), notes
+        )
 
 
 def _fault_line(label: str, what: str, places: Sequence[str]) -> str:
@@ -159,32 +162,33 @@ def load_examples(spec: TaskSpec, folder: Path, file: Path) -> SourceExamples:
     """Read a task's examples.
 
     Args:
-        spec: the task.
-        folder: relative paths start here.
+        spec: the task, as the task file says it.
+        folder: the folder where relative paths start.
         file: the task file, for messages.
 
     Raises:
-        SpecError: If rows are bad (the first 20 are listed), a file cannot be read, or there is no example.
+        SpecError: If rows are bad (the first 20 kinds of fault are listed), a file cannot be read, or there is no
+            example.
         IcmloraError: If an optional package is missing, or a dataset or a domain cannot be loaded.
     """
-    found = _collected(spec, folder)
-    if isinstance(found, _Collector):
-        if found.faults:
+    source = _collected(spec, folder)
+    if isinstance(source, _Collector):
+        if source.faults:
             what = f"the examples of task {spec.name} have"
-            raise SpecError.counted(what, found.faults, where=str(file), hint=None if found.rule else COLUMNS_HINT)
-        found = found.result()
-    if not found.examples:
+            raise SpecError.counted(what, source.faults, where=str(file), hint=None if source.rule else COLUMNS_HINT)
+        source = source.result()
+    if not source.examples:
         faults = [f"{file}: task {spec.name}: there is not one example"]
         raise SpecError.counted(f"the examples of task {spec.name} have", faults, where=str(file))
-    return found
+    return source
 
 
 def read_examples(path: Path, *, text: bool = False) -> SourceExamples:
     """Read the examples of a file that no task file names.
 
     Args:
-        path: JSONL, JSON, CSV, TSV or Parquet, whose columns are read by a named rule (see ``row_rules``).
-        text: they are passages of plain text: a .txt file, or a file of rows with ``text``.
+        path: a JSONL, JSON, CSV, TSV or Parquet file, whose columns are read by a named rule (see ``row_rules``).
+        text: whether the examples are passages of plain text, in a .txt file or in the column ``text``.
 
     Raises:
         UsageError: If there is no such file, or it is of another format.
@@ -201,16 +205,17 @@ def read_examples(path: Path, *, text: bool = False) -> SourceExamples:
     if data_suffix(path) is None and not (text and plain):
         hint = "plain text needs --template text" if plain else f"write the examples as {' or '.join(known)}"
         raise UsageError(f"{path.name!r} is none of {', '.join(known)}", where=where, hint=hint)
-    found = _from_file(path, text_rule("text") if text else None)
-    if not found.faults and not found.examples:
-        found.fault("1", "there is not one example")
-    if found.faults:
-        advice = None if found.rule else "name the columns input and output"
-        raise SpecError.counted(f"{path} has", found.faults, where=str(path), hint=advice)
-    return found.result()
+    collector = _from_file(path, text_rule("text") if text else None)
+    if not collector.faults and not collector.examples:
+        collector.fault("1", "there is not one example")
+    if collector.faults:
+        advice = None if collector.rule else "name the columns input and output"
+        raise SpecError.counted(f"{path} has", collector.faults, where=str(path), hint=advice)
+    return collector.result()
 
 
 def _collected(spec: TaskSpec, folder: Path) -> "SourceExamples | _Collector":
+    """Read the source of a task; a source that can have faults is returned as its collector."""
     source = spec.examples
     if isinstance(source, BuiltinSource):
         from icmlora_cli.tasks.builtin import builtin_task
@@ -224,7 +229,7 @@ def _collected(spec: TaskSpec, folder: Path) -> "SourceExamples | _Collector":
     if isinstance(source, str):
         source = FileSource(path=source)
     if isinstance(source, FileSource):
-        return _from_file(folder / source.path, _said_rule(source))
+        return _from_file(folder / source.path, _rule_in_spec(source))
     if isinstance(source, DatasetSource | TextDatasetSource):
         return _from_dataset(source, folder)
     if isinstance(source, TextFileSource):
@@ -235,8 +240,8 @@ def _collected(spec: TaskSpec, folder: Path) -> "SourceExamples | _Collector":
     return SourceExamples(tuple(dict.fromkeys(_inline(item) for item in source if not isinstance(item, str))))
 
 
-def _said_rule(source: FileSource | DatasetSource) -> RowRule | None:
-    """Return the rule that a task file says; None where it says nothing of columns."""
+def _rule_in_spec(source: FileSource | DatasetSource) -> RowRule | None:
+    """Return the rule of the columns that a task file names; None if it names none."""
     if source.columns is not None:
         return columns_rule(source.columns.input, source.columns.output)
     if source.input is None and source.output is None:
@@ -263,7 +268,7 @@ def _from_file(path: Path, rule: RowRule | None, passage: int | None = None) -> 
         if plain:
             collector.text(read_text(path))
             return collector
-        found = read_rows(path, collector.choose)
+        contents = read_rows(path, collector.choose)
     except SpecError as error:
         for fault in error.faults:
             place, _, what = fault.removeprefix(f"{path}:").partition(": ")
@@ -272,20 +277,20 @@ def _from_file(path: Path, rule: RowRule | None, passage: int | None = None) -> 
     except UsageError as error:
         collector.fault("1", error.message)
         return collector
-    if found.columns and data_suffix(path) != ".parquet":
-        collector.choose(found.columns)
-    for place, what in found.faults:
+    if contents.columns and data_suffix(path) != ".parquet":
+        collector.choose(contents.columns)
+    for place, what in contents.faults:
         collector.fault(place, what)
-    if collector.rule is not None and found.columns:
-        _fill(collector, found)
+    if collector.rule is not None and contents.columns:
+        _fill(collector, contents)
     return collector
 
 
-def _fill(collector: _Collector, found: FileRows) -> None:
-    """Make examples of rows, unless a column is lacking as a whole, which is told once."""
+def _fill(collector: _Collector, contents: FileRows) -> None:
+    """Make examples of rows, unless a column is missing in all of them, which is already a fault."""
     assert collector.rule is not None
-    if all(name in found.columns for name in collector.rule.columns):
-        for place, row in found.rows:
+    if all(name in contents.columns for name in collector.rule.columns):
+        for place, row in contents.rows:
             collector.row(place, row)
 
 
@@ -321,7 +326,7 @@ def _rows(table: _Table, source: DatasetSource | TextDatasetSource) -> _Collecto
     if isinstance(source, TextDatasetSource):
         collector = _Collector(source.dataset, text_rule(source.text), source.passage)
     else:
-        collector = _Collector(source.dataset, _said_rule(source))
+        collector = _Collector(source.dataset, _rule_in_spec(source))
     keys = collector.choose(table.column_names)
     if collector.faults:
         return collector

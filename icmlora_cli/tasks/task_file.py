@@ -1,4 +1,4 @@
-"""Task files: tasks in YAML, said by people. Every fault of a file is reported at once."""
+"""Task files: YAML files in which users describe tasks. All faults of a file are reported at once."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -60,6 +60,7 @@ __all__ = [
     "read_task_file",
 ]
 
+# keys whose values are taken as text, as they stand in the file
 VERBATIM = ("input", "output", "text", "prompt", "answer")
 Metric = Annotated[str, AfterValidator(checked_metric)]
 
@@ -76,7 +77,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
 class TemplateSpec(Spec):
-    """How a prompt and its answer are written, in the task's own way."""
+    """A template of the task's own: the patterns of the prompt and of the answer."""
 
     prompt: str
     answer: str
@@ -97,7 +98,7 @@ class TemplateSpec(Spec):
 
 
 class SplitSpec(Spec):
-    """Shares of the examples that are kept from training."""
+    """The shares of the examples that are kept from training."""
 
     validation: Fraction = DEFAULT_FRACTIONS["validation"]
     test: Fraction = DEFAULT_FRACTIONS["test"]
@@ -121,28 +122,29 @@ Template = Annotated[
 
 
 class TaskSpec(Spec):
-    """One task, as a task file says it.
+    """One task, as a task file describes it.
 
     Args:
         name: the task's name in the registry.
         description: the task in words.
-        descriptions: the same, said in several ways; the first is the main one.
-        template: ``qa``, ``chat`` (the base's own chat template), a prompt and an answer, or ``text``: the examples are
-            passages of plain text.
-        examples: where the examples are.
-        metric: what the task is scored by: ``exact_match`` or ``nll``; of plain text, ``bits_per_character`` or
-            ``perplexity``.
-        split: ``unseen`` keeps the task out of the generator's training.
-        splits: shares of the examples that are kept from training.
-        family: a group that ``--tasks family:NAME`` selects.
-        licence: of the examples.
-        source: where the examples come from.
+        descriptions: further descriptions of the task in other words; without ``description``, the first is the main
+            one.
+        template: how a prompt is made of an input: ``qa``, ``chat`` (the base model's own chat template), a prompt and
+            an answer, or ``text`` if the examples are passages of plain text.
+        examples: the examples, or where they are.
+        metric: the metric that scores the task, such as ``exact_match`` or ``nll``; for plain text,
+            ``bits_per_character`` or ``perplexity``.
+        split: ``train``, or ``unseen`` to keep the task out of the generator's training.
+        splits: the shares of the examples that are kept from training.
+        family: the name of a group of tasks, which ``--tasks family:NAME`` selects.
+        licence: the licence of the examples; None if it is not known.
+        source: where the examples come from; None if it is not known.
     """
 
     name: Name
     description: Description | None = None
     descriptions: Annotated[tuple[Description, ...], Field(validate_default=True)] = ()
-    template: Template = "qa"  # before examples and metric, which depend on it
+    template: Template = "qa"  # stands before examples and metric, whose validators depend on it
     examples: Source
     metric: Metric = "exact_match"
     split: Literal["train", "unseen"] = "train"
@@ -173,7 +175,7 @@ class TaskSpec(Spec):
     @field_validator("examples", mode="before")
     @classmethod
     def _of_the_template(cls, value: object, info: ValidationInfo) -> object:
-        template = info.data.get("template")  # None where it is wrong itself
+        template = info.data.get("template")  # None if the template is wrong itself
         if template == "text" or (template is None and looks_like_text(value)):
             if isinstance(value, BuiltinSource) or (isinstance(value, Mapping) and "builtin" in value):
                 raise ValueError("a built-in task is of questions and answers; its template cannot be text")
@@ -205,13 +207,13 @@ class TaskFile(Spec):
 
 
 def read_task_file(path: Path) -> tuple[TaskSpec, ...]:
-    """Read a task file: one task at the top level, or a list of them under ``tasks``.
+    """Read a task file, which holds one task at the top level, or a list of tasks under ``tasks``.
 
     Args:
-        path: the YAML file; the files that it names are looked for beside it.
+        path: the YAML file; relative paths in it start at its folder.
 
     Raises:
-        SpecError: lists every fault of the file with its line.
+        SpecError: If the file has faults; every fault is listed with its line.
         UsageError: If there is no such file, or it cannot be read.
     """
     document = load_yaml(path, verbatim=VERBATIM)

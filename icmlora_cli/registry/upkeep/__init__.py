@@ -1,1 +1,1 @@
-"""What keeps a registry sound: checks, leftovers, quarantine, duplicates, archives."""
+"""The parts of ``registry verify``, ``gc``, ``export`` and ``import``: checks, quarantine, duplicates, archives."""

@@ -1,4 +1,7 @@
-"""The export archive: a tar in one zstd frame. Its first member lists all others, each with its bytes and SHA-256."""
+"""The archive of ``registry export``: a tar file in one zstd frame.
+
+Its first member lists all others, each with its bytes and its SHA-256.
+"""
 
 import hashlib
 import io
@@ -22,9 +25,9 @@ from icmlora_cli.registry import adapters, generators, task_record
 
 SCHEMA = "icmlora.export/1"
 LISTING = "icmlora-export.json"
-BYTES_A_MARK = 24  # of a listing: its brackets and commas are at least so far apart; an entry of a file has 100 bytes
-SPARE_MARKS = 1000  # beside those: versions and the command line
-LEVEL = 3  # of zstd: float weights hardly shrink at any level, and text does at this one
+BYTES_A_MARK = 24  # bytes of a listing for each bracket or comma, at least; the entry of a file has 100 bytes
+SPARE_MARKS = 1000  # brackets and commas that are allowed beyond those, for versions and the command line
+LEVEL = 3  # zstd's level; float weights hardly shrink at any level, and text does at this one
 
 Kind = Literal["task", "adapter", "generator"]
 
@@ -45,7 +48,7 @@ FILES: Mapping[Kind, re.Pattern[str]] = {
 
 
 class Member(BaseModel):
-    """One file of a thing: its path within the thing's folder, its bytes and hex SHA-256."""
+    """One file of a thing: its path within the thing's folder, its bytes, and its hex SHA-256."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
     path: str
@@ -63,36 +66,38 @@ class Thing(BaseModel):
 
     @property
     def name(self) -> str:
-        """Its name; of an adapter, base, task and key."""
+        """The thing's name; for an adapter, base, task and key, joined by slashes."""
         return self.folder.partition("/")[2]
 
     @property
     def bytes(self) -> int:
-        """Bytes of its files."""
+        """The bytes of all its files."""
         return sum(item.bytes for item in self.files)
 
 
 class _Listing(BaseModel):
+    """The first member of an archive, as JSON."""
+
     model_config = ConfigDict(strict=True)
     schema_: Literal["icmlora.export/1"] = Field(alias="schema")
-    things: Annotated[list[Thing], FailFast(), Field(min_length=1)]  # at the first error: there may be millions
+    things: Annotated[list[Thing], FailFast(), Field(min_length=1)]  # stops at the first of perhaps millions of errors
 
 
 def listing_bytes(things: Sequence[Thing]) -> bytes:
-    """Return the first member: what the archive holds, and how it was made."""
+    """Return the first member of an archive, which says what it holds and how it was made."""
     made = {"created": now(), "command": command_line(), "versions": versions()}
     return files.json_bytes({"schema": SCHEMA, "made": made, "things": [item.model_dump() for item in things]})
 
 
 def read_listing(data: bytes, where: Path) -> tuple[Thing, ...]:
-    """Return what an archive says it holds, once every path has been found harmless.
+    """Parse an archive's listing, check that every path in it is harmless, and return what the archive holds.
 
     Args:
-        data: the first member.
-        where: the archive, for messages.
+        data: the bytes of the first member.
+        where: the archive's path, for messages.
 
     Raises:
-        CorruptFileError: If it is not a listing, or names a path that is none of a task's, adapter's or generator's.
+        CorruptFileError: If it is not a listing, or names a path that no task, adapter or generator has.
     """
     _check_density(data, where)
     try:
@@ -112,21 +117,21 @@ def read_listing(data: bytes, where: Path) -> tuple[Thing, ...]:
 def _check_density(data: bytes, where: Path) -> None:
     """Refuse a listing that would take far more memory than its bytes, before it is parsed.
 
-    A file's entry has a path and a SHA-256. Whatever holds more brackets or commas than such entries need is no
+    The entry of a file has a path and a SHA-256, so text with more brackets or commas than such entries need is not a
     listing.
 
     Raises:
-        CorruptFileError: If it is so.
+        CorruptFileError: If there are too many of them.
     """
     if sum(map(data.count, (b"{", b"[", b","))) > len(data) // BYTES_A_MARK + SPARE_MARKS:
         raise broken(where, "its listing holds empty entries")
 
 
 def _check_paths(thing: Thing, where: Path) -> None:
-    strange = [] if FOLDERS[thing.kind].fullmatch(thing.folder) else [thing.folder]
-    strange += [item.path for item in thing.files if not FILES[thing.kind].fullmatch(item.path)]
-    if strange:
-        raise broken(where, f"it names {strange[0][:200]!r}, which is no file of a {thing.kind}")
+    refused = [] if FOLDERS[thing.kind].fullmatch(thing.folder) else [thing.folder]
+    refused += [item.path for item in thing.files if not FILES[thing.kind].fullmatch(item.path)]
+    if refused:
+        raise broken(where, f"it names {refused[0][:200]!r}, which is no file of a {thing.kind}")
 
 
 def broken(where: Path, what: str) -> CorruptFileError:
@@ -142,10 +147,10 @@ def thing_of(kind: Kind, root: Path, folder: Path, paths: Sequence[Path]) -> Thi
     """Return a thing as an archive lists it; its manifest is the last of its files.
 
     Args:
-        kind: what it is.
-        root: the registry's.
-        folder: the thing's.
-        paths: its files.
+        kind: what the thing is.
+        root: the root folder of the registry.
+        folder: the thing's folder.
+        paths: the thing's files.
     """
     members = [
         Member(path=path.relative_to(folder).as_posix(), bytes=path.stat().st_size, sha256=files.sha256_file(path))
@@ -156,7 +161,7 @@ def thing_of(kind: Kind, root: Path, folder: Path, paths: Sequence[Path]) -> Thi
 
 @dataclass
 class _Hashing:
-    """A file that is read once and hashed on the way."""
+    """A file that is hashed while tarfile reads it."""
 
     source: IO[bytes]
 
@@ -173,12 +178,12 @@ def write_archive(path: Path, root: Path, things: Sequence[Thing]) -> None:
     """Write an archive.
 
     Args:
-        path: the file to write.
-        root: the registry's.
-        things: what to put in.
+        path: the archive to write.
+        root: the root folder of the registry.
+        things: the things to write, as ``thing_of`` lists them.
 
     Raises:
-        CorruptFileError: If a file is not what was listed (any more).
+        CorruptFileError: If a file has changed since it was listed.
     """
     with path.open("wb") as target:
         compressor = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
@@ -201,7 +206,7 @@ def _add(tar: tarfile.TarFile, path: Path, name: str, item: Member) -> None:
         except OSError as error:
             if error.errno is not None:
                 raise
-            raise _changed(path) from error  # shorter than it was: tarfile says so without a number
+            raise _changed(path) from error  # the file is shorter than listed: tarfile's own error has no number
         if hashing.digest.hexdigest() != item.sha256:
             raise _changed(path)
 

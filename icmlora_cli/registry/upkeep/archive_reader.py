@@ -1,4 +1,4 @@
-"""Unpacking an export archive that nobody vouches for: every size is bounded before a byte of it is decompressed."""
+"""Unpacking an export archive of unknown origin; every size is checked before anything is decompressed to it."""
 
 import hashlib
 import shutil
@@ -14,20 +14,20 @@ from icmlora_cli.errors import CorruptFileError, OutOfSpaceError
 from icmlora_cli.registry.upkeep.archive import LISTING, Member, Thing, broken, read_listing
 
 MAGIC = b"\x28\xb5\x2f\xfd"
-WINDOW = 1 << 27  # bytes of memory that a frame may ask for
-CHUNK = 1 << 10  # compressed bytes at a time; one such chunk can become at most about 32 MiB
+WINDOW = 1 << 27  # bytes of memory that a frame may need to be decompressed
+CHUNK = 1 << 10  # compressed bytes that are read at a time; one such chunk can become at most about 32 MiB
 SLACK = 1 << 16  # bytes for headers and padding around a member
-LISTING_BYTES = 1 << 25  # of some 200,000 files
-ROOM = 1 << 28  # bytes that an archive of any size may unpack to
-RATIO = 200  # times its own size that a larger archive may unpack to
+LISTING_BYTES = 1 << 25  # bytes of a listing at most, which is enough for some 200,000 files
+ROOM = 1 << 28  # bytes that any archive may unpack to
+RATIO = 200  # an archive may also unpack to that many times its own size
 
 
 class _BoundedStream:
-    """Decompresses one zstd frame, and no more of it than was allowed.
+    """Decompresses one zstd frame, up to the number of bytes in ``budget``.
 
     Args:
-        source: the archive, at its start.
-        where: its path.
+        source: the archive, opened at its start.
+        where: the archive's path, for messages.
     """
 
     def __init__(self, source: IO[bytes], where: Path) -> None:
@@ -38,10 +38,10 @@ class _BoundedStream:
         self._ended = False
 
     def read(self, size: int) -> bytes:
-        """Return up to ``size`` bytes; fewer only at the end.
+        """Return the next ``size`` bytes, or fewer at the end of the frame.
 
         Raises:
-            CorruptFileError: If the frame is damaged or cut short, or more than the budget was read.
+            CorruptFileError: If the frame is damaged or cut short, or the budget is exceeded.
         """
         while len(self._ready) < size and not self._ended:
             self._feed()
@@ -66,10 +66,10 @@ class _BoundedStream:
                 raise broken(self.where, "something follows its end")
 
     def finish(self) -> None:
-        """Read the padding to the very end of the frame, whose checksum is then compared.
+        """Read the padding up to the end of the frame, where zstd compares its checksum.
 
         Raises:
-            CorruptFileError: If there is anything but padding.
+            CorruptFileError: If there is anything but padding, or the checksum differs.
         """
         self.budget = SLACK
         while data := self.read(CHUNK):
@@ -89,18 +89,19 @@ def unpack(
 
     Args:
         path: the archive.
-        into: the folder; what is there after an error is to be thrown away.
-        most: bytes that it may unpack to; None allows ``ROOM``, or ``RATIO`` times its own size.
-        on_listing: told what is in it, before anything is unpacked; may raise.
-        on_file: told of each file.
+        into: the empty folder; its content has to be deleted after an error.
+        most: the bytes that the archive may unpack to; None allows ``ROOM``, or ``RATIO`` times its own size if that
+            is more.
+        on_listing: called with the listed things before anything is unpacked; it may raise.
+        on_file: called with the path of each file before it is unpacked.
 
     Returns:
-        What was unpacked.
+        The things that were unpacked.
 
     Raises:
-        CorruptFileError: If it is no such archive, is damaged or cut short, holds anything that is not listed, or
-            links, devices or paths that lead elsewhere, or is larger than it may be.
-        OutOfSpaceError: If the disk has not that much room.
+        CorruptFileError: If it is not such an archive, is damaged or cut short, is too large, or holds links, devices,
+            paths that lead elsewhere, or anything else that is not listed.
+        OutOfSpaceError: If there is not enough space on the disk.
     """
     with path.open("rb") as source:
         limit = max(ROOM, RATIO * path.stat().st_size) if most is None else most
@@ -118,7 +119,8 @@ def unpack(
                 stream.budget = SLACK
                 if tar.next() is not None:
                     raise broken(path, "it holds a file that is not listed")
-        except (tarfile.TarError, ValueError, OverflowError) as error:  # ValueError: numbers in PAX and sparse headers
+        # tarfile raises ValueError for bad numbers in PAX and sparse headers
+        except (tarfile.TarError, ValueError, OverflowError) as error:
             raise broken(path, f"it is not a whole tar file: {error}") from error
         stream.finish()
     return things
@@ -176,13 +178,13 @@ def _too_large(path: Path, total: int, limit: int) -> CorruptFileError:
 
 def _extract(tar: tarfile.TarFile, stream: _BoundedStream, name: str, item: Member, into: Path) -> None:
     stream.budget = SLACK
-    found = tar.next()
-    if found is None:
+    entry = tar.next()
+    if entry is None:
         raise broken(stream.where, f"{name} is listed, and is not there")
-    if found.name != name or not _plain(found) or found.size != item.bytes:
-        raise broken(stream.where, f"it holds {found.name[:200]!r} where {name} of {item.bytes} bytes is listed")
-    stream.budget = found.size + SLACK
-    handle = tar.extractfile(found)
+    if entry.name != name or not _plain(entry) or entry.size != item.bytes:
+        raise broken(stream.where, f"it holds {entry.name[:200]!r} where {name} of {item.bytes} bytes is listed")
+    stream.budget = entry.size + SLACK
+    handle = tar.extractfile(entry)
     assert handle is not None
     target, digest = into / name, hashlib.sha256()
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Is a task, an adapter or a generator what its manifest says? Every file of its folder is looked at."""
+"""Checks whether a task, an adapter or a generator is what its manifest says, with every file of its folder."""
 
 import functools
 import json
@@ -26,13 +26,13 @@ Kind = Literal["missing", "truncated", "changed", "unreadable", "unlisted"]
 
 @dataclass(frozen=True)
 class Flaw:
-    """What is wrong with one file.
+    """What is wrong with one file; ``survey`` makes a ``Finding`` of it.
 
     Args:
-        kind: ``missing``, ``truncated`` (shorter than it says), ``changed`` (another hash), ``unreadable`` (not what
-            its format asks for) or ``unlisted`` (its manifest does not know it).
+        kind: ``missing``, ``truncated`` (shorter than it should be), ``changed`` (with another hash), ``unreadable``
+            (not in its format) or ``unlisted`` (not named by a manifest).
         path: the file.
-        what: in words.
+        what: what is wrong, in words.
     """
 
     kind: Kind
@@ -43,13 +43,13 @@ class Flaw:
 def _unreadable_is_a_flaw(
     check: Callable[Concatenate[Path, P], list[Flaw]],
 ) -> Callable[Concatenate[Path, P], list[Flaw]]:
-    """Let a check tell of a file that the system cannot read, rather than end the whole survey there."""
+    """Make a check return a flaw for a file that the system cannot read, so that the survey goes on."""
 
     @functools.wraps(check)
     def checked(path: Path, /, *args: P.args, **kwargs: P.kwargs) -> list[Flaw]:
         try:
             return check(path, *args, **kwargs)
-        except FileNotFoundError:  # gone this moment: the caller knows what that means
+        except FileNotFoundError:  # it was removed meanwhile, which the caller handles
             raise
         except OSError as error:
             where = Path(os.fsdecode(error.filename)) if error.filename else path
@@ -63,14 +63,14 @@ def task_flaws(folder: Path, name: str, *, quick: bool = False) -> list[Flaw]:
     """Return what is wrong with a task.
 
     Args:
-        folder: where it is; may have another name while it is moved.
-        name: the task's.
-        quick: do not read the examples.
+        folder: the task's folder, which has another name while it is moved.
+        name: the task's name.
+        quick: whether to leave the examples unread.
     """
     flaws = _strangers(folder, {task_record.MANIFEST, task_record.EXAMPLES})
-    found = manifest_flaws(folder / task_record.MANIFEST, TaskManifest.known_keys())
-    if found:
-        return found + flaws
+    of_manifest = manifest_flaws(folder / task_record.MANIFEST, TaskManifest.known_keys())
+    if of_manifest:
+        return of_manifest + flaws
     try:
         task = Task.read(folder, name)
     except CorruptFileError as error:
@@ -105,16 +105,16 @@ def adapter_flaws(folder: Path, base: str, task: str, key: str, *, quick: bool =
     """Return what is wrong with a finished adapter.
 
     Args:
-        folder: where it is.
-        base: slug of its base.
-        task: its task's name.
-        key: its key.
-        quick: compare sizes, not hashes.
+        folder: the adapter's folder.
+        base: the name of its base model's folder.
+        task: the name of its task.
+        key: the adapter's key.
+        quick: whether to compare sizes instead of hashes.
     """
     path = folder / adapters.MANIFEST
-    found = manifest_flaws(path, AdapterManifest.known_keys())
-    if found:
-        return found
+    of_manifest = manifest_flaws(path, AdapterManifest.known_keys())
+    if of_manifest:
+        return of_manifest
     try:
         record = adapters.read_record(path)
     except CorruptFileError as error:
@@ -144,11 +144,11 @@ def _checkpoint_flaws(record: AdapterRecord, item: AdapterCheckpoint, folder: Pa
             flaws.append(Flaw("changed", config, "not the configuration that was written: another SHA-256"))
         return flaws
     try:
-        said = files.read_json(config)
+        settings = files.read_json(config)
     except CorruptFileError as error:
         return [*flaws, Flaw("unreadable", config, error.message)]
-    whole = weights.is_file() and weights.stat().st_size + config.stat().st_size == item.bytes
-    if said.get("peft_type") != "LORA" or (not flaws and not whole):
+    has_size = weights.is_file() and weights.stat().st_size + config.stat().st_size == item.bytes
+    if settings.get("peft_type") != "LORA" or (not flaws and not has_size):
         flaws.append(Flaw("changed", config, f"not {item.bytes} bytes with the weights, as the manifest says"))
     return flaws
 
@@ -158,20 +158,20 @@ def generator_flaws(folder: Path, *, quick: bool = False) -> list[Flaw]:
     """Return what is wrong with a generator.
 
     Args:
-        folder: where it is.
-        quick: compare sizes, not hashes.
+        folder: the generator's folder.
+        quick: whether to compare sizes instead of hashes.
     """
     flaws = _strangers(folder, {generators.CONFIG, generators.WEIGHTS, generators.CARD})
     path = folder / generators.CONFIG
-    found = manifest_flaws(path, GeneratorManifest.known_keys())
-    if found:
-        return found + flaws
+    of_manifest = manifest_flaws(path, GeneratorManifest.known_keys())
+    if of_manifest:
+        return of_manifest + flaws
     try:
-        held = GeneratorManifest.read(path)
+        manifest = GeneratorManifest.read(path)
     except CorruptFileError as error:
         return [Flaw("unreadable", path, error.message), *flaws]
-    flaws += _weights_flaws(folder / generators.WEIGHTS, held.sha256, quick=quick)
-    card, hashed = folder / generators.CARD, held.card_sha256
+    flaws += _weights_flaws(folder / generators.WEIGHTS, manifest.sha256, quick=quick)
+    card, hashed = folder / generators.CARD, manifest.card_sha256
     if not card.is_file():
         flaws.append(Flaw("missing", card, "its card is missing"))
     elif hashed is not None and not quick and files.sha256_file(card) != hashed:
@@ -181,11 +181,11 @@ def generator_flaws(folder: Path, *, quick: bool = False) -> list[Flaw]:
 
 @_unreadable_is_a_flaw
 def manifest_flaws(path: Path, known: frozenset[str]) -> list[Flaw]:
-    """Return what is wrong with a manifest itself: that it is missing, no JSON, or not what its checksum says.
+    """Return what is wrong with a manifest itself: it may be missing, no JSON, or not what its checksum says.
 
     Args:
         path: the manifest.
-        known: the keys that one without a seal may hold.
+        known: the keys that a manifest without a checksum may hold.
     """
     if not path.is_file():
         return [Flaw("missing", path, f"{path.name} is missing")]
@@ -194,18 +194,18 @@ def manifest_flaws(path: Path, known: frozenset[str]) -> list[Flaw]:
     except checksums.ChecksumError as error:
         return [Flaw("changed", path, error.message)]
     except CorruptFileError as error:
-        cut = not path.read_bytes().rstrip().endswith(b"}")
-        return [Flaw("truncated" if cut else "unreadable", path, error.message)]
+        is_cut = not path.read_bytes().rstrip().endswith(b"}")
+        return [Flaw("truncated" if is_cut else "unreadable", path, error.message)]
     return []
 
 
 @_unreadable_is_a_flaw
 def safetensors_flaws(path: Path, *, quick: bool = False) -> list[Flaw]:
-    """Return whether a safetensors file is shorter or longer than its header says, or not what its checksum says.
+    """Return what is wrong with a safetensors file: it may have another length than its header says, or have changed.
 
     Args:
         path: the file.
-        quick: do not read the tensors.
+        quick: whether to leave the tensors unread, and the checksum uncompared.
     """
     try:
         check_safetensors(path)
@@ -219,14 +219,14 @@ def safetensors_flaws(path: Path, *, quick: bool = False) -> list[Flaw]:
 def _weights_flaws(path: Path, sha256: str, *, quick: bool) -> list[Flaw]:
     if not path.is_file():
         return [Flaw("missing", path, "its weights are missing")]
-    found = safetensors_flaws(path, quick=True)
-    if found or quick or files.sha256_file(path) == sha256:
-        return found
+    flaws = safetensors_flaws(path, quick=True)
+    if flaws or quick or files.sha256_file(path) == sha256:
+        return flaws
     return [Flaw("changed", path, "not the weights that were written: another SHA-256")]
 
 
 def _strangers(folder: Path, listed: set[str]) -> list[Flaw]:
-    """Return a flaw for each entry of a folder that is not listed; temporary ones are told of as left-overs."""
+    """Return a flaw for each entry of a folder that is not listed; ``leftovers`` reports the temporary ones."""
     return [
         Flaw("unlisted", path, "no manifest lists it")
         for path in sorted(folder.iterdir())

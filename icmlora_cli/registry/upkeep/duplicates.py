@@ -1,6 +1,6 @@
-"""Equal checkpoints: found by the SHA-256 in their manifests, and stored once by hard links.
+"""Equal checkpoints, which are found by the SHA-256 in their manifests and can be stored once with hard links.
 
-A link is safe because nothing here writes into a checkpoint: what changes is written beside it and renamed.
+A hard link is safe, since icmlora never writes into an existing checkpoint: it writes a new file and renames it.
 """
 
 import os
@@ -18,13 +18,13 @@ NOT_SO = "not what its manifest says: icmlora registry verify"
 
 @dataclass(frozen=True)
 class Copy:
-    """A file that is stored once more.
+    """A second copy of a file.
 
     Args:
-        path: the file.
-        same_as: the file that it can become a hard link to.
-        sha256: of both, as their manifests say.
-        bytes: that the link frees; 0 while another name keeps them.
+        path: the copy.
+        same_as: the file that the copy can become a hard link to.
+        sha256: the hex SHA-256 of both, as their manifests say.
+        bytes: the bytes that the link frees; 0 if the copy has another name that keeps them.
     """
 
     path: Path
@@ -35,12 +35,12 @@ class Copy:
 
 @dataclass(frozen=True)
 class Left:
-    """A file that stays as it is.
+    """A file that stays as it is, though another one has the same SHA-256.
 
     Args:
         path: the file.
-        bytes: that it takes.
-        said: why it stays.
+        bytes: the bytes that it takes.
+        said: the reason why it stays, in words.
     """
 
     path: Path
@@ -50,15 +50,15 @@ class Left:
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Equal checkpoints, by their manifests.
+    """The equal checkpoints of a registry, according to their manifests.
 
     Args:
-        copies: what can become a link.
-        left: what cannot.
-        files: how many files hold what another one holds.
-        bytes: that those take.
-        linked_files: how many are hard links of equal ones already.
-        linked_bytes: that those would take, and do not.
+        copies: the files that can become hard links.
+        left: the files that cannot.
+        files: the number of files that are second copies.
+        bytes: the bytes that those files take.
+        linked_files: the number of files that are already hard links of equal ones.
+        linked_bytes: the bytes that those files would take as copies.
     """
 
     copies: tuple[Copy, ...]
@@ -70,14 +70,14 @@ class Duplicates:
 
 
 def find(records: Iterable[AdapterRecord]) -> Duplicates:
-    """Return the equal checkpoints of adapters; reads no weights, and asks only for the sizes of what has an equal."""
-    kept = [(record, item) for record in records for item in record.checkpoints]
-    counts = Counter(item.sha256 for _, item in kept)
+    """Return the equal checkpoints of adapters, without reading any weights."""
+    checkpoints = [(record, item) for record in records for item in record.checkpoints]
+    counts = Counter(item.sha256 for _, item in checkpoints)
     paths: dict[str, list[Path]] = {}
-    for record, item in kept:
+    for record, item in checkpoints:
         if counts[item.sha256] > 1:
             paths.setdefault(item.sha256, []).append(record.folder / item.folder / WEIGHTS)
-    groups = [_Group.of(sha256, list(dict.fromkeys(found))) for sha256, found in paths.items()]
+    groups = [_Group.of(sha256, list(dict.fromkeys(equal))) for sha256, equal in paths.items()]
     return Duplicates(
         copies=tuple(copy for group in groups for copy in group.copies()),
         left=tuple(left for group in groups for left in group.left()),
@@ -90,7 +90,13 @@ def find(records: Iterable[AdapterRecord]) -> Duplicates:
 
 @dataclass(frozen=True)
 class _Stored:
-    """One file on the disk, whatever its names: device, owner and mode; names in the registry; names anywhere."""
+    """One file on the disk, which may have several names.
+
+    Args:
+        place: its device, owner, group and mode; a link to another file is possible only if these are equal.
+        paths: its names in the registry.
+        names: the number of its names anywhere.
+    """
 
     place: tuple[int, int, int, int]
     paths: list[Path]
@@ -99,7 +105,14 @@ class _Stored:
 
 @dataclass(frozen=True)
 class _Group:
-    """Files of one SHA-256 and size: ``inodes``, those with most names first; ``odd`` are those of another size."""
+    """The files of one SHA-256.
+
+    Args:
+        sha256: the hex SHA-256, as the manifests say.
+        size: the bytes of most of the files.
+        inodes: the files of that size, those with most names first.
+        odd: the files of another size, which are not what their manifest says.
+    """
 
     sha256: str
     size: int
@@ -112,14 +125,14 @@ class _Group:
         stats = [(path, stat) for path, stat in stats if S_ISREG(stat.st_mode)]
         sizes = Counter(stat.st_size for _, stat in stats)
         size = sizes.most_common(1)[0][0] if sizes else 0
-        found: dict[tuple[int, int], _Stored] = {}
+        inodes: dict[tuple[int, int], _Stored] = {}
         for path, stat in stats:
             if stat.st_size == size:
                 place = (stat.st_dev, stat.st_uid, stat.st_gid, stat.st_mode)
-                found.setdefault((stat.st_dev, stat.st_ino), _Stored(place, [], stat.st_nlink)).paths.append(path)
-        said = f"not of the {size} bytes of another file of its SHA-256: icmlora registry verify"
-        odd = tuple(Left(path, stat.st_size, said) for path, stat in stats if stat.st_size != size)
-        return cls(sha256, size, tuple(sorted(found.values(), key=lambda item: -len(item.paths))), odd)
+                inodes.setdefault((stat.st_dev, stat.st_ino), _Stored(place, [], stat.st_nlink)).paths.append(path)
+        reason = f"not of the {size} bytes of another file of its SHA-256: icmlora registry verify"
+        odd = tuple(Left(path, stat.st_size, reason) for path, stat in stats if stat.st_size != size)
+        return cls(sha256, size, tuple(sorted(inodes.values(), key=lambda item: -len(item.paths))), odd)
 
     @property
     def links(self) -> int:
@@ -127,31 +140,31 @@ class _Group:
 
     def copies(self) -> list[Copy]:
         firsts: dict[tuple[int, int, int, int], _Stored] = {}
-        found = []
+        copies = []
         for item in self.inodes:
             first = firsts.setdefault(item.place, item)
-            frees = self.size if item.names <= len(item.paths) else 0  # with the last of its names
+            frees = self.size if item.names <= len(item.paths) else 0  # its bytes are freed with its last name
             for path in () if first is item else item.paths:
-                found.append(Copy(path, first.paths[0], self.sha256, frees if path == item.paths[-1] else 0))
-        return found
+                copies.append(Copy(path, first.paths[0], self.sha256, frees if path == item.paths[-1] else 0))
+        return copies
 
     def left(self) -> list[Left]:
         firsts: dict[tuple[int, int, int, int], Path] = {}
         for item in self.inodes:
             firsts.setdefault(item.place, item.paths[0])
         paths = list(firsts.values())
-        said = "the same weights as {}, but on another file system, or of another owner or mode: no link"
-        return [*(Left(path, self.size, said.format(paths[0])) for path in paths[1:]), *self.odd]
+        reason = "the same weights as {}, but on another file system, or of another owner or mode: no link"
+        return [*(Left(path, self.size, reason.format(paths[0])) for path in paths[1:]), *self.odd]
 
 
 @dataclass(frozen=True)
 class Linked:
-    """What became of a copy.
+    """What ``Linker.link`` did with a copy.
 
     Args:
-        done: it is a link now.
-        bytes: freed by it.
-        left: what stays as it is, and why.
+        done: whether the copy is a hard link now.
+        bytes: the bytes that were freed.
+        left: the files that stay as they are, each with the reason.
     """
 
     done: bool
@@ -161,19 +174,19 @@ class Linked:
 
 @dataclass
 class Linker:
-    """Replaces copies by hard links; what it has read once, it does not read again."""
+    """Replaces copies by hard links; it remembers the hashes of files, so that each is read once."""
 
     _hashes: dict[tuple[int, int, int, int], str] = field(default_factory=dict)
-    _whole: dict[Path, Path] = field(default_factory=dict)  # instead of a first file that is damaged
+    _whole: dict[Path, Path] = field(default_factory=dict)  # replaces a damaged first file by an intact copy
 
     def link(self, copy: Copy) -> Linked:
-        """Replace a copy by a hard link to the file that it equals, once both have been read and compared.
+        """Read and compare a copy and the file that it equals, and replace the copy by a hard link to that file.
 
-        The link is made under a temporary name first: where the file system has none, nothing is read. Killed at any
-        moment, the copy is whole under its name.
+        The link is made under a temporary name first, so that nothing is read if the file system has no hard links. If
+        the process is killed at any moment, the copy is still whole under its name.
 
         Args:
-            copy: what ``find`` returned.
+            copy: a copy that ``find`` returned.
 
         Raises:
             OSError: If a file cannot be read or renamed.
@@ -182,11 +195,11 @@ class Linker:
         link = temporary.beside(copy.path)
         try:
             os.link(source, link)
-        except FileNotFoundError:  # one of them has just been removed
+        except FileNotFoundError:  # one of the two was removed since they were found
             return Linked(False)
         except OSError as error:
-            said = f"no hard link can be made here ({error.strerror}): it and {source} are both kept"
-            return Linked(False, left=(Left(copy.path, copy.bytes, said),))
+            reason = f"no hard link can be made here ({error.strerror}): it and {source} are both kept"
+            return Linked(False, left=(Left(copy.path, copy.bytes, reason),))
         try:
             return self._replaced(copy, source, link)
         except FileNotFoundError:
@@ -198,12 +211,13 @@ class Linker:
         before = _identity(copy.path)
         if before == _identity(link):
             return Linked(False)
-        whole, equal = self._sha256(link) == copy.sha256, self._sha256(copy.path) == copy.sha256
-        if equal and not whole:
+        source_intact, copy_intact = self._sha256(link) == copy.sha256, self._sha256(copy.path) == copy.sha256
+        if copy_intact and not source_intact:
             self._whole[copy.same_as] = copy.path
-        if not (whole and equal):
-            bad = [path for path, good in ((source, whole), (copy.path, equal)) if not good]
-            return Linked(False, left=tuple(Left(path, path.lstat().st_size, NOT_SO) for path in bad))
+        if not (source_intact and copy_intact):
+            checked = ((source, source_intact), (copy.path, copy_intact))
+            damaged = [path for path, is_intact in checked if not is_intact]
+            return Linked(False, left=tuple(Left(path, path.lstat().st_size, NOT_SO) for path in damaged))
         stat = copy.path.lstat()
         if _identity(copy.path) != before:
             return Linked(False, left=(Left(copy.path, stat.st_size, "it has just been written"),))

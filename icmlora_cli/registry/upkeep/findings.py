@@ -1,4 +1,4 @@
-"""Faults of a registry: what is wrong, what it costs, and the command that mends it."""
+"""What ``registry verify`` finds: what is wrong, what that costs, and the command that mends it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,21 +16,21 @@ Action = Literal["quarantine", "restore", "remake", "leave"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault.
+    """Something that is wrong in a registry.
 
     Args:
-        kind: ``missing``, ``truncated``, ``changed`` (another hash), ``unreadable``, ``unlisted`` (nothing knows it),
-            ``half-written`` (work that was cut short) or ``left-over`` (of a process that is gone).
-        thing: what it is a part of.
-        name: of the thing.
+        kind: ``missing``, ``truncated``, ``changed`` (with another hash), ``unreadable``, ``unlisted`` (named by no
+            manifest), ``half-written`` (work that was cut short) or ``left-over`` (from a process that is gone).
+        thing: the kind of thing that the file belongs to.
+        name: the name of the thing.
         path: the file or folder.
-        what: what is wrong.
-        cost: what that costs the user.
-        mend: the command to type.
-        severe: something that was there cannot be used; otherwise nothing is lost.
-        action: what a repair does: move ``unit`` into quarantine, put it back (``restore``), make again what ``unit``
-            in quarantine was (``remake``), or leave it to the command.
-        unit: what the repair moves, or makes again.
+        what: what is wrong, in words.
+        cost: what the user loses by it, in words.
+        mend: the command that the user can type to mend it.
+        severe: whether something that was in the registry cannot be used; if not, nothing is lost.
+        action: what a repair does: move ``unit`` into quarantine, put it back (``restore``), make what ``unit`` in
+            quarantine was again (``remake``), or nothing (``leave``).
+        unit: the file or folder that the repair moves or makes again; None if it does nothing.
     """
 
     kind: Kind

@@ -1,4 +1,4 @@
-"""What killed and finished work left in a registry: temporary files and folders, and training states."""
+"""What killed and finished processes left in a registry: temporary files and folders, and training states."""
 
 import os
 from collections.abc import Iterator
@@ -21,10 +21,11 @@ class Leftover:
     """A temporary file or folder.
 
     Args:
-        path: where it is.
-        target: what it was to become, or was.
-        in_use: a running process may still be at work on it.
-        only_copy: it is what ``target`` was, and nothing is there now: the replacement was cut between two renames.
+        path: the file or folder.
+        target: the path that it was to be renamed to, or had before.
+        in_use: whether a running process may still be writing it.
+        only_copy: whether it was at ``target``, and nothing is there now, since the process that replaced it was
+            killed between two renames.
     """
 
     path: Path
@@ -34,17 +35,17 @@ class Leftover:
 
 
 def temporaries(home: Home) -> tuple[Leftover, ...]:
-    """Return the temporary files and folders of a registry and its cache, by path."""
+    """Return the temporary files and folders of a registry and its cache, ordered by path."""
     paths = sorted({path for root in (home.root, home.cache) for path in _walk(root)})
-    said = [(path, temporary.parse(path.name)) for path in paths]
-    found = [(path, item.role, path.with_name(item.name)) for path, item in said if item is not None]
+    parsed = [(path, temporary.parse(path.name)) for path in paths]
+    named = [(path, item.role, path.with_name(item.name)) for path, item in parsed if item is not None]
     newest: dict[Path, Path] = {}
-    for path, role, target in found:
+    for path, role, target in named:
         if role == "old" and (target not in newest or _age(path) >= _age(newest[target])):
             newest[target] = path
     return tuple(
         Leftover(path, target, temporary.in_use(path), newest.get(target) == path and not os.path.lexists(target))
-        for path, _, target in found
+        for path, _, target in named
     )
 
 
@@ -53,15 +54,15 @@ def _age(path: Path) -> int:
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    waiting, told = [os.fspath(root)], os.fspath(root / QUARANTINE)
+    waiting, quarantine = [os.fspath(root)], os.fspath(root / QUARANTINE)
     while waiting:
-        at = waiting.pop()
-        with suppress(OSError), os.scandir(at) as entries:  # gone since, or not ours to read
+        folder = waiting.pop()
+        with suppress(OSError), os.scandir(folder) as entries:  # removed meanwhile, or not readable for this user
             for entry in entries:
                 if entry.name.startswith(files.TEMPORARY):
                     yield Path(entry.path)
-                elif at != told and entry.is_dir(follow_symlinks=False):
-                    waiting.append(entry.path)  # but what quarantine holds was told of when it was put there
+                elif folder != quarantine and entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)  # not the content of quarantine, which was reported when it was moved
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,10 @@ class State:
 
     Args:
         path: the file.
-        finished: what it was for is there, whole; nothing reads the state again.
-        readable: it is as long as its header says, and what its checksum says.
-        steps: optimizer steps behind it; None where it does not say.
-        name: of the task, generator or base that is trained.
+        finished: whether the training is finished, so that nothing will read the state again.
+        readable: whether the file is as long as its header says, and what its checksum says.
+        steps: the optimizer steps before it was saved; None if it does not say.
+        name: the name of the task, generator or base model of the training.
         kind: ``adapter``, ``generator`` or ``baseline``.
     """
 
@@ -86,16 +87,16 @@ class State:
 
 
 def states(home: Home) -> tuple[State, ...]:
-    """Return the training states of harvests, generators and the multi-task LoRAs of evaluations."""
-    found = [_state(path, path.parent / adapters.MANIFEST, path.parts[-3], "adapter") for path in _harvests(home)]
-    found += [_of_generator(home, path) for path in sorted(home.generators.glob(f"[!.]*{generators.STATE}"))]
+    """Return the training states of harvests, of generators, and of the multi-task LoRAs of evaluations."""
+    results = [_state(path, path.parent / adapters.MANIFEST, path.parts[-3], "adapter") for path in _harvests(home)]
+    results += [_of_generator(home, path) for path in sorted(home.generators.glob(f"[!.]*{generators.STATE}"))]
     folder = home.root / "baselines"
-    found += [
+    results += [
         _state(path, path.parent / adapters.CONFIG, path.parts[-3], "baseline")
         for path in sorted(folder.glob(f"*/*/{adapters.STATE}"))
         if not temporary.within(path, folder)
     ]
-    return tuple(found)
+    return tuple(results)
 
 
 def _harvests(home: Home) -> list[Path]:
@@ -109,7 +110,7 @@ def _state(path: Path, last: Path, name: str, kind: str) -> State:
 
 
 def _of_generator(home: Home, path: Path) -> State:
-    """Return a training's state; it is finished when the generator of that name has the key of this very training."""
+    """Return the state of a generator's training, which is finished if the generator of that name has its key."""
     name = path.name.removesuffix(generators.STATE)
     manifest = home.generators / name / generators.CONFIG
     key = read_remains(manifest).key

@@ -1,4 +1,7 @@
-"""Quarantine: what is damaged or replaced is moved there, with a note of where it was and why. Nothing is deleted."""
+"""Quarantine: the folder to which damaged or replaced things are moved, each with a note of where it was and why.
+
+Nothing is deleted.
+"""
 
 import os
 import shutil
@@ -25,9 +28,9 @@ class QuarantineEntry:
     """One thing in quarantine.
 
     Args:
-        folder: holds the thing, under its own name, and the note.
-        bytes: that deleting it gives back.
-        note: what is known of it; None where the note is missing or broken.
+        folder: the folder that holds the thing, under its own name, and the note.
+        bytes: the bytes that deleting the folder gives back.
+        note: the note; None if it is missing or broken.
     """
 
     folder: Path
@@ -36,7 +39,7 @@ class QuarantineEntry:
 
     @property
     def root(self) -> Path:
-        """The registry's root, or its cache: whatever the thing was moved within."""
+        """The root of the registry or its cache, whichever the thing was in."""
         return self.folder.parents[1]
 
     @property
@@ -51,20 +54,25 @@ class QuarantineEntry:
         if note is None or note.settled or note.thing is None or note.reason not in ("damaged", "replaced"):
             return False
         place = self.root / note.was
-        if note.thing == "adapter":  # a harvest that is under way has a folder, and no manifest yet
+        if note.thing == "adapter":  # a harvest that is not finished has a folder, but no manifest yet
             return not (place / adapters.MANIFEST).is_file()
         return not os.path.lexists(place)
 
     def settle(self) -> None:
-        """Write down that nothing is missing any more."""
+        """Write into the note that nothing is missing any more."""
         if self.note is not None:
             _write_note(self.folder, self.note.model_copy(update={"settled": True}))
 
 
 def keep(home: Home, path: Path, why: str) -> Path:
-    """Put a second copy of a folder of files into quarantine, for what is about to be replaced; return where it is.
+    """Put a copy of a folder of files into quarantine before it is replaced, and return the copy's path.
 
-    Its files are hard links, where the disk has them: writers here replace files, and never change them.
+    Its files are hard links if the disk has them, since icmlora replaces files and never changes them.
+
+    Args:
+        home: the folders of the registry; ``path`` is in its root or its cache.
+        path: the folder to copy.
+        why: the reason, in words.
 
     Raises:
         OutOfSpaceError: If the disk is full.
@@ -89,17 +97,17 @@ def put(
     name: str = "",
     mend: str = "",
 ) -> Path:
-    """Move a file or folder into quarantine, and return where it is now.
+    """Move a file or folder into quarantine, and return its new path.
 
-    The note is written first; the move is one rename on the same disk. A thing that was moved counts as missing, for
-    ``verify`` and ``gc``, until something is in its place.
+    The note is written first, and the move is one rename on the same disk. ``verify`` and ``gc`` count a thing that was
+    moved as missing until something is in its place.
 
     Args:
-        home: the registry; ``path`` lies in its root or its cache.
-        path: what is moved.
-        why: in words.
+        home: the folders of the registry; ``path`` is in its root or its cache.
+        path: the file or folder to move.
+        why: the reason, in words.
         reason: whether it is damaged, or is being replaced.
-        thing: what it is, where something is missing without it.
+        thing: the kind of thing that is missing without it; None if nothing is.
         name: the name of the thing.
         mend: the command that makes it again.
 
@@ -127,7 +135,7 @@ def _write_note(folder: Path, note: QuarantineNote) -> None:
 
 
 def entries(home: Home) -> tuple[QuarantineEntry, ...]:
-    """Return what is in quarantine, the oldest first."""
+    """Return the things in quarantine, the oldest first."""
     folders = [path for root in {home.root, home.cache} for path in files.subfolders(root / QUARANTINE)]
     return tuple(QuarantineEntry(path, files.freed_bytes(path), _read_note(path)) for path in sorted(folders))
 

@@ -1,4 +1,4 @@
-"""A survey of a registry: every file is looked at, and every fault told with its cost and what mends it."""
+"""A survey of a registry, which looks at every file and returns a finding for everything that is wrong."""
 
 import shlex
 from collections.abc import Callable, Iterator
@@ -24,13 +24,13 @@ ROOT = {"tasks", "adapters", "generators", "results", "baselines", "logs", QUARA
 
 @dataclass(frozen=True)
 class Survey:
-    """Looks through a registry.
+    """A look through a registry, as ``registry verify`` takes it.
 
     Args:
-        home: the registry.
-        quick: compare sizes, not hashes.
-        on_thing: told of each thing that is looked at: what it is, and its name.
-        checked: what was looked at: kind to how many.
+        home: the folders of the registry.
+        quick: whether to compare sizes instead of hashes.
+        on_thing: called for each thing that is looked at, with its kind and its name.
+        checked: the number of things of each kind that were looked at.
     """
 
     home: Home
@@ -39,8 +39,8 @@ class Survey:
     checked: dict[str, int] = field(default_factory=dict, hash=False)
 
     def findings(self) -> tuple[Finding, ...]:
-        """Return all faults, the severe ones first."""
-        found = [
+        """Return all findings, the severe ones first."""
+        results = [
             *self._strangers(self.home.root, self._known),
             *self._tasks(),
             *self._adapters(),
@@ -53,16 +53,16 @@ class Survey:
             *survey_leftovers.state_findings(self.home),
             *survey_leftovers.quarantine_findings(self.home),
         ]
-        return tuple(sorted(found, key=lambda fault: not fault.severe))
+        return tuple(sorted(results, key=lambda finding: not finding.severe))
 
     def _known(self, path: Path) -> bool:
-        """Tell whether something in the root is icmlora's; the cache may be in there too."""
+        """Tell whether icmlora made something in the root, which the cache may be in too."""
         cache = self.home.cache
         cached = (self.home.bases, self.home.vectors, self.home.served)
         return path.name in ROOT or path in cached or cache.is_relative_to(path)
 
     def look(self, thing: str, name: str) -> None:
-        """Count a thing that is looked at, and tell of it."""
+        """Count a thing that is looked at, and report it."""
         self.checked[thing] = self.checked.get(thing, 0) + 1
         self.on_thing(thing, name)
 
@@ -85,7 +85,8 @@ class Survey:
 
     def _adapter(self, folder: Path) -> Iterator[Finding]:
         task, base = folder.parent.name, folder.parent.parent.name
-        working = leases.worker(folder) is not None  # asked first: who has finished since has written the manifest
+        # the lease is read first: a worker that finishes after that has written the manifest
+        working = leases.worker(folder) is not None
         again = f"icmlora harvest --tasks {shlex.quote(task)}"
         if not (folder / adapters.MANIFEST).is_file() and (
             (folder / adapters.STATE).is_file() or not any(folder.glob("checkpoint-*"))
@@ -96,7 +97,7 @@ class Survey:
                 yield Finding("half-written", "adapter", task, folder, what, cost, again, severe=False)
             return
         if not (folder / adapters.MANIFEST).is_file() and working:
-            return  # its manifest may be written this moment
+            return  # the worker may be about to write its manifest
         self.look("adapter", f"{base}/{task}")
         for flaw in checks.adapter_flaws(folder, base, task, folder.name, quick=self.quick):
             cost = f"training and evaluation with task {task!r} refuse it, until it is made again{_took(folder)}"
@@ -114,7 +115,7 @@ class Survey:
                 yield of_thing(flaw, "generator", folder.name, folder, cost, f"{REPAIR} && {again}")
 
     def _strangers(self, folder: Path, known: Callable[[Path], bool]) -> Iterator[Finding]:
-        """Yield what lies where icmlora put nothing; it stays there."""
+        """Yield a finding for each entry of a folder that icmlora did not write; a repair leaves it in place."""
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if not path.name.startswith(".") and not known(path):
                 mend = "move it elsewhere if it is yours: icmlora did not write it"
@@ -122,15 +123,15 @@ class Survey:
 
 
 def of_thing(flaw: Flaw, thing: Thing, name: str, folder: Path, cost: str, mend: str) -> Finding:
-    """Return the fault that a flaw of a thing is.
+    """Return the finding for a flaw of a thing.
 
     Args:
-        flaw: what is wrong with one of its files.
-        thing: what it is.
-        name: of the thing.
-        folder: all of it; a repair moves it.
-        cost: what is lost while it is so.
-        mend: the command.
+        flaw: what is wrong with one of the thing's files.
+        thing: the kind of thing.
+        name: the name of the thing.
+        folder: the thing's folder, which a repair moves.
+        cost: what the user loses by it, in words.
+        mend: the command that mends it.
     """
     if flaw.kind == "unlisted":
         return Finding(flaw.kind, thing, name, flaw.path, flaw.what, NOT_USED, REPAIR, False, "quarantine", flaw.path)
@@ -151,7 +152,7 @@ def _is_named_folder(path: Path) -> bool:
 
 
 def _adapter_mend(folder: Path) -> str:
-    """Return what mends an adapter; one that was imported cannot be harvested again."""
+    """Return the command that mends an adapter; an imported adapter has to be imported again."""
     with suppress(OSError, CorruptFileError):
         record = adapters.read_record(folder / adapters.MANIFEST)
         if record.imported is not None:
@@ -170,13 +171,13 @@ def _task_again(folder: Path) -> str:
 
 
 def _typed(manifest: Path, verb: str) -> str | None:
-    """Return the command that made a thing, if its manifest says it and it is one of ``verb``."""
+    """Return the command that made a thing, if its manifest has one that starts with ``icmlora`` and ``verb``."""
     command = read_remains(manifest).made_by
     return command if command is not None and command.startswith(f"icmlora {verb}") else None
 
 
 def _took(folder: Path) -> str:
-    """Return how long making it took, if its manifest can still be read."""
+    """Return a phrase that says how long it took to make a thing; empty if its manifest cannot be read."""
     for manifest in (folder / adapters.MANIFEST, folder / generators.CONFIG):
         seconds = read_remains(manifest).seconds
         if seconds is not None:

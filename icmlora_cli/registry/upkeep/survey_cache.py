@@ -1,4 +1,4 @@
-"""The part of a survey that looks at what can be made again: bases, multi-task LoRAs, results, task vectors."""
+"""The part of a survey for what can be made again: base models, multi-task LoRAs, results, task vectors."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,12 +17,12 @@ Look = Callable[[str, str], None]
 
 
 def base_findings(home: Home, look: Look, *, quick: bool) -> Iterator[Finding]:
-    """Yield the faults of base models.
+    """Yield the findings of base models.
 
     Args:
-        home: the registry.
-        look: told of each that is looked at.
-        quick: compare sizes, not hashes.
+        home: the folders of the registry.
+        look: called with the kind and the name of each thing that is looked at.
+        quick: whether to compare sizes instead of hashes.
     """
     for folder in files.subfolders(home.bases):
         look("base", folder.name)
@@ -63,7 +63,7 @@ def _findings_of(store: BaseStore, base: Base, folder: Path, *, quick: bool) -> 
         if store.owns_weights(base):
             mend = f"{REPAIR} && {pull}"
             yield Finding(flaw.kind, "base", base.name, flaw.path, flaw.what, cost, mend, True, "quarantine", folder)
-        else:  # the hub's cache, or a folder of the user's: not icmlora's to move
+        else:  # icmlora moves nothing in the hub's cache or in a user's folder
             mend = f"icmlora base remove {base.name} --yes && {pull}"
             yield Finding(flaw.kind, "base", base.name, flaw.path, flaw.what, cost, mend, severe=True)
 
@@ -75,12 +75,12 @@ def _kind(line: str) -> Kind:
 
 
 def baseline_findings(home: Home, look: Look) -> Iterator[Finding]:
-    """Yield the faults of the multi-task LoRAs that evaluations trained."""
+    """Yield the findings of the multi-task LoRAs that evaluations trained."""
     bases_of = files.subfolders(home.root / "baselines")
     for folder in (folder for base in bases_of for folder in files.subfolders(base)):
         weights, config = folder / adapters.WEIGHTS, folder / adapters.CONFIG
         if not config.is_file():
-            continue  # not finished: an evaluation goes on with it
+            continue  # its training is not finished, and an evaluation will go on with it
         look("baseline", folder.name)
         missing = [] if weights.is_file() else [Flaw("missing", weights, "its weights are missing")]
         flaws = missing or checks.safetensors_flaws(weights)
@@ -94,7 +94,7 @@ def baseline_findings(home: Home, look: Look) -> Iterator[Finding]:
 
 
 def result_findings(home: Home, look: Look) -> Iterator[Finding]:
-    """Yield the faults of evaluations: what of them is no JSON. Their scores have no hashes."""
+    """Yield a finding for each file of an evaluation that is no JSON; scores have no hashes to compare."""
     for folder in files.subfolders(home.root / "results"):
         look("result", folder.name)
         for path in files.finished_files(folder, ".json"):
@@ -109,12 +109,12 @@ def result_findings(home: Home, look: Look) -> Iterator[Finding]:
 
 
 def vector_findings(home: Home, look: Look) -> Iterator[Finding]:
-    """Yield the faults of cached task vectors."""
+    """Yield the findings of cached task vectors."""
     for path in files.finished_files(home.vectors, ".safetensors"):
         look("vector", path.stem)
         try:
             flaws = checks.safetensors_flaws(path)
-        except FileNotFoundError:  # freed, or replaced, this moment
+        except FileNotFoundError:  # it was freed or replaced meanwhile
             continue
         for flaw in flaws:
             cost, mend = "it is read from the base again when it is needed", f"{GC} --only vectors"
@@ -125,7 +125,7 @@ def _is_json(path: Path) -> bool:
     try:
         files.read_json(path)
     except FileNotFoundError:
-        return True  # replaced this moment
+        return True  # it is being replaced
     except (CorruptFileError, OSError):
         return False
     return True

@@ -1,4 +1,4 @@
-"""The part of a survey that looks at what killed and finished work left."""
+"""The part of a survey for what killed and finished processes left."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ AGAIN = {"adapter": "icmlora harvest --tasks {}", "generator": "icmlora train --
 
 
 def temporary_findings(home: Home) -> Iterator[Finding]:
-    """Yield temporary files and folders that no running process is at work on."""
+    """Yield a finding for each temporary file or folder that no running process is writing."""
     for item in leftovers.temporaries(home):
         name = item.target.name
         if item.in_use:
@@ -27,7 +27,7 @@ def temporary_findings(home: Home) -> Iterator[Finding]:
 
 
 def quarantine_findings(home: Home) -> Iterator[Finding]:
-    """Yield what was moved into quarantine and is missing since, for the repair or import was cut short there."""
+    """Yield a finding for each thing in quarantine that is missing, since a repair or import was cut short."""
     for entry in quarantine.entries(home):
         note = entry.note
         if note is None or note.thing is None or not entry.missing:
@@ -45,13 +45,13 @@ def quarantine_findings(home: Home) -> Iterator[Finding]:
 
 
 def thing_at(home: Home, path: Path) -> Thing:
-    """Return what a path in a registry is the folder of."""
+    """Return the kind of thing that has a path in a registry as its folder; ``file`` if there is none."""
     things: dict[Path, Thing] = {home.tasks: "task", home.generators: "generator", home.bases: "base"}
     return things.get(path.parent, "file")
 
 
 def state_findings(home: Home) -> Iterator[Finding]:
-    """Yield training states that are of no more use, or damaged, and trainings of generators that can go on."""
+    """Yield the findings of training states: useless or damaged ones, and generators whose training can go on."""
     for state in leftovers.states(home):
         again = AGAIN[state.kind].format(state.name)
         thing: Thing = "generator" if state.kind == "generator" else "adapter"

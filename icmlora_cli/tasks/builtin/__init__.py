@@ -1,4 +1,4 @@
-"""The built-in task pack: small text tasks in families, with examples drawn by code."""
+"""The built-in tasks: small text tasks in families, whose examples are drawn by code."""
 
 from icmlora_cli.tasks.builtin.catalog import builtin_names, builtin_task, dense_tasks, families
 from icmlora_cli.tasks.builtin.phrasing import phrase

@@ -16,6 +16,8 @@ MONTHS = words_of("January February March April May June July August September O
 
 @dataclass(frozen=True)
 class _Date:
+    """A calendar date, which the tasks write in several forms."""
+
     year: int
     month: int
     day: int

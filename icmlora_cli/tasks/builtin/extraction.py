@@ -1,4 +1,4 @@
-"""Taking a name, a city or an age out of a sentence, a JSON object, a CSV row or key=value pairs."""
+"""Tasks that take a name, a city or an age out of a sentence, a JSON object, a CSV row or key=value pairs."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""A small grammar of task descriptions: nested alternatives, fields, and the frames every family shares."""
+"""A small grammar of task descriptions: nested alternatives, fields, and the sentences that every family shares."""
 
 import random
 import re

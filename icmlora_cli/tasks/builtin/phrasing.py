@@ -1,4 +1,4 @@
-"""Saying a task in one of very many ways."""
+"""Drawing one of very many descriptions of a task."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Word lists are written as running text; this takes them apart."""
+"""Splitting word lists, which the modules of this package write as running text."""
 
 
 def words_of(text: str) -> tuple[str, ...]:
