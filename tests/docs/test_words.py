@@ -40,7 +40,7 @@ ALLOWED = {
         r"more cells than columns",
         r"called a method a rung|version 1 called rungs and cells",
         r"^_OLD_KEYS = |whose names for method and score",
-        r"A line or cell may have|a cell.s text|of a cell of a CSV file",
+        r"A line or cell may have|a row's cell;|the cell is missing|the cell, which should|of a cell of a CSV file",
         r"with one cell for each|the cells of a row|only its cells|wide as their cells",
         r"\bfor cell in (row|line|column)|in cells\)|for cells in|enumerate\(zip|_is_figure|return cell|pad \+ cell",
         r"rich\.cells",
