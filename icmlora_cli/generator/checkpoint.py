@@ -81,11 +81,29 @@ class Generator:
             seed: the seed with which the latent z is drawn; None takes the choice that the architecture repeats every
                 time, such as the prior's mean.
         """
+        return self.codec.decode(self.cores(text, demonstrations, seed=seed), rank=self.rank)
+
+    def cores(
+        self, text: torch.Tensor | None, demonstrations: torch.Tensor | None, *, seed: int | None = None
+    ) -> torch.Tensor:
+        """Return the cores of the adapter that ``generate`` returns, fp32 [modules, R, R]; the arguments are its."""
         with torch.no_grad():
             c = self.model.read(self.space.support(text, demonstrations))
             z = self.model.sample_latent(c, None if seed is None else torch.Generator().manual_seed(seed))
-            tokens = self.model.decode(z, c)[0] * self.module_scale[:, None, None]
-        return self.codec.decode(tokens, rank=self.rank)
+            return self.model.decode(z, c)[0] * self.module_scale[:, None, None]
+
+    def known_cores(self) -> dict[str, torch.Tensor]:
+        """Return the cores that the generator gives each task that it remembers, fp32 [modules, R, R], by its name.
+
+        It is empty where the architecture's prior remembers no tasks one by one.
+        """
+        with torch.no_grad():
+            latents = self.model.known_latents()
+            if latents is None:
+                return {}
+            tokens = self.model.decode(latents, torch.zeros(len(latents), 0)) * self.module_scale[:, None, None]
+        names = [name for name in self.manifest.tasks if name in self.manifest.adapters]
+        return dict(zip(names, tokens, strict=True))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the named tensors of ``generator.safetensors``: all that generation needs, without the encoder."""

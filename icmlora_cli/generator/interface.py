@@ -213,6 +213,13 @@ class Network(nn.Module):
         """
         raise TypeError(f"{type(self).__name__} has no latents")
 
+    def known_latents(self) -> torch.Tensor | None:
+        """Return the latent of each task that a prior of neighbours remembers, [tasks, latent]; None for other priors.
+
+        Where there are latents, ``decode`` looks at them alone, and not at the conditions.
+        """
+        return None
+
     def decode(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         """Return the normalised cores, [B, modules, R, R], that latents z decode to under conditions c."""
         raise TypeError(f"{type(self).__name__} has no decoder")

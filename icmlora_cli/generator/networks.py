@@ -243,6 +243,10 @@ class TokenCVAE(CVAE):
             return super().sample_latent(c, rng)
         return sample(self.remembered.sample(c, rng), rng)
 
+    def known_latents(self) -> torch.Tensor | None:
+        """Return the mean of each remembered task's Gaussian, [tasks, latent]; None without a prior of neighbours."""
+        return None if self.remembered is None else self.remembered.means
+
     def decode(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         """Return the normalised cores, [B, modules, R, R], that latents z decode to under conditions c."""
         inputs = z if self.config.learned_prior else torch.cat([z, c], dim=1)

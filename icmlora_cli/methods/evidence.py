@@ -1,0 +1,309 @@
+"""Makes an adapter of a text and a few examples, and keeps what predicts the examples best that were left out.
+
+Text and examples are evidence of the task. Several candidates are tried on it: the base alone, the adapter of the text,
+that of text and examples, the best of many samples, and the best of all these with its cores trained on the examples.
+Each is judged by cross-validation: whatever examples a candidate is made with, it is scored on others.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import torch
+
+from icmlora_cli.generator.checkpoint import Generator
+from icmlora_cli.lm.core_tuning import CoreBase, TuningRecipe, tune_cores
+from icmlora_cli.lm.prompts import Encoded
+from icmlora_cli.lm.task_vector import VectorReader
+from icmlora_cli.tasks.examples import Example
+from icmlora_cli.weights.adapter import Adapter
+
+Kind = Literal["base", "text", "text and examples", "sample", "adapted"]
+SAMPLES = 8  # draws of z given the text, and as many given text and examples
+JUDGE = -1  # stands for the separate examples that judge, among the numbers of examples
+FOLDS = 3  # of a cross-validation with more than LEAVE_ONE_OUT examples
+LEAVE_ONE_OUT = 5
+ROWS_A_STEP = 24  # of all folds together
+SCREENED = 15  # examples at most on which all candidates are scored; more are only trained on
+TUNING = TuningRecipe()
+FOLDS_SHARE = 0.75  # of the time for training; the rest is for the last training, on all examples
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One candidate, and how well it predicts the examples.
+
+    Args:
+        kind: What the candidate is made of.
+        detail: Which sample it is, or how it was adapted; empty where there is nothing to say.
+        held_out: The NLL of examples that the candidate was neither made with nor chosen by, nats per token, as the
+            mean over all examples; None where there are too few examples to leave one out.
+        nll: The NLL of all examples under the candidate itself, nats per token.
+    """
+
+    kind: Kind
+    detail: str
+    held_out: float | None
+    nll: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was tried on text and examples, and what was kept.
+
+    Args:
+        examples: The number of examples.
+        folds: The number of folds of the cross-validation; 0 where there are too few examples, or where separate
+            examples judged.
+        judges: The number of separate examples that judged; 0 where the examples judged one another.
+        tried: The candidates.
+        kept: The index of the candidate with the lowest held-out NLL.
+        steps: The number of optimizer steps of the adapted candidate.
+        out_of_time: Whether the budget ended before the training had come to its own end.
+        seconds: The wall time.
+    """
+
+    examples: int
+    folds: int
+    judges: int
+    tried: tuple[Tried, ...]
+    kept: int
+    steps: int
+    out_of_time: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The cores of a candidate, fp32 [modules, R, R], with its kind and what there is to say of it."""
+
+    kind: Kind
+    detail: str
+    cores: torch.Tensor
+
+    @property
+    def name(self) -> str:
+        """The kind and the detail."""
+        return f"{self.kind} {self.detail}".strip()
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """How much is tried.
+
+    Args:
+        samples: How many z are drawn given the text, and how many given text and examples.
+        recipe: How the adapted candidate is trained.
+        seconds: The wall time after which no further training step begins.
+        seed: The seed of the first draw of z; each further draw has the next higher one.
+    """
+
+    samples: int = SAMPLES
+    recipe: TuningRecipe = TUNING
+    seconds: float = 60.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class EvidenceSearch:
+    """The search for the adapter that fits a text and examples best.
+
+    Args:
+        generator: The generator.
+        reader: The reader of task vectors from the generator's base.
+        base: The base with the generator's codec on it.
+        text: The task in words.
+        examples: The examples that candidates are made with, one or more.
+        rows: For each example, its rows of token ids: one, or of plain text one a window.
+        judges: Rows of separate examples that judge the candidates; empty for cross-validation.
+        kind: The kind of the template by which the generator reads the examples, such as ``plain``.
+        options: How much is tried.
+        clock: Tells the time in seconds.
+    """
+
+    generator: Generator
+    reader: VectorReader
+    base: CoreBase
+    text: str
+    examples: tuple[Example, ...]
+    rows: tuple[tuple[Encoded, ...], ...]
+    judges: tuple[Encoded, ...] = ()
+    kind: str = "plain"
+    options: SearchOptions = SearchOptions()
+    clock: Callable[[], float] = time.monotonic
+
+    @cached_property
+    def flat(self) -> list[Encoded]:
+        """All rows: those of the examples, then the judges'."""
+        return [row for rows in self.rows for row in rows] + list(self.judges)
+
+    @cached_property
+    def owners(self) -> list[int]:
+        """For each row the index of its example; ``JUDGE`` for a judge."""
+        owned = [index for index, rows in enumerate(self.rows) for _ in rows]
+        return owned + [JUDGE] * len(self.judges)
+
+    @cached_property
+    def screened(self) -> list[int]:
+        """The rows on which all candidates are scored: those of the first examples, and the judges."""
+        return [at for at, owner in enumerate(self.owners) if owner < SCREENED]
+
+    @cached_property
+    def folds(self) -> list[frozenset[int]]:
+        """For each fold the examples that it leaves out; ``JUDGE`` stands for the judges."""
+        if self.judges:
+            return [frozenset({JUDGE})]
+        count = len(self.examples)
+        size = count if count <= LEAVE_ONE_OUT else FOLDS
+        return [frozenset(range(fold, count, size)) for fold in range(size)] if count > 1 else []
+
+    def run(self) -> tuple[Adapter, Evidence]:
+        """Try all candidates, and return the adapter of the best one with what was tried."""
+        started = self.clock()
+        shared = self._shared()
+        table = self.base.scores(self.flat, _cores(shared))
+        folds = [self._fold(out, shared, table) for out in self.folds]
+        whole = self._fold(frozenset({JUDGE}), shared, table)
+        tried, candidates = self._compared(folds, whole)
+        steps, out_of_time = 0, False
+        if folds:
+            deadline = started + self.options.seconds
+            adapted, held_out, steps, out_of_time = self._adapted(folds, whole, deadline)
+            if steps:
+                nll = float(self.base.scores(self.flat, adapted[None])[0, whole.inside].mean())
+                start = whole.best
+                tried.append(Tried("adapted", f"{steps} steps from {start.name}", held_out, nll))
+                candidates.append(Candidate("adapted", "", adapted))
+        kept = self._choose(tried, len(shared))
+        evidence = Evidence(
+            examples=len(self.examples),
+            folds=0 if self.judges else len(folds),
+            judges=len(self.judges),
+            tried=tuple(tried),
+            kept=kept,
+            steps=steps,
+            out_of_time=out_of_time,
+            seconds=self.clock() - started,
+        )
+        chosen, codec = candidates[kept], self.generator.codec
+        rank = codec.width if chosen.kind == "adapted" else self.generator.rank
+        return codec.decode(chosen.cores, rank=rank), evidence
+
+    def _shared(self) -> list[Candidate]:
+        """Return the candidates that are made without examples."""
+        generator, words = self.generator, self.reader.read_text(self.text)
+        text = generator.cores(words, None)
+        first = self.options.seed
+        drawn = [
+            Candidate("sample", f"of the text, seed {seed}", generator.cores(words, None, seed=seed))
+            for seed in range(first, first + self.options.samples)
+        ]
+        known = [Candidate("sample", f"as for {name}", cores) for name, cores in generator.known_cores().items()]
+        return [Candidate("base", "", torch.zeros_like(text)), Candidate("text", "", text), *known, *drawn]
+
+    def _shown(self, examples: Sequence[Example]) -> list[Candidate]:
+        """Return the candidates for which the generator reads examples too; none where there are fewer than two."""
+        shown = list(examples)[: self.reader.recipe.shots]
+        if len(shown) < 2:
+            return []
+        readings = self.reader.readings(self.text, shown, self.kind)
+        first = self.options.seed
+        return [
+            Candidate("text and examples", "", self.generator.cores(*readings)),
+            *(
+                Candidate("sample", f"of text and examples, seed {seed}", self.generator.cores(*readings, seed=seed))
+                for seed in range(first, first + self.options.samples)
+            ),
+        ]
+
+    def _fold(self, out: frozenset[int], shared: list[Candidate], table: torch.Tensor) -> "_Fold":
+        """Return the candidates that are made without the examples that a fold leaves out, and their scores."""
+        kept = [example for at, example in enumerate(self.examples) if at not in out]
+        shown = self._shown(kept)
+        scores = torch.cat([table, self.base.scores(self.flat, _cores(shown))]) if shown else table
+        inside = [at for at, owner in enumerate(self.owners) if owner not in out]
+        outside = [at for at, owner in enumerate(self.owners) if owner in out]
+        return _Fold([*shared, *shown], scores, inside, outside[:JUDGED])
+
+    def _compared(self, folds: list["_Fold"], whole: "_Fold") -> tuple[list[Tried], list[Candidate]]:
+        """Return the best candidate of each kind that needs no training, with its scores."""
+        tried, candidates = list[Tried](), list[Candidate]()
+        for kind in ("base", "text", "text and examples", "sample"):
+            at = whole.best_of(kind)
+            if at is None:
+                continue
+            held = [fold.scores[best, fold.outside] for fold in folds if (best := fold.best_of(kind)) is not None]
+            held_out = float(torch.cat(held).mean()) if held and len(held) == len(folds) else None
+            chosen = whole.candidates[at]
+            tried.append(Tried(kind, chosen.detail, held_out, float(whole.scores[at, whole.inside].mean())))
+            candidates.append(chosen)
+        return tried, candidates
+
+    def _adapted(self, folds: list["_Fold"], whole: "_Fold", deadline: float) -> tuple[torch.Tensor, float, int, bool]:
+        """Train the best cores of each fold, then the best of all for as many steps as were best for the folds.
+
+        Returns:
+            The cores, their held-out NLL, the number of steps, and whether time ran out.
+        """
+        recipe, left = self.options.recipe, deadline - self.clock()
+        recipe = replace(recipe, batch_size=min(recipe.batch_size, max(1, ROWS_A_STEP // len(folds))))
+        until = self.clock() + FOLDS_SHARE * left
+        starts = torch.stack([fold.best.cores for fold in folds])
+        judged = [frozenset(fold.outside) for fold in folds]
+        out = [frozenset(range(len(self.flat))) - frozenset(fold.inside) for fold in folds]
+        tuned = tune_cores(self.base, starts, self.flat, out, judged, recipe, enough=lambda: self.clock() >= until)
+        steps, held_out = tuned.best
+        if not steps:
+            return starts[0], held_out, 0, tuned.stopped
+        recipe = replace(recipe, steps=steps, batch_size=self.options.recipe.batch_size)
+        start, judges = whole.best.cores[None], [frozenset(range(len(self.flat))) - frozenset(whole.inside)]
+        last = tune_cores(
+            self.base, start, self.flat, judges, [frozenset()], recipe, enough=lambda: self.clock() >= deadline
+        )
+        return last.cores[0], held_out, last.steps, tuned.stopped or last.stopped
+
+    def _choose(self, tried: Sequence[Tried], pool: int) -> int:
+        """Return the index of the candidate that is kept.
+
+        Where no example could be left out, a sample is only kept if it is better by what its choice among so many
+        costs: the logarithm of their number, in nats of the whole answer (the minimum description length).
+        """
+        if all(item.held_out is not None for item in tried):
+            return min(range(len(tried)), key=lambda at: tried[at].held_out or 0.0)
+        tokens = sum(len(row.answer_ids) for row in self.flat)
+        costs = [item.nll + (math.log(pool) / tokens if item.kind == "sample" else 0.0) for item in tried]
+        return min(range(len(tried)), key=lambda at: costs[at])
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """Candidates that are made without what a fold leaves out.
+
+    Args:
+        candidates: The candidates.
+        scores: The NLL of each row under each of them, fp32 [candidates, rows].
+        inside: The indices of the rows by which they are chosen.
+        outside: The indices of the rows on which the choice is judged.
+    """
+
+    candidates: list[Candidate]
+    scores: torch.Tensor
+    inside: list[int]
+    outside: list[int]
+
+    @property
+    def best(self) -> Candidate:
+        """The candidate with the lowest NLL on the rows inside."""
+        return self.candidates[int(self.scores[:, self.inside].mean(1).argmin())]
+
+    def best_of(self, kind: str) -> int | None:
+        """Return the index of the best candidate of a kind on the rows inside; None where there is none."""
+        among = [at for at, item in enumerate(self.candidates) if item.kind == kind]
+        return min(among, key=lambda at: float(self.scores[at, self.inside].mean())) if among else None
+
+
+def _cores(candidates: Sequence[Candidate]) -> torch.Tensor:
+    return torch.stack([item.cores for item in candidates])
