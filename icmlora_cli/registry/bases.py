@@ -183,6 +183,15 @@ def names_weights(name: str, weight_hash: str) -> bool:
     return named is not None and weight_hash.startswith(named.group(1))
 
 
+def pull_command(name: str) -> str:
+    """Return what to type to record a base model; for a ``folder_id``, only the user knows where the folder is."""
+    return (
+        "icmlora base pull FOLDER, the one with these weights"
+        if FOLDER_ID.fullmatch(name)
+        else f"icmlora base pull {name}"
+    )
+
+
 def slug(name: str) -> str:
     """Return the name of a base model's folder in the registry; for a local folder it has a hash of the whole path."""
     if Path(name).is_absolute():
@@ -235,9 +244,8 @@ class BaseStore:
         manifest = self.folder(name) / MANIFEST
         if manifest.is_file():
             return read_base(manifest)
-        same = (
-            [base for base in self.all() if names_weights(name, base.weight_hash)] if FOLDER_ID.fullmatch(name) else []
-        )
+        recorded = self.all() if FOLDER_ID.fullmatch(name) else ()
+        same = [base for base in recorded if names_weights(name, base.weight_hash)]
         return min(same, key=lambda base: base.model_id != name, default=None)
 
     def get(self, name: str) -> Base:
@@ -252,7 +260,7 @@ class BaseStore:
             raise NotFoundError(
                 f"base model {name!r} is not on this machine",
                 where=str(self.home.bases),
-                hint=f"icmlora base pull {name}   (icmlora base list shows what is here)",
+                hint=f"{pull_command(name)}   (icmlora base list shows what is here)",
             )
         return base
 
