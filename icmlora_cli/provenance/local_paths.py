@@ -110,7 +110,7 @@ def clean(value: object, spared: Collection[str] = ()) -> object:
     """
     if isinstance(value, str):
         return shortened(value)
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [clean(inner, spared) for inner in value]
     return clean_object(value, spared) if is_object(value) else value
 

@@ -28,7 +28,7 @@ METHODS = "base,described,generated,harvested,average"
 
 
 def spellings(text: str) -> set[bytes]:
-    """Return a text as it may stand in a file: plain, in a URL, in JSON, in HTML, in Python, without quotes of a shell."""
+    """Return a text as it may stand in a file: plain, in a URL, in JSON, in HTML, in Python, in a shell's quotes."""
     once = {text, text.lower(), urllib.parse.quote(text), urllib.parse.quote_plus(text), json.dumps(text)[1:-1]}
     once |= {json.dumps(text, ensure_ascii=False)[1:-1], html.escape(text), html.escape(text, quote=False)}
     once |= {repr(text)[1:-1], text.replace("'", "'\"'\"'"), ascii(text)[1:-1]}
@@ -187,7 +187,14 @@ def test_finetune(private: Private, start: str) -> None:
 @pytest.mark.parametrize("dtype", [(), ("--dtype", "bf16")], ids=["kept", "bf16"])
 def test_merge(private: Private, name: str, dtype: tuple[str, ...]) -> None:
     out = private.path(f"merged-{name}{len(dtype)}")
-    private.run("merge", "-a", f"{private.path(name)}:0.5" if name in ("out", "pirate") else name, "-o", out, *dtype)
+    private.run(
+        "merge",
+        "-a",
+        {"out": f"../work/{name}:0.5", "pirate": f"{private.path(name)}:0.5"}.get(name, name),
+        "-o",
+        out,
+        *dtype,
+    )
     assert leaks(out) == []
 
 

@@ -70,8 +70,9 @@ class MergedAdapter:
     licence: str | None
 
     def share(self) -> MergedShare:
-        """Return what ``icmlora.json`` says of it."""
-        return MergedShare(**{key: value for key, value in vars(self).items() if key != "folder"})
+        """Return what ``icmlora.json`` says of it: of a folder, its name, and not the path to it."""
+        name = self.folder.resolve().name if self.task is None else self.name
+        return MergedShare(**{key: value for key, value in vars(self).items() if key != "folder"} | {"name": name})
 
 
 @dataclass(frozen=True)
