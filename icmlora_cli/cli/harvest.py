@@ -187,12 +187,12 @@ def status(
     """
     with session("harvest status", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
-        from icmlora_cli.registry.bases import canonical_name, slug
+        from icmlora_cli.registry.bases import BaseStore
         from icmlora_cli.workflows.harvest.status import run
         from icmlora_cli.workflows.select_tasks import tasks_to_learn
 
         home = Home.from_environment()
-        statuses = run(tasks_to_learn(home, tasks), slug(canonical_name(base)), home)
+        statuses = run(tasks_to_learn(home, tasks), BaseStore(home).slug(base), home)
         out.result(
             {
                 "base": base,

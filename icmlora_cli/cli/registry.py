@@ -195,6 +195,7 @@ def import_archive(
     """
     with session("registry import", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
+        from icmlora_cli.registry.bases import pull_command
         from icmlora_cli.workflows.registry.import_archive import run
 
         most = None if max_gb is None else round(max_gb * 1e9)
@@ -229,7 +230,7 @@ def import_archive(
                 out.note(f"{item.thing.kind} {item.thing.name}: what was there is in {item.aside.parent}")
         for base, at_hand in result.bases.items():
             if not at_hand:
-                out.note(f"its base model is not here; next: icmlora base pull {base}")
+                out.note(f"its base model {base} is not here; next: {pull_command(base)}")
         if dry_run:
             out.note("nothing was imported: --dry-run")
 

@@ -42,7 +42,7 @@ class Imported(Part):
     """Where an adapter was imported from.
 
     Args:
-        source: the folder, archive or hub id; the key is ``from`` in the file.
+        source: the hub id, or the name of the folder, without the path to it; the key is ``from`` in the file.
         revision: the commit on the hub; None for folders and archives.
         licence: the licence that the adapter states; None if it states none.
         base_model: the base model that the adapter names; None if it names none.
@@ -64,7 +64,7 @@ class Imported(Part):
         """Return an import's facts; Python allows no keyword argument named ``from``.
 
         Args:
-            source: the folder, archive or hub id.
+            source: the hub id, or the name of the folder.
             **facts: the other fields by name.
         """
         return cls(**(facts | {"from": source}))
@@ -74,7 +74,7 @@ class AdapterAbout(Part):
     """How an adapter was made.
 
     Args:
-        model_id: the hub id or folder of the base model.
+        model_id: the hub id of the base model; of a folder, its name and the start of its weights' hash.
         revision: the commit of the base model on the hub; None for other sources.
         base_licence: the licence that the base model states.
         licence: the licence of the task's examples; for an imported adapter, its own licence.

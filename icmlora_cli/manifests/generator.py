@@ -49,7 +49,7 @@ class GeneratorBase(Part):
     """The base model of a generator.
 
     Args:
-        name: the alias, hub id or folder.
+        name: the alias or hub id; of a folder, its name and the start of ``weight_hash``.
         revision: the commit on the hub; None for other sources.
         weight_hash: the hash of its weights; ``registry.bases.Base`` says how it is computed.
         licence: the licence that it states; None if it states none.
@@ -109,7 +109,7 @@ class GeneratorWeights(Manifest):
     Args:
         network: the sizes of the networks.
         layout: the modules of the adapters.
-        base_model: the hub id or folder of the base model, for the PEFT configuration.
+        base_model: the name of the base model for the PEFT configuration: its hub id, or as ``base.name``.
         rank: the rank of the generated adapters.
         frame: what the frame is computed from; None if the basis was learned, and is in the file.
         sha256: the hex SHA-256 of ``generator.safetensors``.

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field, JsonValue, ValidationError
 
+from icmlora_cli.disk import files
 from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.manifests.adapter import AdapterManifest
 from icmlora_cli.manifests.model import Count, Manifest, Number, Part, Seed, Values, broken
@@ -18,9 +19,11 @@ from icmlora_cli.manifests.parts import (
     SourceAdapter,
     Versions,
 )
+from icmlora_cli.provenance import local_paths
 
 ABOUT = "icmlora.json"
 Files = Mapping[str, HashedFile]
+TEXTS = ("task_text", "tasks", "description", "descriptions")  # users' texts may name any path
 
 
 class _Output(Manifest):
@@ -28,6 +31,14 @@ class _Output(Manifest):
 
     CHECKSUMMED: ClassVar[bool] = False
     HINT: ClassVar[str] = "make the folder again: the command is in icmlora.json, or in README.md"
+
+    def write(self, path: Path) -> None:
+        """Write the file, whole or not at all, without the paths that manifests of earlier versions may bring in.
+
+        Raises:
+            OutOfSpaceError: If the disk is full.
+        """
+        files.write_json(path, local_paths.clean_object(self.content(), TEXTS))
 
 
 class Generated(_Output):

@@ -30,7 +30,7 @@ class BaseReference(Part):
     """The base model of an adapter or model that was written.
 
     Args:
-        model_id: the hub id or folder of the base model.
+        model_id: the hub id of the base model; of a folder, its name and the start of ``weight_hash``.
         revision: its commit on the hub; None for other sources.
         weight_hash: the hash of its weights; ``registry.bases.Base`` says how it is computed.
         licence: the licence that it states; None if it states none.

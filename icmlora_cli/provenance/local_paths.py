@@ -89,6 +89,18 @@ def strings(value: object, key: str = "") -> Iterator[tuple[str, str]]:
             yield from strings(inner, f"{key}.{name}" if key else str(name))
 
 
+def without_paths(value: object) -> object:
+    """Return a JSON value in which each string that is an absolute path, as a whole, is cut to its last part.
+
+    Strings that hold a path among other words are left as they are: a model's chat template may.
+    """
+    if isinstance(value, str):
+        return _last(value) if is_local(value) and names_path(value) else value
+    if isinstance(value, list):
+        return [without_paths(inner) for inner in value]
+    return {name: without_paths(inner) for name, inner in value.items()} if is_object(value) else value
+
+
 def clean(value: object, spared: Collection[str] = ()) -> object:
     """Return a JSON value in whose strings absolute paths are shortened, and in whose ``command`` each word is.
 
@@ -98,7 +110,7 @@ def clean(value: object, spared: Collection[str] = ()) -> object:
     """
     if isinstance(value, str):
         return shortened(value)
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [clean(inner, spared) for inner in value]
     return clean_object(value, spared) if is_object(value) else value
 

@@ -8,7 +8,7 @@ from icmlora_cli.disk.safetensors_header import check_safetensors
 from icmlora_cli.errors import BaseUnavailableError, CorruptFileError
 from icmlora_cli.manifests.foreign import SafetensorsIndex
 from icmlora_cli.provenance.front_matter import front_matter
-from icmlora_cli.registry.bases import Base, BaseFile
+from icmlora_cli.registry.bases import Base, BaseFile, folder_id
 
 WEIGHTS = "*.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -34,8 +34,8 @@ def describe(
     path: Path,
     *,
     name: str,
-    model_id: str,
     origin: str,
+    model_id: str | None = None,
     revision: str | None = None,
     licence: str | None = None,
 ) -> Base:
@@ -44,8 +44,8 @@ def describe(
     Args:
         path: the folder; files in folders within it do not count.
         name: the canonical name of the base model.
-        model_id: the hub id, or the folder.
         origin: where it comes from: ``hub``, ``folder`` or the wheel.
+        model_id: the hub id; None for a folder, which gets its ``folder_id``.
         revision: the commit on the hub; None for other sources.
         licence: the licence of the model; None takes the one that ``README.md`` names in its front matter.
 
@@ -64,12 +64,13 @@ def describe(
     names = sorted({file.name for pattern in COUNTED for file in path.glob(pattern) if file.is_file()})
     files = tuple(BaseFile(file, (path / file).stat().st_size, sha256_file(path / file)) for file in names)
     weights = [[file.name, file.sha256] for file in files if file.name.endswith(WEIGHTS[1:])]
+    weight_hash = sha256_json(weights)
     return Base(
         name=name,
-        model_id=model_id,
+        model_id=model_id or folder_id(path, weight_hash),
         revision=revision,
         path=path,
-        weight_hash=sha256_json(weights),
+        weight_hash=weight_hash,
         origin=origin,
         licence=licence or licence_of(path),
         bytes=sum(file.bytes for file in files),

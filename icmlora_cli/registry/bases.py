@@ -15,6 +15,7 @@ from icmlora_cli.manifests.parts import BaseReference, NamedFile
 from icmlora_cli.manifests.remains import read_remains
 
 MANIFEST = "base.json"
+FOLDER_ID = re.compile(r"[A-Za-z0-9._-]{1,100}@([0-9a-f]{12})")  # no hub id: nobody fetches another model by it
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Base:
 
     Args:
         name: the alias, hub id, or absolute local folder by which it is known.
-        model_id: the hub id or folder that a PEFT configuration names as the base.
+        model_id: the hub id, or for a folder ``folder_id``, which a PEFT configuration names as the base.
         revision: the commit on the hub; None for folders and wheels.
         path: the folder with ``config.json``, tokenizer and safetensors.
         weight_hash: the SHA-256 over the sorted (name, sha256) of the ``*.safetensors`` files.
@@ -112,6 +113,11 @@ class Base:
     def slug(self) -> str:
         """The name of this base's folder under ``bases/``."""
         return slug(self.name)
+
+    @property
+    def public_name(self) -> str:
+        """The name in files that leave this machine: ``name``, unless that is the path of a folder."""
+        return self.model_id if self.origin == "folder" else self.name
 
     def reference(self) -> BaseReference:
         """Return what ``icmlora.json`` says of the base of a written model or adapter."""
@@ -159,6 +165,33 @@ def canonical_name(name: str) -> str:
     return next((alias for alias, entry in ALIASES.items() if entry.model_id == name), name)
 
 
+def folder_id(folder: Path, weight_hash: str) -> str:
+    """Return what files that leave this machine call the base model in a folder: ``NAME@HASH``, and no path.
+
+    ``BaseStore.find`` finds it by the hash, on this machine and on any other where the same weights are recorded.
+
+    Args:
+        folder: the folder, of whose path only the last part is used.
+        weight_hash: the hash of the weights, of which the first twelve digits are used.
+    """
+    return f"{_safe(folder.name)}@{weight_hash[:12]}"
+
+
+def names_weights(name: str, weight_hash: str) -> bool:
+    """Tell whether a name is a ``folder_id`` of weights with this hash, whatever the folder was called."""
+    named = FOLDER_ID.fullmatch(name)
+    return named is not None and weight_hash.startswith(named.group(1))
+
+
+def pull_command(name: str) -> str:
+    """Return what to type to record a base model; for a ``folder_id``, only the user knows where the folder is."""
+    return (
+        "icmlora base pull FOLDER, the one with these weights"
+        if FOLDER_ID.fullmatch(name)
+        else f"icmlora base pull {name}"
+    )
+
+
 def slug(name: str) -> str:
     """Return the name of a base model's folder in the registry; for a local folder it has a hash of the whole path."""
     if Path(name).is_absolute():
@@ -186,6 +219,11 @@ class BaseStore:
         """Return the folder with the manifest of a base model, and with its weights if they are in this cache."""
         return self.home.bases / slug(canonical_name(name))
 
+    def slug(self, name: str) -> str:
+        """Return the name of a base model's folder in the registry, by any name that ``find`` takes."""
+        recorded = self.find(name) if FOLDER_ID.fullmatch(name) else None
+        return slug(canonical_name(name)) if recorded is None else recorded.slug
+
     def record(self, base: Base) -> Base:
         """Write the manifest, after which the base model counts as present; return the base model.
 
@@ -198,16 +236,20 @@ class BaseStore:
         return base
 
     def find(self, name: str) -> Base | None:
-        """Return the recorded base model of an alias, hub id, or local folder; None if there is no manifest.
+        """Return the recorded base model of an alias, hub id, local folder, or ``folder_id``; None if there is none.
 
         Raises:
             CorruptFileError: If the manifest cannot be read.
         """
         manifest = self.folder(name) / MANIFEST
-        return read_base(manifest) if manifest.is_file() else None
+        if manifest.is_file():
+            return read_base(manifest)
+        recorded = self.all() if FOLDER_ID.fullmatch(name) else ()
+        same = [base for base in recorded if names_weights(name, base.weight_hash)]
+        return min(same, key=lambda base: base.model_id != name, default=None)
 
     def get(self, name: str) -> Base:
-        """Return the recorded base model of an alias, hub id, or local folder.
+        """Return the recorded base model of a name, as ``find`` does.
 
         Raises:
             NotFoundError: If there is no manifest of it.
@@ -218,7 +260,7 @@ class BaseStore:
             raise NotFoundError(
                 f"base model {name!r} is not on this machine",
                 where=str(self.home.bases),
-                hint=f"icmlora base pull {name}   (icmlora base list shows what is here)",
+                hint=f"{pull_command(name)}   (icmlora base list shows what is here)",
             )
         return base
 
@@ -302,7 +344,8 @@ def read_base(manifest: Path) -> Base:
         raise CorruptFileError(error.message, where=error.where, hint=f"icmlora base pull {name}") from error
     return Base(
         name=stored.name,
-        model_id=stored.model_id,
+        # earlier versions wrote the path here
+        model_id=folder_id(Path(stored.path), stored.weight_hash) if stored.origin == "folder" else stored.model_id,
         revision=stored.revision,
         path=manifest.parent / stored.path,  # "." for weights in this cache, else an absolute path
         weight_hash=stored.weight_hash,

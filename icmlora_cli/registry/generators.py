@@ -8,7 +8,7 @@ from icmlora_cli.disk import temporary
 from icmlora_cli.disk.home import NAME, Home, checked_name
 from icmlora_cli.errors import NotFoundError
 from icmlora_cli.manifests.generator import GeneratorManifest
-from icmlora_cli.registry.bases import slug
+from icmlora_cli.registry.bases import BaseStore
 from icmlora_cli.registry.upkeep.findings import REPAIR
 
 CONFIG = "generator.json"
@@ -69,7 +69,7 @@ class GeneratorStore:
 
     def base(self, name: str) -> str:
         """Return the name of the folder of a generator's base model."""
-        return slug(self.manifest(name).base.name)
+        return BaseStore(self.home).slug(self.manifest(name).base.name)
 
     def find(self, reference: str) -> Path:
         """Return the folder of a generator that is given by name or by path.

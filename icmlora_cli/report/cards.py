@@ -70,7 +70,7 @@ def _card(
 
     Args:
         body: the lines below the metadata.
-        base_model: the hub id of the base, or its folder, which is left out of the metadata.
+        base_model: the hub id of the base, or another name, which is left out of the metadata.
         library: the library that loads the weights, as the hub calls it.
         tags: the tags of the card.
         data: the data behind the weights, for licence and datasets.
@@ -130,7 +130,9 @@ def _peft(base_model: str) -> list[str]:
         "from peft import PeftModel",
         "from transformers import AutoModelForCausalLM",
         "",
-        f"base = AutoModelForCausalLM.from_pretrained({one_line(base_model)!r})",
+        f"base = AutoModelForCausalLM.from_pretrained({one_line(base_model)!r})"
+        if is_hub_id(base_model)
+        else f'base = AutoModelForCausalLM.from_pretrained("path/to/the/base")  # {one_line(base_model)}',
         'model = PeftModel.from_pretrained(base, "path/to/this/folder")',
         "```",
     ]
@@ -156,7 +158,7 @@ def adapter_card(
     """Return the card of a generated adapter.
 
     Args:
-        base_model: the hub id of the base, or its folder.
+        base_model: the hub id of the base, or its name and the start of its weights' hash.
         task_text: the task text that the adapter was generated from.
         generator: the name of the generator.
         tasks: how many tasks the generator learned from.
@@ -208,7 +210,7 @@ def kept_card(
     """Return the card of an adapter that was exported from the registry.
 
     Args:
-        base_model: the hub id of the base, or its folder.
+        base_model: the hub id of the base, or its name and the start of its weights' hash.
         task: the name of the adapter's task.
         step: the number of training steps of the checkpoint.
         figures: what was measured when the adapter was trained, by name.
@@ -246,7 +248,7 @@ def merged_card(
     """Return the card of a base model with a generated adapter merged into it.
 
     Args:
-        base_model: the hub id of the base, or its folder.
+        base_model: the hub id of the base, or its name and the start of its weights' hash.
         task_text: the task text that the adapter was generated from.
         generator: the name of the generator.
         data: the data that the generator learned from, with the base's licence among the licences.
@@ -274,7 +276,7 @@ def tuned_card(*, base_model: str, parent: str | None, task_text: str | None, ho
     """Return the card of an adapter that was trained on examples, starting from another adapter or afresh.
 
     Args:
-        base_model: the hub id of the base, or its folder.
+        base_model: the hub id of the base, or its name and the start of its weights' hash.
         parent: the name of the folder of the adapter that the training started from; None if it started afresh.
         task_text: the task text that the parent was generated from; None if it was not generated.
         how: a sentence on the training.
@@ -301,7 +303,7 @@ def merge_card(*, base_model: str, adapters: Sequence[tuple[str, float]], data: 
     """Return the card of a base model with adapters merged into it.
 
     Args:
-        base_model: the hub id of the base, or its folder.
+        base_model: the hub id of the base, or its name and the start of its weights' hash.
         adapters: the name and the weight of each adapter.
         data: the data that base and adapters learned from, with their licences as far as they state any.
     """
@@ -334,7 +336,7 @@ def generator_card(
 
     Args:
         name: the name of the generator.
-        base_model: the hub id of the base, or its folder.
+        base_model: the hub id of the base, or its name and the start of its weights' hash.
         tasks: the first description of each task that the generator learned from, by the task's name.
         numbers: how many parameters generation needs.
         error: the relative error of delta-W for adapters generated from the descriptions of training tasks, as a mean

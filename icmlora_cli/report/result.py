@@ -312,8 +312,8 @@ class BaseInfo(_ResultModel):
     """The base model of the evaluation.
 
     Args:
-        name: the base's name in the registry.
-        model_id: the base's id on the hub, or its folder.
+        name: the base's alias or id on the hub; of a folder, its name and the start of its weights' hash.
+        model_id: the base's id on the hub; of a folder, as ``name``.
         revision: the commit of the hub's repository; None for a folder.
         weight_hash: the hash of the base's weights.
     """

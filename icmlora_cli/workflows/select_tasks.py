@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import UsageError
 from icmlora_cli.registry.adapters import AdapterStore
-from icmlora_cli.registry.bases import canonical_name, slug
+from icmlora_cli.registry.bases import BaseStore
 from icmlora_cli.registry.tasks import Task, TaskStore
 
 
@@ -75,7 +75,7 @@ def tasks_to_train(
         return tuple(
             task for task in tasks if task.split == "train" and task.template.kind != "text" and task.has_examples
         )
-    harvested = {record.task for record in AdapterStore(home).all(slug(canonical_name(base)))}
+    harvested = {record.task for record in AdapterStore(home).all(BaseStore(home).slug(base))}
     chosen = tuple(task for task in tasks if task.split == "train" and task.name in harvested)
     if not chosen:
         raise UsageError(

@@ -20,7 +20,7 @@ def folder(tiny_bases: dict[str, Path], tmp_path: Path) -> Path:
 
 
 def described(folder: Path, name: str | None = None, origin: str = "folder") -> Base:
-    return describe(folder, name=name or str(folder), model_id="tiny", origin=origin)
+    return describe(folder, name=name or str(folder), origin=origin)
 
 
 def test_alias_and_hub_id_are_one_base() -> None:
@@ -40,7 +40,9 @@ def test_recorded_base_is_found_by_every_name(folder: Path, home: Home, monkeypa
     base = store.record(described(folder))
     monkeypatch.chdir(folder.parent)
     assert store.find(str(folder)) == store.find("./copy") == store.find("copy") == base
-    assert store.find("org/other") is None
+    assert base.model_id == f"copy@{base.weight_hash[:12]}" and store.find(f"elsewhere@{base.weight_hash[:12]}") == base
+    assert store.slug(base.model_id) == store.slug("copy") == base.slug
+    assert store.find("org/other") is None and store.find("copy@" + "0" * 12) is None
     assert store.all() == (base,)
     assert base.architecture == "LlamaForCausalLM"
     assert base.bytes == sum(file.bytes for file in base.files)

@@ -9,6 +9,7 @@ import torch
 from icmlora_cli.errors import CorruptFileError, UnsupportedAdapterError, WrongBaseError
 from icmlora_cli.manifests.output import read_output
 from icmlora_cli.provenance.versions import ABOUT
+from icmlora_cli.registry.bases import names_weights
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.foreign.check import BaseModule, BaseShapes, check_name
 from icmlora_cli.weights.foreign.config import read_settings
@@ -21,7 +22,7 @@ class AdapterBase:
     """The base model that adapters are opened for.
 
     Args:
-        model_id: hub id or folder.
+        model_id: the name that its adapters' configurations get.
         known_as: all its names: alias, hub id, folder.
         weight_hash: The hash of the base's weights.
         shapes: The shapes of the base's modules and parameters.
@@ -54,7 +55,8 @@ def open_foreign(
     """
     settings = read_settings(folder)
     if base is not None and not any_base_name:
-        check_name(settings, base.known_as, str(folder))
+        if not names_weights(settings.base_model, base.weight_hash):
+            check_name(settings, base.known_as, str(folder))
         _check_weight_hash(folder, base)
     return read_foreign(folder, settings, None if base is None else base.shapes, allow_pickle=allow_pickle)
 

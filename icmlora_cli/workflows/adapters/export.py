@@ -12,7 +12,7 @@ from icmlora_cli.manifests.parts import BaseReference
 from icmlora_cli.provenance.licences import hub_datasets
 from icmlora_cli.provenance.versions import ABOUT, command_line, versions
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
-from icmlora_cli.registry.bases import BaseStore, local_folder
+from icmlora_cli.registry.bases import BaseStore, local_folder, pull_command
 from icmlora_cli.report.cards import CARD, CardData, kept_card
 from icmlora_cli.weights.adapter import CONFIG, WEIGHTS, Adapter, read_adapter
 from icmlora_cli.weights.adapter_form import Format
@@ -110,7 +110,7 @@ def _config(home: Home, base: str, named: NamedAdapter) -> Path:
     raise NotFoundError(
         f"the base of {named.name[:200]!r} is not here: {missing}",
         where=str(folder or home.bases),
-        hint=f"icmlora base pull {missing}; or --base with its folder"
+        hint=f"{pull_command(missing)}; or --base with its folder"
         if base and folder is None
         else "--base with the base's alias, hub id or folder",
     )

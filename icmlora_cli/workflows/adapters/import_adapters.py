@@ -10,6 +10,7 @@ from icmlora_cli.disk.home import Home, checked_name
 from icmlora_cli.errors import AlreadyExistsError, IcmloraError, NotFoundError, UnsupportedAdapterError, UsageError
 from icmlora_cli.lm.adapter_base import adapter_base
 from icmlora_cli.manifests.adapter import AdapterAbout, Imported, ImportedFile
+from icmlora_cli.provenance import local_paths
 from icmlora_cli.provenance.versions import command_line, now, versions
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore, checkpoint_of
 from icmlora_cli.registry.bases import Base
@@ -280,16 +281,17 @@ class _AdapterImport:
     ) -> AdapterRecord:
         checkpoints = tuple(checkpoint_of(folder / name) for name in names)
         first = checked[0]
+        source = first.found.source if len(checked) == 1 else _above(first.found)
         about = AdapterAbout(
             model_id=self.base.model_id,
             revision=self.base.revision,
             base_licence=self.base.licence,
             licence=first.found.licence,
-            source=f"imported from {self.request.source}",
+            source=f"imported from {source}",
             recipe=None,
             versions=versions(),
             command=command_line(),
-            imported=_imported(first.found.source if len(checked) == 1 else _above(first.found), names, checked),
+            imported=_imported(source, names, checked),
         )
         return AdapterRecord(
             task=task.name,
@@ -324,7 +326,7 @@ def _imported(source: str, names: Sequence[str], checked: Sequence[_Checked]) ->
         source,
         revision=first.found.revision,
         licence=first.found.licence,
-        base_model=first.settings.base_model or None,
+        base_model=local_paths.shortened(first.settings.base_model) or None,
         peft_version=first.settings.peft_version,
         files=tuple(ImportedFile(name=item.found.name, **item.hashes) for item in checked),
         inexact=tuple(inexact),
@@ -332,8 +334,8 @@ def _imported(source: str, names: Sequence[str], checked: Sequence[_Checked]) ->
 
 
 def _above(found: FoundAdapter) -> str:
-    """Return the folder or hub id whose folders were imported together."""
-    return found.source.rpartition("/")[0] if found.revision else str(found.folder.parent)
+    """Return the name of the folder, or the hub id, whose folders were imported together."""
+    return found.source.rpartition("/")[0] if found.revision else found.folder.parent.name
 
 
 def _checkpoints(checked: Sequence[_Checked]) -> list[str]:

@@ -24,7 +24,7 @@ class FoundAdapter:
 
     Args:
         folder: holds ``adapter_config.json``.
-        source: the absolute path or hub id that it came from.
+        source: the hub id that it came from, or the name of its folder; records hold it, and no path.
         revision: the hub's commit; None for paths.
         licence: that its card, or that of the folder above it, names.
     """
@@ -69,7 +69,7 @@ def find_sources(
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        return _within(path.absolute(), str(path.absolute()), None)
+        return _within(path.absolute(), path.resolve().name, None)
     if path.exists():
         _check_file(path.absolute())
     if not HUB_ID.fullmatch(source) or source.startswith((".", "~", "/")):
@@ -94,7 +94,7 @@ def _within(folder: Path, source: str, revision: str | None) -> tuple[FoundAdapt
         )
     ordered = sorted(inner, key=lambda path: _natural(path.name))
     return tuple(
-        FoundAdapter(path, f"{source}/{path.name}" if revision else str(path), revision, licence_of(path) or licence)
+        FoundAdapter(path, f"{source}/{path.name}" if revision else path.name, revision, licence_of(path) or licence)
         for path in ordered
     )
 

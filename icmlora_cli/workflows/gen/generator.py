@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -165,7 +165,8 @@ class AdapterGenerator:
         _, demonstrations = self.reader.readings(None, self.inputs.demonstrations, kind)
 
         def whole(seed: int | None) -> Adapter:
-            return self.generator.generate(words, demonstrations, seed=seed)
+            adapter = self.generator.generate(words, demonstrations, seed=seed)
+            return replace(adapter, base_model=self.base.model_id)  # an earlier version's generator names a path
 
         selection = None
         if self.scoring is None:

@@ -70,8 +70,9 @@ class MergedAdapter:
     licence: str | None
 
     def share(self) -> MergedShare:
-        """Return what ``icmlora.json`` says of it."""
-        return MergedShare(**{key: value for key, value in vars(self).items() if key != "folder"})
+        """Return what ``icmlora.json`` says of it: of a folder, its name, and not the path to it."""
+        name = self.folder.resolve().name if self.task is None else self.name
+        return MergedShare(**{key: value for key, value in vars(self).items() if key != "folder"} | {"name": name})
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class MergeResult:
 
     Args:
         folder: where it is.
-        base: hub id or folder of the base.
+        base: hub id of the base; of a folder, its name and the start of its weights' hash.
         adapters: what was merged.
         model: what was written.
         bytes: The size of the folder in bytes.
@@ -123,14 +124,16 @@ def base_name(shares: Sequence[Share], home: Home) -> str:
         CorruptFileError: if a configuration is broken.
         UsageError: if they say nothing, or name several.
     """
-    known = {base.slug: base.name for base in BaseStore(home).all()}
+    store = BaseStore(home)
+    known = {base.slug: base.name for base in store.all()}
     said: dict[str, str] = {}
     for share in shares:
         record = share.adapter.record
         name = None if record is None else known.get(record.base)
         name = name or read_settings(share.adapter.folder).base_model
         if name:
-            said.setdefault(canonical_name(name), name)
+            recorded = store.find(name)
+            said.setdefault(canonical_name(name) if recorded is None else recorded.name, name)
     if len(said) != 1:
         raise UsageError(
             f"the adapters are for {len(said)} bases: {', '.join(said.values())}"

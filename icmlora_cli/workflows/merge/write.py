@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icmlora_cli.disk import files
+from icmlora_cli.provenance import local_paths
 from icmlora_cli.registry.base_files import beside_weights
 from icmlora_cli.weights.adapter_form import Dtype
 from icmlora_cli.weights.stored.checkpoint import ModelCheckpoint, changed_config, plan, write_files
@@ -72,11 +73,22 @@ def write_model(
         on_progress(Progress("merge", name, done, total, items_done=at, items_total=count if count > 1 else 0))
 
     for path in beside_weights(checkpoint.folder) if beside is None else beside:
-        shutil.copyfile(path, folder / path.name)
+        _copy(path, folder / path.name)
     if planned.untied or dtype is not None:
-        config = files.read_json(checkpoint.folder / CONFIG)
+        config = files.read_json(folder / CONFIG)
         files.write_json(folder / CONFIG, changed_config(config, planned, dtype))
     with files.disk_errors(folder):
         digests = write_files(folder, checkpoint, planned, report)
         files.sync_tree(folder)
     return WrittenModel(count, len(planned.tensors), planned.changed, planned.dtype, planned.untied, digests)
+
+
+def _copy(path: Path, target: Path) -> None:
+    """Copy a file, without the paths that transformers writes into configurations of models loaded from a folder."""
+    if path.name.endswith("config.json"):
+        value = files.read_json(path)
+        clean = local_paths.without_paths(value)
+        if clean != value:
+            files.write_json(target, files.as_object(clean))
+            return
+    shutil.copyfile(path, target)

@@ -10,7 +10,7 @@ from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import CorruptFileError, NotFoundError, PushRefusedError
 from icmlora_cli.manifests.foreign import BaseOfConfig, SafetensorsIndex
 from icmlora_cli.manifests.generator import GeneratorManifest
-from icmlora_cli.manifests.output import Finetuned, Generated, Output, read_output
+from icmlora_cli.manifests.output import TEXTS, Finetuned, Generated, Output, read_output
 from icmlora_cli.manifests.parts import HashedFile
 from icmlora_cli.provenance import local_paths
 from icmlora_cli.provenance.licences import no_derivatives
@@ -39,7 +39,6 @@ WEIGHTS: dict[Kind, re.Pattern[str]] = {
     "generator": re.compile(re.escape(generators.WEIGHTS)),
 }
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".dill", ".msgpack", ".h5"}
-SPARED = ("task_text", "tasks", "description", "descriptions")  # texts of users may name any path
 
 
 @dataclass(frozen=True)
@@ -255,7 +254,7 @@ def _clean(folder: Path, kind: Kind, about: dict[str, object]) -> bytes | None:
 
     A generator's manifest gets the hash of the present card, which may have been edited, and a new checksum.
     """
-    clean = local_paths.clean_object(about, SPARED)
+    clean = local_paths.clean_object(about, TEXTS)
     if kind == "generator":
         clean["card_sha256"] = files.sha256_file(folder / CARD)
         clean = checksums.with_checksum(clean) if clean != about else clean

@@ -1,7 +1,7 @@
 """What a training learns from: the harvested adapters, and the basis in which the codec writes them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from icmlora_cli.config.train import DataRecipe
 from icmlora_cli.disk.home import Home
@@ -116,7 +116,8 @@ def make_basis(harvested: Sequence[Harvested], loaded: LoadedBase, recipe: DataR
     if spec is None:
         if not everything:
             raise UsageError("basis: learned needs harvested adapters", hint="icmlora harvest, or basis: frame")
-        return Basis(fit_codec(everything, energy=recipe.energy, max_width=recipe.max_width), None)
+        codec = fit_codec(everything, energy=recipe.energy, max_width=recipe.max_width)
+        return Basis(replace(codec, base_model=loaded.base.model_id), None)  # the adapters' own name may be a path
     layout = layout_of(everything) if everything else target_layout(loaded.model, recipe.target_modules)
     return Basis(frame_codec(harvested, layout, spec, loaded.base.model_id, recipe.directions), spec)
 

@@ -9,6 +9,7 @@ from icmlora_cli.generator.checkpoint import Generator, save_generator
 from icmlora_cli.generator.fit import StepLosses
 from icmlora_cli.manifests.generator import GeneratorAbout, GeneratorBase
 from icmlora_cli.manifests.parts import SourceAdapter
+from icmlora_cli.provenance import local_paths
 from icmlora_cli.provenance.licences import hub_datasets
 from icmlora_cli.provenance.versions import command_line, now, versions
 from icmlora_cli.registry.adapters import AdapterRecord
@@ -51,7 +52,9 @@ def about_of(
     points = [losses for index, losses in enumerate(curve) if index % every == 0 or index == len(curve) - 1]
     return GeneratorAbout(
         key=key,
-        base=GeneratorBase(name=base.name, revision=base.revision, weight_hash=base.weight_hash, licence=base.licence),
+        base=GeneratorBase(
+            name=base.public_name, revision=base.revision, weight_hash=base.weight_hash, licence=base.licence
+        ),
         tasks={task.name: task.descriptions[0] for task in tasks},
         builtin_tasks=tuple(item.name for item in builtin),
         adapters={item.task.name: item.record.key for item in harvested},
@@ -80,14 +83,14 @@ def _source(record: AdapterRecord) -> SourceAdapter:
         data_hash=record.data_hash,
         created=record.created,
         licence=about.licence,
-        source=about.source,
+        source=about.source and local_paths.shortened(about.source),  # earlier versions wrote paths
         device=about.device,
         dtype=about.dtype,
         recipe=about.recipe,
         versions=about.versions,
     )
     cost = {name: record.figures[name] for name in ("seconds", "joules") if name in record.figures}
-    origin = {} if record.imported is None else {"imported": record.imported.source}
+    origin = {} if record.imported is None else {"imported": local_paths.shortened(record.imported.source)}
     return source.model_copy(update=cost | origin)
 
 

@@ -73,7 +73,7 @@ def test_import_records_whence_and_is_done_once(llama_base: Base, home: Home, tm
     assert (done.described, item.state) == ("answer_as_a_pirate_would", "imported")
     record = AdapterStore(home).latest(llama_base, TaskStore(home).get("answer_as_a_pirate_would"))
     assert record == item.record and record.imported is not None
-    assert record.imported.source == str(folder) and record.imported.inexact == ()
+    assert record.imported.source == "pirate" and record.imported.inexact == ()
     assert record.about.licence == "mit" and record.figures == {"largest_error": 0.0}
     adapter = read_adapter(record.last)
     assert compare(adapter, read_adapter(folder)).all.error == 0.0
@@ -91,7 +91,7 @@ def test_verify_knows_it_and_what_brings_it_back(llama_base: Base, home: Home, t
     export.run(home, archive)
     weights = item.record.last / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    command = f"icmlora adapter import '{folder}' --task answer_as_a_pirate_would"
+    command = "icmlora adapter import 'my pirate' --task answer_as_a_pirate_would"
     (fault,) = verify.run(home).faults
     assert (fault.kind, fault.thing, fault.severe) == ("truncated", "adapter", True) and command in fault.mend
     (repair,) = verify.run(home, repair=True).repairs

@@ -244,7 +244,7 @@ def test_it_says_how_it_was_made(llama_base: Base, home: Home, tmp_path: Path) -
     assert about["schema"] == "icmlora.merged/1" and about["base"] == llama_base.reference().content()
     assert about["adapters"] == [
         {
-            "name": str(adapter),
+            "name": adapter.name,
             "weight": 0.5,
             "task": None,
             "key": None,
