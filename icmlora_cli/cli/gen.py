@@ -22,6 +22,7 @@ from icmlora_cli.cli.out import Out, session
 from icmlora_cli.errors import GateRefusedError
 
 if TYPE_CHECKING:
+    from icmlora_cli.methods.evidence import Evidence
     from icmlora_cli.registry.generators import GeneratorStore
     from icmlora_cli.workflows.gen.batch import BatchEntry, BatchResult
     from icmlora_cli.workflows.gen.explain import Explanation
@@ -64,15 +65,24 @@ def gen(
         Path | None,
         typer.Option(
             "--examples",
-            help="Examples that the generator sees too: JSON, JSONL, CSV, TSV, Parquet.",
+            help="Examples of the task: what predicts them best is kept. JSON, JSONL, CSV, TSV, Parquet.",
             rich_help_panel=EXAMPLES,
         ),
     ] = None,
+    budget: Annotated[
+        float,
+        typer.Option(
+            "--budget",
+            min=0.0,
+            help="Seconds to spend on the examples; with 0 the generator just reads them.",
+            rich_help_panel=EXAMPLES,
+        ),
+    ] = 60.0,
     select: Annotated[
         Path | None,
         typer.Option(
             "--select",
-            help="Keep the sample with the lowest NLL on these examples, in the same formats.",
+            help="Examples that judge what is tried, in the same formats; without --examples, the samples.",
             rich_help_panel=EXAMPLES,
         ),
     ] = None,
@@ -81,7 +91,7 @@ def gen(
         typer.Option(
             "--samples",
             min=1,
-            help="How many samples --select scores: the prior's mean and draws; 16 by default.",
+            help="How many samples are tried: 16 by default with --select alone, 8 with --examples.",
             rich_help_panel=EXAMPLES,
         ),
     ] = None,
@@ -141,7 +151,9 @@ def gen(
         folder = _generator(out, GeneratorStore(home), generator)
         from icmlora_cli.workflows.gen.options import GenOptions, GenRequest
 
-        options = GenOptions(examples, select, samples, template, gate, rank, dtype, scale, explain, output_format)
+        options = GenOptions(
+            examples, budget, select, samples, template, gate, rank, dtype, scale, explain, output_format
+        )
         request = GenRequest(folder, merge, seed, options)
         request.check()
         from icmlora_cli.workflows.base.pull import resolve as resolve_base
@@ -191,6 +203,8 @@ def _print(out: Out, result: "GenResult", options: "GenOptions") -> None:
     if out.quiet:
         out.line(str(result.folder))
         return
+    if result.evidence is not None:
+        _print_evidence(out, result.evidence)
     if result.selection is not None:
         _print_selection(out, result.selection)
         _print_compared(out, result.selection, options)
@@ -221,6 +235,26 @@ def _warn(out: Out, result: "GenResult", name: str = "") -> None:
         out.note(
             f"warning: {prefix}the text lies outside of what the generator saw; expect the adapter of some other task"
         )
+
+
+def _print_evidence(out: Out, evidence: "Evidence") -> None:
+    rows = [
+        (
+            item.kind,
+            "-" if item.held_out is None else f"{item.held_out:.4f}",
+            f"{item.nll:.4f}",
+            item.detail,
+            "kept" if index == evidence.kept else "",
+        )
+        for index, item in enumerate(evidence.tried)
+    ]
+    how = f"judged by {evidence.judges} others" if evidence.judges else f"{evidence.folds} folds"
+    title = f"on {evidence.examples} examples" + (f", {how}" if evidence.judges or evidence.folds else "")
+    out.table(("tried", "held-out NLL", "NLL", "which", ""), rows, title=title)
+    if evidence.out_of_time:
+        out.note("note: the budget ended the training of the adapter; --budget with more seconds goes on longer")
+    if evidence.tried[evidence.kept].kind == "base":
+        out.note("warning: nothing predicts the examples better than the base alone; the adapter changes nothing")
 
 
 def _print_selection(out: Out, selection: "Selection") -> None:

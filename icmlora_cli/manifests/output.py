@@ -62,6 +62,7 @@ class Generated(_Output):
         options: the other options that were given; None if there were only a text and a seed.
         error: the relative error of delta-W that the lower rank and number format cause.
         selection: how the samples and the base model scored on the examples.
+        evidence: what was tried on the examples that were given, and what was kept; None where nothing was tried.
         explanation: what the adapter is near to; None if it was not asked for.
         files: the bytes and the SHA-256 of each file by its name, without the card.
     """
@@ -84,6 +85,7 @@ class Generated(_Output):
     options: Mapping[str, JsonValue] | None = None
     error: Number | None = None
     selection: Mapping[str, JsonValue] | None = None
+    evidence: Mapping[str, JsonValue] | None = None
     explanation: Mapping[str, JsonValue] | None = None
     files: Files | None = None
 

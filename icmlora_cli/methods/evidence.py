@@ -22,7 +22,6 @@ from icmlora_cli.tasks.examples import Example
 from icmlora_cli.weights.adapter import Adapter
 
 Kind = Literal["base", "text", "text and examples", "sample", "adapted"]
-SAMPLES = 8  # draws of z given the text, and as many given text and examples
 JUDGE = -1  # stands for the separate examples that judge, among the numbers of examples
 FOLDS = 3  # of a cross-validation with more than LEAVE_ONE_OUT examples
 LEAVE_ONE_OUT = 5
@@ -48,6 +47,11 @@ class Tried:
     detail: str
     held_out: float | None
     nll: float
+
+    @property
+    def name(self) -> str:
+        """The kind and the detail."""
+        return f"{self.kind} ({self.detail})" if self.detail else self.kind
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,18 @@ class Evidence:
     out_of_time: bool
     seconds: float
 
+    @property
+    def told(self) -> str:
+        """A sentence on what was kept and why, for the card."""
+        kept, base = self.tried[self.kept], self.tried[0]
+        how = f"{self.judges} further examples" if self.judges else f"cross-validation ({self.folds} folds)"
+        if kept.held_out is None or base.held_out is None:
+            return f"Of {len(self.tried)} candidates, {kept.name} was kept, by its NLL on the one example given."
+        return (
+            f"Of {len(self.tried)} candidates, {kept.name} predicts the {self.examples} given examples best, by {how}: "
+            f"{kept.held_out:.4f} nats a token on examples that were left out; the base alone: {base.held_out:.4f}."
+        )
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -87,7 +103,7 @@ class Candidate:
     @property
     def name(self) -> str:
         """The kind and the detail."""
-        return f"{self.kind} {self.detail}".strip()
+        return f"{self.kind} ({self.detail})" if self.detail else self.kind
 
 
 @dataclass(frozen=True)
@@ -96,14 +112,14 @@ class SearchOptions:
 
     Args:
         samples: How many z are drawn given the text, and how many given text and examples.
-        recipe: How the adapted candidate is trained.
         seconds: The wall time after which no further training step begins.
+        recipe: How the adapted candidate is trained.
         seed: The seed of the first draw of z; each further draw has the next higher one.
     """
 
-    samples: int = SAMPLES
+    samples: int
+    seconds: float
     recipe: TuningRecipe = TUNING
-    seconds: float = 60.0
     seed: int = 0
 
 
@@ -118,10 +134,11 @@ class EvidenceSearch:
         text: The task in words.
         examples: The examples that candidates are made with, one or more.
         rows: For each example, its rows of token ids: one, or of plain text one a window.
+        options: How much is tried.
         judges: Rows of separate examples that judge the candidates; empty for cross-validation.
         kind: The kind of the template by which the generator reads the examples, such as ``plain``.
-        options: How much is tried.
         clock: Tells the time in seconds.
+        on_progress: Called with what is done, how many steps of it are done, and how many there are at most.
     """
 
     generator: Generator
@@ -130,10 +147,11 @@ class EvidenceSearch:
     text: str
     examples: tuple[Example, ...]
     rows: tuple[tuple[Encoded, ...], ...]
+    options: SearchOptions
     judges: tuple[Encoded, ...] = ()
     kind: str = "plain"
-    options: SearchOptions = SearchOptions()
     clock: Callable[[], float] = time.monotonic
+    on_progress: Callable[[str, int, int], None] = lambda label, done, total: None
 
     @cached_property
     def flat(self) -> list[Encoded]:
@@ -164,7 +182,7 @@ class EvidenceSearch:
         """Try all candidates, and return the adapter of the best one with what was tried."""
         started = self.clock()
         shared = self._shared()
-        table = self.base.scores(self.flat, _cores(shared))
+        table = self._scores(shared)
         folds = [self._fold(out, shared, table) for out in self.folds]
         whole = self._fold(frozenset({JUDGE}), shared, table)
         tried, candidates = self._compared(folds, whole)
@@ -173,10 +191,10 @@ class EvidenceSearch:
             deadline = started + self.options.seconds
             adapted, held_out, steps, out_of_time = self._adapted(folds, whole, deadline)
             if steps:
-                nll = float(self.base.scores(self.flat, adapted[None])[0, whole.inside].mean())
-                start = whole.best
-                tried.append(Tried("adapted", f"{steps} steps from {start.name}", held_out, nll))
-                candidates.append(Candidate("adapted", "", adapted))
+                candidate = Candidate("adapted", f"{steps} steps from {whole.best.name}", adapted)
+                nll = float(self._scores([candidate])[0, whole.inside].mean())
+                tried.append(Tried("adapted", candidate.detail, held_out, nll))
+                candidates.append(candidate)
         kept = self._choose(tried, len(shared))
         evidence = Evidence(
             examples=len(self.examples),
@@ -191,6 +209,11 @@ class EvidenceSearch:
         chosen, codec = candidates[kept], self.generator.codec
         rank = codec.width if chosen.kind == "adapted" else self.generator.rank
         return codec.decode(chosen.cores, rank=rank), evidence
+
+    def _scores(self, candidates: Sequence[Candidate]) -> torch.Tensor:
+        """Return the NLL of the screened rows under candidates, fp32 [candidates, screened rows]."""
+        rows = [self.flat[at] for at in self.screened]
+        return self.base.scores(rows, torch.stack([item.cores for item in candidates]))
 
     def _shared(self) -> list[Candidate]:
         """Return the candidates that are made without examples."""
@@ -223,10 +246,10 @@ class EvidenceSearch:
         """Return the candidates that are made without the examples that a fold leaves out, and their scores."""
         kept = [example for at, example in enumerate(self.examples) if at not in out]
         shown = self._shown(kept)
-        scores = torch.cat([table, self.base.scores(self.flat, _cores(shown))]) if shown else table
-        inside = [at for at, owner in enumerate(self.owners) if owner not in out]
-        outside = [at for at, owner in enumerate(self.owners) if owner in out]
-        return _Fold([*shared, *shown], scores, inside, outside[:JUDGED])
+        scores = torch.cat([table, self._scores(shown)]) if shown else table
+        outside = [at for at, row in enumerate(self.screened) if self.owners[row] in out]
+        inside = [at for at in range(len(self.screened)) if at not in set(outside)]
+        return _Fold([*shared, *shown], scores, inside, outside)
 
     def _compared(self, folds: list["_Fold"], whole: "_Fold") -> tuple[list[Tried], list[Candidate]]:
         """Return the best candidate of each kind that needs no training, with its scores."""
@@ -245,6 +268,9 @@ class EvidenceSearch:
     def _adapted(self, folds: list["_Fold"], whole: "_Fold", deadline: float) -> tuple[torch.Tensor, float, int, bool]:
         """Train the best cores of each fold, then the best of all for as many steps as were best for the folds.
 
+        The examples must not judge a fold that is trained on them, so that a fold's rows are left out of it, though
+        only the screened ones among them judge it.
+
         Returns:
             The cores, their held-out NLL, the number of steps, and whether time ran out.
         """
@@ -252,27 +278,31 @@ class EvidenceSearch:
         recipe = replace(recipe, batch_size=min(recipe.batch_size, max(1, ROWS_A_STEP // len(folds))))
         until = self.clock() + FOLDS_SHARE * left
         starts = torch.stack([fold.best.cores for fold in folds])
-        judged = [frozenset(fold.outside) for fold in folds]
-        out = [frozenset(range(len(self.flat))) - frozenset(fold.inside) for fold in folds]
+        judged = [[self.screened[at] for at in fold.outside] for fold in folds]
+        out = [self._rows_of(fold) for fold in self.folds]
         tuned = tune_cores(self.base, starts, self.flat, out, judged, recipe, enough=lambda: self.clock() >= until)
         steps, held_out = tuned.best
         if not steps:
             return starts[0], held_out, 0, tuned.stopped
         recipe = replace(recipe, steps=steps, batch_size=self.options.recipe.batch_size)
-        start, judges = whole.best.cores[None], [frozenset(range(len(self.flat))) - frozenset(whole.inside)]
-        last = tune_cores(
-            self.base, start, self.flat, judges, [frozenset()], recipe, enough=lambda: self.clock() >= deadline
-        )
+        start, judges = whole.best.cores[None], self._rows_of(frozenset({JUDGE}))
+        last = tune_cores(self.base, start, self.flat, [judges], [()], recipe, enough=lambda: self.clock() >= deadline)
         return last.cores[0], held_out, last.steps, tuned.stopped or last.stopped
+
+    def _rows_of(self, out: frozenset[int]) -> frozenset[int]:
+        """Return the rows of the examples that a fold leaves out."""
+        return frozenset(at for at, owner in enumerate(self.owners) if owner in out)
 
     def _choose(self, tried: Sequence[Tried], pool: int) -> int:
         """Return the index of the candidate that is kept.
 
-        Where no example could be left out, a sample is only kept if it is better by what its choice among so many
-        costs: the logarithm of their number, in nats of the whole answer (the minimum description length).
+        A candidate that could not be judged on what was left out is not kept where others could. Where no example could
+        be left out, a sample is only kept if it is better by what its choice among so many costs: the logarithm of
+        their number, in nats of the whole answer (the minimum description length).
         """
-        if all(item.held_out is not None for item in tried):
-            return min(range(len(tried)), key=lambda at: tried[at].held_out or 0.0)
+        held = {at: item.held_out for at, item in enumerate(tried) if item.held_out is not None}
+        if held:
+            return min(held, key=lambda at: held[at])
         tokens = sum(len(row.answer_ids) for row in self.flat)
         costs = [item.nll + (math.log(pool) / tokens if item.kind == "sample" else 0.0) for item in tried]
         return min(range(len(tried)), key=lambda at: costs[at])
@@ -303,7 +333,3 @@ class _Fold:
         """Return the index of the best candidate of a kind on the rows inside; None where there is none."""
         among = [at for at, item in enumerate(self.candidates) if item.kind == kind]
         return min(among, key=lambda at: float(self.scores[at, self.inside].mean())) if among else None
-
-
-def _cores(candidates: Sequence[Candidate]) -> torch.Tensor:
-    return torch.stack([item.cores for item in candidates])

@@ -1,15 +1,18 @@
 """Makes and writes adapters of texts with a generator and its base, which are loaded once for all texts."""
 
+import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
 from icmlora_cli.disk import files
 from icmlora_cli.generator.checkpoint import Generator
+from icmlora_cli.lm.core_tuning import CoreBase
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.task_vector import VectorReader
+from icmlora_cli.methods.evidence import Evidence, EvidenceSearch, SearchOptions
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.weights.adapter import Adapter, average
@@ -17,11 +20,20 @@ from icmlora_cli.weights.adapter_form import cast, dtype_name, leading, scaled
 from icmlora_cli.weights.compare import compare
 from icmlora_cli.workflows.gen.explain import Explanation, Seen, explain, read_seen
 from icmlora_cli.workflows.gen.learned import Learned, learned_adapters
-from icmlora_cli.workflows.gen.options import GenInputs, GenOptions, GenRequest
-from icmlora_cli.workflows.gen.select import CandidateScore, CandidateScorer, Selection, best_of, check_gate, seeds_of
+from icmlora_cli.workflows.gen.options import ExampleFile, GenInputs, GenOptions, GenRequest
+from icmlora_cli.workflows.gen.select import (
+    Candidate,
+    CandidateScore,
+    CandidateScorer,
+    Selection,
+    best_of,
+    check_gate,
+    rows_of,
+    seeds_of,
+)
 from icmlora_cli.workflows.gen.write import Provenance, write
 from icmlora_cli.workflows.merge.write import WrittenModel
-from icmlora_cli.workflows.progress import OnProgress
+from icmlora_cli.workflows.progress import OnProgress, Progress
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,7 @@ class GenResult:
         error: The relative error in delta-W of a lower rank and number format; 0 where neither was asked for.
         shown: How many examples the generator read besides the text.
         selection: How samples and base scored on examples; None without examples to score on.
+        evidence: What was tried on the examples that were given; None where nothing was tried.
         explanation: What text and adapter are near to; None where that was not asked for.
         no_derivatives: The licences that forbid derivatives, of what the generator learned from and of a merged base.
         notes: Remarks on how the example files were read.
@@ -60,6 +73,7 @@ class GenResult:
     error: float
     shown: int
     selection: Selection | None
+    evidence: Evidence | None
     explanation: Explanation | None
     no_derivatives: tuple[str, ...]
     notes: tuple[str, ...] = ()
@@ -74,6 +88,7 @@ class GeneratedAdapter:
         seed: The seed of z; None stands for the prior's mean.
         error: The relative error in delta-W of a lower rank and number format; 0 where neither was asked for.
         selection: How samples and base scored on examples; None without examples to score on.
+        evidence: What was tried on the examples that were given; None where nothing was tried.
         explanation: What text and adapter are near to; None where that was not asked for.
     """
 
@@ -81,6 +96,7 @@ class GeneratedAdapter:
     seed: int | None
     error: float
     selection: Selection | None
+    evidence: Evidence | None
     explanation: Explanation | None
 
 
@@ -142,6 +158,11 @@ class AdapterGenerator:
         return read_seen(self.generator, self.reader, self.on_progress)
 
     @cached_property
+    def core_base(self) -> CoreBase:
+        """The base with the generator's codec on it."""
+        return CoreBase(self.loaded, self.generator.codec)
+
+    @cached_property
     def scoring(self) -> Scoring | None:
         """How adapters are scored on the examples, with the scores of base and average; None without examples."""
         if self.inputs.judged is None:
@@ -151,7 +172,7 @@ class AdapterGenerator:
         return Scoring(scorer, scorer(None), scorer(average(known)) if known else None)
 
     def make(self, text: str) -> GeneratedAdapter:
-        """Return the adapter of a text; where there are examples to choose by, the best of the samples.
+        """Return the adapter of a text; where there are examples, the one that predicts them best of what was tried.
 
         Raises:
             GateRefusedError: If the gate is set, and the adapter is no better than the base or the average.
@@ -160,42 +181,80 @@ class AdapterGenerator:
         examples, kind = self.inputs.shown, "plain"
         if examples is not None:
             kind = examples.template.kind
-            self.reader.check_examples(examples.examples, kind)
+            self.reader.check_examples(examples.examples[: self._shown], kind)
         words = self.reader.read_text(text)
-        _, demonstrations = self.reader.readings(None, self.inputs.demonstrations, kind)
-
-        def whole(seed: int | None) -> Adapter:
-            adapter = self.generator.generate(words, demonstrations, seed=seed)
-            return replace(adapter, base_model=self.base.model_id)  # an earlier version's generator names a path
-
-        selection = None
-        if self.scoring is None:
-            seed, adapter = self.request.seed, self._shaped(whole(self.request.seed))
+        seed, evidence, selection = self.request.seed, None, None
+        if self.options.searches and examples is not None:
+            whole, evidence = self._search(text, examples)
+            seed, adapter = None, self._shaped(whole)
+            if self.scoring is not None:
+                selection = self._selection(self.scoring, (self._judged(self.scoring, adapter, evidence),), 0)
         else:
-            adapter, selection = self._chosen(self.scoring, lambda seed: self._shaped(whole(seed)))
-            seed = selection.candidates[selection.kept].seed
-        costs = self.options.rank is not None or self.request.dtype is not None
-        error = self._error(adapter, whole(seed)) if costs else 0.0
-        explanation = explain(self.generator, words, adapter, self.seen, self.learned) if self.options.explain else None
-        return GeneratedAdapter(adapter, seed, error, selection, explanation)
+            _, demonstrations = self.reader.readings(None, self.inputs.demonstrations, kind)
 
-    def _chosen(self, scoring: Scoring, make: Callable[[int | None], Adapter]) -> tuple[Adapter, Selection]:
-        seeds = seeds_of(self.options.count, self.request.seed)
-        best, file = best_of(make, seeds, scoring.scorer, self.on_progress), scoring.scorer.file
+            def make(seed: int | None) -> Adapter:
+                return self.generator.generate(words, demonstrations, seed=seed)
+
+            if self.scoring is None:
+                adapter = self._shaped(make(seed))
+            else:
+                seeds = seeds_of(self.options.count, seed)
+                best = best_of(lambda seed: self._shaped(make(seed)), seeds, self.scoring.scorer, self.on_progress)
+                adapter, seed = best.adapter, seeds[best.index]
+                selection = self._selection(self.scoring, best.candidates, best.index)
+            whole = make(seed)
+        costs = self.options.rank is not None or self.request.dtype is not None
+        error = self._error(adapter, whole) if costs else 0.0
+        explanation = explain(self.generator, words, adapter, self.seen, self.learned) if self.options.explain else None
+        return GeneratedAdapter(adapter, seed, error, selection, evidence, explanation)
+
+    @property
+    def _shown(self) -> int:
+        """How many of the examples the generator reads at most."""
+        return self.reader.recipe.shots if self.options.searches else len(self.inputs.demonstrations)
+
+    def _search(self, text: str, file: ExampleFile) -> tuple[Adapter, Evidence]:
+        """Return the adapter that predicts the examples of a file best, and what was tried."""
+        judges = () if self.options.select is None or self.scoring is None else self.scoring.scorer.rows
+        search = EvidenceSearch(
+            self.generator,
+            self.reader,
+            self.core_base,
+            text,
+            file.examples,
+            rows_of(self.loaded, file),
+            SearchOptions(self.options.count, self.options.budget, seed=self.request.seed or 0),
+            judges,
+            file.template.kind,
+            on_progress=lambda label, done, total: self.on_progress(Progress("gen", label, done, total)),
+        )
+        return search.run()
+
+    def _judged(self, scoring: Scoring, adapter: Adapter, evidence: Evidence) -> Candidate:
+        """Return the scores of the adapter that was found on examples that it was not made with."""
+        if self.options.select is not None:
+            score = scoring.scorer(adapter)
+            return Candidate(None, score.nll, score.exact_match)
+        kept = evidence.tried[evidence.kept]
+        return Candidate(None, kept.nll if kept.held_out is None else kept.held_out, None)
+
+    def _selection(self, scoring: Scoring, candidates: tuple[Candidate, ...], kept: int) -> Selection:
+        """Return how candidates, base and average scored, if the gate lets the one that is kept pass."""
+        file, nll = scoring.scorer.file, candidates[kept].nll
         selection = Selection(
             file=file.path.name,
             examples=len(file.examples),
             shown=self.inputs.overlap,
-            candidates=best.candidates,
-            kept=best.index,
+            candidates=candidates,
+            kept=kept,
             base=scoring.base,
             average=scoring.average,
             averaged=len(self.learned.adapters) if scoring.average is not None else 0,
             learned=self.learned.count if self.options.gate else 0,
         )
         if self.options.gate:
-            check_gate(selection, best.nll, str(file.path.absolute()))
-        return best.adapter, selection
+            check_gate(selection, math.inf if nll is None else nll, str(file.path.absolute()))
+        return selection
 
     def _error(self, adapter: Adapter, whole: Adapter) -> float:
         return compare(adapter, scaled(whole, self.options.scale)).all.error
@@ -249,6 +308,7 @@ class AdapterGenerator:
             error=generated.error,
             shown=len(self.inputs.demonstrations),
             selection=generated.selection,
+            evidence=generated.evidence,
             explanation=generated.explanation,
             no_derivatives=provenance.no_derivatives,
         )
@@ -262,7 +322,9 @@ class AdapterGenerator:
     def _remarks(self, generated: GeneratedAdapter) -> Sequence[str]:
         """Return the sentences that the card has about the options."""
         options, remarks = self.options, list[str]()
-        if self.inputs.shown is not None:
+        if generated.evidence is not None:
+            remarks.append(generated.evidence.told)
+        elif self.inputs.shown is not None:
             remarks.append(f"Beside the text the generator was shown {len(self.inputs.demonstrations)} examples.")
         if generated.selection is not None:
             selection, chosen = generated.selection, generated.selection.candidates[generated.selection.kept]
@@ -285,5 +347,6 @@ def _added(generated: GeneratedAdapter) -> dict[str, object]:
     return {
         "error": generated.error,
         "selection": None if generated.selection is None else asdict(generated.selection),
+        "evidence": None if generated.evidence is None else asdict(generated.evidence),
         "explanation": None if generated.explanation is None else asdict(generated.explanation),
     }

@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # loading torch takes seconds, and checking options does not 
 
 SAMPLES = 16  # drawn with --select where --samples is not given
 MAX_SHOWN = 64  # the most demonstrations, since each is read together with all before it
+EVIDENCE_SAMPLES = 8  # drawn with --examples where --samples is not given: given the text, and as many given both
+BUDGET = 60.0  # seconds for what examples are worth: about as long as one waits
 
 Template = Literal["qa", "chat", "text"]
 
@@ -27,9 +29,10 @@ class GenOptions:
     """The options of gen; the defaults give a plain adapter from the text alone.
 
     Args:
-        examples: A file with two or more examples that the generator reads besides the text.
-        select: A file with examples by which the best of several samples is chosen.
-        samples: The number of samples; None takes 16 with ``select``, and otherwise 1.
+        examples: A file with examples of the task, which are evidence beside the text.
+        budget: The seconds that may be spent on the examples; 0 has the generator read them, and no more.
+        select: A file with examples that judge, and that nothing is made with.
+        samples: The number of samples; None takes 16 with ``select`` alone, 8 with examples, and otherwise 1.
         template: The template by which the examples become prompts, as in a task file.
         gate: Whether an adapter is refused unless it beats the base and the average adapter on the examples.
         rank: The number of singular directions of each module that are kept; None keeps the generator's rank.
@@ -41,6 +44,7 @@ class GenOptions:
     """
 
     examples: Path | None = None
+    budget: float = BUDGET
     select: Path | None = None
     samples: int | None = None
     template: Template = "qa"
@@ -52,8 +56,15 @@ class GenOptions:
     format: "Format" = "peft"
 
     @property
+    def searches(self) -> bool:
+        """Whether candidates are tried on the examples, rather than the generator just reads them."""
+        return self.examples is not None and self.budget > 0
+
+    @property
     def count(self) -> int:
         """The number of samples that are drawn."""
+        if self.searches:
+            return self.samples or EVIDENCE_SAMPLES
         return self.samples or (1 if self.select is None else SAMPLES)
 
     def check(self) -> None:
@@ -62,10 +73,14 @@ class GenOptions:
         Raises:
             UsageError: If they do.
         """
-        if self.select is None and self.count > 1:
+        if not math.isfinite(self.budget) or self.budget < 0:
+            raise UsageError(
+                f"--budget {self.budget} is no time", hint="--budget with seconds such as 60; 0 tries nothing"
+            )
+        if self.select is None and not self.searches and self.count > 1:
             raise UsageError(
                 f"--samples {self.samples} needs examples to choose by",
-                hint=f"--samples {self.samples} --select FILE, a file with examples of the task",
+                hint=f"--samples {self.samples} --examples FILE, a file with examples of the task",
             )
         if self.gate and self.select is None and self.examples is None:
             raise UsageError(
@@ -145,11 +160,11 @@ def read_given(options: GenOptions) -> GenInputs:
         UsageError: If there is no such file, it is of another format, or it has too few or too many to show.
     """
     shown = None if options.examples is None else read_file(options.examples, options.template)
-    if shown is not None and not 2 <= len(shown.examples) <= MAX_SHOWN:
+    if shown is not None and not options.searches and not 2 <= len(shown.examples) <= MAX_SHOWN:
         few = len(shown.examples) < 2
         raise UsageError(
             f"{shown.path} has {'one example' if few else f'{len(shown.examples):,} examples'}; "
-            f"from 2 to {MAX_SHOWN} are shown",
+            f"from 2 to {MAX_SHOWN} are shown with --budget 0",
             where=str(shown.path.absolute()),
             hint="add another example" if few else f"put up to {MAX_SHOWN} in a file of their own; 5 are usual",
         )
@@ -218,6 +233,7 @@ class GenRequest:
             "merged": self.merged,
             "seed": self.seed,
             "examples": None if inputs.shown is None else inputs.shown.identity(),
+            "budget": None if inputs.shown is None else options.budget,
             "select": None if options.select is None or inputs.judged is None else inputs.judged.identity(),
             "samples": options.count,
             "template": options.template if inputs.shown or inputs.judged else "qa",
@@ -233,7 +249,8 @@ class GenRequest:
 def recorded(manifest: Generated) -> dict[str, object]:
     """Return what ``GenRequest.asked`` gave for an output of gen, from its ``icmlora.json``."""
     if manifest.options is not None:
-        default: dict[str, object] = {"format": "peft"}  # the only format before manifests named one
+        # what was done before manifests named a format and a budget
+        default: dict[str, object] = {"format": "peft", "budget": 0.0 if manifest.options.get("examples") else None}
         return default | dict(manifest.options)
     plain = GenRequest(Path(), manifest.merged).asked(GenInputs())
     return plain | {"seed": manifest.seed}

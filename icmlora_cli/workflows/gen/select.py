@@ -70,27 +70,37 @@ class Selection:
     learned: int = 0
 
 
+def rows_of(loaded: LoadedBase, file: ExampleFile) -> tuple[tuple[Encoded, ...], ...]:
+    """Return for each example of a file its rows of token ids: one, or of plain text one for each window.
+
+    Raises:
+        UsageError: If an example is longer than what the base reads.
+    """
+    rows = tuple(
+        tuple(encode_text(loaded.tokenizer, example.output))
+        if file.template.kind == "text"
+        else (encode(loaded.tokenizer, file.template, example),)
+        for example in file.examples
+    )
+    limit = max_tokens(loaded)
+    for index, own in enumerate(rows, start=1):
+        longest = max(row.length for row in own)
+        if longest > limit:
+            raise UsageError(
+                f"example {index} has {longest:,} tokens; the base reads {limit:,} at once",
+                where=str(file.path.absolute()),
+                hint="leave it out, or shorten it",
+            )
+    return rows
+
+
 def encoded(loaded: LoadedBase, file: ExampleFile) -> tuple[Encoded, ...]:
     """Return a file's examples as token ids: a row for each example, or for each window of a plain text.
 
     Raises:
         UsageError: If an example is longer than what the base reads.
     """
-    if file.template.kind == "text":
-        passages = (encode_text(loaded.tokenizer, item.output) for item in file.examples)
-        numbered = [(index, row) for index, rows in enumerate(passages, start=1) for row in rows]
-    else:
-        rendered = (encode(loaded.tokenizer, file.template, example) for example in file.examples)
-        numbered = list(enumerate(rendered, start=1))
-    limit = max_tokens(loaded)
-    for index, row in numbered:
-        if row.length > limit:
-            raise UsageError(
-                f"example {index} has {row.length:,} tokens; the base reads {limit:,} at once",
-                where=str(file.path.absolute()),
-                hint="leave it out, or shorten it",
-            )
-    return tuple(row for _, row in numbered)
+    return tuple(row for rows in rows_of(loaded, file) for row in rows)
 
 
 @dataclass(frozen=True)
