@@ -97,6 +97,45 @@ class Rescaled:
             yield rows, factor * turned
 
 
+@dataclass(frozen=True)
+class OfExpert:
+    """A change of one expert's matrix, which is a part of a tensor [experts, rows, columns].
+
+    Args:
+        expert: The index of the expert.
+        first: The first of its rows.
+        rows: How many rows it has.
+        change: What is done to the matrix.
+    """
+
+    expert: int
+    first: int
+    rows: int
+    change: Change
+
+
+@dataclass(frozen=True, eq=False)
+class OfExperts:
+    """Changes the matrices of single experts in a tensor of all of them."""
+
+    parts: tuple[OfExpert, ...]
+
+    def __call__(self, old: Old) -> Blocks:
+        """Yield the changed blocks, each of one or more whole experts."""
+        for rows, weights in old():
+            for part in self.parts:
+                if rows.start <= part.expert < rows.stop:
+                    matrix = weights[part.expert - rows.start, part.first : part.first + part.rows]
+                    ((_, changed),) = part.change(_whole(matrix))
+                    matrix.copy_(changed)
+            yield rows, weights
+
+
+def _whole(matrix: torch.Tensor) -> Old:
+    """Return what gives a matrix as a single block."""
+    return lambda: iter([(slice(0, len(matrix)), matrix)])
+
+
 @dataclass(frozen=True, eq=False)
 class Chain:
     """Does one change after the other."""
