@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from icmlora_cli.registry.bases import Base
+    from icmlora_cli.weights.foreign.check import BaseShapes
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # quantisation method to the package that transformers reads it with
@@ -52,6 +54,13 @@ class LoadedBase:
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
     dtype: torch.dtype
+
+    @cached_property
+    def shapes(self) -> BaseShapes:
+        """The shapes of the base's modules, by its configuration: an adapter that is trained may be on the model."""
+        from icmlora_cli.lm.meta_model import base_shapes
+
+        return base_shapes(self.base)
 
 
 def devices() -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
@@ -35,7 +36,20 @@ def base_shapes(base: Base) -> BaseShapes:
     Raises:
         CorruptFileError: if its configuration cannot be read.
     """
-    return shapes_of(_skeleton(base))
+    return folder_shapes(base.path, base.name)
+
+
+def folder_shapes(folder: Path, name: str) -> BaseShapes:
+    """Return what an adapter of a base can be on, by the ``config.json`` in a folder.
+
+    Args:
+        folder: The folder.
+        name: The base's name, for messages.
+
+    Raises:
+        CorruptFileError: if the configuration cannot be read.
+    """
+    return shapes_of(_skeleton(folder, name))
 
 
 def checkpoint_of(base: Base) -> ModelCheckpoint:
@@ -48,7 +62,7 @@ def checkpoint_of(base: Base) -> ModelCheckpoint:
         CorruptFileError: if its configuration or a header cannot be read, or a file is missing.
     """
     shards = tuple(read_shard(path) for path in model_files(base.path))
-    model = _skeleton(base)
+    model = _skeleton(base.path, base.name)
     keys = [item.name for shard in shards for item in shard.tensors]
     names, shapes = _Names(model), shapes_of(model)
     stored, experts = _stored(names, keys), _experts(names, keys)
@@ -58,16 +72,16 @@ def checkpoint_of(base: Base) -> ModelCheckpoint:
     return ModelCheckpoint(base.path, shards, {**stored, **{name: name for name in alone}}, shapes, _tied(model))
 
 
-def _skeleton(base: Base) -> PreTrainedModel:
+def _skeleton(folder: Path, name: str) -> PreTrainedModel:
     try:
         with quiet_transformers(), torch.device("meta"):
-            config = AutoConfig.from_pretrained(base.path, local_files_only=True)
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
             model = AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError, KeyError) as error:
         raise CorruptFileError(
-            f"the configuration of base model {base.name} cannot be read: {str(error).strip().splitlines()[0]}",
-            where=str(base.path),
-            hint=f"icmlora base show {base.name} --verify",
+            f"the configuration of base model {name} cannot be read: {str(error).strip().splitlines()[0]}",
+            where=str(folder),
+            hint=f"icmlora base show {name} --verify",
         ) from error
     return model
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from icmlora_cli.errors import CorruptFileError
-from icmlora_cli.weights.adapter import Adapter, Factors
+from icmlora_cli.weights.adapter import Adapter, Factors, check_fits
 from icmlora_cli.weights.foreign.check import BaseShapes
 from icmlora_cli.weights.stored.shards import Blocks, Change
 
@@ -227,14 +226,8 @@ def steps_of(adapter: Adapter, base: BaseShapes) -> Steps:
     Raises:
         CorruptFileError: if the base lacks a module, or has it in another shape.
     """
-    steps = {}
-    for name, pair in adapter.factors.items():
-        module = base.modules.get(name)
-        if module is None:
-            raise CorruptFileError(f"the base model has no module {name}: the adapter is of another base")
-        shape = (int(pair.lora_b.shape[0]), int(pair.lora_a.shape[1]))
-        if shape != (module.out_features, module.in_features):
-            wanted = (module.out_features, module.in_features)
-            raise CorruptFileError(f"{name} is {wanted} in the base and {shape} in the adapter")
-        steps[f"{name}.weight"] = [low_rank(pair, adapter.scaling(name), module.kind)]
-    return steps
+    check_fits(adapter, base)
+    return {
+        f"{name}.weight": [low_rank(pair, adapter.scaling(name), base.modules[name].kind)]
+        for name, pair in adapter.factors.items()
+    }
