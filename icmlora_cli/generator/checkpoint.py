@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from icmlora_cli.disk import files
-from icmlora_cli.errors import CorruptFileError, NotFoundError
+from icmlora_cli.errors import CorruptFileError, NotFoundError, TrainingDivergedError
 from icmlora_cli.generator.conditions import ConditionSpace
 from icmlora_cli.generator.interface import Network, NetworkConfig
 from icmlora_cli.generator.networks import build
@@ -80,11 +80,19 @@ class Generator:
             demonstrations: the reading of demonstrations, fp32 [hidden] or [T, hidden]; None leaves the slot empty.
             seed: the seed with which the latent z is drawn; None takes the choice that the architecture repeats every
                 time, such as the prior's mean.
+
+        Raises:
+            TrainingDivergedError: If the numbers of the adapter would not be finite.
         """
         with torch.no_grad():
             c = self.model.read(self.space.support(text, demonstrations))
             z = self.model.sample_latent(c, None if seed is None else torch.Generator().manual_seed(seed))
             tokens = self.model.decode(z, c)[0] * self.module_scale[:, None, None]
+        if not tokens.isfinite().all():
+            raise TrainingDivergedError(
+                "the adapter that the generator makes is not finite",
+                hint="train another generator, with a lower learning_rate in the train recipe",
+            )
         return self.codec.decode(tokens, rank=self.rank)
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -163,7 +171,8 @@ def load_generator(folder: Path) -> Generator:
 
     Raises:
         NotFoundError: If the folder holds no generator.
-        CorruptFileError: If a file is broken, or the weights are not those that the JSON describes.
+        CorruptFileError: If a file is broken, a number is not finite, or the weights are not those that the JSON
+            describes.
     """
     manifest = read_config(folder)
     tensors = read_safetensors(folder / WEIGHTS)
@@ -176,6 +185,9 @@ def load_generator(folder: Path) -> Generator:
     shapes = Layout(tuple(ModuleShape(*row) for row in manifest.layout.modules), manifest.layout.fan_in_fan_out)
     try:
         values = unpacked(tensors)
+        for name, item in values.items():
+            if item.is_floating_point() and not item.isfinite().all():
+                raise CorruptFileError(f"{name} of the generator is not finite", hint=f"{REPAIR} && icmlora train")
         model = build(NetworkConfig(**sizes))
         codec = (
             Codec(shapes, (), (), model.config.width, manifest.base_model)

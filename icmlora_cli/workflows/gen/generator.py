@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from icmlora_cli.disk import files
+from icmlora_cli.errors import TrainingDivergedError
 from icmlora_cli.generator.checkpoint import Generator
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.task_vector import VectorReader
@@ -155,6 +156,7 @@ class AdapterGenerator:
 
         Raises:
             GateRefusedError: If the gate is set, and the adapter is no better than the base or the average.
+            TrainingDivergedError: If the generator makes numbers that are not finite.
             UsageError: If examples are too long for the base.
         """
         examples, kind = self.inputs.shown, "plain"
@@ -165,7 +167,11 @@ class AdapterGenerator:
         _, demonstrations = self.reader.readings(None, self.inputs.demonstrations, kind)
 
         def whole(seed: int | None) -> Adapter:
-            return self.generator.generate(words, demonstrations, seed=seed)
+            try:
+                return self.generator.generate(words, demonstrations, seed=seed)
+            except TrainingDivergedError as error:
+                folder = str(self.request.folder)
+                raise TrainingDivergedError(error.message, where=folder, hint=error.hint) from error
 
         selection = None
         if self.scoring is None:
