@@ -3,6 +3,7 @@
 import importlib.util
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -20,22 +21,32 @@ from icmlora_cli.weights.merge import merge, merged
 from icmlora_cli.workflows.base.pull import pull
 from icmlora_cli.workflows.merge.merge import find_shares, run
 
-pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="torchao is not installed"),
-    pytest.mark.filterwarnings("ignore"),  # of torchao's own imports
-]
+pytestmark = pytest.mark.filterwarnings("ignore")  # of these packages' own imports
+if TYPE_CHECKING:
+    from transformers.utils.quantization_config import QuantizationConfigMixin
+
 IDS = torch.arange(2, 26)[None]
 
 
-@pytest.fixture
-def quantised(llama_base: Base, home: Home, tmp_path: Path) -> Base:
-    """The tiny Llama with its linear layers in int8, as transformers saves it."""
-    from torchao.quantization import Int8WeightOnlyConfig
-    from transformers import TorchAoConfig
+def options(package: str) -> "QuantizationConfigMixin":
+    """Return how transformers quantises with a package: torchao to int8, bitsandbytes to 4 bits."""
+    from transformers import BitsAndBytesConfig, TorchAoConfig
 
-    folder, options = tmp_path / "int8", TorchAoConfig(Int8WeightOnlyConfig())
+    if package == "bitsandbytes":
+        return BitsAndBytesConfig(load_in_4bit=True)
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    return TorchAoConfig(Int8WeightOnlyConfig())
+
+
+@pytest.fixture(params=["torchao", "bitsandbytes"])
+def quantised(request: pytest.FixtureRequest, llama_base: Base, home: Home, tmp_path: Path) -> Base:
+    """The tiny Llama with packed linear layers, as transformers saves it."""
+    if importlib.util.find_spec(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
+    folder, how = tmp_path / "packed", options(request.param)
     with quiet_transformers():
-        model = AutoModelForCausalLM.from_pretrained(llama_base.path, quantization_config=options, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(llama_base.path, quantization_config=how, dtype=torch.float32)
         model.save_pretrained(folder)
     for path in llama_base.path.glob("tokenizer*"):
         shutil.copy(path, folder)
@@ -53,7 +64,7 @@ def test_it_is_loaded_trained_on_and_used_beside_an_adapter(
     loaded = load_base(quantised, device="cpu")
     plain = logits(loaded.model)
     error = (plain - logits(load_base(llama_base, device="cpu").model)).abs().max()
-    assert 0 < float(error) < 0.05
+    assert 0 < float(error) < 0.1
 
     trainer = LoraTrainer(loaded, HarvestRecipe(rank=4))
     trainer.reset()
@@ -77,6 +88,6 @@ def test_it_is_loaded_trained_on_and_used_beside_an_adapter(
 
     with pytest.raises(UnsupportedAdapterError, match="is quantised"):
         merge(loaded.model, adapter)
-    with pytest.raises(UnsupportedAdapterError, match="is quantised") as caught:
+    with pytest.raises(UnsupportedAdapterError, match="nothing can be added") as caught:
         run(find_shares([(str(tmp_path / "adapter"), 1.0)], home), tmp_path / "out", quantised, any_base_name=True)
     assert "bf16" in str(caught.value.hint) and not (tmp_path / "out").exists()
