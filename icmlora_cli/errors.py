@@ -117,7 +117,7 @@ class PushRefusedError(IcmloraError):
 
 
 class TrainingDivergedError(IcmloraError):
-    """Raised where a loss became NaN or infinite."""
+    """Raised where a loss became NaN or infinite, or what was trained gives such numbers."""
 
 
 class GateRefusedError(IcmloraError):

@@ -9,6 +9,7 @@ import torch
 from icmlora_cli.lm.load import quiet_transformers
 from icmlora_cli.lm.targets import target_layout
 from icmlora_cli.weights.adapter import Adapter, Factors
+from icmlora_cli.weights.foreign.check import BaseModule, BaseShapes
 
 LINEAR = {
     "gpt2": ("c_attn", "c_proj", "c_fc"),
@@ -47,3 +48,10 @@ def random_lora(
         lora_b = size * torch.randn(module.out_features, rank, generator=source)
         factors[module.name] = Factors(lora_a, lora_b)
     return Adapter(str(base), alpha, factors, fan_in_fan_out=layout.fan_in_fan_out)
+
+
+def fitting_base(adapter: Adapter) -> BaseShapes:
+    """Return the shapes of a base that an adapter fits, for tests that write one that is of no base."""
+    kind = "conv1d" if adapter.fan_in_fan_out else "linear"
+    shapes = {name: (item.lora_b.shape[0], item.lora_a.shape[1]) for name, item in adapter.factors.items()}
+    return BaseShapes({name: BaseModule(kind, *shape) for name, shape in shapes.items()}, {})

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from icmlora_cli.disk import files
-from icmlora_cli.errors import CorruptFileError, NotFoundError
+from icmlora_cli.errors import CorruptFileError, NotFoundError, TrainingDivergedError
 from icmlora_cli.generator.conditions import ConditionSpace
 from icmlora_cli.generator.interface import Network, NetworkConfig
 from icmlora_cli.generator.networks import build
@@ -80,17 +80,30 @@ class Generator:
             demonstrations: the reading of demonstrations, fp32 [hidden] or [T, hidden]; None leaves the slot empty.
             seed: the seed with which the latent z is drawn; None takes the choice that the architecture repeats every
                 time, such as the prior's mean.
+
+        Raises:
+            TrainingDivergedError: If the numbers of the adapter would not be finite.
         """
         return self.codec.decode(self.cores(text, demonstrations, seed=seed), rank=self.rank)
 
     def cores(
         self, text: torch.Tensor | None, demonstrations: torch.Tensor | None, *, seed: int | None = None
     ) -> torch.Tensor:
-        """Return the cores of the adapter that ``generate`` returns, fp32 [modules, R, R]; the arguments are its."""
+        """Return the cores of the adapter that ``generate`` returns, fp32 [modules, R, R]; the arguments are its.
+
+        Raises:
+            TrainingDivergedError: If they would not be finite.
+        """
         with torch.no_grad():
             c = self.model.read(self.space.support(text, demonstrations))
             z = self.model.sample_latent(c, None if seed is None else torch.Generator().manual_seed(seed))
-            return self.model.decode(z, c)[0] * self.module_scale[:, None, None]
+            tokens = self.model.decode(z, c)[0] * self.module_scale[:, None, None]
+        if not tokens.isfinite().all():
+            raise TrainingDivergedError(
+                "the adapter that the generator makes is not finite",
+                hint="train another generator, with a lower learning_rate in the train recipe",
+            )
+        return tokens
 
     def known_cores(self) -> dict[str, torch.Tensor]:
         """Return the cores that the generator gives each task that it remembers, fp32 [modules, R, R], by its name.
@@ -181,7 +194,8 @@ def load_generator(folder: Path) -> Generator:
 
     Raises:
         NotFoundError: If the folder holds no generator.
-        CorruptFileError: If a file is broken, or the weights are not those that the JSON describes.
+        CorruptFileError: If a file is broken, a number is not finite, or the weights are not those that the JSON
+            describes.
     """
     manifest = read_config(folder)
     tensors = read_safetensors(folder / WEIGHTS)
@@ -194,6 +208,9 @@ def load_generator(folder: Path) -> Generator:
     shapes = Layout(tuple(ModuleShape(*row) for row in manifest.layout.modules), manifest.layout.fan_in_fan_out)
     try:
         values = unpacked(tensors)
+        for name, item in values.items():
+            if item.is_floating_point() and not item.isfinite().all():
+                raise CorruptFileError(f"{name} of the generator is not finite", hint=f"{REPAIR} && icmlora train")
         model = build(NetworkConfig(**sizes))
         codec = (
             Codec(shapes, (), (), model.config.width, manifest.base_model)

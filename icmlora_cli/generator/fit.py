@@ -105,7 +105,8 @@ def fit(
         The losses of every tenth step of this run, of the last one, and of those after which there was a validation.
 
     Raises:
-        TrainingDivergedError: If a loss or its gradient is not finite; the last saved state stays on disk.
+        TrainingDivergedError: If a loss, its gradient or a validation score is not finite; the last saved state stays
+            on disk.
     """
     run = _Fit(model, data, optimiser, options, [*_elbo(model, data, objective, optimiser, terms), *terms])
     curve: list[StepLosses] = []
@@ -117,7 +118,7 @@ def fit(
         if due or last:
             run.remember(False)
         if validation is not None and due and train_step.stage >= validation.from_stage:
-            values["validation"] = run.validate(validation)
+            values["validation"] = run.validate(validation, step)
         losses = StepLosses(step + 1, values)
         options.on_step(losses)
         if losses.step % 10 == 0 or last or "validation" in values:
@@ -215,11 +216,20 @@ class _Fit:
         return values
 
     @torch.no_grad()
-    def validate(self, validation: Validation) -> float:
-        """Return the validation score of the present weights, and keep a copy of them if it is the best so far."""
+    def validate(self, validation: Validation, step: int) -> float:
+        """Return the validation score of the present weights, and keep a copy of them if it is the best so far.
+
+        Raises:
+            TrainingDivergedError: If the score is not finite.
+        """
         self.model.eval()
         score = validation.score(self.model)
         self.model.train()
+        if not math.isfinite(score):
+            raise TrainingDivergedError(
+                f"the validation score is not finite at step {step + 1}",
+                hint="lower learning_rate in the train recipe",
+            )
         self.best.offer(score, self.model)
         return score
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from icmlora_cli.registry.bases import Base
+    from icmlora_cli.weights.foreign.check import BaseShapes
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # quantisation method to the package that transformers reads it with
@@ -52,6 +54,13 @@ class LoadedBase:
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
     dtype: torch.dtype
+
+    @cached_property
+    def shapes(self) -> BaseShapes:
+        """The shapes of the base's modules, by its configuration: an adapter that is trained may be on the model."""
+        from icmlora_cli.lm.meta_model import base_shapes
+
+        return base_shapes(self.base)
 
 
 def devices() -> tuple[str, ...]:
@@ -139,9 +148,9 @@ def load_base(base: Base, *, device: str | None = None, dtype: str = "auto") -> 
     where = pick_device(device)
     kind = pick_dtype(dtype, where)
     with quiet_transformers():
-        model = _model(base, kind)
+        model = _model(base, kind, where)
         tokenizer = _tokenizer(base)
-    model = model.to(where).eval()
+    model = model.eval()
     model.requires_grad_(False)
     if (head := model.get_output_embeddings()) is not None:
         head.register_forward_pre_hook(contiguous_input)
@@ -159,13 +168,15 @@ def contiguous_input(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tupl
     return tuple(item.contiguous() for item in args)
 
 
-def _model(base: Base, dtype: torch.dtype) -> PreTrainedModel:
+def _model(base: Base, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
+    # packed weights are put where they are used as they are loaded: some kinds cannot be moved afterwards
+    placed = {"device_map": device} if _quantisation(base) else {}
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
-            base.path, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+            base.path, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True, **placed
         )
     except ImportError as error:
         raise (_quantised(base, error) or _lacking(base, error)) from error
@@ -174,7 +185,7 @@ def _model(base: Base, dtype: torch.dtype) -> PreTrainedModel:
     missing = sorted(report["missing_keys"])
     if missing:  # transformers would leave them random
         raise _corrupt(base, f"{len(missing)} weights are missing, {missing[0]} the first of them")
-    return model
+    return model if placed else model.to(device)
 
 
 def _lacking(base: Base, error: ImportError) -> BaseUnavailableError:
@@ -185,13 +196,18 @@ def _lacking(base: Base, error: ImportError) -> BaseUnavailableError:
     )
 
 
-def _quantised(base: Base, error: Exception) -> BaseUnavailableError | None:
-    """Return the error for a quantised base that could not be loaded; None where the base is not quantised."""
+def _quantisation(base: Base) -> str | None:
+    """Return how a base is quantised, by its configuration; None where it is not."""
     config = base.path / "config.json"
     settings = read_json(config).get("quantization_config") if config.is_file() else None
-    if not is_object(settings):
+    return str(settings.get("quant_method") or "unknown")[:40] if is_object(settings) else None
+
+
+def _quantised(base: Base, error: Exception) -> BaseUnavailableError | None:
+    """Return the error for a quantised base that could not be loaded; None where the base is not quantised."""
+    method = _quantisation(base)
+    if method is None:
         return None
-    method = str(settings.get("quant_method") or "unknown")[:40]
     package = QUANTISERS.get(method)
     return BaseUnavailableError(
         f"base model {base.name} is quantised ({method}), and cannot be loaded here: {_first_line(error)}",

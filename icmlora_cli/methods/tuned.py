@@ -120,5 +120,5 @@ class MultiTaskMethod:
         state = target / "state.safetensors"
         with trainer_of(self.loaded, self.recipe) as trainer:
             finetune(trainer, rows, state=state, identity=key, on_step=lambda step, _: self.on_step(step))
-            write_adapter(target, trainer.adapter(), revision=self.loaded.base.revision)
+            write_adapter(target, trainer.adapter(), self.loaded.shapes, revision=self.loaded.base.revision)
         state.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import IcmloraError
 from icmlora_cli.generator.checkpoint import Generator
+from icmlora_cli.lm.meta_model import base_shapes
 from icmlora_cli.manifests.output import ServedFolder
 from icmlora_cli.manifests.parts import BaseReference
 from icmlora_cli.provenance.versions import ABOUT, versions
@@ -152,5 +153,5 @@ def _write_harvested(folder: Path, adapter: Adapter, record: AdapterRecord, base
         versions=versions(),
     )
     with files.new_folder(folder) as new:
-        write_adapter(new, adapter, revision=base.revision)
+        write_adapter(new, adapter, base_shapes(base), revision=base.revision)
         manifest.write(new / ABOUT)

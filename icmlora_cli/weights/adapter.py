@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from icmlora_cli.disk import files
 from icmlora_cli.errors import CorruptFileError, NotFoundError
+from icmlora_cli.weights.foreign.check import BaseShapes
 from icmlora_cli.weights.patterns import Patterns, exactly
 
 WEIGHTS = "adapter_model.safetensors"
@@ -119,15 +120,40 @@ def config_dict(adapter: Adapter, *, revision: str | None = None) -> dict[str, o
     }
 
 
-def check_writable(adapter: Adapter, folder: Path) -> None:
-    """Check that an adapter is one that can be read again, before it gets a name.
+def check_fits(adapter: Adapter, base: BaseShapes, where: str | None = None) -> None:
+    """Check that a base has an adapter's modules, in its shapes.
+
+    Args:
+        adapter: A plain LoRA.
+        base: The shapes of the base's modules.
+        where: A file or folder for the message.
+
+    Raises:
+        CorruptFileError: if the base lacks a module, or has it in another shape.
+    """
+    hint = "name the base that it was made for with --base"
+    for name, item in adapter.factors.items():
+        module = base.modules.get(name)
+        if module is None:
+            raise CorruptFileError(
+                f"the base model has no module {name}: the adapter is of another base", where=where, hint=hint
+            )
+        wanted, shape = (module.out_features, module.in_features), (item.lora_b.shape[0], item.lora_a.shape[1])
+        if shape != wanted:
+            raise CorruptFileError(f"{name} is {wanted} in the base and {shape} in the adapter", where=where, hint=hint)
+
+
+def check_writable(adapter: Adapter, base: BaseShapes, folder: Path) -> None:
+    """Check that an adapter is one that can be read again and used with its base, before it gets a name.
 
     Args:
         adapter: to be written.
+        base: The shapes of the base that it is for.
         folder: where, for messages.
 
     Raises:
-        CorruptFileError: if a number is not finite, or the factors of a module do not fit together.
+        CorruptFileError: if a number is not finite, the factors of a module do not fit together, or the base lacks a
+            module or has it in another shape.
     """
     if not adapter.factors or not all(map(math.isfinite, (adapter.alpha, *adapter.alphas.values()))):
         raise CorruptFileError("the adapter has no factors, or an alpha that is not finite", where=str(folder))
@@ -140,16 +166,23 @@ def check_writable(adapter: Adapter, folder: Path) -> None:
                 where=str(folder),
                 hint="--dtype fp32 or bf16, where fp16 overflowed; else what made it diverge: a lower learning rate",
             )
+    check_fits(adapter, base, str(folder))
 
 
-def write_adapter(folder: Path, adapter: Adapter, *, revision: str | None = None) -> None:
+def write_adapter(folder: Path, adapter: Adapter, base: BaseShapes, *, revision: str | None = None) -> None:
     """Write a PEFT folder: the weights first, the configuration last.
 
+    Args:
+        folder: to write; made if it is not there.
+        adapter: The adapter.
+        base: The shapes of the base that it is for.
+        revision: The revision of the base, for the configuration.
+
     Raises:
-        CorruptFileError: if a number is not finite, or the factors of a module do not fit together; nothing is written.
+        CorruptFileError: if ``check_writable`` refuses it; nothing is written.
         OutOfSpaceError: if the disk is full; neither file is then half written.
     """
-    check_writable(adapter, folder)
+    check_writable(adapter, base, folder)
     tensors = state_dict(adapter)
     files.write_with(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
     files.write_json(folder / CONFIG, config_dict(adapter, revision=revision))

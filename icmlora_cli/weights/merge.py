@@ -6,8 +6,15 @@ from contextlib import contextmanager
 
 import torch
 
-from icmlora_cli.errors import CorruptFileError
+from icmlora_cli.errors import CorruptFileError, UnsupportedAdapterError
 from icmlora_cli.weights.adapter import Adapter
+
+PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def packed(weight: torch.nn.Parameter) -> bool:
+    """Tell whether a weight is quantised, so that nothing can be added to its numbers."""
+    return type(weight) is not torch.nn.Parameter or weight.dtype not in PLAIN
 
 
 def fitting(model: torch.nn.Module, adapter: Adapter, name: str) -> tuple[torch.nn.Parameter, bool]:
@@ -26,8 +33,9 @@ def fitting(model: torch.nn.Module, adapter: Adapter, name: str) -> tuple[torch.
     item = adapter.factors[name]
     shape = (int(item.lora_b.shape[0]), int(item.lora_a.shape[1]))
     oriented = shape[::-1] if turned else shape
-    if tuple(weight.shape) != oriented:
-        raise CorruptFileError(f"{name} is {tuple(weight.shape)} in the base and {oriented} in the adapter")
+    own = (module.out_features, module.in_features) if packed(weight) else tuple(weight.shape)
+    if own != oriented:
+        raise CorruptFileError(f"{name} is {own} in the base and {oriented} in the adapter")
     return weight, turned
 
 
@@ -56,8 +64,15 @@ def merge(model: torch.nn.Module, adapter: Adapter) -> None:
 
     Raises:
         CorruptFileError: if a module is missing or has another shape; the model is then unchanged.
+        UnsupportedAdapterError: if a weight is quantised; the model is then unchanged.
     """
     check_fits(model, adapter)
+    for name in adapter.factors:
+        if packed(fitting(model, adapter, name)[0]):
+            raise UnsupportedAdapterError(
+                f"{name} of the base is quantised, and nothing can be added to it",
+                hint="give the same model in bf16 with --base; or use the adapter beside the base, unmerged",
+            )
     for module in _shared(model, adapter):
         assert isinstance(module.weight, torch.nn.Parameter)
         module.weight = torch.nn.Parameter(module.weight.detach().clone(), requires_grad=module.weight.requires_grad)
@@ -73,6 +88,8 @@ def merge(model: torch.nn.Module, adapter: Adapter) -> None:
 def merged(model: torch.nn.Module, adapter: Adapter | None) -> Iterator[None]:
     """Merge the adapter within the body, and put the very same weights back afterwards.
 
+    On a base with quantised weights, to which nothing can be added, it works beside them instead, as a server has it.
+
     Args:
         model: the base model.
         adapter: what to merge; None leaves the base as it is.
@@ -84,6 +101,12 @@ def merged(model: torch.nn.Module, adapter: Adapter | None) -> Iterator[None]:
         yield
         return
     found = [fitting(model, adapter, name)[0] for name in adapter.factors]
+    if any(map(packed, found)):
+        from icmlora_cli.weights.apply import applied, placed  # which imports this module
+
+        with applied(model, placed(model, adapter)):
+            yield
+        return
     shared = [(module, module.weight) for module in _shared(model, adapter)]
     saved = [(weight, weight.detach().clone()) for weight in found]
     try:

@@ -240,6 +240,12 @@ class _Finetune:
             trainer.close()
         scorer = CandidateScorer.of(self.loaded, self.examples)
         before, after = scorer(start).nll, scorer(adapter).nll
+        if not math.isfinite(before):
+            raise TrainingDivergedError(
+                f"before the first step the NLL on the examples is {before}",
+                where=str(self.out.absolute()),
+                hint="start from another adapter; or look whether the base is damaged: icmlora base show NAME --verify",
+            )
         if not math.isfinite(after):
             raise TrainingDivergedError(
                 f"after the last step the NLL on the examples is {after}",
@@ -286,7 +292,7 @@ class _Finetune:
             f"{recipe.learning_rate:g}: their NLL went from {before:.4f} to {after:.4f} nats a token."
         )
         with files.new_folder(self.out.absolute()) as folder:
-            write_adapter(folder, adapter, revision=base.revision)
+            write_adapter(folder, adapter, self.loaded.shapes, revision=base.revision)
             card = tuned_card(
                 base_model=base.model_id,
                 parent=None if parent is None else parent.folder.resolve().name,

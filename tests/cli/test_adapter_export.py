@@ -16,7 +16,7 @@ from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.bases import BaseStore
 from icmlora_cli.weights.adapter import read_adapter, write_adapter
 from icmlora_cli.workflows.base.pull import resolve
-from tests.random_lora import random_lora
+from tests.random_lora import fitting_base, random_lora
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Registry
@@ -91,7 +91,8 @@ def test_what_is_there_is_only_replaced_when_that_is_said(trained: "Registry") -
 
 def changed(folder: Path, name: str, **values: object) -> Path:
     """Write a random LoRA of a tiny base as a PEFT folder whose configuration says something else."""
-    write_adapter(Path(name), random_lora(folder))
+    adapter = random_lora(folder)
+    write_adapter(Path(name), adapter, fitting_base(adapter))
     path = Path(name, "adapter_config.json")
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
     return Path(name)

@@ -29,6 +29,7 @@ from icmlora_cli.serving.engine import Engine, EngineSettings, GenerationRequest
 from icmlora_cli.serving.sources import AdapterSource
 from icmlora_cli.weights.adapter import Adapter, Factors, write_adapter
 from icmlora_cli.weights.merge import merged
+from tests.random_lora import fitting_base
 
 PROMPT = "one two three"
 GREEDY = Sampling(12, temperature=0.0)
@@ -53,7 +54,8 @@ def engine(llama_base: Base, home: Home, tmp_path: Path) -> Iterator[Engine]:
     """An engine with one adapter."""
     from icmlora_cli.lm.load import load_base
 
-    write_adapter(tmp_path / "own", strong_adapter(load_base(llama_base, device="cpu").model, llama_base))
+    adapter = strong_adapter(load_base(llama_base, device="cpu").model, llama_base)
+    write_adapter(tmp_path / "own", adapter, fitting_base(adapter))
     made = load_engine(
         llama_base, home, adapters={"own": tmp_path / "own"}, settings=EngineSettings(queue=20), device="cpu"
     )
@@ -126,10 +128,11 @@ def test_adapters_are_checked_before_anything_is_served(llama_base: Base, home: 
 
     adapter = strong_adapter(load_base(llama_base, device="cpu").model, llama_base)
     (name, item), *_ = adapter.factors.items()
-    write_adapter(tmp_path / "misfit", Adapter(llama_base.model_id, 1.0, {f"{name}.gone": item}))
+    misfit = Adapter(llama_base.model_id, 1.0, {f"{name}.gone": item})
+    write_adapter(tmp_path / "misfit", misfit, fitting_base(misfit))
     with pytest.raises(WrongBaseError, match="no module"):
         load_engine(llama_base, home, adapters={"x": tmp_path / "misfit"}, device="cpu")
-    write_adapter(tmp_path / "own", adapter)
+    write_adapter(tmp_path / "own", adapter, fitting_base(adapter))
     with pytest.raises(UsageError, match="is the base itself"):
         load_engine(llama_base, home, adapters={llama_base.path.name: tmp_path / "own"}, device="cpu")
 
@@ -153,7 +156,8 @@ def test_given_adapters_are_refused_with_the_true_reason(llama_base: Base, home:
     from icmlora_cli.lm.load import load_base
 
     folder = tmp_path / "given"
-    write_adapter(folder, strong_adapter(load_base(llama_base, device="cpu").model, llama_base))
+    adapter = strong_adapter(load_base(llama_base, device="cpu").model, llama_base)
+    write_adapter(folder, adapter, fitting_base(adapter))
     config = json.loads((folder / "adapter_config.json").read_text())
 
     def refused(kind: type[IcmloraError], changes: dict[str, object], match: str) -> None:
@@ -171,7 +175,8 @@ def test_given_adapters_are_refused_with_the_true_reason(llama_base: Base, home:
     (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "another/name"}))
     engine = load_engine(llama_base, home, adapters={"own": folder}, any_base_name=True, device="cpu")
     engine.close()
-    write_adapter(folder, strong_adapter(load_base(llama_base, device="cpu").model, llama_base))
+    adapter = strong_adapter(load_base(llama_base, device="cpu").model, llama_base)
+    write_adapter(folder, adapter, fitting_base(adapter))
     tensors = load_file(folder / "adapter_model.safetensors")
     next(iter(tensors.values()))[0, 0] = float("inf")
     save_file(tensors, folder / "adapter_model.safetensors")

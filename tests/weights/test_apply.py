@@ -11,6 +11,7 @@ from icmlora_cli.lm.load import load_base
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.weights.adapter import Adapter, Factors, write_adapter
 from icmlora_cli.weights.apply import applied, placed
+from tests.random_lora import fitting_base
 from tests.weights.test_merge import random_adapter
 
 
@@ -20,7 +21,7 @@ def test_it_equals_peft_bit_for_bit(tiny_base: Base, tmp_path: Path) -> None:
     before = {name: item.clone() for name, item in loaded.model.state_dict().items()}
     plain = loaded.model(input_ids=ids).logits
     adapter = random_adapter(loaded.model, tiny_base)
-    write_adapter(tmp_path / "adapter", adapter)
+    write_adapter(tmp_path / "adapter", adapter, fitting_base(adapter))
     with applied(loaded.model, placed(loaded.model, adapter)):
         ours = loaded.model(input_ids=ids).logits
     assert torch.equal(loaded.model(input_ids=ids).logits, plain)
@@ -34,7 +35,7 @@ def test_a_base_in_bfloat16_equals_peft_too(llama_base: Base, tmp_path: Path) ->
     loaded = load_base(llama_base, device="cpu", dtype="bfloat16")
     ids = torch.arange(2, 22)[None]
     adapter = random_adapter(loaded.model, llama_base)
-    write_adapter(tmp_path / "adapter", adapter)
+    write_adapter(tmp_path / "adapter", adapter, fitting_base(adapter))
     with applied(loaded.model, placed(loaded.model, adapter)):
         ours = loaded.model(input_ids=ids).logits
     assert ours.dtype == torch.bfloat16

@@ -14,6 +14,7 @@ from icmlora_cli.weights.adapter import Adapter, Factors, write_adapter
 from icmlora_cli.weights.apply import applied, placed
 from icmlora_cli.weights.merge import merge, merged
 from icmlora_cli.workflows.base.pull import pull
+from tests.random_lora import fitting_base
 
 
 def random_adapter(model: torch.nn.Module, base: Base) -> Adapter:
@@ -34,7 +35,7 @@ def test_merge_equals_peft(tiny_base: Base, tmp_path: Path) -> None:
     ids = torch.arange(2, 22)[None]
     plain = loaded.model(input_ids=ids).logits.detach()
     adapter = random_adapter(loaded.model, tiny_base)
-    write_adapter(tmp_path / "adapter", adapter)
+    write_adapter(tmp_path / "adapter", adapter, fitting_base(adapter))
     with merged(loaded.model, adapter):
         ours = loaded.model(input_ids=ids).logits.detach()
     assert torch.equal(loaded.model(input_ids=ids).logits, plain)

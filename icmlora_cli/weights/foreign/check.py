@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
-from itertools import islice
+from itertools import chain, islice
 from pathlib import PurePath
 
 from icmlora_cli.errors import CorruptFileError, UnsupportedAdapterError, WrongBaseError
@@ -34,11 +34,41 @@ class BaseModule:
 
 
 @dataclass(frozen=True)
+class ExpertMatrix:
+    """The matrix of a single expert, which a loaded model has in one parameter with those of the other experts.
+
+    Args:
+        matrix: Its shape, as that of a linear layer's weight.
+        parameter: What holds it in the base's files: a tensor of its own, or one of all experts.
+        expert: Its index in the first dimension of a tensor of all experts; None where it has its own.
+        first: The first of its rows there, since gate and up projection can be one tensor.
+    """
+
+    matrix: BaseModule
+    parameter: str
+    expert: int | None = None
+    first: int = 0
+
+
+@dataclass(frozen=True)
 class BaseShapes:
-    """The modules of a base that can carry a LoRA, and the shapes of all its parameters."""
+    """The modules of a base that can carry a LoRA, and the shapes of all its parameters.
+
+    Args:
+        modules: The modules of the loaded model that have a weight matrix, by name.
+        parameters: The shapes of all parameters, by name.
+        experts: The matrices of single experts that are no modules of the loaded model, by the name that each one's
+            module had where it was one.
+    """
 
     modules: Mapping[str, BaseModule]
     parameters: Mapping[str, tuple[int, ...]]
+    experts: Mapping[str, ExpertMatrix] = field(default_factory=dict)
+
+    def matrix(self, name: str) -> BaseModule | None:
+        """Return a module, or a single expert's matrix as one; None if the base has neither."""
+        expert = self.experts.get(name)
+        return self.modules.get(name) if expert is None else expert.matrix
 
     @property
     def fan_in_fan_out(self) -> bool:
@@ -95,20 +125,26 @@ def check_shapes(
 
     Raises:
         CorruptFileError: if a pair does not fit together, or its rank is not the configuration's.
-        UnsupportedAdapterError: if it is on single experts, which the base keeps as one parameter.
+        UnsupportedAdapterError: if it is on single experts, and how the base keeps them is not known.
         WrongBaseError: if the base lacks a module, or has it in another shape.
     """
-    missing = [name for kind in ("A", "embedding A") for name in parts.of(kind) if name not in base.modules]
+    found = {name: base.matrix(name) for kind in ("A", "embedding A") for name in parts.of(kind)}
+    modules = {name: matrix for name, matrix in found.items() if matrix is not None}
+    missing = [name for name in found if name not in modules]
     if missing:
         experts = EXPERTS.search(missing[0])
-        if experts and any(name.startswith(missing[0][: experts.start()]) for name in base.parameters):
+        if (
+            experts
+            and not base.experts
+            and any(name.startswith(missing[0][: experts.start()]) for name in base.parameters)
+        ):
             raise UnsupportedAdapterError(
                 f"{missing[0]} is on a single expert, and the base keeps its experts as one parameter",
                 where=where,
                 hint="merge it with the transformers and PEFT that trained it (merge_and_unload), or train one on the "
                 "attention's modules",
             )
-        close = get_close_matches(missing[0], list(islice(base.modules, NEAREST)), n=1)
+        close = get_close_matches(missing[0], list(islice(chain(base.modules, base.experts), NEAREST)), n=1)
         raise WrongBaseError(
             f"the base has no module {missing[0]} ({len(missing)} of the adapter's are missing)",
             where=where,
@@ -117,14 +153,14 @@ def check_shapes(
         )
     for module, name in parts.of("A").items():
         a, b = entries[name].shape, entries[parts.of("B")[module]].shape
-        _check_pair(module, a, b, settings, base.modules[module], where)
+        _check_pair(module, a, b, settings, modules[module], where)
     for module, name in parts.of("embedding A").items():
         # lora_embedding_A is [r, vocabulary], lora_embedding_B [width, r]
         a, b = entries[name].shape, entries[parts.of("embedding B")[module]].shape
-        _check_pair(module, a, b, settings, base.modules[module], where)
+        _check_pair(module, a, b, settings, modules[module], where)
     for kind in ("lora bias", "magnitude"):
         for module, name in parts.of(kind).items():
-            wanted = base.modules[module].out_features
+            wanted = modules[module].out_features
             shape = entries[name].shape
             if shape.count(wanted) != 1 or sum(item != 1 for item in shape) > 1:
                 raise WrongBaseError(

@@ -78,7 +78,8 @@ def represent(
 
     Raises:
         CorruptFileError: if a delta-W is not finite in fp32.
-        UnsupportedAdapterError: if parts cannot be held and ``approximate`` is not set, or nothing is left.
+        UnsupportedAdapterError: if parts cannot be held and ``approximate`` is not set, nothing is left, or it is on
+            single experts.
     """
     made = _Represented()
     _modules(foreign, base, weight_of, rank, made)
@@ -131,7 +132,14 @@ def _modules(
     settings, magnitudes = foreign.settings, foreign.parts.of("magnitude")
     for module, name in foreign.parts.of("A").items():
         pair = Factors(_plain(foreign, name), _plain(foreign, foreign.parts.of("B")[module]))
-        facts = base.modules[module]
+        facts = base.modules.get(module)
+        if facts is None:
+            raise UnsupportedAdapterError(
+                f"{module} is on a single expert, and a loaded base has one parameter for all of them",
+                where=str(foreign.file.parent),
+                hint=f"icmlora merge {foreign.file.parent} -o merged/ writes the base with it; give that folder as "
+                "the base then",
+            )
         if facts.kind == "embedding":
             raise CorruptFileError(
                 f"{module} is an embedding of the base, and lora_A is of a linear layer",

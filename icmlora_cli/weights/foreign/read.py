@@ -113,7 +113,7 @@ def read_foreign(
     if base is None:
         base = shapes_of_factors(parts, entries, settings)
     else:
-        parts, former = in_the_base(parts, {**base.modules, **base.parameters})
+        parts, former = in_the_base(parts, {**base.modules, **base.parameters, **base.experts})
         settings = replace(settings, former=former)
     check_shapes(parts, entries, settings, base, str(path))
     notes = settings.notes + _check_whole(parts, settings, folder, base)

@@ -4,7 +4,7 @@ from icmlora_cli.errors import CorruptFileError, UnsupportedAdapterError
 from icmlora_cli.weights.adapter import Factors
 from icmlora_cli.weights.foreign.check import BaseShapes
 from icmlora_cli.weights.foreign.read import ForeignAdapter
-from icmlora_cli.weights.stored.changes import Added, Replaced, Rescaled, Steps, low_rank
+from icmlora_cli.weights.stored.changes import Added, OfExpert, OfExperts, Replaced, Rescaled, Steps, low_rank
 from icmlora_cli.weights.stored.shards import Change
 
 
@@ -27,13 +27,21 @@ def foreign_steps(foreign: ForeignAdapter, base: BaseShapes) -> Steps:
             hint="merge it with PEFT's merge_and_unload",
         )
     steps: dict[str, list[Change]] = {}
+    slices: dict[str, list[OfExpert]] = {}
     for parameter, name in foreign.parts.whole.items():
         _check_there(parameter, foreign, base)
         steps[parameter] = [Replaced(foreign.tensors[name])]
     for first, second in (("A", "B"), ("embedding A", "embedding B")):
         for module, name in foreign.parts.of(first).items():
             pair = Factors(foreign.tensors[name], foreign.tensors[foreign.parts.of(second)[module]])
-            steps.setdefault(f"{module}.weight", []).append(_of_factors(module, pair, first, foreign, base))
+            change, expert = _of_factors(module, pair, first, foreign, base), base.experts.get(module)
+            if expert is None or expert.expert is None:
+                steps.setdefault(expert.parameter if expert else f"{module}.weight", []).append(change)
+            else:
+                part = OfExpert(expert.expert, expert.first, expert.matrix.out_features, change)
+                slices.setdefault(expert.parameter, []).append(part)
+    for parameter, parts in slices.items():
+        steps.setdefault(parameter, []).append(OfExperts(tuple(parts)))
     for module, name in foreign.parts.of("lora bias").items():
         vector = foreign.settings.scaling(module) * foreign.tensors[name].float()
         if vector.any():
@@ -43,7 +51,9 @@ def foreign_steps(foreign: ForeignAdapter, base: BaseShapes) -> Steps:
 
 
 def _of_factors(module: str, pair: Factors, first: str, foreign: ForeignAdapter, base: BaseShapes) -> Change:
-    kind = base.modules[module].kind
+    found = base.matrix(module)
+    assert found is not None  # ``check_shapes`` has seen to it
+    kind = found.kind
     if (kind == "embedding") != (first == "embedding A"):
         raise CorruptFileError(
             f"{module} is {'an embedding' if kind == 'embedding' else 'no embedding'} of the base, and the adapter "

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from icmlora_cli.errors import CorruptFileError
-from icmlora_cli.weights.adapter import Adapter, Factors
+from icmlora_cli.weights.adapter import Adapter, Factors, check_fits
 from icmlora_cli.weights.foreign.check import BaseShapes
 from icmlora_cli.weights.stored.shards import Blocks, Change
 
@@ -95,6 +94,45 @@ class Rescaled:
         factor = self.magnitude / squares.sqrt().float()
         for rows, turned in self.low_rank(old):
             yield rows, factor * turned
+
+
+@dataclass(frozen=True)
+class OfExpert:
+    """A change of one expert's matrix, which is a part of a tensor [experts, rows, columns].
+
+    Args:
+        expert: The index of the expert.
+        first: The first of its rows.
+        rows: How many rows it has.
+        change: What is done to the matrix.
+    """
+
+    expert: int
+    first: int
+    rows: int
+    change: Change
+
+
+@dataclass(frozen=True, eq=False)
+class OfExperts:
+    """Changes the matrices of single experts in a tensor of all of them."""
+
+    parts: tuple[OfExpert, ...]
+
+    def __call__(self, old: Old) -> Blocks:
+        """Yield the changed blocks, each of one or more whole experts."""
+        for rows, weights in old():
+            for part in self.parts:
+                if rows.start <= part.expert < rows.stop:
+                    matrix = weights[part.expert - rows.start, part.first : part.first + part.rows]
+                    ((_, changed),) = part.change(_whole(matrix))
+                    matrix.copy_(changed)
+            yield rows, weights
+
+
+def _whole(matrix: torch.Tensor) -> Old:
+    """Return what gives a matrix as a single block."""
+    return lambda: iter([(slice(0, len(matrix)), matrix)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,14 +226,8 @@ def steps_of(adapter: Adapter, base: BaseShapes) -> Steps:
     Raises:
         CorruptFileError: if the base lacks a module, or has it in another shape.
     """
-    steps = {}
-    for name, pair in adapter.factors.items():
-        module = base.modules.get(name)
-        if module is None:
-            raise CorruptFileError(f"the base model has no module {name}: the adapter is of another base")
-        shape = (int(pair.lora_b.shape[0]), int(pair.lora_a.shape[1]))
-        if shape != (module.out_features, module.in_features):
-            wanted = (module.out_features, module.in_features)
-            raise CorruptFileError(f"{name} is {wanted} in the base and {shape} in the adapter")
-        steps[f"{name}.weight"] = [low_rank(pair, adapter.scaling(name), module.kind)]
-    return steps
+    check_fits(adapter, base)
+    return {
+        f"{name}.weight": [low_rank(pair, adapter.scaling(name), base.modules[name].kind)]
+        for name, pair in adapter.factors.items()
+    }

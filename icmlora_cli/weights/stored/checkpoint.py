@@ -168,6 +168,12 @@ def _cast(item: WrittenShard, dtype: Dtype | None) -> WrittenShard:
 
 
 def _not_kept(parameter: str, checkpoint: ModelCheckpoint) -> UnsupportedAdapterError:
+    if "quantization_config" in files.read_json(checkpoint.folder / "config.json"):
+        return UnsupportedAdapterError(
+            f"the base is quantised, and nothing can be added to its {parameter}",
+            where=str(checkpoint.folder),
+            hint="give the same model in bf16 with --base; or use the adapter beside the base, unmerged",
+        )
     return UnsupportedAdapterError(
         f"the base's files do not hold {parameter} as the model has it, so it cannot be changed there",
         where=str(checkpoint.folder),

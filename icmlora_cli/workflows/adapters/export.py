@@ -7,6 +7,7 @@ from pathlib import Path
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import NotFoundError, UsageError
+from icmlora_cli.lm.meta_model import folder_shapes
 from icmlora_cli.manifests.output import Exported
 from icmlora_cli.manifests.parts import BaseReference
 from icmlora_cli.provenance.licences import hub_datasets
@@ -14,7 +15,7 @@ from icmlora_cli.provenance.versions import ABOUT, command_line, versions
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
 from icmlora_cli.registry.bases import BaseStore, local_folder, pull_command
 from icmlora_cli.report.cards import CARD, CardData, kept_card
-from icmlora_cli.weights.adapter import CONFIG, WEIGHTS, Adapter, read_adapter
+from icmlora_cli.weights.adapter import CONFIG, WEIGHTS, Adapter, check_writable, read_adapter
 from icmlora_cli.weights.adapter_form import Format
 from icmlora_cli.weights.foreign.open import open_adapter
 from icmlora_cli.weights.foreign.plain import check_plain
@@ -85,7 +86,7 @@ def run(
     if form == "gguf":
         check_file(output, force)
         return _gguf(named, output, home, dtype or "fp32", base)
-    return _peft(named, output, dtype, force)
+    return _peft(named, output, home, dtype, force)
 
 
 def _gguf(named: NamedAdapter, output: Path, home: Home, dtype: Numbers, base: str | None) -> AdapterExport:
@@ -93,6 +94,7 @@ def _gguf(named: NamedAdapter, output: Path, home: Home, dtype: Numbers, base: s
     adapter = open_adapter(named.folder, None) if named.record is None else read_adapter(named.folder)
     config = _config(home, base or adapter.base_model, named)
     target = GgufTarget.of(files.read_json(config), where=str(config))
+    check_writable(adapter, folder_shapes(config.parent, base or adapter.base_model), output)
     title = named.record.task if named.record else named.folder.resolve().name
     write_lora(output, adapter, target, name=title, dtype=dtype)
     return _done(named, adapter, output, "gguf", target.architecture, output.stat().st_size)
@@ -116,7 +118,7 @@ def _config(home: Home, base: str, named: NamedAdapter) -> Path:
     )
 
 
-def _peft(named: NamedAdapter, output: Path, dtype: Numbers | None, force: bool) -> AdapterExport:
+def _peft(named: NamedAdapter, output: Path, home: Home, dtype: Numbers | None, force: bool) -> AdapterExport:
     if output.suffix == ".gguf" or dtype is not None:
         raise UsageError(
             f"--dtype {dtype} is for GGUF: a PEFT folder is copied as it is"
@@ -127,13 +129,17 @@ def _peft(named: NamedAdapter, output: Path, dtype: Numbers | None, force: bool)
     if named.record is None:
         raise UsageError(f"{named.name[:200]} is a PEFT folder already", hint="copy it, or: --format gguf -o FILE.gguf")
     check_folder(output, force)
+    adapter, slug = read_adapter(named.folder), named.record.base
+    base = next((item for item in BaseStore(home).all() if item.slug == slug), None)
+    if base is not None and (base.path / "config.json").is_file():  # an adapter can be exported without its base
+        check_writable(adapter, folder_shapes(base.path, base.name), output)
     with files.new_folder(output.absolute()) as folder:
         for name in (WEIGHTS, CONFIG):
             shutil.copyfile(named.folder / name, folder / name)
         files.write_text(folder / CARD, _card(named.record))
         _manifest(named, named.record).model_copy(update={"files": listed(folder)}).write(folder / ABOUT)
         files.sync_tree(folder)
-    return _done(named, read_adapter(named.folder), output, "peft", None, files.folder_bytes(output))
+    return _done(named, adapter, output, "peft", None, files.folder_bytes(output))
 
 
 def _manifest(named: NamedAdapter, record: AdapterRecord) -> Exported:

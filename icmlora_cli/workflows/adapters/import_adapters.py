@@ -251,7 +251,7 @@ class _AdapterImport:
             for name, item in zip(names, checked, strict=True):
                 adapter = item.adapter or self._one(item.found).adapter
                 assert adapter is not None
-                write_adapter(folder / name, adapter, revision=self.base.revision)
+                write_adapter(folder / name, adapter, self.for_base.shapes, revision=self.base.revision)
                 self.on_progress(Progress("import", task.name, names.index(name) + 1, len(names)))
             record = self._record(task, key, folder, names, checked)
             self.store.record(record)

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from icmlora_cli.disk import files
+from icmlora_cli.errors import TrainingDivergedError
 from icmlora_cli.generator.checkpoint import Generator
 from icmlora_cli.lm.core_tuning import CoreBase
 from icmlora_cli.lm.load import LoadedBase
@@ -176,8 +177,15 @@ class AdapterGenerator:
 
         Raises:
             GateRefusedError: If the gate is set, and the adapter is no better than the base or the average.
+            TrainingDivergedError: If the generator makes numbers that are not finite.
             UsageError: If examples are too long for the base.
         """
+        try:
+            return self._make(text)
+        except TrainingDivergedError as error:
+            raise TrainingDivergedError(error.message, where=str(self.request.folder), hint=error.hint) from error
+
+    def _make(self, text: str) -> GeneratedAdapter:
         examples, kind = self.inputs.shown, "plain"
         if examples is not None:
             kind = examples.template.kind

@@ -15,7 +15,7 @@ from icmlora_cli.provenance.licences import no_derivatives
 from icmlora_cli.provenance.versions import ABOUT, command_line, versions
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.report.cards import CARD, CardData, adapter_card, merged_card
-from icmlora_cli.weights.adapter import CONFIG, WEIGHTS, Adapter, write_adapter
+from icmlora_cli.weights.adapter import CONFIG, WEIGHTS, Adapter, check_writable, write_adapter
 from icmlora_cli.weights.adapter_form import Format, dtype_name
 from icmlora_cli.weights.gguf.lora import Numbers, write_lora
 from icmlora_cli.weights.gguf.model import Stored, check_model
@@ -171,12 +171,13 @@ def write(
         The number format and hashes of a merged model in safetensors; None for anything else.
 
     Raises:
-        CorruptFileError: If the adapter does not fit the base's files, or a merged number is not finite.
+        CorruptFileError: If the adapter does not fit the base or its files, or a number of it is not finite.
         OutOfSpaceError: If the disk is full.
         UnsupportedAdapterError: If the base's files cannot be changed.
         UsageError: If the folder is the base's, or holds it.
     """
     check_apart(out, [provenance.base.path])
+    check_writable(adapter, loaded.shapes, out.absolute())
     model = None
     with files.new_folder(out.absolute()) as folder:
         if provenance.merged:
@@ -187,7 +188,7 @@ def write(
             name, text = _title(provenance.text), provenance.text
             write_lora(folder / GGUF_LORA, adapter, target, name=name, description=text, dtype=numbers)
         else:
-            write_adapter(folder, adapter, revision=provenance.base.revision)
+            write_adapter(folder, adapter, loaded.shapes, revision=provenance.base.revision)
         files.write_text(folder / CARD, provenance.card(remarks))
         about = Generated.of(provenance.manifest().content() | dict(added))
         about.model_copy(update={"files": listed(folder, model.sha256 if model else None)}).write(folder / ABOUT)

@@ -259,8 +259,8 @@ class _TaskHarvest:
         return note
 
     def _keep(self, folder: Path, step: int, adapter: Adapter) -> None:
-        revision = self.trainer.loaded.base.revision
-        write_adapter(folder / f"checkpoint-{step:05d}", adapter, revision=revision)
+        loaded = self.trainer.loaded
+        write_adapter(folder / f"checkpoint-{step:05d}", adapter, loaded.shapes, revision=loaded.base.revision)
 
     @property
     def _validation_examples(self) -> tuple[Example, ...]:

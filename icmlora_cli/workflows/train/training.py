@@ -1,5 +1,6 @@
 """One training of a generator: reading its tasks, fitting the networks, and measuring the result."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import torch
 
 from icmlora_cli.config.train import TrainRecipe
 from icmlora_cli.disk.home import Home
+from icmlora_cli.errors import TrainingDivergedError
 from icmlora_cli.generator.checkpoint import Generator, module_scales
 from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics
 from icmlora_cli.generator.fit import FitOptions, StepLosses, Validation, fit
@@ -188,21 +190,42 @@ class Training:
         Args:
             generator: The generator with the numbers that training ended with.
             kept: The same generator with its numbers rounded as they are stored.
+
+        Raises:
+            TrainingDivergedError: If one of its numbers, or of the figures, is not finite.
         """
+        for name, item in kept.tensors().items():
+            if item.is_floating_point() and not item.isfinite().all():
+                raise self._diverged(f"{name} of the trained generator is not finite")
         everything = [adapter for item in self.harvested for adapter in item.adapters]
         pairs = list(zip(self.harvested, self.texts, strict=True))
         codec_errors = [relative_error(self.basis.codec, adapter) for adapter in everything]
         samples = [texts[0] for _, texts in pairs] or [item.texts[0] for item in self.pool[:16]]
-        changes = [_relative(kept.generate(text, None), generator.generate(text, None)) for text in samples]
-        errors = [_relative(kept.generate(texts[0], None), item.adapters[-1]) for item, texts in pairs]
+        try:
+            changes = [_relative(kept.generate(text, None), generator.generate(text, None)) for text in samples]
+            errors = [_relative(kept.generate(texts[0], None), item.adapters[-1]) for item, texts in pairs]
+        except TrainingDivergedError as error:
+            raise self._diverged(error.message) from error
         left_out = sum(item.left_out for item in (*self.pool, *self.held))
-        return {
+        figures = {
             "error": _mean(errors),
             "codec_error": _mean(codec_errors),
             "storage_error": _mean(changes),
             **self.validation,
             **({"left_out": left_out} if left_out else {}),
         }
+        for name, value in figures.items():
+            if not math.isfinite(value):
+                raise self._diverged(f"the figure {name} of the trained generator is {value}")
+        return figures
+
+    def _diverged(self, message: str) -> TrainingDivergedError:
+        """Return the error for a generator that must not be written."""
+        return TrainingDivergedError(
+            f"{message}, and nothing is written",
+            where=str(self.home.generators / self.name),
+            hint="lower learning_rate in the train recipe",
+        )
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -27,7 +27,7 @@ def test_dora_is_fitted_and_at_full_rank_exact(tinies: "Mapping[str, Tiny]", arc
     errors = []
     for rank in (None, 16, 64):
         adapter, parts = tiny.take(folder, approximate=True, rank=rank)
-        write_adapter(tmp_path / "fit", adapter)
+        write_adapter(tmp_path / "fit", adapter, tiny.shapes)
         errors.append(max(part.error for part in parts))
         missed = float((tiny.logits(tmp_path / "fit") - wanted).abs().max())
         assert {part.what for part in parts} == {"DoRA"} and (missed < 1e-4) == (rank == 64)

@@ -14,7 +14,7 @@ from icmlora_cli.weights.foreign.plain import check_plain
 from icmlora_cli.weights.gguf.lora import common_alpha, write_lora
 from icmlora_cli.weights.gguf.target import GgufTarget
 from tests.gguf_read import arrays, deltas, said
-from tests.random_lora import config_of, random_lora
+from tests.random_lora import config_of, fitting_base, random_lora
 
 LLAMA = {"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2, "num_attention_heads": 4}
 
@@ -82,7 +82,7 @@ def test_modules_with_a_scaling_of_their_own_are_exact(
     first, second, *_ = mixed.factors
     adapter = replace(mixed, use_rslora=use_rslora, alphas={first: 1.75, second: -40.0})
     folder = tmp_path / "peft"
-    write_adapter(folder, adapter)
+    write_adapter(folder, adapter, fitting_base(adapter))
     read = read_adapter(folder)  # rank_pattern and alpha_pattern
     assert len({round(read.scaling(module), 6) for module in read.factors}) > 3
     check_deltas(write(tmp_path / "a.gguf", read, tiny_bases[architecture]), adapter, architecture)

@@ -30,6 +30,7 @@ from icmlora_cli.workflows.evaluate.task_metric import task_metric
 from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.progress import Progress
 from icmlora_cli.workflows.select_tasks import tasks_to_train
+from tests.random_lora import fitting_base
 
 HARVEST = HarvestRecipe(steps=60, batch_size=6, learning_rate=3e-2, keep=2, keep_every=2, save_every=60, rank=4)
 LEARNED = DataRecipe(basis="learned")
@@ -49,7 +50,8 @@ def lora(folder: Path, base: Base, rank: int, *modules: str, seed: int = 0) -> s
         for layer in range(2)
         for name in modules
     }
-    write_adapter(folder, Adapter(str(base.path), 2.0 * rank, factors))
+    adapter = Adapter(str(base.path), 2.0 * rank, factors)
+    write_adapter(folder, adapter, fitting_base(adapter))
     return str(folder)
 
 

@@ -311,6 +311,17 @@ def test_a_diverged_training_keeps_its_last_state_and_says_what_to_do(
     assert train.run(say_tasks, llama_base, ALONE, home, device="cpu").trained  # another recipe starts afresh
 
 
+def test_a_generator_that_is_not_finite_after_the_last_step_is_not_written(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
+) -> None:
+    last = varied(ALONE, learning_rate=1e36, steps=1, pretrain_steps=0)  # the only loss is that of the first weights
+    with pytest.raises(TrainingDivergedError, match="and nothing is written") as caught:
+        train.run(say_tasks, llama_base, last, home, device="cpu")
+    assert caught.value.where == str(home.generators / "default")
+    assert caught.value.hint is not None and "learning_rate" in caught.value.hint
+    assert not (home.generators / "default").exists()
+
+
 FAULTS = (
     ({"arch": "p-diff"}, "p-diff has no episodes"),
     ({"pretrain_steps": 17}, "leaves none for episodes"),
