@@ -32,6 +32,7 @@ def make_inputs(root: Path, gigabytes: float) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     from icmlora_cli.lm.load import quiet_transformers
+    from icmlora_cli.lm.meta_model import folder_shapes
     from icmlora_cli.weights.adapter import Adapter, Factors, write_adapter
 
     large = gigabytes >= 0.5
@@ -53,7 +54,8 @@ def make_inputs(root: Path, gigabytes: float) -> None:
         for name, _ in model.named_modules()
         if name.endswith(("q_proj", "k_proj", "v_proj", "o_proj"))
     }
-    write_adapter(root / "adapter", Adapter(str(root / "base"), 2.0 * RANK, factors))
+    shapes = folder_shapes(root / "base", "base")
+    write_adapter(root / "adapter", Adapter(str(root / "base"), 2.0 * RANK, factors), shapes)
 
 
 def record(root: Path) -> Callable[[], None]:
