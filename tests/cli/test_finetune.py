@@ -47,7 +47,8 @@ def test_it_starts_at_the_parents_loss_and_learns(out: "Registry") -> None:
     assert [step for step, _ in done["losses"]] == list(range(1, 21)) and done["resumed"] == 0
     assert done["before"] == pytest.approx(scored["candidates"][0]["nll"], rel=1e-4)
     assert done["losses"][0][1] == pytest.approx(done["before"], rel=1e-4)
-    assert done["after"] < done["losses"][-1][1] < done["losses"][0][1] - 0.1
+    assert done["after"] < done["losses"][0][1] - 0.1
+    assert done["after"] == pytest.approx(done["losses"][-1][1], rel=1e-3)  # the last step's rate is near zero
     assert (done["parent"], done["rank"], done["examples"]) == ("out", 8, 6)
     told = about("tuned")
     assert told["schema"] == "icmlora.finetuned/1"
