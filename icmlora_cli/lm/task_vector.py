@@ -151,14 +151,18 @@ class VectorReader:
         Raises:
             UsageError: if they are too long for the base.
         """
-        if kind == "text" or self.recipe.pooling == "tokens":
-            return
-        count, limit = len(text_ids(self.loaded.tokenizer, _shown(examples))), max_tokens(self.loaded)
-        if count + 1 > limit:
+        if not self.can_show(examples, kind):
+            count, limit = len(text_ids(self.loaded.tokenizer, _shown(examples))), max_tokens(self.loaded)
             raise UsageError(
                 f"the {len(examples)} examples have {count:,} tokens; the base reads {limit:,} at once",
                 hint="show fewer or shorter examples",
             )
+
+    def can_show(self, examples: Sequence[Example], kind: str = "plain") -> bool:
+        """Return whether ``read_examples`` can show all examples at once; what is too long is cut where it can be."""
+        if kind == "text" or self.recipe.pooling == "tokens":
+            return True
+        return len(text_ids(self.loaded.tokenizer, _shown(examples))) < max_tokens(self.loaded)
 
     def examples_vector(self, examples: Sequence[Example], kind: str = "plain") -> torch.Tensor:
         """Return the vector of k examples, fp32 [hidden].

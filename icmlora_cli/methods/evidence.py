@@ -228,8 +228,13 @@ class EvidenceSearch:
         return [Candidate("base", "", torch.zeros_like(text)), Candidate("text", "", text), *known, *drawn]
 
     def _shown(self, examples: Sequence[Example]) -> list[Candidate]:
-        """Return the candidates for which the generator reads examples too; none where there are fewer than two."""
+        """Return the candidates for which the generator reads examples too: as many as it is used to, and as fit.
+
+        There are none where these are fewer than two.
+        """
         shown = list(examples)[: self.reader.recipe.shots]
+        while len(shown) > 1 and not self.reader.can_show(shown, self.kind):
+            shown.pop()
         if len(shown) < 2:
             return []
         readings = self.reader.readings(self.text, shown, self.kind)

@@ -79,9 +79,9 @@ def test_examples_are_shown_to_the_generator(trained: "Registry") -> None:
     Path("shots.csv").write_text(
         "input,output\n" + "".join(f"{item.input},{item.output}\n" for item in shots), encoding="utf-8"
     )
-    made = trained.json("gen", CAT, "-o", "out", "--examples", "shots.jsonl")
-    assert made["shown"] == 3 and made["selection"] is None
-    trained.call("gen", CAT, "-o", "csv", "--examples", "shots.csv")
+    made = trained.json("gen", CAT, "-o", "out", "--examples", "shots.jsonl", "--budget", "0")
+    assert made["shown"] == 3 and made["selection"] is None and made["evidence"] is None
+    trained.call("gen", CAT, "-o", "csv", "--examples", "shots.csv", "--budget", "0")
     trained.call("gen", CAT, "-o", "plain")
     assert Path("out", WEIGHTS).read_bytes() == Path("csv", WEIGHTS).read_bytes() != Path("plain", WEIGHTS).read_bytes()
     generator, loaded = the_generator(trained)
@@ -89,13 +89,13 @@ def test_examples_are_shown_to_the_generator(trained: "Registry") -> None:
     wanted = generate_adapter(generator, reader, CAT, shots)
     assert compare(read_adapter(Path("out")), wanted).all.error < 1e-6
     assert about("out")["options"]["examples"]["examples"] == 3
-    trained.call("gen", CAT, "-o", "chat", "--examples", "shots.jsonl", "--template", "chat")
+    trained.call("gen", CAT, "-o", "chat", "--examples", "shots.jsonl", "--template", "chat", "--budget", "0")
 
 
 def test_passages_of_plain_text_are_examples_too(trained: "Registry") -> None:
     paragraph = "The capital of France is Paris. " * 20
     Path("book.txt").write_text(f"{paragraph}\n\n{paragraph}Rome.\n\n{paragraph}London.\n", encoding="utf-8")
-    command = ("gen", CAT, "--template", "text", "--samples", "2")
+    command = ("gen", CAT, "--template", "text", "--samples", "2", "--budget", "0")
     made = trained.json(*command, "-o", "out", "--examples", "book.txt", "--select", "book.txt")
     selection = made["selection"]
     assert made["shown"] == selection["shown"] == selection["examples"] > 1
@@ -128,7 +128,8 @@ def test_the_best_of_several_samples_is_kept(trained: "Registry") -> None:
 
 def test_the_scores_are_printed(trained: "Registry") -> None:
     write_examples("dev.jsonl", "cat", 2)
-    printed = trained.call("gen", CAT, "-o", "out", "--select", "dev.jsonl", "--examples", "dev.jsonl")
+    command = ("gen", CAT, "-o", "out", "--select", "dev.jsonl", "--examples", "dev.jsonl", "--budget", "0")
+    printed = trained.call(*command)
     rows = [line for line in printed.stdout.splitlines() if "seed " in line or "mean of the prior" in line]
     assert len(rows) == 16 and "base alone" in printed.stdout and "exact match" in printed.stdout
     assert "2 of the 2 examples" in printed.stderr
@@ -166,7 +167,7 @@ def test_the_gate_refuses_what_is_no_better(trained: "Registry") -> None:
 
 def test_the_gate_on_the_examples_that_were_shown(trained: "Registry") -> None:
     write_examples("shots.jsonl", "cat", 3)
-    command = ("gen", CAT, "-o", "out", "--gate", "--examples", "shots.jsonl")
+    command = ("gen", CAT, "-o", "out", "--gate", "--examples", "shots.jsonl", "--budget", "0")
     trained.call(*command, "--scale", "-1", code=3)
     for task in ("always_cat", "always_dog"):
         trained.call("adapter", "remove", task, "--yes")
@@ -269,7 +270,8 @@ def test_what_it_is_near_to(trained: "Registry") -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--samples", "4"), "--select FILE"),
+        (("--samples", "4"), "--examples FILE"),
+        (("--examples", "two.jsonl", "--budget", "nan"), "--budget nan"),
         (("--gate",), "--gate --select FILE"),
         (("--rank", "99"), "--rank 8 or less"),
         (("--scale", "0"), "--scale 0.0"),
@@ -277,7 +279,7 @@ def test_what_it_is_near_to(trained: "Registry") -> None:
         (("--examples", "nowhere.jsonl"), "'nowhere.jsonl'"),
         (("--select", "nowhere.jsonl"), "'nowhere.jsonl'"),
         (("--select", "tasks.yaml"), ".csv, .tsv, .parquet"),
-        (("--examples", "one.jsonl"), "one example"),
+        (("--examples", "one.jsonl", "--budget", "0"), "one example"),
         (("--select", "bad.jsonl"), "bad.jsonl:2"),
         (("--examples", "long.jsonl"), "tokens"),
         (("--select", "long.jsonl"), "tokens"),
@@ -286,6 +288,7 @@ def test_what_it_is_near_to(trained: "Registry") -> None:
 )
 def test_options_that_do_not_go(trained: "Registry", options: tuple[str, ...], said: str) -> None:
     write_examples("one.jsonl", "cat", 1)
+    write_examples("two.jsonl", "cat", 2)
     Path("bad.jsonl").write_text('{"input": "a", "output": "b"}\n{"input": "a"}\n', encoding="utf-8")
     long = [Example("word " * 600, "cat"), Example("word", "cat")]
     Path("long.jsonl").write_text("".join(json.dumps(row.as_dict()) + "\n" for row in long), encoding="utf-8")

@@ -189,7 +189,8 @@ class AdapterGenerator:
         examples, kind = self.inputs.shown, "plain"
         if examples is not None:
             kind = examples.template.kind
-            self.reader.check_examples(examples.examples[: self._shown], kind)
+            if not self.options.searches:
+                self.reader.check_examples(examples.examples, kind)
         words = self.reader.read_text(text)
         seed, evidence, selection = self.request.seed, None, None
         if self.options.searches and examples is not None:
@@ -215,11 +216,6 @@ class AdapterGenerator:
         error = self._error(adapter, whole) if costs else 0.0
         explanation = explain(self.generator, words, adapter, self.seen, self.learned) if self.options.explain else None
         return GeneratedAdapter(adapter, seed, error, selection, evidence, explanation)
-
-    @property
-    def _shown(self) -> int:
-        """How many of the examples the generator reads at most."""
-        return self.reader.recipe.shots if self.options.searches else len(self.inputs.demonstrations)
 
     def _search(self, text: str, file: ExampleFile) -> tuple[Adapter, Evidence]:
         """Return the adapter that predicts the examples of a file best, and what was tried."""
