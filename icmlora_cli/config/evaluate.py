@@ -26,6 +26,7 @@ METHODS = (
     "generated",
     "generated-shots",
     "best-of",
+    "gen-examples",
     "harvested",
 )
 
@@ -51,6 +52,7 @@ class EvalRecipe(RecipeModel):
         neighbours: K, the number of adapters that ``weighted`` sums.
         multi_task_steps: optimizer steps of the LoRA that is trained on all tasks.
         tune_seconds: wall time of ``tuned`` for a task.
+        evidence_seconds: wall time of ``gen-examples`` for a task, as of ``gen --budget``.
         train_baselines: train the ``conv1d`` and ``p-diff`` generators where they are not there yet.
         baseline_steps: optimizer steps of these baselines; null takes those of the recipes ``train/conv1d`` and
             ``train/p-diff``.
@@ -69,6 +71,7 @@ class EvalRecipe(RecipeModel):
     neighbours: Count = 3
     multi_task_steps: Count = 300
     tune_seconds: Positive = 60.0
+    evidence_seconds: Positive = 60.0
     train_baselines: bool = True
     baseline_steps: Count | None = None
     outputs: Annotated[int, Field(ge=0)] = 8

@@ -1,16 +1,20 @@
 """Methods whose adapters a generator makes.
 
-It makes them from the task's text, from text and examples, from a wrong text (a control), or as the best of K samples.
+It makes them from the task's text, from text and examples, from a wrong text (a control), as the best of K samples, or
+as ``gen --examples`` does.
 """
 
 import hashlib
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from icmlora_cli.generator.checkpoint import Generator
+from icmlora_cli.lm.core_tuning import CoreBase
+from icmlora_cli.lm.lengths import task_rows
 from icmlora_cli.lm.task_vector import VectorReader
+from icmlora_cli.methods.evidence import EvidenceSearch, SearchOptions
 from icmlora_cli.methods.method import Served, TaskContext, UnavailableError, Uses
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.weights.adapter import Adapter
@@ -211,3 +215,45 @@ class BestOfMethod:
         about: dict[str, object] = {"sample": best, "nll_on_shots": [round(value, 4) for value in scores]}
         about["spread"] = round(spread(candidates), 4)
         return Served(candidates[best], about=about)
+
+
+@dataclass(frozen=True)
+class EvidenceMethod:
+    """What ``icmlora gen TEXT --examples FILE`` keeps of all that it tries on text and examples.
+
+    Args:
+        source: the generator with its reader.
+        base: the base with the generator's codec on it.
+        options: how much is tried, and for how long.
+        name: the method's name in tables and JSON.
+        title: the method's title for people.
+        uses: what the method knows of the task.
+    """
+
+    source: GeneratorSource
+    base: CoreBase
+    options: SearchOptions
+    name: str = "gen-examples"
+    title: str = "what gen --examples keeps, given description and k examples"
+    uses: Uses = "text and examples"
+
+    def identity(self, context: TaskContext) -> object:
+        """Return the generator's key, the text, and what is tried."""
+        return [self.source.key, context.text, asdict(self.options)]
+
+    def serve(self, context: TaskContext) -> Served:
+        """Return the adapter that predicts examples best that it was not made with, and what was tried.
+
+        Raises:
+            UnavailableError: If the task has no training example.
+            UsageError: If an example is longer than what the base reads.
+        """
+        if not context.shots:
+            raise UnavailableError("the task has no training example to try anything on")
+        rows = tuple(tuple(task_rows(self.base.loaded, context.task, [shot])) for shot in context.shots)
+        source, kind = self.source, context.task.template.kind
+        search = EvidenceSearch(
+            source.generator, source.reader, self.base, context.text, context.shots, rows, self.options, kind=kind
+        )
+        adapter, evidence = search.run()
+        return Served(adapter, about=asdict(evidence))

@@ -12,7 +12,7 @@ ScoreTable = Mapping[tuple[str, str], Mapping[str, Scored]]
 
 BASE, ORACLE, RIGHT = "base", "harvested", "generated"
 WRONG = ("swapped-text", "random-text")
-COMPARED = ("generated", "generated-shots", "best-of")
+COMPARED = ("generated", "generated-shots", "best-of", "gen-examples")
 SECONDARY = ("perplexity", "f1")  # not tested in pairs, since bits_per_character and exact_match say the same
 
 

@@ -13,12 +13,15 @@ from icmlora_cli.config.recipes import resolve
 from icmlora_cli.config.train import TrainRecipe, VectorRecipe, nested
 from icmlora_cli.disk.home import Home
 from icmlora_cli.generator.checkpoint import Generator, load_generator
+from icmlora_cli.lm.core_tuning import CoreBase
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.task_vector import VectorReader
 from icmlora_cli.methods.controls import NoiseMethod, SwappedText
+from icmlora_cli.methods.evidence import SearchOptions
 from icmlora_cli.methods.generated import (
     BestOfMethod,
     CompanionMethod,
+    EvidenceMethod,
     GeneratedMethod,
     GeneratorSource,
     random_text,
@@ -33,6 +36,7 @@ from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.tasks.builtin import BuiltinTask, dense_tasks
 from icmlora_cli.workflows.evaluate.scores import nll_on_shots
 from icmlora_cli.workflows.gen.generate import vector_recipe
+from icmlora_cli.workflows.gen.options import EVIDENCE_SAMPLES
 from icmlora_cli.workflows.progress import OnProgress, Progress
 from icmlora_cli.workflows.train import train
 
@@ -194,6 +198,11 @@ def _generated(evaluation: EvalContext, source: GeneratorSource) -> dict[str, Ca
             lambda context, adapter: nll_on_shots(evaluation.loaded, context, adapter),
             recipe.samples,
             recipe.seed,
+        ),
+        "gen-examples": lambda: EvidenceMethod(
+            source,
+            CoreBase(evaluation.loaded, source.generator.codec),
+            SearchOptions(EVIDENCE_SAMPLES, recipe.evidence_seconds, seed=recipe.seed),
         ),
     }
 
