@@ -54,19 +54,6 @@ def _code(error: Exception) -> int:
     return int(match[1]) if match else 0
 
 
-READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
-
-
-@contextmanager
-def cache_write() -> Iterator[None]:
-    """Ignore that the cache is read-only, for a write in the body of something that can be made again."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in READ_ONLY:
-            raise
-
-
 def behind_links(path: Path) -> Path:
     """Return the target of a symbolic link, or the path itself.
 
