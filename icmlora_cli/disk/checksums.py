@@ -1,7 +1,7 @@
 """Checksums that files carry of their own content, so that any damage is found, even where the file still parses.
 
 A manifest carries one under its key ``seal``. A safetensors file that no manifest lists, such as the saved state of a
-training, carries one in its metadata.
+training or a cached task vector, carries one in its metadata.
 """
 
 import hashlib
@@ -65,7 +65,7 @@ def read_checked(path: Path, known: frozenset[str]) -> dict[str, object]:
     content = {key: item for key, item in value.items() if key != KEY}
     # The bytes are compared too, since a flipped bit can make 1E-5 of 1e-5, which is the same number.
     if value[KEY] != files.sha256_json(content) or path.read_bytes() != written:
-        raise ChecksumError(f"{path.name} is not what was written: its seal differs", where=str(path))
+        raise ChecksumError(f"{path.name} is not what was written: its checksum differs", where=str(path))
     return content
 
 
@@ -94,15 +94,19 @@ def write_checksum(path: Path) -> None:
         handle.write(digest.encode())
 
 
-def is_intact(path: Path) -> bool:
-    """Tell whether a safetensors file is what was written; a file without a checksum counts as intact.
+def is_intact(path: Path, *, required: bool = False) -> bool:
+    """Tell whether a safetensors file is what was written.
+
+    Args:
+        path: The file.
+        required: Whether the file must have a checksum; otherwise a file without one counts as intact.
 
     Raises:
         FileNotFoundError: If there is no such file.
     """
     digest, offset = _digest(path)
     if offset is None:
-        return True
+        return not required
     with path.open("rb") as handle:
         handle.seek(offset)
         return handle.read(len(_BLANK)) == digest.encode()

@@ -54,19 +54,6 @@ def _code(error: Exception) -> int:
     return int(match[1]) if match else 0
 
 
-READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
-
-
-@contextmanager
-def cache_write() -> Iterator[None]:
-    """Ignore that the cache is read-only, for a write in the body of something that can be made again."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in READ_ONLY:
-            raise
-
-
 def behind_links(path: Path) -> Path:
     """Return the target of a symbolic link, or the path itself.
 
@@ -276,14 +263,30 @@ def sweep(path: Path, *, alone: bool) -> None:
     """
     for leftover in path.parent.glob(f"{TEMPORARY}*"):
         parsed = temporaries.parse(leftover.name)
-        if parsed is None or parsed.name != path.name or (not alone and temporaries.in_use(leftover)):
-            continue
-        if parsed.role == "old" and not path.exists():
-            os.replace(leftover, path)
-        elif leftover.is_dir() and not leftover.is_symlink():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+        if parsed is not None and parsed.name == path.name and (alone or not temporaries.in_use(leftover)):
+            _clear(leftover, parsed)
+
+
+def sweep_folder(folder: Path) -> None:
+    """Delete what killed processes left in a folder, whatever they wrote there, and restore what they were replacing.
+
+    A temporary name that does not say which process made it may be another program's, and is left alone.
+    """
+    for leftover in folder.glob(f"{TEMPORARY}*"):
+        parsed = temporaries.parse(leftover.name)
+        if parsed is not None and parsed.pid is not None and not temporaries.in_use(leftover):
+            _clear(leftover, parsed)
+
+
+def _clear(leftover: Path, parsed: temporaries.Temporary) -> None:
+    """Delete a leftover, or give it its name again where it was being replaced and nothing has that name."""
+    path = leftover.with_name(parsed.name)
+    if parsed.role == "old" and not path.exists():
+        os.replace(leftover, path)
+    elif leftover.is_dir() and not leftover.is_symlink():
+        shutil.rmtree(leftover, ignore_errors=True)
+    else:
+        leftover.unlink(missing_ok=True)
 
 
 @contextmanager

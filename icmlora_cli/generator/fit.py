@@ -4,6 +4,7 @@ The architecture decides what is minimised on harvested adapters, and in which s
 ``Network.stages``). Whatever else is minimised, such as episodes through a base model, is passed in as further terms.
 """
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from icmlora_cli.provenance.energy import CostMeter
 from icmlora_cli.weights.schedules import set_rate, warm_cosine
 from icmlora_cli.weights.training_state import load_state, save_state
 
+CURVE = "curve"  # the name of the training curve in the training state
 BEST = "best."  # what the names of the best weights begin with in the training state
 REMEMBER = 25  # steps after which a prior of neighbours reads the training tasks again, since the reader changes
 
@@ -102,14 +104,14 @@ def fit(
         validation: how the best weights are found; None keeps the last ones.
 
     Returns:
-        The losses of every tenth step of this run, of the last one, and of those after which there was a validation.
+        The losses of every tenth step, of the last one, and of those after which there was a validation; those of
+        the steps before an interruption too.
 
     Raises:
         TrainingDivergedError: If a loss, its gradient or a validation score is not finite; the last saved state stays
             on disk.
     """
     run = _Fit(model, data, optimiser, options, [*_elbo(model, data, objective, optimiser, terms), *terms])
-    curve: list[StepLosses] = []
     for step in range(run.resume(), optimiser.steps):
         train_step = run.begin(step)
         values = run.learn(train_step, step)
@@ -122,12 +124,12 @@ def fit(
         losses = StepLosses(step + 1, values)
         options.on_step(losses)
         if losses.step % 10 == 0 or last or "validation" in values:
-            curve.append(losses)
+            run.curve.append(losses)
         if losses.step % optimiser.save_every == 0 and not last and options.keeps_state:
             run.save(losses.step)
     if run.best.weights:
         model.load_state_dict(run.best.weights)
-    return tuple(curve)
+    return tuple(run.curve)
 
 
 def _elbo(
@@ -146,7 +148,7 @@ def _elbo(
 
 
 class _Fit:
-    """The state of a training between two steps: weights, optimizer, random numbers and the best weights so far."""
+    """The state of a training between two steps: weights, optimizer, random numbers, best weights and curve so far."""
 
     def __init__(
         self,
@@ -166,6 +168,7 @@ class _Fit:
         self.adamw = torch.optim.AdamW(self.parameters, lr=optimiser.learning_rate, weight_decay=optimiser.weight_decay)
         self.saved = model.state_dict(keep_vars=True)
         self.best = _Best()
+        self.curve: list[StepLosses] = []
         self.stages = model.stages(optimiser)
         self.stage: int | None = None
         self.remember = _rememberer(model, data)
@@ -179,6 +182,8 @@ class _Fit:
         self.options.meter.resume(resumed.cost)
         self.rng.set_state(resumed.extra["source"])
         self.best = _Best.of(resumed.extra)
+        if CURVE in resumed.extra:  # states of earlier versions have none
+            self.curve = _curve_of(resumed.extra[CURVE])
         return resumed.step
 
     def begin(self, step: int) -> TrainStep:
@@ -235,9 +240,20 @@ class _Fit:
 
     def save(self, step: int) -> None:
         """Save the training state; ``step`` is how many steps are done."""
-        extra = {"source": self.rng.get_state()} | self.best.extra()
+        extra = {"source": self.rng.get_state(), CURVE: _as_bytes(self.curve)} | self.best.extra()
         identity, cost = self.options.key, self.options.meter.figures()
         save_state(self.options.state, self.saved, self.adamw, step=step, identity=identity, extra=extra, cost=cost)
+
+
+def _as_bytes(curve: Sequence[StepLosses]) -> torch.Tensor:
+    """Return a training curve as the bytes of its JSON, uint8 [bytes]; its numbers are read back as they are."""
+    raw = json.dumps([[losses.step, dict(losses.values)] for losses in curve]).encode()
+    return torch.frombuffer(bytearray(raw), dtype=torch.uint8)
+
+
+def _curve_of(raw: torch.Tensor) -> list[StepLosses]:
+    """Return the training curve that ``_as_bytes`` made into bytes."""
+    return [StepLosses(step, values) for step, values in json.loads(bytes(raw.tolist()))]
 
 
 def _peak(optimiser: OptimiserRecipe, train_step: TrainStep) -> float:

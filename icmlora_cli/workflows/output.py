@@ -9,7 +9,7 @@ from icmlora_cli.provenance.versions import ABOUT
 
 
 def check_file(output: Path, force: bool) -> None:
-    """Check that a file may be written, and delete what killed processes left of earlier attempts.
+    """Check that a file may be written, and delete what killed processes left beside it.
 
     Raises:
         AlreadyExistsError: If it exists and ``force`` is not set, or it is a folder.
@@ -21,16 +21,16 @@ def check_file(output: Path, force: bool) -> None:
         raise UsageError(f"{output} is no regular file", where=_where(output), hint="name another file")
     if output.exists() and not force:
         raise _is_there(output)
-    files.sweep(output.absolute(), alone=False)
+    _sweep(output)
 
 
 def check_folder(output: Path, force: bool) -> None:
-    """Check that a folder may be written, and delete what killed processes left of earlier attempts.
+    """Check that a folder may be written, and delete what killed processes left beside it.
 
     Raises:
         AlreadyExistsError: If it exists and ``force`` is not set, or icmlora did not write it.
     """
-    files.sweep(output.absolute(), alone=False)
+    _sweep(output)
     if is_free(output):
         return
     if not force:
@@ -56,6 +56,11 @@ def check_apart(output: Path, inputs: Sequence[Path]) -> None:
                 where=str(path),
                 hint="name another folder with -o",
             )
+
+
+def _sweep(output: Path) -> None:
+    files.sweep(output.absolute(), alone=False)
+    files.sweep_folder(output.absolute().parent)
 
 
 def is_free(folder: Path) -> bool:

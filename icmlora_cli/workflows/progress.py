@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 
 @dataclass(frozen=True)
@@ -32,3 +33,13 @@ OnProgress = Callable[[Progress], None]
 
 def silent(progress: Progress) -> None:
     """Ignore a report of progress; the default of all workflows."""
+
+
+def notes_of_vectors(on_progress: OnProgress) -> Callable[[str], None]:
+    """Return a function that reports a remark on cached task vectors as progress, the same one only once."""
+
+    @cache
+    def note(text: str) -> None:
+        on_progress(Progress("vectors", text, 1, 1))
+
+    return note

@@ -61,6 +61,7 @@ def test_every_flipped_bit_of_a_safetensors_file_is_found(tmp_path: Path) -> Non
         damaged = bytearray(data)
         damaged[at] ^= 4
         path.write_bytes(bytes(damaged))
+        assert not checksums.is_intact(path, required=True), at
         if not key[0] - 1 <= at < key[1]:  # without its key there is no checksum, as in files of before there were any
             assert not checksums.is_intact(path), at
 
@@ -68,6 +69,6 @@ def test_every_flipped_bit_of_a_safetensors_file_is_found(tmp_path: Path) -> Non
 def test_a_safetensors_file_of_before_there_were_checksums_counts_as_whole(tmp_path: Path) -> None:
     path = tmp_path / "old.safetensors"
     save_file({"a": np.zeros(3, dtype=np.float32)}, path)
-    assert checksums.is_intact(path)
+    assert checksums.is_intact(path) and not checksums.is_intact(path, required=True)
     with pytest.raises(ValueError, match="checked_metadata"):
         checksums.write_checksum(path)

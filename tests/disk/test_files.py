@@ -108,11 +108,3 @@ def test_what_is_written_goes_through_a_link_and_leaves_it(tmp_path: Path) -> No
     assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == ["dangling", "file", "model"]
     files.delete_folder(tmp_path / "model")
     assert (tmp_path / "disk" / "model" / "a").exists() and not (tmp_path / "model").is_symlink()
-
-
-@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EPERM])
-def test_a_cache_that_may_not_be_written_is_passed_over(code: int) -> None:
-    with files.cache_write():
-        raise OSError(code, "no")
-    with pytest.raises(OSError, match="full"), files.cache_write():
-        raise OSError(errno.ENOSPC, "full")

@@ -108,9 +108,12 @@ class Place:
         """Return the hashes of each task's checkpoints."""
         return {record.task: [item.sha256 for item in record.checkpoints] for record in AdapterStore(self.home).all()}
 
-    def generator(self) -> bytes:
-        """Return the weights of the generator."""
-        return (GeneratorStore(self.home).find("default") / "generator.safetensors").read_bytes()
+    def generator(self) -> tuple[bytes, object]:
+        """Return the weights of the generator, and the whole curve of its training."""
+        folder = GeneratorStore(self.home).find("default")
+        curve = json.loads((folder / "generator.json").read_text())["curve"]
+        assert curve
+        return (folder / "generator.safetensors").read_bytes(), curve
 
 
 def place(root: Path, base: Path, words: Sequence[str] = ("cat", "dog")) -> Place:

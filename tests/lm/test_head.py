@@ -36,7 +36,6 @@ def watched(loaded: LoadedBase) -> Iterator[list[bool]]:
     handle = loaded.model.get_output_embeddings().register_forward_hook(look)
     yield seen
     handle.remove()
-    assert seen and all(seen)
 
 
 @pytest.mark.parametrize("parametrization", ["lora", "frame"])
@@ -44,16 +43,19 @@ def test_in_training(tiny_base: Base, tmp_path: Path, parametrization: str) -> N
     loaded = load_base(tiny_base, device="cpu")
     values = {"steps": 2, "batch_size": 4, "rank": 2, "keep": 1, "parametrization": parametrization}
     recipe = HarvestRecipe.model_validate(values)
-    with watched(loaded), trainer_of(loaded, recipe) as trainer:
+    with watched(loaded) as seen, trainer_of(loaded, recipe) as trainer:
         finetune(trainer, ROWS, state=tmp_path / "state", identity="x", on_step=lambda step, loss: None)
+    assert seen == [True] * 2  # once a step
 
 
 def test_in_scoring(tiny_base: Base) -> None:
     loaded = load_base(tiny_base, device="cpu")
-    with watched(loaded):
+    with watched(loaded) as seen:
         score_rows(loaded, ROWS)
-    with watched(loaded):
+    assert seen and all(seen)
+    with watched(loaded) as seen:
         score_texts(loaded, ["one two three", "four"])
+    assert seen and all(seen)
 
 
 def test_in_episodes(tiny_base: Base) -> None:
@@ -62,15 +64,17 @@ def test_in_episodes(tiny_base: Base) -> None:
     frame = seeded_frame(layout, FrameSpec(0, 2), loaded.base.model_id)
     rows = RowCores(loaded.model, [item.name for item in layout.modules], frame.left, frame.right)
     cores = torch.zeros(len(ROWS), len(layout.modules), 2, 2, requires_grad=True)
-    with watched(loaded), rows.applied(cores):
+    with watched(loaded) as seen, rows.applied(cores):
         log_probs, _ = answer_log_probs(loaded.model, collate(ROWS, 0, loaded.device))
         log_probs.sum().backward()
-    assert cores.grad is not None
+    assert cores.grad is not None and seen == [True]
 
 
 def test_in_decoding(tiny_base: Base) -> None:
     loaded = load_base(tiny_base, device="cpu")
-    with watched(loaded):
+    with watched(loaded) as seen:
         greedy(loaded, ROWS)
-    with watched(loaded):
+    assert seen and all(seen)
+    with watched(loaded) as seen:
         write(loaded, [10, 11, 12], Sampling(3, 0.0), lambda piece: None, lambda: False)
+    assert seen and all(seen)

@@ -1,6 +1,9 @@
 """Task vectors: what is read, that it is cached, and what text is refused."""
 
-from collections.abc import Sequence
+import resource
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import UsageError
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.lm.perplexity import max_tokens
-from icmlora_cli.lm.task_vector import TokenPrompt, VectorReader
+from icmlora_cli.lm.task_vector import DAMAGED, TokenPrompt, VectorReader
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.workflows.base.pull import pull
@@ -81,6 +84,52 @@ def test_vectors_are_cached_and_a_broken_cache_is_read_again(llama_base: Base, h
     assert torch.equal(read.text("Say cat."), vector)  # from the cache: the changed model was not asked
     path.write_bytes(b"not safetensors")
     assert not torch.equal(read.text("Say cat."), vector)
+
+
+def test_a_changed_bit_of_a_cached_file_is_told_once_and_never_used(llama_base: Base, home: Home) -> None:
+    told: list[str] = []
+    read = replace(reader(llama_base, home), on_note=told.append)
+
+    def everything() -> list[torch.Tensor]:
+        return [read.text("Say cat."), *read.read_all([read.text_states(text) for text in TEXTS])]
+
+    wanted = everything()
+    paths = sorted(home.vectors.rglob("*.safetensors"))
+    assert len(paths) == 2 and told == []
+    for path in paths:
+        whole = path.read_bytes()
+        for at in {*range(0, len(whole), max(1, len(whole) // 60)), len(whole) - 1}:
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+            assert all(torch.equal(one, two) for one, two in zip(wanted, everything(), strict=True)), at
+            assert told == [DAMAGED] and path.read_bytes() == whole, at
+            told.clear()
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_text("a file"), lambda path: path.symlink_to(path)])
+def test_a_cache_that_is_no_folder_stops_nothing(llama_base: Base, home: Home, spoil: Callable[[Path], object]) -> None:
+    told: list[str] = []
+    read = replace(reader(llama_base, home), on_note=told.append)
+    wanted = read.text("Say cat.")
+    shutil.rmtree(home.vectors)
+    spoil(home.vectors)
+    assert torch.equal(read.text("Say cat."), wanted)
+    (states,) = read.read_all([read.text_states("Say cat.")])
+    assert states.shape[1] == read.size and told == []
+
+
+def test_a_full_disk_of_the_cache_stops_nothing(llama_base: Base, home: Home) -> None:
+    """The limit on the size of files fails as a full disk does, and is told as one."""
+    read = reader(llama_base, home)
+    wanted = read.text("Say cat.")
+    shutil.rmtree(home.vectors)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, limits[1]))
+    try:
+        again = read.text("Say cat.")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert torch.equal(again, wanted) and not list(home.vectors.rglob("*.safetensors"))
+    assert torch.equal(read.text("Say cat."), wanted) and list(home.vectors.rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize(("text", "message"), [("", "empty"), (" \n", "empty"), ("x" * 100_000, "100,000 characters")])

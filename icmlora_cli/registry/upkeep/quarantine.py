@@ -5,6 +5,7 @@ Nothing is deleted.
 
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -96,8 +97,8 @@ def put(
     thing: Thing | None = None,
     name: str = "",
     mend: str = "",
-) -> Path:
-    """Move a file or folder into quarantine, and return its new path.
+) -> QuarantineEntry:
+    """Move a file or folder into quarantine, and return its entry there.
 
     The note is written first, and the move is one rename on the same disk. ``verify`` and ``gc`` count a thing that was
     moved as missing until something is in its place.
@@ -118,7 +119,7 @@ def put(
     folder = _entry(home, path, note)
     os.replace(path, folder / path.name)
     files.sync_folder(path.parent)
-    return folder / path.name
+    return _read_entry(folder)
 
 
 def _entry(home: Home, path: Path, note: QuarantineNote) -> Path:
@@ -137,11 +138,11 @@ def _write_note(folder: Path, note: QuarantineNote) -> None:
 def entries(home: Home) -> tuple[QuarantineEntry, ...]:
     """Return the things in quarantine, the oldest first."""
     folders = [path for root in {home.root, home.cache} for path in files.subfolders(root / QUARANTINE)]
-    return tuple(QuarantineEntry(path, files.freed_bytes(path), _read_note(path)) for path in sorted(folders))
+    return tuple(map(_read_entry, sorted(folders)))
 
 
-def _read_note(folder: Path) -> QuarantineNote | None:
-    try:
-        return QuarantineNote.read(folder / NOTE)
-    except (CorruptFileError, OSError):
-        return None
+def _read_entry(folder: Path) -> QuarantineEntry:
+    note = None
+    with suppress(CorruptFileError, OSError):
+        note = QuarantineNote.read(folder / NOTE)
+    return QuarantineEntry(folder, files.freed_bytes(folder), note)

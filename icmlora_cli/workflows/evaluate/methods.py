@@ -37,7 +37,7 @@ from icmlora_cli.tasks.builtin import BuiltinTask, dense_tasks
 from icmlora_cli.workflows.evaluate.scores import nll_on_shots
 from icmlora_cli.workflows.gen.generate import vector_recipe
 from icmlora_cli.workflows.gen.options import EVIDENCE_SAMPLES
-from icmlora_cli.workflows.progress import OnProgress, Progress
+from icmlora_cli.workflows.progress import OnProgress, Progress, notes_of_vectors
 from icmlora_cli.workflows.train import train
 
 COMPANIONS = {"conv1d": "Conv1d CVAE of the ICM-LoRA paper", "p-diff": "COND P-DIFF (latent diffusion)"}
@@ -76,6 +76,11 @@ class EvalContext:
         return VectorRecipe() if self.generator is None else vector_recipe(self.generator)
 
     @cached_property
+    def note(self) -> Callable[[str], None]:
+        """What reports a remark on cached task vectors, the same one only once."""
+        return notes_of_vectors(self.on_progress)
+
+    @cached_property
     def builtin(self) -> tuple[BuiltinTask, ...]:
         """The built-in tasks that the generator's episodes drew from."""
         drawn = frozenset(() if self.generator is None else self.generator.manifest.builtin_tasks)
@@ -83,7 +88,7 @@ class EvalContext:
 
     def reader(self) -> VectorReader:
         """Return a reader of task vectors from the loaded base."""
-        return VectorReader(self.loaded, self.vectors, self.home)
+        return VectorReader(self.loaded, self.vectors, self.home, self.note)
 
     def source(self) -> GeneratorSource | None:
         """Return the generator with its reader; None without a generator."""
@@ -320,7 +325,7 @@ def _companion(evaluation: EvalContext, arch: str) -> CompanionMethod | None:
             raise UnavailableError(
                 f"{name} learned from other tasks: icmlora train --recipe train/{arch} --name {name}"
             )
-        reader = VectorReader(evaluation.loaded, vector_recipe(companion), evaluation.home)
+        reader = VectorReader(evaluation.loaded, vector_recipe(companion), evaluation.home, evaluation.note)
         return GeneratorSource(companion, reader, generator_key(companion))
 
     return CompanionMethod(load, [key, sorted(learned)], arch, COMPANIONS[arch])

@@ -19,7 +19,7 @@ from icmlora_cli.workflows.gen.generator import AdapterGenerator, GenResult
 from icmlora_cli.workflows.gen.options import GenInputs, GenRequest, read_given
 from icmlora_cli.workflows.gen.write import check_format
 from icmlora_cli.workflows.output import check_folder
-from icmlora_cli.workflows.progress import OnProgress, Progress, silent
+from icmlora_cli.workflows.progress import OnProgress, Progress, notes_of_vectors, silent
 
 __all__ = [
     "GenResult",
@@ -133,7 +133,7 @@ def adapter_generator_on(
         home: The registry, for cached task vectors and harvested adapters.
         on_progress: Called at each step that takes time.
     """
-    reader = VectorReader(loaded, vector_recipe(generator), home)
+    reader = VectorReader(loaded, vector_recipe(generator), home, notes_of_vectors(on_progress))
     return AdapterGenerator(generator, loaded.base, reader, AdapterStore(home), request, inputs, on_progress)
 
 

@@ -186,7 +186,6 @@ def run(
     # an adapter of the registry was trained with the base's own tokenizer
     foreign = [share.adapter.folder for share in shares if share.adapter.record is None]
     beside = files_beside(checkpoint.folder, foreign, max(embeddings, default=0))
-    files.sweep(out.absolute(), alone=False)
     with files.new_folder(out.absolute()) as folder:
         model = write_model(folder, checkpoint, changes, beside=beside, dtype=dtype, on_progress=on_progress)
         licences = sorted({name for name in (base.licence, *(item.licence for item in adapters)) if name})

@@ -212,7 +212,7 @@ def _land(home: Home, staging: Path, thing: Thing, archive: Path) -> ImportedThi
             reason="replaced",
             thing=thing.kind,
             name=thing.name,
-        )
+        ).thing
     os.replace(staging / thing.folder, target)
     files.sync_folder(target.parent)
     return ImportedThing(thing, state, aside)

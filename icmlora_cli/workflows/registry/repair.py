@@ -101,10 +101,9 @@ def repair_all(
         if finding.action == "remake":
             lost.append(_Lost(known[unit], known[unit].root / Path(str(_was(known[unit]))), unit))
             continue
-        repair, to = _put_away(home, finding, unit)
+        repair, entry = _put_away(home, finding, unit)
         repairs.append(repair)
         if finding.severe:
-            entry = next(item for item in quarantine.entries(home) if item.thing == to)
             lost.append(_Lost(entry, unit, unit))
     for item in sorted(lost, key=lambda item: item.entry.note is None or item.entry.note.thing != "task"):
         repairs += _make_again(home, item, device=device, on_progress=on_progress)
@@ -115,10 +114,10 @@ def _was(entry: QuarantineEntry) -> str | None:
     return entry.note.was if entry.note else None
 
 
-def _put_away(home: Home, finding: Finding, unit: Path) -> tuple[Repair, Path]:
-    """Move a damaged thing into quarantine; return this repair, and the path in quarantine."""
+def _put_away(home: Home, finding: Finding, unit: Path) -> tuple[Repair, QuarantineEntry]:
+    """Move a damaged thing into quarantine; return this repair, and the entry in quarantine."""
     thing: Thing | None = finding.thing if finding.severe and finding.thing in LASTING else None
-    to = quarantine.put(
+    entry = quarantine.put(
         home,
         unit,
         f"{finding.kind}: {finding.path.name}: {finding.what}",
@@ -126,8 +125,8 @@ def _put_away(home: Home, finding: Finding, unit: Path) -> tuple[Repair, Path]:
         name=finding.name,
         mend=_next(finding),
     )
-    message = f"moved to {to.parent}" + (f"; next: {_next(finding)}" if finding.severe else "")
-    return Repair("quarantined", finding.thing, finding.name, unit, to, message, not finding.severe), to
+    message = f"moved to {entry.folder}" + (f"; next: {_next(finding)}" if finding.severe else "")
+    return Repair("quarantined", finding.thing, finding.name, unit, entry.thing, message, not finding.severe), entry
 
 
 def _next(finding: Finding) -> str:
@@ -146,10 +145,9 @@ def _restore(home: Home, finding: Finding, aside: Path, entry: QuarantineEntry |
         why = f"it is damaged, and stays in quarantine: {flaws[0]}"
         return Repair("left", finding.thing, finding.name, aside, None, why, False)
     if flaws:
-        to = quarantine.put(home, aside, f"it was {target.name}, and is damaged: {flaws[0]}")
-        return Repair(
-            "quarantined", finding.thing, finding.name, aside, to, f"damaged, and moved to {to.parent}", False
-        )
+        put = quarantine.put(home, aside, f"it was {target.name}, and is damaged: {flaws[0]}")
+        said = f"damaged, and moved to {put.folder}"
+        return Repair("quarantined", finding.thing, finding.name, aside, put.thing, said, False)
     target.parent.mkdir(parents=True, exist_ok=True)
     aside.rename(target)
     if entry is not None:

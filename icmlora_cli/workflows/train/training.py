@@ -24,7 +24,7 @@ from icmlora_cli.registry.tasks import Task
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.codec import relative_error
 from icmlora_cli.weights.compare import compare, norm
-from icmlora_cli.workflows.progress import OnProgress, Progress
+from icmlora_cli.workflows.progress import OnProgress, Progress, notes_of_vectors
 from icmlora_cli.workflows.train.distributed import Distributed
 from icmlora_cli.workflows.train.episode_tasks import EpisodeTask, builtin_pool, read_tasks
 from icmlora_cli.workflows.train.episodes import EpisodeTerm, TaskValidation
@@ -63,7 +63,8 @@ class Training:
 
     def __post_init__(self) -> None:
         """Open the reader of task vectors, and read the supports of all tasks."""
-        self.reader = VectorReader(self.loaded, self.recipe.data.vectors, self.home)
+        note = notes_of_vectors(self.on_progress)
+        self.reader = VectorReader(self.loaded, self.recipe.data.vectors, self.home, note)
         self.state = self.home.generators / f"{self.name}{STATE}"
         self.builtin: list[EpisodeTask] = []
         self.validation: dict[str, float] = {}

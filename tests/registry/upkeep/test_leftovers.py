@@ -100,7 +100,7 @@ def test_freeing_leaves_the_things_as_they_are(small: "SmallRegistry", monkeypat
 
 def test_quarantine_says_where_it_was(small: "SmallRegistry") -> None:
     folder = small.generator("mine")
-    moved = quarantine.put(small.home, folder, "broken")
+    moved = quarantine.put(small.home, folder, "broken").thing
     note = files.read_json(moved.parent / quarantine.NOTE)
     assert note["was"] == "generators/mine" and note["why"] == "broken" and not folder.exists()
     os.replace(moved, folder)  # the way back
