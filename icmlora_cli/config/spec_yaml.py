@@ -19,6 +19,9 @@ from icmlora_cli.errors import SpecError
 MAX_BYTES = 1 << 24  # of a YAML file
 MAX_DEPTH = 64  # of lists and mappings within each other
 MAX_VALUES = 200_000  # with each alias counted as what it stands for
+# Events are the starts, ends and texts that the parser reports; an example of two keys has six. Each costs time and
+# memory, whatever its bytes are, so a file may only have many if it is as long as 50,000 ordinary examples are.
+MAX_EVENTS, SPARE_EVENTS, BYTES_AN_EVENT = 400_000, 50_000, 12
 MAX_FAULTS = 200  # that are worded, each with its line; of the others only the number is said
 MAX_DIGITS = 40  # of a whole number; the largest that a recipe or task file has any use for has 19
 
@@ -140,12 +143,16 @@ def _check_scalar(node: yaml.ScalarNode, line: int) -> None:
         raise _BoundError(line, "half of a surrogate pair is no text")
 
 
-def _check_depth(text: str) -> None:
-    """Check how deeply a document is nested, by its events, since building its nodes recurses once for each level."""
-    depth = 0
+def _check_size(text: str) -> None:
+    """Check how much a document holds and how deeply it is nested, by its events, before its nodes are built.
+
+    Building them recurses once for each level.
+    """
+    depth, most = 0, min(MAX_EVENTS, SPARE_EVENTS + len(text) // BYTES_AN_EVENT)
     for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
-        if count > MAX_VALUES:
-            raise _BoundError(1, f"stands for more than {MAX_VALUES:,} values")
+        if count > most:
+            line = 1 if event.start_mark is None else event.start_mark.line + 1
+            raise _BoundError(line, "too many values up to here; put examples into a JSONL file, and give its path")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
@@ -187,7 +194,7 @@ def load_yaml(path: Path, *, verbatim: Collection[str] = ()) -> YamlDocument:
     text = read_text(path, limit=MAX_BYTES, hint="check the path, or give another YAML file")
     walk = _Walk(str(path), verbatim)
     try:
-        _check_depth(text)
+        _check_size(text)
         with _no_collector():
             loader = _Loader(text)
             node = loader.get_single_node()
