@@ -190,7 +190,10 @@ def test_faults_without_a_model_have_no_suggestion(tmp_path: Path) -> None:
 
 
 def test_a_file_of_fifty_thousand_examples_is_read_and_as_many_faults_are_not_all_listed(tmp_path: Path) -> None:
-    rows = "".join(f"- {{input: question number {number}, output: the answer {number}}}\n" for number in range(50_000))
+    rows = "".join(
+        f"- {{input: What is question number {number}?, output: This is the answer {number}}}\n"
+        for number in range(50_000)
+    )
     value = load_yaml(written(tmp_path, rows)).value
     assert isinstance(value, list) and len(value) == 50_000
     with pytest.raises(SpecError) as caught:

@@ -146,7 +146,8 @@ _GENERATOR_JSON = {
 }  # fmt: skip
 _BASE_JSON = {
     "schema": "icmlora.base/1", "name": "b", "model_id": "m", "revision": None, "path": ".", "weight_hash": "a",
-    "origin": "o", "licence": None, "bytes": 1, "architecture": "A", "files": [{"name": "a", "bytes": 1, "sha256": "a"}],
+    "origin": "o", "licence": None, "bytes": 1, "architecture": "A",
+    "files": [{"name": "a", "bytes": 1, "sha256": "a"}],
 }  # fmt: skip
 _OUTPUT_JSON = {
     "schema": "icmlora.generated/1", "task_text": "D", "merged": False, "seed": 0, "generator": {"name": "g"},
