@@ -191,7 +191,22 @@ def load_yaml(path: Path, *, verbatim: Collection[str] = ()) -> YamlDocument:
         SpecError: If the file is not UTF-8, is not YAML, or gives a key twice.
         UsageError: If there is no such file, or it cannot be read.
     """
-    text = read_text(path, limit=MAX_BYTES, hint="check the path, or give another YAML file")
+    return parse_yaml(
+        read_text(path, limit=MAX_BYTES, hint="check the path, or give another YAML file"), path, verbatim
+    )
+
+
+def parse_yaml(text: str, path: Path, verbatim: Collection[str] = ()) -> YamlDocument:
+    """Parse one YAML document.
+
+    Args:
+        text: the document.
+        path: the file that it is from, for messages.
+        verbatim: see ``load_yaml``.
+
+    Raises:
+        SpecError: If it is not YAML, is too large, or gives a key twice.
+    """
     walk = _Walk(str(path), verbatim)
     try:
         _check_size(text)
