@@ -81,6 +81,9 @@ def values(size: int) -> Iterator[tuple[str, str]]:
     yield "one name again", filled('"k":0,', size, "{", '"k":0}')
 
 
+IN_PLACE_OF_A_TEXT = ("list of {}", "one long text", "escaped newlines", "one long number", "60,000 names")
+
+
 def places(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
     """Yield the way to each value within a value, itself included."""
     yield path
@@ -105,8 +108,10 @@ def at_each_place(seed: object, size: int) -> Iterator[tuple[str, str]]:
         around, inner = json.dumps(with_hole(seed, path, hole)).split(json.dumps(hole)), seed
         for step in path:
             inner = inner[step]
+        held = isinstance(inner, dict | list)
         for name, text in values(size):
-            yield f"{name} at {where}", text.join(around)
+            if held or name in IN_PLACE_OF_A_TEXT:
+                yield f"{name} at {where}", text.join(around)
         if isinstance(inner, list) and inner:
             text = json.dumps(inner)[1:-1] + ","
             yield f"the same again at {where}", filled(text, size, "[", text[:-1] + "]").join(around)
@@ -154,12 +159,41 @@ def of_yaml(seed: bytes, size: int) -> Iterator[tuple[str, bytes]]:
     wide = "a: &a {" + numbered("k#: 0, ", size // 2) + "}\n"
     yield "one mapping merged often", (wide + filled("- {<<: *a}\n", size // 2, "b:\n")).encode()
     for piece in (
-        "- a\n", "- - a\n", "- {}\n", "? a\n", "- &a a\n", "- !!str a\n", "- !a a\n", "- 0x1\n", "- 1:1\n", "- 2001-01-01\n",
-        "- ~\n", "- 'a'\n", "- |\n  a\n", "- !!binary aaaa\n", "- !!set {a}\n", "- !!omap [a: 1]\n", "- .inf\n",
-    ):  # fmt: skip
+        "- a\n",
+        "- - a\n",
+        "- {}\n",
+        "? a\n",
+        "- &a a\n",
+        "- !!str a\n",
+        "- !a a\n",
+        "- 0x1\n",
+        "- 1:1\n",
+        "- 2001-01-01\n",
+        "- ~\n",
+        "- 'a'\n",
+        "- |\n  a\n",
+        "- !!binary aaaa\n",
+        "- !!set {a}\n",
+        "- !!omap [a: 1]\n",
+        "- .inf\n",
+    ):
         yield f"{piece!r} again", filled(piece, size).encode()
-    for start, piece in (("0b", "1"), ("0x", "f"), ("1", ":1"), ("1", "_"), ("&a ", "a"), ("!a", "a"), ("a: ", "- "), ("|\n", " a\n"),
-                         ("!!binary ", "aaaa"), ("%", "a"), ("", "? "), ("", "[{"), ("", "&a "), (">\n", " a\n\n")):  # fmt: skip
+    for start, piece in (
+        ("0b", "1"),
+        ("0x", "f"),
+        ("1", ":1"),
+        ("1", "_"),
+        ("&a ", "a"),
+        ("!a", "a"),
+        ("a: ", "- "),
+        ("|\n", " a\n"),
+        ("!!binary ", "aaaa"),
+        ("%", "a"),
+        ("", "? "),
+        ("", "[{"),
+        ("", "&a "),
+        (">\n", " a\n\n"),
+    ):
         yield f"{start + piece!r} long", filled(piece, size, start).encode()
     yield "anchors", numbered("- &k# 0\n", size).encode()
     yield "aliases", filled("- *a\n", size, "- &a {k: 0}\n").encode()
@@ -173,10 +207,24 @@ def of_json(seed: bytes, size: int) -> Iterator[tuple[str, bytes]]:
 
 
 ROWS = (
-    "{}", "0", "[]", '""', "x", '{"a":0}', '{"input":"","output":""}', '{"input":"a","output":"b"}', '{"input":0,"output":0}',
-    '{"input":"a"}', '{"messages":[]}', '{"messages":[{}]}', '{"messages":0}', '{"conversations":[0]}', '{"text":"a"}',
-    '{"input":"\\ud800","output":"a"}', '{"prompt":[],"completion":[]}',
-)  # fmt: skip
+    "{}",
+    "0",
+    "[]",
+    '""',
+    "x",
+    '{"a":0}',
+    '{"input":"","output":""}',
+    '{"input":"a","output":"b"}',
+    '{"input":0,"output":0}',
+    '{"input":"a"}',
+    '{"messages":[]}',
+    '{"messages":[{}]}',
+    '{"messages":0}',
+    '{"conversations":[0]}',
+    '{"text":"a"}',
+    '{"input":"\\ud800","output":"a"}',
+    '{"prompt":[],"completion":[]}',
+)
 NUMBERED_ROWS = (
     '{"k#":0}',
     '{"input":"k#","output":"k#"}',
@@ -310,8 +358,14 @@ def of_card(seed: bytes, size: int) -> Iterator[tuple[str, bytes]]:
 
 
 FORMS: dict[str, Callable[[bytes, int], Iterator[tuple[str, bytes]]]] = {
-    ".yaml": of_yaml, ".json": of_json, ".jsonl": of_rows, ".csv": of_csv, ".safetensors": of_header, ".tar": of_tar, ".md": of_card,
-}  # fmt: skip
+    ".yaml": of_yaml,
+    ".json": of_json,
+    ".jsonl": of_rows,
+    ".csv": of_csv,
+    ".safetensors": of_header,
+    ".tar": of_tar,
+    ".md": of_card,
+}
 
 
 def inputs(name: str, reader: Reader, size: int) -> Iterator[tuple[str, bytes]]:
@@ -375,10 +429,8 @@ def main() -> None:
                     )
         slow, large = max(costs, key=lambda cost: cost.seconds), max(costs, key=lambda cost: cost.megabytes)
         if not options.json:
-            print(
-                f"| {name} | {len(costs)} | {slow.seconds:.2f} | {slow.shape} | {large.megabytes:.0f} | {large.shape} |",
-                flush=True,
-            )
+            most = f"{slow.seconds:.2f} | {slow.shape} | {large.megabytes:.0f} | {large.shape}"
+            print(f"| {name} | {len(costs)} | {most} |", flush=True)
 
 
 if __name__ == "__main__":
