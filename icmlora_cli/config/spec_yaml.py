@@ -1,7 +1,10 @@
 """YAML files checked as a whole: every fault at once, each with its file, line and key."""
 
 import difflib
-from collections.abc import Collection, Mapping
+import gc
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, get_args
@@ -16,6 +19,10 @@ from icmlora_cli.errors import SpecError
 MAX_BYTES = 1 << 24  # of a YAML file
 MAX_DEPTH = 64  # of lists and mappings within each other
 MAX_VALUES = 200_000  # with each alias counted as what it stands for
+# Events are the starts, ends and texts that the parser reports; an example of two keys has six. Each costs time and
+# memory, whatever its bytes are, so a file may only have many if it is as long as 50,000 ordinary examples are.
+MAX_EVENTS, SPARE_EVENTS, BYTES_AN_EVENT = 400_000, 50_000, 12
+MAX_FAULTS = 200  # that are worded, each with its line; of the others only the number is said
 MAX_DIGITS = 40  # of a whole number; the largest that a recipe or task file has any use for has 19
 
 M = TypeVar("M", bound=BaseModel)
@@ -27,6 +34,7 @@ _STR = "tag:yaml.org,2002:str"
 _NULL = "tag:yaml.org,2002:null"
 _INT = "tag:yaml.org,2002:int"
 _MERGE = "tag:yaml.org,2002:merge"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _WORDING = {
     "missing": "is missing",
     "extra_forbidden": "is not a known key",
@@ -105,6 +113,8 @@ class _Walk:
                 count += self.visit(value, (*path, "<<"))
                 continue
             name, line = str(key.value), key.start_mark.line + 1
+            if name in first and len(self.faults) == MAX_FAULTS:
+                raise _BoundError(line, f"more than {MAX_FAULTS} keys are given twice")
             if name in first:
                 where = ".".join(map(str, (*path, name)))
                 self.faults.append(f"{self.file}:{line}: {where}: the key is given twice, first on line {first[name]}")
@@ -129,16 +139,20 @@ def _check_scalar(node: yaml.ScalarNode, line: int) -> None:
     text = str(node.value)
     if node.tag == _INT and len(text) > MAX_DIGITS:
         raise _BoundError(line, f"a number of {len(text):,} digits")
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
+    if not text.isascii() and _SURROGATE.search(text):
         raise _BoundError(line, "half of a surrogate pair is no text")
 
 
-def _check_depth(text: str) -> None:
-    """Check how deeply a document is nested, by its events, since building its nodes recurses once for each level."""
-    depth = 0
+def _check_size(text: str) -> None:
+    """Check how much a document holds and how deeply it is nested, by its events, before its nodes are built.
+
+    Building them recurses once for each level.
+    """
+    depth, most = 0, min(MAX_EVENTS, SPARE_EVENTS + len(text) // BYTES_AN_EVENT)
     for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
-        if count > MAX_VALUES:
-            raise _BoundError(1, f"stands for more than {MAX_VALUES:,} values")
+        if count > most:
+            line = 1 if event.start_mark is None else event.start_mark.line + 1
+            raise _BoundError(line, "too many values up to here; put examples into a JSONL file, and give its path")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
@@ -146,6 +160,18 @@ def _check_depth(text: str) -> None:
                 raise _BoundError(line, f"nested more than {MAX_DEPTH} deep")
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Pause the garbage collector, each of whose runs would visit all nodes that were made so far."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _spec_fault(path: Path, faults: list[str], hint: str | None = None) -> SpecError:
@@ -165,16 +191,32 @@ def load_yaml(path: Path, *, verbatim: Collection[str] = ()) -> YamlDocument:
         SpecError: If the file is not UTF-8, is not YAML, or gives a key twice.
         UsageError: If there is no such file, or it cannot be read.
     """
-    text = read_text(path, limit=MAX_BYTES, hint="check the path, or give another YAML file")
+    return parse_yaml(
+        read_text(path, limit=MAX_BYTES, hint="check the path, or give another YAML file"), path, verbatim
+    )
+
+
+def parse_yaml(text: str, path: Path, verbatim: Collection[str] = ()) -> YamlDocument:
+    """Parse one YAML document.
+
+    Args:
+        text: the document.
+        path: the file that it is from, for messages.
+        verbatim: see ``load_yaml``.
+
+    Raises:
+        SpecError: If it is not YAML, is too large, or gives a key twice.
+    """
     walk = _Walk(str(path), verbatim)
     try:
-        _check_depth(text)
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        if node is None:
-            return YamlDocument(None, {(): 1})
-        walk.visit(node, ())
-        value: object = loader.construct_document(node)
+        _check_size(text)
+        with _no_collector():
+            loader = _Loader(text)
+            node = loader.get_single_node()
+            if node is None:
+                return YamlDocument(None, {(): 1})
+            walk.visit(node, ())
+            value: object = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -222,7 +264,7 @@ def faults_of(
     model: type[BaseModel] | None = None,
     moved: Mapping[str, str] = NOTHING,
 ) -> list[str]:
-    """Return a line for each fault that pydantic found, in the order of the file.
+    """Return a line for each of the first 200 faults that pydantic found, in the order of the file.
 
     Args:
         error: what pydantic raised.
@@ -232,7 +274,8 @@ def faults_of(
         moved: keys that older versions had at the top, each with the key that it stands under now.
     """
     wordings: dict[tuple[int, str], list[str]] = {}
-    for item in error.errors(include_url=False, include_context=False):
+    found = error.errors(include_url=False, include_context=False)
+    for item in found[:MAX_FAULTS]:
         path = _key_path(item, document)
         what = _wording(item)
         if item["type"] == "extra_forbidden" and len(path) == 1 and path[0] in moved:
@@ -242,7 +285,9 @@ def faults_of(
         key = ".".join(map(str, path)) or "the file"
         wordings.setdefault((document.line(path), key), []).append(what)
     ordered = sorted(wordings.items(), key=lambda pair: pair[0][0])
-    return [f"{file}:{line}: {key}: {', or '.join(dict.fromkeys(whats))}" for (line, key), whats in ordered]
+    faults = [f"{file}:{line}: {key}: {', or '.join(dict.fromkeys(whats))}" for (line, key), whats in ordered]
+    rest = len(found) - MAX_FAULTS
+    return [*faults, f"{file}: {rest:,} faults more, which are not listed"] if rest > 0 else faults
 
 
 def _key_path(item: ErrorDetails, document: YamlDocument) -> KeyPath:

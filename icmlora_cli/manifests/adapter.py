@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, JsonValue
 
-from icmlora_cli.manifests.model import Count, Manifest, Part, Values
+from icmlora_cli.manifests.model import Count, Items, Manifest, Part, Values
 from icmlora_cli.manifests.parts import Recipe, Versions
 
 FOLDER = re.compile(r"checkpoint-[0-9]{1,12}")
@@ -56,8 +56,8 @@ class Imported(Part):
     licence: str | None = None
     base_model: str | None = None
     peft_version: str | None = None
-    files: tuple[ImportedFile, ...] = ()
-    inexact: tuple[Mapping[str, JsonValue], ...] = ()
+    files: Items[ImportedFile] = ()
+    inexact: Items[Mapping[str, JsonValue]] = ()
 
     @classmethod
     def of(cls, source: str, **facts: Any) -> "Imported":
@@ -112,6 +112,6 @@ class AdapterManifest(Manifest):
     weight_hash: str
     data_hash: str
     created: str
-    checkpoints: tuple[AdapterCheckpoint, ...] = Field(min_length=1)
+    checkpoints: Items[AdapterCheckpoint] = Field(min_length=1)
     figures: Values
     about: AdapterAbout

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from icmlora_cli.manifests.model import Count, Manifest
+from icmlora_cli.manifests.model import Count, Items, Manifest
 from icmlora_cli.manifests.parts import NamedFile
 
 
@@ -23,5 +23,5 @@ class BaseManifest(Manifest):
     licence: str | None
     bytes: Count
     architecture: str
-    files: tuple[NamedFile, ...]
+    files: Items[NamedFile]
     schema_: Literal["icmlora.base/1"] = Field("icmlora.base/1", alias="schema")  # last, as earlier versions wrote it

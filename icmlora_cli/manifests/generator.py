@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from icmlora_cli.manifests.model import Count, Manifest, Number, Part, Seed, Size, Values
+from icmlora_cli.manifests.model import Count, Items, Manifest, Number, Part, Seed, Size, Values
 from icmlora_cli.manifests.parts import Cost, Recipe, SourceAdapter, Versions
 
 Index = Annotated[int, Field(ge=0, le=2**20)]
@@ -15,7 +15,7 @@ class NetworkSizes(Part):
     """The sizes of a generator's networks; ``generator.interface.NetworkConfig`` describes each field."""
 
     arch: str
-    places: tuple[tuple[Index, Index], ...] = Field(min_length=1)
+    places: Items[tuple[Index, Index]] = Field(min_length=1)
     width: Size
     hidden: Size
     latent_dim: Size
@@ -34,7 +34,7 @@ class NetworkSizes(Part):
 class LayoutShapes(Part):
     """The name, rows and columns of delta-W of each module of the adapters; see ``weights.layout.Layout``."""
 
-    modules: tuple[tuple[str, Size, Size], ...] = Field(min_length=1)
+    modules: Items[tuple[str, Size, Size]] = Field(min_length=1)
     fan_in_fan_out: bool = False
 
 
@@ -87,16 +87,16 @@ class GeneratorAbout(Part):
     key: str
     base: GeneratorBase
     tasks: Mapping[str, str]
-    builtin_tasks: tuple[str, ...] = ()
+    builtin_tasks: Items[str] = ()
     adapters: Mapping[str, str] = Field(default_factory=dict)
-    sources: tuple[SourceAdapter, ...] | None = None
+    sources: Items[SourceAdapter] | None = None
     cost: Cost | None = None
-    licences: tuple[str, ...] = ()
+    licences: Items[str] = ()
     unlicensed: Count = 0
-    datasets: tuple[str, ...] = ()
+    datasets: Items[str] = ()
     recipe: Recipe | None = None
     figures: Values = Field(default_factory=dict)
-    curve: tuple[tuple[Count, Mapping[str, Number]] | tuple[Count, Number, Number], ...] = ()
+    curve: Items[tuple[Count, Mapping[str, Number]] | tuple[Count, Number, Number]] = ()
     versions: Versions | None = None
     command: str | None = None
     created: str | None = None

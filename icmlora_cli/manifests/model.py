@@ -18,6 +18,10 @@ Size = Annotated[int, Field(ge=1, le=2**31)]  # the size of a tensor's dimension
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 Number = float | Annotated[int, Field(ge=-(2**53), le=2**53)]  # whole numbers stay whole when they are written again
 Values = Mapping[str, Number]
+T = TypeVar("T")
+Items = Annotated[
+    tuple[T, ...], Field(fail_fast=True)
+]  # stops at the first of perhaps millions of errors, of which one is told
 _BRANCHES = {
     "int",
     "float",

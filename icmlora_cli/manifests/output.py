@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, JsonValue, ValidationError
 from icmlora_cli.disk import files
 from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.manifests.adapter import AdapterManifest
-from icmlora_cli.manifests.model import Count, Manifest, Number, Part, Seed, Values, broken
+from icmlora_cli.manifests.model import Count, Items, Manifest, Number, Part, Seed, Values, broken
 from icmlora_cli.manifests.parts import (
     BaseReference,
     Cost,
@@ -74,11 +74,11 @@ class Generated(_Output):
     generator: GeneratorReference
     base: BaseReference
     tasks: Mapping[str, str] | None = None
-    licences: tuple[str, ...] | None = None
+    licences: Items[str] | None = None
     unlicensed: Count = 0
-    datasets: tuple[str, ...] = ()
-    no_derivatives: tuple[str, ...] = ()
-    sources: tuple[SourceAdapter, ...] | None = None
+    datasets: Items[str] = ()
+    no_derivatives: Items[str] = ()
+    sources: Items[SourceAdapter] | None = None
     cost: Cost | None = None
     versions: Versions | None = None
     command: str | None = None
@@ -128,8 +128,8 @@ class Finetuned(_Output):
     examples: TrainedOn | None = None
     recipe: Recipe | None = None
     figures: Values = Field(default_factory=dict)
-    licences: tuple[str, ...] | None = None
-    no_derivatives: tuple[str, ...] = ()
+    licences: Items[str] | None = None
+    no_derivatives: Items[str] = ()
     versions: Versions | None = None
     command: str | None = None
     files: Files | None = None
@@ -143,7 +143,7 @@ class Exported(_Output):
     base: BaseReference
     checkpoint: str
     adapter: AdapterManifest
-    licences: tuple[str, ...] | None = None
+    licences: Items[str] | None = None
     versions: Versions | None = None
     command: str | None = None
     files: Files | None = None
@@ -185,9 +185,9 @@ class Merged(_Output):
     schema_: Literal["icmlora.merged/1"] = Field("icmlora.merged/1", alias="schema")
     merged: Literal[True] = True
     base: BaseReference
-    adapters: tuple[MergedShare, ...] = ()
+    adapters: Items[MergedShare] = ()
     model: ModelFiles | None = None
-    licences: tuple[str, ...] | None = None
+    licences: Items[str] | None = None
     versions: Versions | None = None
     command: str | None = None
     files: Files | None = None

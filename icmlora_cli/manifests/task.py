@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from icmlora_cli.manifests.model import Count, Manifest, Part
+from icmlora_cli.manifests.model import Count, Items, Manifest, Part
 from icmlora_cli.manifests.parts import Versions
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -23,7 +23,7 @@ class ReadAs(Part):
     """The rule by which rows became examples, and the columns that no example holds."""
 
     rule: str
-    not_read: tuple[str, ...] = ()
+    not_read: Items[str] = ()
 
 
 class Made(Part):
@@ -49,7 +49,7 @@ class TaskManifest(Manifest):
 
     schema_: Literal["icmlora.task/1"] = Field("icmlora.task/1", alias="schema")
     name: str
-    descriptions: tuple[str, ...] = Field(min_length=1)
+    descriptions: Items[str] = Field(min_length=1)
     template: TemplateText
     metric: str  # not checked here: the package that adds the metric may be missing until it is needed
     split: Literal["train", "unseen"]

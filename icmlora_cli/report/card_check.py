@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
-
+from icmlora_cli.config.spec_yaml import parse_yaml
 from icmlora_cli.disk.files import is_object
-from icmlora_cli.errors import PushRefusedError
+from icmlora_cli.errors import PushRefusedError, SpecError
 from icmlora_cli.provenance.front_matter import front_matter
 from icmlora_cli.provenance.licences import HUB, OTHER, UNKNOWN
 from icmlora_cli.provenance.local_paths import names_path
@@ -30,13 +29,13 @@ def check_card(path: Path) -> str:
         if path.stat().st_size > LARGEST:
             raise PushRefusedError(f"{CARD} has more than {LARGEST:,} bytes", where=str(path), hint=AGAIN)
         text = path.read_bytes().decode("utf-8")
-        metadata = yaml.safe_load(front_matter(path))
+        metadata = parse_yaml(front_matter(path), path).value
         if not is_object(metadata):
             raise ValueError("it has none")
     except FileNotFoundError:
         raise PushRefusedError(f"there is no {CARD}", where=str(path.parent), hint=AGAIN) from None
-    except (ValueError, yaml.YAMLError) as error:
-        first_line = (str(error).splitlines() or [""])[0]
+    except (ValueError, SpecError) as error:
+        first_line = error.faults[0] if isinstance(error, SpecError) else str(error)
         raise PushRefusedError(
             f"the metadata of {CARD} cannot be read: {first_line}", where=str(path), hint=AGAIN
         ) from error

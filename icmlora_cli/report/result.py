@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from icmlora_cli.disk import files
 from icmlora_cli.errors import CorruptFileError, NotFoundError
+from icmlora_cli.manifests.model import Items
 
 SCHEMA: Literal["icmlora.result/2"] = "icmlora.result/2"
 OLD_SCHEMA = "icmlora.result/1"  # written by 0.1.0, whose names for method and score were rung and cell
@@ -176,7 +177,7 @@ class MethodScore(_ResultModel):
     figures: dict[str, Figure]
     reconstruction: Reconstruction | None
     about: dict[str, object]
-    outputs: tuple[Output, ...]
+    outputs: Items[Output]
 
 
 class Mean(_ResultModel):
@@ -265,7 +266,7 @@ class Map(_ResultModel):
         explained: the shares of the variance that lie along x and along y, 0 to 1.
     """
 
-    points: tuple[Point, ...]
+    points: Items[Point]
     explained: tuple[float, float]
 
 
@@ -303,9 +304,9 @@ class GeneratorInfo(_ResultModel):
     name: str
     key: str
     arch: str
-    tasks: tuple[str, ...]
+    tasks: Items[str]
     figures: dict[str, float]
-    curve: tuple[tuple[int, dict[str, float]], ...]
+    curve: Items[tuple[int, dict[str, float]]]
 
 
 class BaseInfo(_ResultModel):
@@ -369,12 +370,12 @@ class Result(_ResultModel):
     base: BaseInfo
     generator: GeneratorInfo | None
     recipe: dict[str, object]
-    methods: tuple[MethodInfo, ...]
-    tasks: tuple[TaskInfo, ...]
-    scores: tuple[MethodScore, ...]
-    means: tuple[Mean, ...]
-    comparisons: tuple[MethodComparison, ...]
-    text_specific: tuple[TextSpecific, ...]
+    methods: Items[MethodInfo]
+    tasks: Items[TaskInfo]
+    scores: Items[MethodScore]
+    means: Items[Mean]
+    comparisons: Items[MethodComparison]
+    text_specific: Items[TextSpecific]
     vectors: Map | None
     adapters: Map | None
     storage: StorageInfo | None

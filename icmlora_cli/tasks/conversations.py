@@ -1,5 +1,6 @@
 """Conversations as examples: the last answer is the output, and the text before it is the input."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ _ROLES = {
     "bot": "assistant",
     "model": "assistant",
 }
+SURROGATE = re.compile("[\ud800-\udfff]")
 _ROLE_KEYS, _TEXT_KEYS = ("role", "from"), ("content", "value")
 
 
@@ -55,9 +57,9 @@ def cell_text(row: Mapping[str, object], key: str) -> str:
     if not isinstance(value, str | int | float):
         raise BadRowError(f"{key!r} is a {type(value).__name__}, not text")
     text = str(value)
-    if not text.strip():
+    if not text or text.isspace():
         raise BadRowError(f"{key!r} is empty")
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
+    if not text.isascii() and SURROGATE.search(text):
         raise BadRowError(f"{key!r} is not valid Unicode: it holds half of a surrogate pair")
     return text
 

@@ -12,7 +12,8 @@ from icmlora_cli.disk.files import is_object
 from icmlora_cli.errors import IcmloraError
 
 MAX_ROW = 1 << 24  # bytes of a line of JSONL, or of a cell of a CSV file
-MAX_FAULTS = 10_000  # faults after which no more lines are read
+MAX_FAULTS = 10_000  # bad rows after which no more are read
+ENOUGH = "from here on nothing was read: too many rows are wrong"
 _PACKED = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 SUFFIXES = (*_PACKED, ".parquet")
 Wanted = Callable[[Sequence[str]], Collection[str]]
@@ -32,6 +33,14 @@ class FileRows:
     columns: list[str] = field(default_factory=list)
     faults: list[tuple[str, str]] = field(default_factory=list)
 
+    def fault(self, place: str, what: str) -> bool:
+        """Keep a fault, and tell whether there are too many to read on, which is kept too."""
+        self.faults.append((place, what))
+        if len(self.faults) < MAX_FAULTS:
+            return False
+        self.faults.append((place, ENOUGH))
+        return True
+
 
 def data_suffix(path: Path) -> str | None:
     """Return the format of a file of rows by its name, such as ``.jsonl`` for ``x.jsonl.gz``; None for other files."""
@@ -46,7 +55,8 @@ def read_rows(path: Path, wanted: Wanted) -> FileRows:
 
     Args:
         path: the file, whose name says the format.
-        wanted: called with all columns, and returns those that are needed; no others are loaded from Parquet.
+        wanted: called with all columns, if there are any, and returns those that are needed; no others are kept of CSV
+            and Parquet.
 
     Raises:
         IcmloraError: If an optional package is missing, or the file cannot be read at all.
@@ -58,39 +68,37 @@ def read_rows(path: Path, wanted: Wanted) -> FileRows:
         return found
     text = read_text(path)
     if suffix in (".csv", ".tsv"):
-        _csv(text, "\t" if suffix == ".tsv" else ",", found)
-    elif suffix == ".json":
+        _csv(text, "\t" if suffix == ".tsv" else ",", wanted, found)
+        return found
+    if suffix == ".json":
         _json(text, found)
     else:
         _jsonl(text, found)
-    return found
-
-
-def _known_columns(found: FileRows) -> None:
     found.columns = list(dict.fromkeys(key for _, row in found.rows for key in row))
+    if found.columns:
+        wanted(found.columns)
+    return found
 
 
 def _jsonl(text: str, found: FileRows) -> None:
     # not splitlines(), which also splits at characters such as U+2028 that are allowed within a JSON string
     for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
+        if not line or line.isspace():
             continue
-        if len(found.faults) >= MAX_FAULTS:
-            found.faults.append((str(number), "from here on nothing was read: too many lines are wrong"))
-            break
+        what = "not a JSON object"
         if len(line) > MAX_ROW:
-            found.faults.append((str(number), f"the line is longer than {MAX_ROW // 2**20} MiB"))
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            found.faults.append((str(number), _not_json(error)))
-            continue
-        if is_object(row):
-            found.rows.append((str(number), row))
+            what = f"the line is longer than {MAX_ROW // 2**20} MiB"
         else:
-            found.faults.append((str(number), "not a JSON object"))
-    _known_columns(found)
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                what = _not_json(error)
+            else:
+                if is_object(row):
+                    found.rows.append((str(number), row))
+                    continue
+        if found.fault(str(number), what):
+            break
 
 
 def _not_json(error: Exception) -> str:
@@ -117,22 +125,30 @@ def _json(text: str, found: FileRows) -> None:
     for number, row in enumerate(value if isinstance(value, list) else [value], start=1):
         if is_object(row):
             found.rows.append((f"row {number}", row))
-        else:
-            found.faults.append((f"row {number}", "not a JSON object"))
-    _known_columns(found)
+        elif found.fault(f"row {number}", "not a JSON object"):
+            break
 
 
-def _csv(text: str, delimiter: str, found: FileRows) -> None:
+def _csv(text: str, delimiter: str, wanted: Wanted, found: FileRows) -> None:
+    """Read the columns that are wanted; a row may have fewer cells than there are columns, and the rest is None.
+
+    Cells that are not wanted are not kept: a header of 100,000 columns above as many short rows would fill any memory.
+    """
     limit = csv.field_size_limit(MAX_ROW)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        found.columns = list(reader.fieldnames or ())
-        for row in reader:
-            place = str(reader.line_num)
-            if None in row:
-                found.faults.append((place, "more cells than columns; put cells that hold a comma in quotes"))
-            else:
-                found.rows.append((place, dict(row)))
+        found.columns = next(reader, [])
+        needed = wanted(found.columns)
+        cells_of = [(name, index) for index, name in enumerate(found.columns) if name in needed]
+        for cells in reader if cells_of else ():
+            width = len(cells)
+            if not width:
+                continue
+            if width <= len(found.columns):
+                row: dict[str, object] = {name: cells[index] if index < width else None for name, index in cells_of}
+                found.rows.append((str(reader.line_num), row))
+            elif found.fault(str(reader.line_num), "more cells than columns; put cells that hold a comma in quotes"):
+                break
     except csv.Error as error:
         found.faults.append((str(reader.line_num), f"not valid CSV: {error}"))
     finally:

@@ -10,7 +10,7 @@ from icmlora_cli.errors import IcmloraError, SpecError, UsageError
 from icmlora_cli.tasks.conversations import BadRowError, Unread
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.passages import cut
-from icmlora_cli.tasks.row_files import SUFFIXES, FileRows, data_suffix, read_rows
+from icmlora_cli.tasks.row_files import ENOUGH, MAX_FAULTS, SUFFIXES, FileRows, data_suffix, read_rows
 from icmlora_cli.tasks.row_rules import RULES, RowRule, columns_rule, rule_of, text_rule
 from icmlora_cli.tasks.source_specs import (
     PASSAGE,
@@ -93,23 +93,29 @@ class _Collector:
         self.unread = Unread()
         self.examples: list[Example] = []
         self._faults: dict[tuple[str, str], list[str]] = {}
+        self._bad = 0
 
     @property
     def faults(self) -> list[str]:
         """One line for each kind of fault, with the first rows that have it."""
         return [_fault_line(label, what, places) for (label, what), places in self._faults.items()]
 
-    def row(self, place: str, row: Mapping[str, object]) -> None:
+    def row(self, place: str, row: Mapping[str, object]) -> bool:
+        """Make an example of a row, and tell whether to go on: after too many bad rows there is no use in it."""
         assert self.rule is not None
         try:
             input, output = self.rule.pair(row, self.unread)
         except BadRowError as error:
             self.fault(place, str(error))
-            return
+            self._bad += 1
+            if self._bad == MAX_FAULTS:
+                self.fault(place, ENOUGH)
+            return self._bad < MAX_FAULTS
         if input:
             self.examples.append(Example(input, output))
         else:
             self.text(output)
+        return True
 
     def text(self, text: str) -> None:
         passages = [text] if self.passage is None else cut(text, self.passage)
@@ -277,8 +283,6 @@ def _from_file(path: Path, rule: RowRule | None, passage: int | None = None) -> 
     except UsageError as error:
         collector.fault("1", error.message)
         return collector
-    if contents.columns and data_suffix(path) != ".parquet":
-        collector.choose(contents.columns)
     for place, what in contents.faults:
         collector.fault(place, what)
     if collector.rule is not None and contents.columns:
@@ -291,7 +295,8 @@ def _fill(collector: _Collector, contents: FileRows) -> None:
     assert collector.rule is not None
     if all(name in contents.columns for name in collector.rule.columns):
         for place, row in contents.rows:
-            collector.row(place, row)
+            if not collector.row(place, row):
+                break
 
 
 def _from_dataset(source: DatasetSource | TextDatasetSource, folder: Path) -> _Collector:
@@ -340,5 +345,6 @@ def _rows(table: _Table, source: DatasetSource | TextDatasetSource) -> _Collecto
                 row[key] = names[value]
         if isinstance(source, TextDatasetSource) and not str(row[source.text] or "").strip():
             continue  # collections of plain text have empty rows between paragraphs
-        collector.row(f"row {number}", row)
+        if not collector.row(f"row {number}", row):
+            break
     return collector

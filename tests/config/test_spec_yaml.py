@@ -138,7 +138,7 @@ def test_aliases_neither_loop_nor_explode(tmp_path: Path) -> None:
         ("? [a]\n: 1", "a key is no text"),
         ("a: \0", "YAML"),
         ("{" * 70, "nested more than 64 deep"),
-        ("- a\n" * 250_000, "stands for more than"),
+        ("- a\n" * 250_000, "too many values up to here"),
         ("1: 2", "1: "),
         ("null: 2", ": "),
         ("steps: 2001-99-99", "a value is not what it looks like"),
@@ -187,3 +187,15 @@ def test_faults_without_a_model_have_no_suggestion(tmp_path: Path) -> None:
     with pytest.raises(ValidationError) as caught:
         Outer.model_validate({"stepz": 3})
     assert faults_of(caught.value, load_yaml(path), path) == [f"{path}:1: stepz: is not a known key"]
+
+
+def test_a_file_of_fifty_thousand_examples_is_read_and_as_many_faults_are_not_all_listed(tmp_path: Path) -> None:
+    rows = "".join(
+        f"- {{input: What is question number {number}?, output: This is the answer {number}}}\n"
+        for number in range(50_000)
+    )
+    value = load_yaml(written(tmp_path, rows)).value
+    assert isinstance(value, list) and len(value) == 50_000
+    with pytest.raises(SpecError) as caught:
+        load_spec(written(tmp_path, "".join(f"key_{number}: 0\n" for number in range(1000))), Strict)
+    assert len(caught.value.faults) == 201 and "800 faults more" in caught.value.faults[-1]

@@ -1,6 +1,8 @@
 """Examples from real files of every kind."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,7 +106,10 @@ def test_every_bad_row_of_a_jsonl_file_has_its_line(tmp_path: Path) -> None:
 def test_equal_faults_are_told_once_and_only_twenty_kinds(tmp_path: Path) -> None:
     good = '{"input": "a", "output": "b"}\n'
     (tmp_path / "x.jsonl").write_text(good + '{"input": "a"}\n' * 50_000, encoding="utf-8")
-    assert faults(tmp_path, "x.jsonl") == (f"{tmp_path / 'x.jsonl'}:2: has no 'output' (50,000 rows: 2, 3, 4, ...)",)
+    assert faults(tmp_path, "x.jsonl") == (
+        f"{tmp_path / 'x.jsonl'}:2: has no 'output' (10,000 rows: 2, 3, 4, ...)",
+        f"{tmp_path / 'x.jsonl'}:10001: from here on nothing was read: too many rows are wrong",
+    )
     (tmp_path / "x.jsonl").write_text(good + "".join("1" * n + "x\n" for n in range(1, 51)), encoding="utf-8")
     found = faults(tmp_path, "x.jsonl")
     assert len(found) == 21
@@ -235,3 +240,15 @@ def test_a_file_that_no_task_file_names(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=said):
             read_examples(tmp_path / name)
     assert read_examples(tmp_path / "some.txt", text=True).examples == (Example("", "Once."),)
+
+
+def test_cells_that_no_example_needs_are_not_kept(tmp_path: Path) -> None:
+    columns = ",".join(f"column_{number}" for number in range(20_000))
+    (tmp_path / "x.csv").write_text(f"input,output,{columns}\n" + "a,b\n" * 20_000, encoding="utf-8")
+    code = (
+        "import resource, sys; from pathlib import Path; from icmlora_cli.tasks.sources import read_examples\n"
+        "limit = 1 << 30; resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"  # whole rows would take 30 GB
+        "print(len(read_examples(Path(sys.argv[1])).examples))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.csv")], capture_output=True, text=True)
+    assert done.stdout == "1\n", done.stderr

@@ -13,6 +13,7 @@ from icmlora_cli.disk.safetensors_header import SIZES, raw_header
 from icmlora_cli.errors import CorruptFileError, UnsupportedAdapterError
 
 LARGEST_HEADER = 32 << 20  # bytes; an adapter on 50,000 modules of experts needs about a quarter
+MOST_DIMENSIONS, LARGEST_NUMBER = 8, 1 << 63  # a LoRA has matrices; the product of 50,000 long numbers takes seconds
 AGAIN = "the file is cut short or damaged: get it again from where it came"
 SAVE_AGAIN = "save it again with PEFT's save_pretrained, or get it again from where it came"
 PICKLE_ADVICE = (
@@ -119,7 +120,8 @@ def _entry(name: str, value: object, before: int, path: Path) -> tuple[TensorEnt
     try:
         entry = as_object(value)
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-        assert isinstance(dtype, str) and all(type(item) is int and item >= 0 for item in (*shape, begin, end))
+        assert isinstance(dtype, str) and isinstance(shape, list) and len(shape) <= MOST_DIMENSIONS
+        assert all(type(item) is int and 0 <= item < LARGEST_NUMBER for item in (*shape, begin, end))
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise CorruptFileError(
             f"{path.name}: the entry of {name[:120]!r} is broken", where=str(path), hint=AGAIN

@@ -19,6 +19,7 @@ from icmlora_cli.errors import SpecError, UsageError
 from icmlora_cli.tasks.task_text import checked_text
 
 LONGEST = 80  # the most characters of a folder's name that is made from a text
+MOST = 20_000  # texts of a batch
 YAML, JSON = (".yaml", ".yml"), ".json"
 
 
@@ -103,6 +104,8 @@ def read_batch(path: Path) -> tuple[BatchItem, ...]:
 
 def _listed(path: Path) -> tuple[tuple[BatchItem, ...], list[str]]:
     document = _json(path) if path.suffix.lower() == JSON else load_yaml(path, verbatim=("text", "name"))
+    if isinstance(document.value, list):
+        _check_count(len(document.value), path)
     try:
         entries = _FileEntries.model_validate([] if document.value is None else document.value).root
     except ValidationError as error:
@@ -110,6 +113,12 @@ def _listed(path: Path) -> tuple[tuple[BatchItem, ...], list[str]]:
     lines = [document.line((index,)) for index in range(len(entries))]
     pairs = zip(entries, lines, strict=True)
     return tuple(BatchItem(item.name or folder_name(item.text), item.text, str(line)) for item, line in pairs), []
+
+
+def _check_count(count: int, path: Path) -> None:
+    if count > MOST:
+        fault = f"{path}:1: has {count:,} texts, and a batch has at most {MOST:,}"
+        raise SpecError(f"{path} has one fault", [fault], hint="divide it into several files")
 
 
 def _json(path: Path) -> YamlDocument:
@@ -122,7 +131,7 @@ def _json(path: Path) -> YamlDocument:
         why = "nested too deeply" if isinstance(error, RecursionError) else error
         raise SpecError(f"{path} has one fault", [f"{path}:1: not valid JSON: {why}"]) from error
     places: dict[KeyPath, int] = {(): 1}
-    for index, row in enumerate(value if isinstance(value, list) else ()):
+    for index, row in enumerate(value[:MOST] if isinstance(value, list) else ()):
         places[(index,)] = 1
         places.update({(index, key): 1 for key in as_object(row)})
     return YamlDocument(value, places)
@@ -130,9 +139,11 @@ def _json(path: Path) -> YamlDocument:
 
 def _lines(path: Path) -> tuple[tuple[BatchItem, ...], list[str]]:
     items, faults = [], []
-    for number, line in enumerate(read_text(path, limit=MAX_BYTES).split("\n"), start=1):
-        if not line.strip():
-            continue
+    lines = [
+        (number, line) for number, line in enumerate(read_text(path, limit=MAX_BYTES).split("\n"), 1) if line.strip()
+    ]
+    _check_count(len(lines), path)
+    for number, line in lines:
         try:
             text = _text(line)
         except ValueError as error:
