@@ -105,18 +105,30 @@ class Generator:
             )
         return tokens
 
-    def known_cores(self) -> dict[str, torch.Tensor]:
-        """Return the cores that the generator gives each task that it remembers, fp32 [modules, R, R], by its name.
+    def samples(
+        self, text: torch.Tensor | None, demonstrations: torch.Tensor | None, count: int, seed: int
+    ) -> dict[str, torch.Tensor]:
+        """Return several cores that a task may have, fp32 [modules, R, R] each, by a word on where they come from.
 
-        It is empty where the architecture's prior remembers no tasks one by one.
+        A prior of neighbours gives those of the tasks that are most like this one, by their names; any other prior is
+        drawn from.
+
+        Args:
+            text: as for ``generate``.
+            demonstrations: as for ``generate``.
+            count: the number of samples; there are fewer where fewer tasks are remembered.
+            seed: the seed of the first draw; each further one has the next higher seed.
         """
         with torch.no_grad():
-            latents = self.model.known_latents()
-            if latents is None:
-                return {}
-            tokens = self.model.decode(latents, torch.zeros(len(latents), 0)) * self.module_scale[:, None, None]
+            c = self.model.read(self.space.support(text, demonstrations))
+            likeliest = self.model.likeliest(c, count)
+        if likeliest is None:
+            return {f"seed {at}": self.cores(text, demonstrations, seed=at) for at in range(seed, seed + count)}
+        tasks, latents = likeliest
         names = [name for name in self.manifest.tasks if name in self.manifest.adapters]
-        return dict(zip(names, tokens, strict=True))
+        with torch.no_grad():
+            tokens = self.model.decode(latents, c.expand(len(latents), -1)) * self.module_scale[:, None, None]
+        return {f"as for {names[task]}": cores for task, cores in zip(tasks, tokens, strict=True)}
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the named tensors of ``generator.safetensors``: all that generation needs, without the encoder."""

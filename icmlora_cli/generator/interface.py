@@ -213,10 +213,15 @@ class Network(nn.Module):
         """
         raise TypeError(f"{type(self).__name__} has no latents")
 
-    def known_latents(self) -> torch.Tensor | None:
-        """Return the latent of each task that a prior of neighbours remembers, [tasks, latent]; None for other priors.
+    def likeliest(self, c: torch.Tensor, count: int) -> tuple[list[int], torch.Tensor] | None:
+        """Return the remembered tasks that are most like a condition, and their latents; None for priors without any.
 
-        Where there are latents, ``decode`` looks at them alone, and not at the conditions.
+        Args:
+            c: the condition, fp32 [1, condition].
+            count: how many tasks, at most.
+
+        Returns:
+            The numbers of the tasks, the likest first, and the mean of each one's Gaussian, fp32 [tasks, latent].
         """
         return None
 

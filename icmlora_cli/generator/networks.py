@@ -243,9 +243,13 @@ class TokenCVAE(CVAE):
             return super().sample_latent(c, rng)
         return sample(self.remembered.sample(c, rng), rng)
 
-    def known_latents(self) -> torch.Tensor | None:
-        """Return the mean of each remembered task's Gaussian, [tasks, latent]; None without a prior of neighbours."""
-        return None if self.remembered is None else self.remembered.means
+    def likeliest(self, c: torch.Tensor, count: int) -> tuple[list[int], torch.Tensor] | None:
+        """Return the remembered tasks that are most like a condition, as ``Network.likeliest`` says."""
+        if self.remembered is None:
+            return None
+        weights = self.remembered.weights(c)[0]
+        tasks = weights.topk(min(count, len(weights))).indices
+        return tasks.tolist(), self.remembered.means[tasks]
 
     def decode(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         """Return the normalised cores, [B, modules, R, R], that latents z decode to under conditions c."""

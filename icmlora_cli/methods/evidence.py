@@ -101,6 +101,11 @@ class Candidate:
     cores: torch.Tensor
 
     @property
+    def of_examples(self) -> bool:
+        """Whether other examples would have given other cores under the same name."""
+        return self.kind == "text and examples" or self.detail.endswith("text and examples")
+
+    @property
     def name(self) -> str:
         """The kind and the detail."""
         return f"{self.kind} ({self.detail})" if self.detail else self.kind
@@ -111,7 +116,7 @@ class SearchOptions:
     """How much is tried.
 
     Args:
-        samples: How many z are drawn given the text, and how many given text and examples.
+        samples: How many samples are taken given the text, and how many given text and examples.
         seconds: The wall time after which no further training step begins.
         recipe: How the adapted candidate is trained.
         seed: The seed of the first draw of z; each further draw has the next higher one.
@@ -181,10 +186,9 @@ class EvidenceSearch:
     def run(self) -> tuple[Adapter, Evidence]:
         """Try all candidates, and return the adapter of the best one with what was tried."""
         started = self.clock()
-        shared = self._shared()
-        table = self._scores(shared)
-        folds = [self._fold(out, shared, table) for out in self.folds]
-        whole = self._fold(frozenset({JUDGE}), shared, table)
+        scored: dict[str, torch.Tensor] = {}
+        folds = [self._fold(out, scored) for out in self.folds]
+        whole = self._fold(frozenset({JUDGE}), scored)
         tried, candidates = self._compared(folds, whole)
         steps, out_of_time = 0, False
         if folds:
@@ -195,7 +199,7 @@ class EvidenceSearch:
                 nll = float(self._scores([candidate])[0, whole.inside].mean())
                 tried.append(Tried("adapted", candidate.detail, held_out, nll))
                 candidates.append(candidate)
-        kept = self._choose(tried, len(shared))
+        kept = self._choose(tried, len(whole.candidates))
         evidence = Evidence(
             examples=len(self.examples),
             folds=0 if self.judges else len(folds),
@@ -215,19 +219,16 @@ class EvidenceSearch:
         rows = [self.flat[at] for at in self.screened]
         return self.base.scores(rows, torch.stack([item.cores for item in candidates]))
 
-    def _shared(self) -> list[Candidate]:
-        """Return the candidates that are made without examples."""
-        generator, words = self.generator, self.reader.read_text(self.text)
-        text = generator.cores(words, None)
-        first = self.options.seed
-        drawn = [
-            Candidate("sample", f"of the text, seed {seed}", generator.cores(words, None, seed=seed))
-            for seed in range(first, first + self.options.samples)
-        ]
-        known = [Candidate("sample", f"as for {name}", cores) for name, cores in generator.known_cores().items()]
-        return [Candidate("base", "", torch.zeros_like(text)), Candidate("text", "", text), *known, *drawn]
+    @cached_property
+    def _of_text(self) -> list[Candidate]:
+        """The candidates that are made without examples."""
+        words = self.reader.read_text(self.text)
+        text = self.generator.cores(words, None)
+        samples = self.generator.samples(words, None, self.options.samples, self.options.seed)
+        drawn = [Candidate("sample", _detail(name, "the text"), cores) for name, cores in samples.items()]
+        return [Candidate("base", "", torch.zeros_like(text)), Candidate("text", "", text), *drawn]
 
-    def _shown(self, examples: Sequence[Example]) -> list[Candidate]:
+    def _of_both(self, examples: Sequence[Example]) -> list[Candidate]:
         """Return the candidates for which the generator reads examples too: as many as it is used to, and as fit.
 
         There are none where these are fewer than two.
@@ -238,23 +239,27 @@ class EvidenceSearch:
         if len(shown) < 2:
             return []
         readings = self.reader.readings(self.text, shown, self.kind)
-        first = self.options.seed
-        return [
-            Candidate("text and examples", "", self.generator.cores(*readings)),
-            *(
-                Candidate("sample", f"of text and examples, seed {seed}", self.generator.cores(*readings, seed=seed))
-                for seed in range(first, first + self.options.samples)
-            ),
-        ]
+        samples = self.generator.samples(*readings, self.options.samples, self.options.seed)
+        drawn = [Candidate("sample", _detail(name, "text and examples"), cores) for name, cores in samples.items()]
+        return [Candidate("text and examples", "", self.generator.cores(*readings)), *drawn]
 
-    def _fold(self, out: frozenset[int], shared: list[Candidate], table: torch.Tensor) -> "_Fold":
-        """Return the candidates that are made without the examples that a fold leaves out, and their scores."""
+    def _fold(self, out: frozenset[int], scored: dict[str, torch.Tensor]) -> "_Fold":
+        """Return the candidates that are made without the examples that a fold leaves out, and their scores.
+
+        Args:
+            out: The examples that the fold leaves out.
+            scored: The scores of the candidates that need no examples, or that are the same whatever the examples, by
+                name; those that are missing are added.
+        """
         kept = [example for at, example in enumerate(self.examples) if at not in out]
-        shown = self._shown(kept)
-        scores = torch.cat([table, self._scores(shown)]) if shown else table
+        candidates = {item.name: item for item in (*self._of_text, *self._of_both(kept))}
+        anew = [item for item in candidates.values() if item.of_examples or item.name not in scored]
+        scores = dict(zip([item.name for item in anew], self._scores(anew), strict=True)) if anew else {}
+        scored |= {item.name: scores[item.name] for item in anew if not item.of_examples}
+        table = torch.stack([(scores | scored)[name] for name in candidates])
         outside = [at for at, row in enumerate(self.screened) if self.owners[row] in out]
         inside = [at for at in range(len(self.screened)) if at not in set(outside)]
-        return _Fold([*shared, *shown], scores, inside, outside)
+        return _Fold(list(candidates.values()), table, inside, outside)
 
     def _compared(self, folds: list["_Fold"], whole: "_Fold") -> tuple[list[Tried], list[Candidate]]:
         """Return the best candidate of each kind that needs no training, with its scores."""
@@ -338,3 +343,8 @@ class _Fold:
         """Return the index of the best candidate of a kind on the rows inside; None where there is none."""
         among = [at for at, item in enumerate(self.candidates) if item.kind == kind]
         return min(among, key=lambda at: float(self.scores[at, self.inside].mean())) if among else None
+
+
+def _detail(sample: str, source: str) -> str:
+    """Return what is said of a sample: the task that it is of, whatever was read, or else what z was drawn from."""
+    return f"{sample} given {source}" if sample.startswith("seed ") else sample
