@@ -34,7 +34,7 @@ from icmlora_cli.weights.merge import merged
 from icmlora_cli.weights.registered import read_last
 from icmlora_cli.workflows.base import pull as base_workflow
 from icmlora_cli.workflows.evaluate.evaluate import context_of
-from icmlora_cli.workflows.evaluate.methods import bench
+from icmlora_cli.workflows.evaluate.methods import evaluation
 from icmlora_cli.workflows.progress import silent
 from icmlora_cli.workflows.train import train
 
@@ -149,7 +149,7 @@ class Table:
 
     def line(self, tasks: Sequence[Task], folder: Path) -> list[float]:
         """Return the recovered exact match of each condition, mean over tasks."""
-        shared = bench(tasks, self.loaded, self.home, EvalRecipe(seed=self.seed), folder, silent)
+        shared = evaluation(tasks, self.loaded, self.home, EvalRecipe(seed=self.seed), folder, silent)
         source = shared.source()
         assert source is not None
         swapped = SwappedText(*shared.texts())

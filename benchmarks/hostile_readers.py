@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -91,7 +92,7 @@ def places(value: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[st
         yield from places(item, (*path, key))
 
 
-def with_hole(value: object, path: tuple[str | int, ...], hole: str) -> object:
+def with_hole(value: Any, path: tuple[str | int, ...], hole: str) -> Any:
     """Return a value in which another stands at a place."""
     if not path:
         return hole
@@ -100,7 +101,7 @@ def with_hole(value: object, path: tuple[str | int, ...], hole: str) -> object:
     return copy
 
 
-def at_each_place(seed: object, size: int) -> Iterator[tuple[str, str]]:
+def at_each_place(seed: Any, size: int) -> Iterator[tuple[str, str]]:
     """Yield JSON in which a hostile value stands at a place, or what stands there is repeated."""
     hole = "HOLE"
     for path in places(seed):

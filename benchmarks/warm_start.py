@@ -29,7 +29,7 @@ from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.merge import merged
 from icmlora_cli.weights.registered import read_last
 from icmlora_cli.workflows.base import pull as base_workflow
-from icmlora_cli.workflows.evaluate.methods import bench
+from icmlora_cli.workflows.evaluate.methods import evaluation
 from icmlora_cli.workflows.progress import silent
 
 
@@ -114,7 +114,7 @@ def main() -> None:
     if not tasks:
         parser.error("none of these tasks is harvested: icmlora harvest")
     folder = GeneratorStore(home).find(options.generator)
-    source = bench(tasks, loaded, home, EvalRecipe(seed=options.seed), folder, silent).source()
+    source = evaluation(tasks, loaded, home, EvalRecipe(seed=options.seed), folder, silent).source()
     assert source is not None
     print("| task | oracle's NLL | generated: at once | lowest | steps | zero: at once | lowest | steps | rate |")
     print("|---|---|---|---|---|---|---|---|---|", flush=True)

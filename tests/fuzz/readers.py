@@ -88,6 +88,11 @@ def _unpacked(path: Path) -> object:
         return unpack(packed, Path(into), most=1 << 20, on_listing=lambda things: None, on_file=lambda name: None)
 
 
+def _stored(path: Path) -> object:
+    check_safetensors(path)
+    return lora_format(path)
+
+
 def _manifest(path: Path) -> object:
     manifest_flaws(path, TaskManifest.known_keys())
     return TaskManifest.read(path)
@@ -193,7 +198,7 @@ READERS = {
     "stored safetensors": Reader(
         "x.safetensors",
         safetensors(_json(_HEADER), bytes(8)),
-        lambda path: [check_safetensors(path), lora_format(path)],
+        _stored,
     ),
     "adapter folder": Reader("adapter_model.safetensors", safetensors(_json(_PAIR), bytes(64)), _folder),
     "adapter config": Reader("adapter_config.json", _json(_CONFIG), _settings),
