@@ -96,7 +96,7 @@ def with_hole(value: Any, path: tuple[str | int, ...], hole: str) -> Any:
     """Return a value in which another stands at a place."""
     if not path:
         return hole
-    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy: Any = dict(value) if isinstance(value, dict) else list(value)
     copy[path[0]] = with_hole(copy[path[0]], path[1:], hole)
     return copy
 

@@ -76,7 +76,7 @@ def learned(
 ) -> torch.Tensor:
     """Return the conditions of all descriptions, by a reader trained on those of seen tasks."""
     torch.manual_seed(seed)
-    rng, rng = torch.Generator().manual_seed(seed), random.Random(seed)
+    noise, rng = torch.Generator().manual_seed(seed), random.Random(seed)
     model = AttentionReader(space.hidden, 128, 4, 1, 128)
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
     rows: dict[str, list[int]] = {}
@@ -87,7 +87,7 @@ def learned(
     for step in range(steps):
         drawn = [index for name in rng.sample(names, min(TASKS, len(names))) for index in rng.sample(rows[name], 2)]
         support = Support.stack([space.support(states[index], None) for index in drawn])
-        loss = contrast(model(support.disturbed(noise=0.3, drop=0.1, rng=rng)))
+        loss = contrast(model(support.disturbed(noise=0.3, drop=0.1, rng=noise)))
         optimizer.zero_grad()
         loss.backward()
         for group in optimizer.param_groups:

@@ -160,7 +160,7 @@ _OUTPUT_JSON = {
     "options": {"a": [1]}, "selection": {"a": 1}, "files": {"a": {"bytes": 1, "sha256": _EMPTY}},
 }  # fmt: skip
 _TARGET = {"architectures": ["LlamaForCausalLM"], "num_attention_heads": 2, "num_hidden_layers": 2}
-_TOKENIZER = {
+_TOKENIZER: dict[str, object] = {
     "model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}, "normalizer": None, "added_tokens": [],
     "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True},
     {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}]},
