@@ -1,10 +1,8 @@
 """YAML files checked as a whole: every fault at once, each with its file, line and key."""
 
 import difflib
-import gc
 import re
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, get_args
@@ -13,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from icmlora_cli.config.user_files import read_text
+from icmlora_cli.config.user_files import no_collector, read_text
 from icmlora_cli.errors import SpecError
 
 MAX_BYTES = 1 << 24  # of a YAML file
@@ -162,18 +160,6 @@ def _check_size(text: str) -> None:
             depth -= 1
 
 
-@contextmanager
-def _no_collector() -> Iterator[None]:
-    """Pause the garbage collector, each of whose runs would visit all nodes that were made so far."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 def _spec_fault(path: Path, faults: list[str], hint: str | None = None) -> SpecError:
     count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
     return SpecError(f"{path} has {count}", faults, hint=hint)
@@ -210,7 +196,7 @@ def parse_yaml(text: str, path: Path, verbatim: Collection[str] = ()) -> YamlDoc
     walk = _Walk(str(path), verbatim)
     try:
         _check_size(text)
-        with _no_collector():
+        with no_collector():
             loader = _Loader(text)
             node = loader.get_single_node()
             if node is None:

@@ -1,8 +1,11 @@
 """Reads files that a user names, provided that they are regular files, small enough and UTF-8."""
 
+import gc
 import gzip
 import stat
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from icmlora_cli.errors import SpecError, UsageError
@@ -65,3 +68,15 @@ def read_text(path: Path, *, limit: int = MAX_DATA, hint: str = "check the path"
         line = error.object[: error.start].count(b"\n") + 1
         fault = f"{path}:{line}: byte {error.object[error.start]:#04x} is not UTF-8"
         raise SpecError(f"{path} has one fault", [fault], hint="save the file as UTF-8 text") from error
+
+
+@contextmanager
+def no_collector() -> Iterator[None]:
+    """Pause the garbage collector while many objects are made of a file; each of its runs would visit all so far."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -53,20 +53,34 @@ def read_checked(path: Path, known: frozenset[str]) -> dict[str, object]:
         CorruptFileError: If the manifest is not a JSON object, or not valid Unicode.
     """
     value = files.read_json(path)
+    content = {key: item for key, item in value.items() if key != KEY}
     try:
-        written = files.json_bytes(value)
+        digest = files.sha256_json(content)
+        if KEY not in value:
+            unknown = sorted(set(value) - known)
+            if unknown:
+                raise ChecksumError(f"{path.name} holds {unknown[0]!r}, which is no key of it", where=str(path))
+            return value
+        # The bytes are compared too, since a flipped bit can make 1E-5 of 1e-5, which is the same number.
+        intact = value[KEY] == digest and _is_as_written(path.read_bytes(), value)
     except UnicodeEncodeError as error:
         raise CorruptFileError(f"{path.name} holds half of a character", where=str(path)) from error
-    if KEY not in value:
-        unknown = sorted(set(value) - known)
-        if unknown:
-            raise ChecksumError(f"{path.name} holds {unknown[0]!r}, which is no key of it", where=str(path))
-        return value
-    content = {key: item for key, item in value.items() if key != KEY}
-    # The bytes are compared too, since a flipped bit can make 1E-5 of 1e-5, which is the same number.
-    if value[KEY] != files.sha256_json(content) or path.read_bytes() != written:
+    if not intact:
         raise ChecksumError(f"{path.name} is not what was written: its checksum differs", where=str(path))
     return content
+
+
+def _is_as_written(data: bytes, value: Mapping[str, object]) -> bool:
+    """Tell whether a manifest's bytes are those that would be written, piece by piece up to the first difference.
+
+    Deep lists are many times as long with an indent as without one.
+    """
+    start = 0
+    for piece in map(str.encode, json.JSONEncoder(indent=2, ensure_ascii=False).iterencode(value)):
+        if not data.startswith(piece, start):
+            return False
+        start += len(piece)
+    return data[start:] == b"\n"
 
 
 def checked_metadata(metadata: Mapping[str, str] | None = None) -> dict[str, str]:

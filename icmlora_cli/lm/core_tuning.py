@@ -34,11 +34,11 @@ class TuningRecipe:
     """
 
     steps: int = 24
-    learning_rate: float = 0.02
+    learning_rate: float = 0.01
     warmup: int = 4
     batch_size: int = 8
     judge_every: int = 2
-    patience: int = 8
+    patience: int = 6
     seed: int = 0
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
-from icmlora_cli.config.user_files import read_text
+from icmlora_cli.config.user_files import no_collector, read_text
 from icmlora_cli.errors import IcmloraError, SpecError, UsageError
 from icmlora_cli.tasks.conversations import BadRowError, Unread
 from icmlora_cli.tasks.examples import Example
@@ -274,7 +274,8 @@ def _from_file(path: Path, rule: RowRule | None, passage: int | None = None) -> 
         if plain:
             collector.text(read_text(path))
             return collector
-        contents = read_rows(path, collector.choose)
+        with no_collector():
+            contents = read_rows(path, collector.choose)
     except SpecError as error:
         for fault in error.faults:
             place, _, what = fault.removeprefix(f"{path}:").partition(": ")
@@ -286,7 +287,8 @@ def _from_file(path: Path, rule: RowRule | None, passage: int | None = None) -> 
     for place, what in contents.faults:
         collector.fault(place, what)
     if collector.rule is not None and contents.columns:
-        _fill(collector, contents)
+        with no_collector():
+            _fill(collector, contents)
     return collector
 
 

@@ -88,6 +88,11 @@ def _unpacked(path: Path) -> object:
         return unpack(packed, Path(into), most=1 << 20, on_listing=lambda things: None, on_file=lambda name: None)
 
 
+def _stored(path: Path) -> object:
+    check_safetensors(path)
+    return lora_format(path)
+
+
 def _manifest(path: Path) -> object:
     manifest_flaws(path, TaskManifest.known_keys())
     return TaskManifest.read(path)
@@ -155,7 +160,7 @@ _OUTPUT_JSON = {
     "options": {"a": [1]}, "selection": {"a": 1}, "files": {"a": {"bytes": 1, "sha256": _EMPTY}},
 }  # fmt: skip
 _TARGET = {"architectures": ["LlamaForCausalLM"], "num_attention_heads": 2, "num_hidden_layers": 2}
-_TOKENIZER = {
+_TOKENIZER: dict[str, object] = {
     "model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}, "normalizer": None, "added_tokens": [],
     "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True},
     {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}]},
@@ -193,7 +198,7 @@ READERS = {
     "stored safetensors": Reader(
         "x.safetensors",
         safetensors(_json(_HEADER), bytes(8)),
-        lambda path: [check_safetensors(path), lora_format(path)],
+        _stored,
     ),
     "adapter folder": Reader("adapter_model.safetensors", safetensors(_json(_PAIR), bytes(64)), _folder),
     "adapter config": Reader("adapter_config.json", _json(_CONFIG), _settings),

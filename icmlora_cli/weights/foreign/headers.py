@@ -12,7 +12,8 @@ from icmlora_cli.disk.files import as_object, is_object
 from icmlora_cli.disk.safetensors_header import SIZES, raw_header
 from icmlora_cli.errors import CorruptFileError, UnsupportedAdapterError
 
-LARGEST_HEADER = 32 << 20  # bytes; an adapter on 50,000 modules of experts needs about a quarter
+LARGEST_HEADER = 16 << 20  # bytes; an adapter on 50,000 modules of experts needs about half
+BYTES_A_MARK, SPARE_MARKS = 5, 1000  # bytes of a header for each bracket or comma, at least; a tensor's entry has seven
 MOST_DIMENSIONS, LARGEST_NUMBER = 8, 1 << 63  # a LoRA has matrices; the product of 50,000 long numbers takes seconds
 AGAIN = "the file is cut short or damaged: get it again from where it came"
 SAVE_AGAIN = "save it again with PEFT's save_pretrained, or get it again from where it came"
@@ -82,6 +83,8 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
         raise CorruptFileError(
             f"{path.name} has {size:,} bytes, fewer than its header alone", where=str(path), hint=AGAIN
         )
+    if sum(map(raw.count, (b"{", b"[", b","))) > len(raw) // BYTES_A_MARK + SPARE_MARKS:  # takes 30 times its bytes
+        raise CorruptFileError(f"the header of {path.name} holds empty entries", where=str(path), hint=AGAIN)
     try:
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
         json.dumps(header, ensure_ascii=False).encode()  # halves of surrogate pairs, which no terminal can show
