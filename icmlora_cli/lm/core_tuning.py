@@ -4,9 +4,10 @@ All cores of a step go through the frozen base in one forward pass (see ``lm.row
 cross-validation are trained side by side.
 """
 
+import math
 import random
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -33,36 +34,30 @@ class TuningRecipe:
         seed: The seed of the order of the examples.
     """
 
-    steps: int = 24
-    learning_rate: float = 0.01
+    steps: int = 32
+    learning_rate: float = 0.02
     warmup: int = 4
     batch_size: int = 8
-    judge_every: int = 2
-    patience: int = 6
+    judge_every: int = 4
+    patience: int = 12
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class TunedCores:
-    """Cores after a training.
+    """Cores as they were after the judged step at which the held-out NLL was lowest.
 
     Args:
-        cores: The cores after the last step, fp32 [folds, modules, R, R] on the CPU.
-        steps: The number of steps that were taken.
-        stopped: Whether it was told that it was enough before it had come to its own end.
-        held_out: For each judged step, how many steps had been taken, and the mean NLL of the examples that were left
-            out, nats per token; empty where none was left out.
+        cores: The cores, fp32 [folds, modules, R, R] on the CPU.
+        steps: The number of steps after which they were so.
+        held_out: The mean NLL of the examples that were left out, under these cores, nats per token.
+        curve: For each judged step, how many steps had been taken, and the held-out NLL.
     """
 
     cores: torch.Tensor
     steps: int
-    stopped: bool
-    held_out: tuple[tuple[int, float], ...]
-
-    @property
-    def best(self) -> tuple[int, float]:
-        """The judged step with the lowest held-out NLL, and that NLL; the first of equal ones."""
-        return min(self.held_out, key=lambda item: item[1])
+    held_out: float
+    curve: tuple[tuple[int, float], ...]
 
 
 class CoreBase:
@@ -114,64 +109,111 @@ class CoreBase:
         return table
 
 
+@dataclass(frozen=True)
+class CoreFolds:
+    """The folds that are trained from one start, side by side.
+
+    Args:
+        start: The core that each fold starts from, fp32 [folds, modules, R, R].
+        left_out: The indices of the rows that each fold is not trained on.
+        judges: The indices of the rows among these on which the fold is judged; empty for a fold that judges nothing.
+    """
+
+    start: torch.Tensor
+    left_out: Sequence[frozenset[int]]
+    judges: Sequence[Sequence[int]]
+
+
 def tune_cores(
     base: CoreBase,
-    start: torch.Tensor,
     rows: Sequence[Encoded],
-    left_out: Sequence[frozenset[int]],
-    judges: Sequence[Collection[int]],
+    starts: Sequence[CoreFolds],
     recipe: TuningRecipe,
     *,
-    enough: Callable[[], bool] = lambda: False,
-) -> TunedCores:
-    """Train one core a fold on all rows but those that the fold leaves out, all folds side by side.
+    enough: Callable[[int], bool] = lambda step: False,
+) -> list[TunedCores]:
+    """Train one core a fold on all rows but those that the fold leaves out, all folds of all starts side by side.
+
+    A start whose held-out NLL has not fallen for a while is not trained on.
 
     Args:
         base: The base with the codec of the cores.
-        start: The core that each fold starts from, fp32 [folds, modules, R, R].
         rows: The examples.
-        left_out: The indices of the rows that each fold is not trained on.
-        judges: The indices of the rows among these on which each fold is judged.
+        starts: The folds of each start, at least one of which is judged.
         recipe: How to train.
-        enough: Called before each step but the first; True ends the training.
+        enough: Called with the number of steps that are done, before each step but the first; True ends the training.
     """
-    cores = torch.nn.Parameter(start.detach().clone().to(base.loaded.device, torch.float32))
-    optimizer = torch.optim.Adam([cores], lr=recipe.learning_rate)
-    shuffler = random.Random(recipe.seed)
-    plans = [_batches([at for at in range(len(rows)) if at not in out], recipe, shuffler) for out in left_out]
-    judged = [(fold, at) for fold, own in enumerate(judges) for at in sorted(own)]
-    held_out: list[tuple[int, float]] = []
-    step, stopped = 0, False
+    courses = [_Course(base, rows, folds, recipe) for folds in starts]
+    step = 0
     while True:
-        if judged and (step % recipe.judge_every == 0 or step == recipe.steps):
-            held_out.append((step, _held_out(base, cores, rows, judged)))
-            best, _ = min(held_out, key=lambda item: item[1])
-            if step - best >= recipe.patience:
-                break
-        stopped = 0 < step < recipe.steps and enough()
-        if step == recipe.steps or stopped:
+        if step % recipe.judge_every == 0 or step == recipe.steps:
+            for course in courses:
+                course.judge(step)
+        running = [course for course in courses if course.is_running(step)]
+        if not running or step == recipe.steps or (step and enough(step)):
             break
-        drawn = [(fold, at) for fold, plan in enumerate(plans) for at in next(plan)]
-        folds = torch.tensor([fold for fold, _ in drawn], device=cores.device)
-        losses = base.losses([rows[at] for _, at in drawn], cores[folds])
-        sizes = folds.bincount(minlength=len(left_out))
-        optimizer.zero_grad(set_to_none=True)
-        (losses / sizes[folds]).sum().backward()  # each fold's own mean: folds do not share a core
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * min(1.0, (step + 1) / recipe.warmup)
-        optimizer.step()
+        drawn = [course.draw() for course in running]
+        cores = torch.cat([course.cores[[fold for fold, _ in own]] for course, own in zip(running, drawn, strict=True)])
+        losses = base.losses([rows[at] for own in drawn for _, at in own], cores)
+        total = torch.zeros((), device=losses.device)
+        for own, part in zip(drawn, losses.split([len(own) for own in drawn]), strict=True):
+            folds = torch.tensor([fold for fold, _ in own], device=part.device)
+            total = total + (part / folds.bincount()[folds]).sum()  # each fold's own mean: they do not share a core
+        for course in running:
+            course.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        for course in running:
+            course.step(step)
         step += 1
-    return TunedCores(cores.detach().cpu(), step, stopped, tuple(held_out))
+    if step % recipe.judge_every and step != recipe.steps:
+        for course in courses:
+            if course.is_running(step):
+                course.judge(step)
+    return [course.best for course in courses]
 
 
-def _held_out(base: CoreBase, cores: torch.Tensor, rows: Sequence[Encoded], judged: list[tuple[int, int]]) -> float:
-    total = 0.0
-    with torch.no_grad():
-        for start in range(0, len(judged), ROWS):
-            part = judged[start : start + ROWS]
-            folds = torch.tensor([fold for fold, _ in part], device=cores.device)
-            total += float(base.losses([rows[at] for _, at in part], cores[folds]).double().sum())
-    return total / len(judged)
+class _Course:
+    """The training of the folds of one start."""
+
+    def __init__(self, base: CoreBase, rows: Sequence[Encoded], folds: CoreFolds, recipe: TuningRecipe) -> None:
+        self.base, self.rows, self.recipe = base, rows, recipe
+        self.cores = torch.nn.Parameter(folds.start.detach().clone().to(base.loaded.device, torch.float32))
+        self.optimizer = torch.optim.Adam([self.cores], lr=recipe.learning_rate)
+        shuffler = random.Random(recipe.seed)
+        self.plans = [
+            _batches([at for at in range(len(rows)) if at not in out], recipe, shuffler) for out in folds.left_out
+        ]
+        self.judged = [(fold, at) for fold, own in enumerate(folds.judges) for at in own]
+        self.curve: list[tuple[int, float]] = []
+        self.best = TunedCores(folds.start.detach().float().cpu(), 0, math.inf, ())
+
+    def is_running(self, step: int) -> bool:
+        """Return whether it is still worth a step: the held-out NLL was at its lowest not long ago."""
+        return step - self.best.steps < self.recipe.patience
+
+    def draw(self) -> list[tuple[int, int]]:
+        """Return the fold and the row of each example of the next step."""
+        return [(fold, at) for fold, plan in enumerate(self.plans) for at in next(plan)]
+
+    def step(self, done: int) -> None:
+        """Take a step by the gradients that are there."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate * min(1.0, (done + 1) / self.recipe.warmup)
+        self.optimizer.step()
+
+    @torch.no_grad()
+    def judge(self, step: int) -> None:
+        """Score the folds on what they left out, and keep their cores if that is better than ever before."""
+        total = 0.0
+        for start in range(0, len(self.judged), ROWS):
+            part = self.judged[start : start + ROWS]
+            own = self.cores[[fold for fold, _ in part]]
+            total += float(self.base.losses([self.rows[at] for _, at in part], own).double().sum())
+        held_out = total / len(self.judged)
+        self.curve.append((step, held_out))
+        if held_out < self.best.held_out:
+            self.best = TunedCores(self.cores.detach().cpu().clone(), step, held_out, ())
+        self.best = replace(self.best, curve=tuple(self.curve))
 
 
 def _batches(indices: Sequence[int], recipe: TuningRecipe, shuffler: random.Random) -> Iterator[list[int]]:

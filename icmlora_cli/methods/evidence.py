@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 
 from icmlora_cli.generator.checkpoint import Generator
-from icmlora_cli.lm.core_tuning import CoreBase, TuningRecipe, tune_cores
+from icmlora_cli.lm.core_tuning import CoreBase, CoreFolds, TunedCores, TuningRecipe, tune_cores
 from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.task_vector import VectorReader
 from icmlora_cli.tasks.examples import Example
@@ -24,11 +24,10 @@ from icmlora_cli.weights.adapter import Adapter
 Kind = Literal["base", "text", "text and examples", "sample", "adapted"]
 JUDGE = -1  # stands for the separate examples that judge, among the numbers of examples
 FOLDS = 3  # of a cross-validation with more than LEAVE_ONE_OUT examples
-LEAVE_ONE_OUT = 5
-ROWS_A_STEP = 24  # of all folds together
+LEAVE_ONE_OUT = 3
+ROWS_A_STEP = 24  # of all folds of one start together
 SCREENED = 15  # examples at most on which all candidates are scored; more are only trained on
 TUNING = TuningRecipe()
-FOLDS_SHARE = 0.75  # of the time for training; the rest is for the last training, on all examples
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Evidence:
         judges: The number of separate examples that judged; 0 where the examples judged one another.
         tried: The candidates.
         kept: The index of the candidate with the lowest held-out NLL.
-        steps: The number of optimizer steps of the adapted candidate.
+        steps: The number of optimizer steps that were taken.
         out_of_time: Whether the budget ended before the training had come to its own end.
         seconds: The wall time.
     """
@@ -192,13 +191,13 @@ class EvidenceSearch:
         tried, candidates = self._compared(folds, whole)
         steps, out_of_time = 0, False
         if folds:
-            deadline = started + self.options.seconds
-            adapted, held_out, steps, out_of_time = self._adapted(folds, whole, deadline)
-            if steps:
-                candidate = Candidate("adapted", f"{steps} steps from {whole.best.name}", adapted)
-                nll = float(self._scores([candidate])[0, whole.inside].mean())
-                tried.append(Tried("adapted", candidate.detail, held_out, nll))
-                candidates.append(candidate)
+            adapted, steps, out_of_time = self._adapted(folds, whole, started + self.options.seconds)
+            for name, tuned in adapted.items():
+                if tuned.steps:
+                    candidate = Candidate("adapted", f"{tuned.steps} steps from {name}", tuned.cores[-1])
+                    nll = float(self._scores([candidate])[0, whole.inside].mean())
+                    tried.append(Tried("adapted", candidate.detail, tuned.held_out, nll))
+                    candidates.append(candidate)
         kept = self._choose(tried, len(whole.candidates))
         evidence = Evidence(
             examples=len(self.examples),
@@ -275,29 +274,41 @@ class EvidenceSearch:
             candidates.append(chosen)
         return tried, candidates
 
-    def _adapted(self, folds: list["_Fold"], whole: "_Fold", deadline: float) -> tuple[torch.Tensor, float, int, bool]:
-        """Train the best cores of each fold, then the best of all for as many steps as were best for the folds.
+    def _adapted(
+        self, folds: list["_Fold"], whole: "_Fold", deadline: float
+    ) -> tuple[dict[str, TunedCores], int, bool]:
+        """Train cores from zero and from the best candidate, for each fold, and on all examples beside them.
 
-        The examples must not judge a fold that is trained on them, so that a fold's rows are left out of it, though
-        only the screened ones among them judge it.
+        The last fold of each start leaves no example out, and judges nothing: it is what would be kept.
 
         Returns:
-            The cores, their held-out NLL, the number of steps, and whether time ran out.
+            The cores by the name of their start, the number of steps that were taken, and whether time ran out.
         """
-        recipe, left = self.options.recipe, deadline - self.clock()
-        recipe = replace(recipe, batch_size=min(recipe.batch_size, max(1, ROWS_A_STEP // len(folds))))
-        until = self.clock() + FOLDS_SHARE * left
-        starts = torch.stack([fold.best.cores for fold in folds])
-        judged = [[self.screened[at] for at in fold.outside] for fold in folds]
-        out = [self._rows_of(fold) for fold in self.folds]
-        tuned = tune_cores(self.base, starts, self.flat, out, judged, recipe, enough=lambda: self.clock() >= until)
-        steps, held_out = tuned.best
-        if not steps:
-            return starts[0], held_out, 0, tuned.stopped
-        recipe = replace(recipe, steps=steps, batch_size=self.options.recipe.batch_size)
-        start, judges = whole.best.cores[None], self._rows_of(frozenset({JUDGE}))
-        last = tune_cores(self.base, start, self.flat, [judges], [()], recipe, enough=lambda: self.clock() >= deadline)
-        return last.cores[0], held_out, last.steps, tuned.stopped or last.stopped
+        left_out = [*(self._rows_of(out) for out in self.folds), self._rows_of(frozenset({JUDGE}))]
+        judges = [*([self.screened[at] for at in fold.outside] for fold in folds), ()]
+        best = torch.stack([fold.best.cores for fold in (*folds, whole)])
+        starts = {"the base": torch.zeros_like(best), whole.best.name: best}
+        if not best.any():
+            del starts[whole.best.name]  # it is the base itself
+        recipe = replace(
+            self.options.recipe, batch_size=min(self.options.recipe.batch_size, max(1, ROWS_A_STEP // len(left_out)))
+        )
+        taken, out_of_time = 0, False
+
+        def enough(step: int) -> bool:
+            nonlocal taken, out_of_time
+            taken, out_of_time = step, self.clock() >= deadline
+            self.on_progress("train on the examples", step, recipe.steps)
+            return out_of_time
+
+        tuned = tune_cores(
+            self.base,
+            self.flat,
+            [CoreFolds(start, left_out, judges) for start in starts.values()],
+            recipe,
+            enough=enough,
+        )
+        return dict(zip(starts, tuned, strict=True)), taken, out_of_time
 
     def _rows_of(self, out: frozenset[int]) -> frozenset[int]:
         """Return the rows of the examples that a fold leaves out."""

@@ -17,13 +17,14 @@ KINDS = ["base", "text", "text and examples", "sample", "adapted"]
 def kept_of(evidence: dict[str, Any]) -> dict[str, Any]:
     """Return what was kept, which has to be what predicts examples best that it was not made with."""
     tried = evidence["tried"]
-    assert [item["kind"] for item in tried] == [kind for kind in KINDS if kind in {item["kind"] for item in tried}]
+    kinds = [item["kind"] for item in tried]
+    assert kinds == sorted(kinds, key=KINDS.index) and len(set(kinds[:-2])) == len(kinds[:-2])
     kept: dict[str, Any] = tried[evidence["kept"]]
     assert kept["held_out"] == min(item["held_out"] for item in tried if item["held_out"] is not None)
     return kept
 
 
-@pytest.mark.parametrize(("count", "folds"), [(2, 2), (4, 4), (20, 3)])
+@pytest.mark.parametrize(("count", "folds"), [(2, 2), (3, 3), (20, 3)])
 def test_what_predicts_the_examples_best_is_kept(trained: "Registry", count: int, folds: int) -> None:
     examples = write_examples("few.jsonl", "cat", count)
     made = trained.json("gen", DOG, "-o", "out", "--examples", "few.jsonl", "--budget", "600")
@@ -75,6 +76,7 @@ def test_no_time_is_told_and_leaves_what_needs_no_training(trained: "Registry") 
     assert "--budget with more seconds" in printed.stderr
     evidence = about("out")["evidence"]
     assert evidence["out_of_time"] and evidence["steps"] <= 1 and len(evidence["tried"]) >= 4
+    assert all(item["held_out"] is not None for item in evidence["tried"])
 
 
 def test_the_gate_asks_for_more_than_the_base_on_what_was_left_out(trained: "Registry") -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from icmlora_cli.lm.core_tuning import CoreBase, TuningRecipe, tune_cores
+from icmlora_cli.lm.core_tuning import CoreBase, CoreFolds, TuningRecipe, tune_cores
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.prompts import Encoded, encode
 from icmlora_cli.lm.scoring import score_rows
@@ -46,31 +46,36 @@ def test_scores_are_those_of_the_merged_adapter(on_base: CoreBase) -> None:
 
 def test_folds_are_trained_apart_and_not_on_what_judges_them(on_base: CoreBase) -> None:
     rows = rows_of(on_base.loaded)
-    out = [frozenset({0}), frozenset({1, 2})]
-    both = tune_cores(on_base, zeros(on_base, 2), rows, out, out, RECIPE)
-    assert both.steps == 6 and [step for step, _ in both.held_out] == [0, 2, 4, 6] and not both.stopped
+    folds = CoreFolds(zeros(on_base, 3), [frozenset({0}), frozenset({1, 2}), frozenset()], [(0,), (1, 2), ()])
+    other = CoreFolds(torch.full_like(zeros(on_base, 3), 0.01), folds.left_out, folds.judges)
+    recipe = replace(RECIPE, learning_rate=0.02)
+    both, beside = tune_cores(on_base, rows, [folds, other], recipe)
+    assert [step for step, _ in both.curve] == [0, 2, 4, 6]
+    assert (both.steps, both.held_out) == min(both.curve, key=lambda item: item[1])
+    (alone,) = tune_cores(on_base, rows, [folds], recipe)
+    assert torch.allclose(alone.cores, both.cores, atol=1e-5) and not torch.allclose(both.cores, beside.cores)
     strange = [rows_of(on_base.loaded, "owl")[0], *rows[1:]]
-    other = tune_cores(on_base, zeros(on_base, 2), strange, out, out, RECIPE)
-    assert torch.allclose(other.cores[0], both.cores[0], atol=1e-6)  # it never saw row 0
-    assert not torch.allclose(other.cores[1], both.cores[1], atol=1e-4)
-    assert other.held_out[0][1] != both.held_out[0][1]
-    table = on_base.scores(rows, both.cores)
-    wanted = torch.cat([table[0, [0]], table[1, [1, 2]]]).mean()
-    assert both.held_out[-1][1] == pytest.approx(float(wanted), rel=1e-4)
+    (changed,) = tune_cores(on_base, strange, [folds], replace(recipe, judge_every=6, patience=100))
+    (same,) = tune_cores(on_base, rows, [folds], replace(recipe, judge_every=6, patience=100))
+    assert changed.steps == same.steps == 6
+    assert torch.allclose(changed.cores[0], same.cores[0], atol=1e-5)  # it never saw row 0
+    assert not torch.allclose(changed.cores[1], same.cores[1], atol=1e-4)
+    assert not torch.allclose(changed.cores[2], same.cores[2], atol=1e-4)  # this one leaves nothing out
+    table = on_base.scores(rows, same.cores)
+    assert same.held_out == pytest.approx(float(torch.cat([table[0, [0]], table[1, [1, 2]]]).mean()), rel=1e-4)
 
 
 def test_it_learns_and_ends_where_it_is_told(on_base: CoreBase) -> None:
     rows = rows_of(on_base.loaded)
-    alone = tune_cores(on_base, zeros(on_base, 1), rows, [frozenset()], [()], replace(RECIPE, steps=20))
-    assert alone.held_out == () and alone.steps == 20
-    before, after = on_base.scores(rows, torch.cat([zeros(on_base, 1), alone.cores])).mean(1).tolist()
-    assert after < before - 0.03  # 16 numbers a module of a random model cannot do much
-    short = tune_cores(on_base, zeros(on_base, 1), rows, [frozenset()], [()], RECIPE, enough=lambda: True)
-    assert short.steps == 1 and short.stopped
-    judged = [frozenset({3})]
+    judged = CoreFolds(zeros(on_base, 2), [frozenset({3}), frozenset()], [(3,), ()])
+    (learned,) = tune_cores(on_base, rows, [judged], replace(RECIPE, steps=20))
+    before, after = on_base.scores(rows, torch.stack([zeros(on_base, 1)[0], learned.cores[1]])).mean(1).tolist()
+    assert learned.steps > 0 and after < before - 0.03  # 16 numbers a module of a random model cannot do much
+    (short,) = tune_cores(on_base, rows, [judged], replace(RECIPE, judge_every=4), enough=lambda step: step == 3)
+    assert [step for step, _ in short.curve] == [0, 3]
     worse = [*rows[:3], rows_of(on_base.loaded, "dog")[3]]
-    patient = replace(RECIPE, steps=40, patience=4, learning_rate=1.0)
-    ended = tune_cores(on_base, zeros(on_base, 1), worse, judged, judged, patient)
-    assert ended.steps < 40 and ended.steps - ended.best[0] >= 4
-    again = tune_cores(on_base, zeros(on_base, 1), worse, judged, judged, patient)
+    impatient = replace(RECIPE, steps=40, patience=4, learning_rate=1.0)
+    (ended,) = tune_cores(on_base, worse, [judged], impatient)
+    assert 4 <= ended.curve[-1][0] - ended.steps < 8 and ended.curve[-1][0] < 40
+    (again,) = tune_cores(on_base, worse, [judged], impatient)
     assert torch.equal(again.cores, ended.cores)
