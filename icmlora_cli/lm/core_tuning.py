@@ -117,11 +117,13 @@ class CoreFolds:
         start: The core that each fold starts from, fp32 [folds, modules, R, R].
         left_out: The indices of the rows that each fold is not trained on.
         judges: The indices of the rows among these on which the fold is judged; empty for a fold that judges nothing.
+        rate: The factor by which the recipe's learning rate is multiplied.
     """
 
     start: torch.Tensor
     left_out: Sequence[frozenset[int]]
     judges: Sequence[Sequence[int]]
+    rate: float = 1.0
 
 
 def tune_cores(
@@ -177,8 +179,9 @@ class _Course:
 
     def __init__(self, base: CoreBase, rows: Sequence[Encoded], folds: CoreFolds, recipe: TuningRecipe) -> None:
         self.base, self.rows, self.recipe = base, rows, recipe
+        self.rate = folds.rate * recipe.learning_rate
         self.cores = torch.nn.Parameter(folds.start.detach().clone().to(base.loaded.device, torch.float32))
-        self.optimizer = torch.optim.Adam([self.cores], lr=recipe.learning_rate)
+        self.optimizer = torch.optim.Adam([self.cores], lr=self.rate)
         shuffler = random.Random(recipe.seed)
         self.plans = [
             _batches([at for at in range(len(rows)) if at not in out], recipe, shuffler) for out in folds.left_out
@@ -198,7 +201,7 @@ class _Course:
     def step(self, done: int) -> None:
         """Take a step by the gradients that are there."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate * min(1.0, (done + 1) / self.recipe.warmup)
+            group["lr"] = self.rate * min(1.0, (done + 1) / self.recipe.warmup)
         self.optimizer.step()
 
     @torch.no_grad()

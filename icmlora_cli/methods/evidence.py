@@ -28,6 +28,7 @@ LEAVE_ONE_OUT = 3
 ROWS_A_STEP = 24  # of all folds of one start together
 SCREENED = 15  # examples at most on which all candidates are scored; more are only trained on
 TUNING = TuningRecipe()
+NEAR = 0.25  # of the learning rate, for cores that start from a candidate: it is near already, and overfits soon
 
 
 @dataclass(frozen=True)
@@ -287,9 +288,9 @@ class EvidenceSearch:
         left_out = [*(self._rows_of(out) for out in self.folds), self._rows_of(frozenset({JUDGE}))]
         judges = [*([self.screened[at] for at in fold.outside] for fold in folds), ()]
         best = torch.stack([fold.best.cores for fold in (*folds, whole)])
-        starts = {"the base": torch.zeros_like(best), whole.best.name: best}
-        if not best.any():
-            del starts[whole.best.name]  # it is the base itself
+        starts = {"the base": CoreFolds(torch.zeros_like(best), left_out, judges)}
+        if best.any():  # else it is the base itself
+            starts[whole.best.name] = CoreFolds(best, left_out, judges, NEAR)
         recipe = replace(
             self.options.recipe, batch_size=min(self.options.recipe.batch_size, max(1, ROWS_A_STEP // len(left_out)))
         )
@@ -301,13 +302,7 @@ class EvidenceSearch:
             self.on_progress("train on the examples", step, recipe.steps)
             return out_of_time
 
-        tuned = tune_cores(
-            self.base,
-            self.flat,
-            [CoreFolds(start, left_out, judges) for start in starts.values()],
-            recipe,
-            enough=enough,
-        )
+        tuned = tune_cores(self.base, self.flat, list(starts.values()), recipe, enough=enough)
         return dict(zip(starts, tuned, strict=True)), taken, out_of_time
 
     def _rows_of(self, out: frozenset[int]) -> frozenset[int]:
