@@ -24,7 +24,6 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from icmlora_cli.config.user_files import read_text
 from icmlora_cli.errors import IcmloraError
 from tests.fuzz.readers import READERS, Reader, safetensors, tar
 
@@ -411,18 +410,17 @@ def measured(name: str, reader: Reader, size: int, every: int, folder: Path) -> 
 def main() -> None:
     """Print a row a reader: its slowest input, and the one that takes most memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("readers", nargs="*", help=", ".join((*READERS, "key file")))
+    parser.add_argument("readers", nargs="*", help=", ".join(READERS))
     parser.add_argument("--size", type=int, default=1_000_000, help="bytes of an input")
     parser.add_argument("--every", type=int, default=1, help="take every n-th input alone")
     parser.add_argument("--over", type=float, default=2.0, help="seconds from which an input is printed by itself")
     parser.add_argument("--json", action="store_true", help="print every input's cost as a JSON line")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    readers = {**READERS, "key file": Reader("keys.txt", b"a\nb\n", read_text)}
-    for name in options.readers or readers:
+    for name in options.readers or READERS:
         with tempfile.TemporaryDirectory() as folder:
             costs = []
-            for cost in measured(name, readers[name], options.size, options.every, Path(folder)):
+            for cost in measured(name, READERS[name], options.size, options.every, Path(folder)):
                 costs.append(cost)
                 if options.json:
                     print(json.dumps(asdict(cost)), flush=True)
