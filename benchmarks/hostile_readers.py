@@ -15,6 +15,7 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from icmlora_cli.config.user_files import read_text
 from icmlora_cli.errors import IcmloraError
 from tests.fuzz.readers import READERS, Reader, safetensors, tar
 
@@ -397,11 +397,11 @@ def read(reader: Callable[[Path], object], path: Path) -> tuple[float, float, st
     return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, ended
 
 
-def measured(name: str, reader: Reader, size: int, folder: Path) -> Iterator[Cost]:
+def measured(name: str, reader: Reader, size: int, every: int, folder: Path) -> Iterator[Cost]:
     """Yield what each input costs a reader, beyond a process that reads nothing."""
     seconds, megabytes, _ = read(lambda path: None, folder)
     path = folder / reader.file
-    for shape, data in inputs(name, reader, size):
+    for shape, data in islice(inputs(name, reader, size), 0, None, every):
         path.write_bytes(data)
         took = read(reader.read, path)
         yield Cost(name, shape, len(data), max(0.0, took[0] - seconds), max(0.0, took[1] - megabytes), took[2])
@@ -410,17 +410,17 @@ def measured(name: str, reader: Reader, size: int, folder: Path) -> Iterator[Cos
 def main() -> None:
     """Print a row a reader: its slowest input, and the one that takes most memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("readers", nargs="*", help=", ".join((*READERS, "key file")))
+    parser.add_argument("readers", nargs="*", help=", ".join(READERS))
     parser.add_argument("--size", type=int, default=1_000_000, help="bytes of an input")
+    parser.add_argument("--every", type=int, default=1, help="take every n-th input alone")
     parser.add_argument("--over", type=float, default=2.0, help="seconds from which an input is printed by itself")
     parser.add_argument("--json", action="store_true", help="print every input's cost as a JSON line")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    readers = {**READERS, "key file": Reader("keys.txt", b"a\nb\n", read_text)}
-    for name in options.readers or readers:
+    for name in options.readers or READERS:
         with tempfile.TemporaryDirectory() as folder:
             costs = []
-            for cost in measured(name, readers[name], options.size, Path(folder)):
+            for cost in measured(name, READERS[name], options.size, options.every, Path(folder)):
                 costs.append(cost)
                 if options.json:
                     print(json.dumps(asdict(cost)), flush=True)

@@ -13,6 +13,8 @@ from icmlora_cli.errors import IcmloraError
 from tests.fuzz.mutate import HOSTILE, check, mutated
 from tests.fuzz.readers import READERS, safetensors
 
+_SEQUENCES = '{"type":"Sequence","pretokenizers":['
+
 
 def _with(name: str, key: str, value: str) -> bytes:
     """Return what a reader takes, with another value under one key."""
@@ -57,6 +59,12 @@ def test_hostile_inputs(name: str, tmp_path: Path) -> None:
             safetensors(b'{"a":{"dtype":"F32","shape":[' + b"9" * 18 + b",9" * 50_000 + b'],"data_offsets":[0,8]}}'),
             "the entry of 'a' is broken",
         ),
+        (
+            "tokenizer",
+            READERS["tokenizer"].seed.replace(b'"individual_digits": true', b'"individual_digits": []'),
+            "BPE",
+        ),
+        ("tokenizer", _with("tokenizer", "pre_tokenizer", _SEQUENCES * 450 + "0" + "]}" * 450), "BPE"),
         ("csv", b"input,output\n" + b"a,b,c\n" * 20_000, "too many rows are wrong"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -13,6 +13,7 @@ from icmlora_cli.disk import files
 from icmlora_cli.errors import CorruptFileError, UnsupportedAdapterError
 
 TOKENIZER = "tokenizer.json"
+DEEPEST = 8  # sequences of pre-tokenizers within each other
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _BYTES = ("ByteLevel", False, True)  # no blank put before the text; cut by GPT-2's expression
@@ -97,14 +98,14 @@ def pre_tokenizer(value: Mapping[str, object], *, where: str | None = None) -> s
     return name
 
 
-def _rules(value: object) -> tuple[object, ...]:
-    """Return what decides how a pre-tokenizer cuts, step by step."""
+def _rules(value: object, depth: int = 0) -> tuple[object, ...]:
+    """Return what decides how a pre-tokenizer cuts, step by step; values that no rule has become text."""
     rule = files.as_object(value)
     if not rule:
         return ()
-    if rule.get("type") == "Sequence":
+    if rule.get("type") == "Sequence" and depth < DEEPEST:
         steps = rule.get("pretokenizers")
-        return tuple(inner for step in steps for inner in _rules(step)) if isinstance(steps, list) else ()
+        return tuple(inner for step in steps for inner in _rules(step, depth + 1)) if isinstance(steps, list) else ()
     known: dict[str, tuple[object, ...]] = {
         "ByteLevel": (rule.get("add_prefix_space"), rule.get("use_regex", True)),
         "Digits": (rule.get("individual_digits"),),
@@ -115,7 +116,8 @@ def _rules(value: object) -> tuple[object, ...]:
         ),
     }
     kind = str(rule.get("type"))
-    return ((kind, *known.get(kind, ("unknown",))),)
+    decides = known.get(kind, ("unknown",))
+    return ((kind, *(item if isinstance(item, str | bool | None) else str(type(item)) for item in decides)),)
 
 
 def _tokens(value: Mapping[str, object], size: int, where: str) -> tuple[list[str], list[gguf.TokenType]]:
