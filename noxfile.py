@@ -25,6 +25,7 @@ TAKE_LONG = ("ablation.py", "hostile_readers.py", "parts.py", "warm_start.py")
 SHIPPED = (
     "icmlora_cli/recipes/train/default.yaml",
     "icmlora_cli/report/templates/report.html.jinja",
+    "icmlora_cli/tasks/unrelated.txt",
     "icmlora_cli/bundled/smollm2-135m/generator.safetensors",
 )
 

@@ -79,6 +79,17 @@ def rows(recipe: TrainRecipe) -> dict[str, Sequence[Row]]:
             Row("M", elbo),
             Row("L", elbo | {"latent_dim": 128, "hidden_dim": 512, "code_dim": 512}),
         ],
+        "head": [
+            Row("as it is", elbo),
+            Row("code normalised", elbo | {"code_norm": True}),
+            Row("scale from zero", elbo | {"output_scale": True}),
+            Row("mean adapter added", elbo | {"mean_adapter": True}),
+            Row("bound from exp(-3.5)", elbo | {"bounded": -3.5}),
+            Row("bound from exp(1)", elbo | {"bounded": 1.0}),
+            Row(
+                "all four", elbo | dict.fromkeys(("code_norm", "output_scale", "mean_adapter"), True) | {"bounded": 1.0}
+            ),
+        ],
         "reader": [Row("attention", elbo), Row("mean", elbo | {"reader": "mean"})],
     }
 
@@ -88,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="smollm2-135m")
     parser.add_argument("--recipe", type=Path, default=Path("train/smollm2-episodes"))
-    parser.add_argument("--groups", nargs="+", help="losses, prior, tasks, size, reader; all of them by default")
+    parser.add_argument("--groups", nargs="+", help="losses, prior, tasks, size, head, reader; all of them by default")
     parser.add_argument("--limit", type=int, default=32, help="test examples a task")
     parser.add_argument("--seen", type=int, default=8, help="tasks scored of those learned from")
     parser.add_argument("--seed", type=int, default=0)

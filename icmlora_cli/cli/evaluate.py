@@ -139,12 +139,14 @@ def eval_dict(done: "EvalResult") -> dict[str, object]:
                 "part": parts[score.task],
                 "method": score.method,
                 "figures": {name: figure.value for name, figure in score.figures.items()},
+                "unrelated": None if score.unrelated is None else score.unrelated.value,
                 "reason": score.reason,
             }
             for score in result.scores
         ],
         "means": [mean.model_dump(mode="json") for mean in result.means],
         "text_specific": [item.model_dump(mode="json") for item in result.text_specific],
+        "unrelated": [item.model_dump(mode="json") for item in result.unrelated],
         "lm_eval": done.lm_eval,
         "scored": done.scored,
         "seconds": done.seconds,
@@ -162,7 +164,7 @@ def print_comparison(out: Out, done: "EvalResult") -> None:
         if len(result.methods) <= FEW and len(result.tasks) > 1:
             tasks = task_table(result, metric)
             out.table(tasks.headers, tasks.rows, title=tasks.title)
-        table = comparison_table(result, metric, uses=False)
+        table = comparison_table(result, metric, uses=False, unrelated=False)
         out.table(table.headers, table.rows, title=f"{table.title}; mean [95 % interval]")
     lift = text_table(result)
     if lift.rows:

@@ -56,6 +56,7 @@ class EvalRecipe(RecipeModel):
         train_baselines: train the ``conv1d`` and ``p-diff`` generators where they are not there yet.
         baseline_steps: optimizer steps of these baselines; null takes those of the recipes ``train/conv1d`` and
             ``train/p-diff``.
+        unrelated: measure how an adapter changes the NLL of text that has nothing to do with its task.
         outputs: test examples whose outputs the result shows, for each task and method.
         resamples: the number of resamples of the bootstrap.
         seed: the seed of shots, noise, samples and resamples.
@@ -74,6 +75,7 @@ class EvalRecipe(RecipeModel):
     evidence_seconds: Positive = 60.0
     train_baselines: bool = True
     baseline_steps: Count | None = None
+    unrelated: bool = True
     outputs: Annotated[int, Field(ge=0)] = 8
     resamples: Annotated[int, Field(ge=100)] = 1000
     seed: Seed = 0

@@ -68,6 +68,12 @@ class NetworkRecipe(RecipeModel):
         code_dim: numbers between the networks and the heads.
         heads: ``shared`` by the layers, of each ``module``, or ``auto``: shared in a frame, of each module in a learned
             basis, which is wide and kept for each module anyway; ``token`` only.
+        code_norm: bring each code to the length sqrt(code_dim) before the heads (this and the next three: ``token``
+            only).
+        output_scale: multiply what a head gives by a learned factor of its module, which starts at zero.
+        mean_adapter: add the mean of the harvested adapters, so that the networks learn the differences from it.
+        bounded: bound each module's numbers by tanh(x) * exp(s) with a learned s of its module, which starts at this
+            value; the root mean square of harvested numbers is 1, and the mean adapter is not bounded. Null: no bound.
         prior: ``learned``, p(z | c) by a network; ``neighbours``, p(z | c) of the training tasks that are alike; or
             ``standard``, N(0, I), as in the paper; ``token`` only.
         reader: how a support becomes the condition: ``mean`` (nothing learned, as in the paper) or ``attention``.
@@ -82,6 +88,10 @@ class NetworkRecipe(RecipeModel):
     hidden_dim: Count = 256
     code_dim: Count = 64
     heads: Literal["auto", "shared", "module"] = "auto"
+    code_norm: bool = False
+    output_scale: bool = False
+    mean_adapter: bool = False
+    bounded: Annotated[float, Field(ge=-20, le=20)] | None = None
     prior: Literal["learned", "neighbours", "standard"] = "learned"
     reader: Literal["mean", "attention"] = "mean"
     reader_dim: Annotated[int, Field(ge=4, multiple_of=4)] = 128

@@ -177,6 +177,7 @@ class _Fit:
         """Load the saved state, if there is one with this run's key, and return how many steps are done."""
         resumed = load_state(self.options.state, self.saved, self.adamw, identity=self.options.key)
         if resumed is None:
+            self.model.start(self.tokens)
             self.remember(True)
             return 0
         self.options.meter.resume(resumed.cost)

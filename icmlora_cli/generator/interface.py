@@ -28,6 +28,11 @@ class NetworkConfig:
         hidden_dim: the width of the networks.
         code_dim: how many numbers the decoder's trunk hands to its heads.
         shared_heads: whether the layers share the decoder's heads (``token`` only).
+        code_norm: whether codes are brought to one length before the heads (``token`` only).
+        output_scale: whether each module has a learned factor, which starts at zero (``token`` only).
+        mean_adapter: whether the mean of the training adapters is added (``token`` only).
+        bounded: the logarithm of the bound of each module's numbers before training, which is learned; None leaves them
+            without a bound (``token`` only).
         learned_prior: whether p(z | c) is learned; the decoder is then given z alone, without c (``token`` only).
         remembered: the number of training tasks that a prior of neighbours mixes; with 0 the learned prior is a
             network (``token`` only).
@@ -46,6 +51,10 @@ class NetworkConfig:
     hidden_dim: int
     code_dim: int
     shared_heads: bool = True
+    code_norm: bool = False
+    output_scale: bool = False
+    mean_adapter: bool = False
+    bounded: float | None = None
     learned_prior: bool = True
     remembered: int = 0
     reader: str = "mean"
@@ -182,6 +191,13 @@ class Network(nn.Module):
             texts: for each task, the supports of its descriptions as a batch.
             shown: for each task, the supports of its draws of demonstrations as a batch, or None for a task without;
                 None in place of the list leaves the demonstrations that were stored before.
+        """
+
+    def start(self, tokens: torch.Tensor) -> None:
+        """Take from the training adapters what is kept of them, once, before the first step of a training.
+
+        Args:
+            tokens: the normalised cores of all training adapters, fp32 [adapters, modules, R, R].
         """
 
     def begin(self, stage: int, tokens: torch.Tensor) -> None:

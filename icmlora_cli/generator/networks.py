@@ -153,6 +153,9 @@ class TokenCVAE(CVAE):
     N(0, I), as in the paper, the condition is joined to z. A learned prior is a network, or a ``NeighbourPrior`` if
     training tasks are remembered; c then has two parts: what the reader makes of a support, and the support's pooled
     slots.
+
+    What heads give, h(code), becomes cores as mean + tanh(scale * h(code) + bias) * exp(bound), in which mean, scale
+    and tanh with its bound are options, without which only h(code) + bias is left.
     """
 
     ENCODER = ("seen", "posterior")
@@ -160,6 +163,7 @@ class TokenCVAE(CVAE):
     layers: torch.Tensor
     kinds: torch.Tensor
     groups: torch.Tensor
+    mean: torch.Tensor
 
     def __init__(self, config: NetworkConfig) -> None:
         """Build encoder, prior and decoder in the sizes of ``config``."""
@@ -184,6 +188,17 @@ class TokenCVAE(CVAE):
         self.register_buffer("groups", groups, persistent=False)
         self.heads = nn.Parameter(torch.randn(int(groups.max()) + 1, config.code_dim, numbers) * 0.02)
         self.bias = nn.Parameter(torch.zeros(config.modules, numbers))
+        if config.output_scale:
+            self.scale = nn.Parameter(torch.zeros(config.modules))
+        if config.bounded is not None:
+            self.bound = nn.Parameter(torch.full((config.modules,), float(config.bounded)))
+        if config.mean_adapter:
+            self.register_buffer("mean", torch.zeros(config.modules, config.width, config.width))
+
+    def start(self, tokens: torch.Tensor) -> None:
+        """Keep the mean of the training adapters if it is part of every adapter."""
+        if self.config.mean_adapter:
+            self.mean.copy_(tokens.mean(0))
 
     def read(self, support: Support) -> torch.Tensor:
         """Return the conditions c, [B, condition], of a support; for a prior of neighbours with its pooled slots."""
@@ -258,6 +273,8 @@ class TokenCVAE(CVAE):
         for block in self.blocks:
             h = block(h, self.layers, self.kinds)
         code = self.code(h)  # (B, modules, code)
+        if self.config.code_norm:
+            code = nn.functional.normalize(code, dim=-1) * self.config.code_dim**0.5
         if not self.config.shared_heads:
             flat = torch.einsum("bmk,mkn->bmn", code, self.heads)
         else:
@@ -265,8 +282,17 @@ class TokenCVAE(CVAE):
             for kind in range(self.config.kinds):
                 of_kind = self.kinds == kind
                 flat[:, of_kind] = code[:, of_kind] @ self.heads[kind]
-        cores: torch.Tensor = (flat + self.bias).unflatten(2, (self.config.width, self.config.width))
-        return cores
+        return self._cores(flat)
+
+    def _cores(self, flat: torch.Tensor) -> torch.Tensor:
+        """Return the normalised cores [B, modules, R, R] that outputs of the heads [B, modules, R * R] stand for."""
+        if self.config.output_scale:
+            flat = flat * self.scale[:, None]
+        flat = flat + self.bias
+        if self.config.bounded is not None:
+            flat = flat.tanh() * self.bound.exp()[:, None]
+        cores: torch.Tensor = flat.unflatten(2, (self.config.width, self.config.width))
+        return cores + self.mean if self.config.mean_adapter else cores
 
 
 class Conv1dCVAE(CVAE):

@@ -22,6 +22,10 @@ class NetworkSizes(Part):
     hidden_dim: Size
     code_dim: Size
     shared_heads: bool = True
+    code_norm: bool = False
+    output_scale: bool = False
+    mean_adapter: bool = False
+    bounded: Number | None = None
     learned_prior: bool = True
     remembered: Count = 0
     reader: str = "mean"

@@ -12,7 +12,7 @@ from icmlora_cli.report.figures import (
     plural,
     share,
 )
-from icmlora_cli.report.result import Mean, MethodComparison, MethodInfo, Part, Result, TextSpecific
+from icmlora_cli.report.result import Figure, Mean, MethodComparison, MethodInfo, Part, Result, TextSpecific
 
 BASE, GENERATED, HARVESTED = "base", "generated", "harvested"
 FROM = {
@@ -77,6 +77,11 @@ def comparison_of(result: Result, part: Part, metric: str, method: str, against:
 def text_specific_of(result: Result, part: Part, metric: str) -> TextSpecific | None:
     """Return the text-specific lift of a part in a metric; None if there is none."""
     return next((item for item in result.text_specific if (item.part, item.metric) == (part, metric)), None)
+
+
+def unrelated_of(result: Result, part: Part, method: str) -> Figure | None:
+    """Return a method's mean change of NLL on unrelated text over a part; None if there is none."""
+    return next((item.change for item in result.unrelated if (item.part, item.method) == (part, method)), None)
 
 
 def _best(result: Result, part: Part, metric: Metric, methods: set[str]) -> Mean | None:

@@ -27,6 +27,7 @@ from icmlora_cli.report.headline import (
     headline,
     mean_of,
     text_specific_of,
+    unrelated_of,
 )
 from icmlora_cli.report.result import MethodComparison, MethodInfo, Part, Result, TaskInfo, TextSpecific
 
@@ -52,6 +53,8 @@ class ComparisonRow:
         difference: the mean of the generated adapters minus this one; a dash if there is no paired test.
         difference_interval: the interval of that difference.
         p: the p-value of the paired test; a dash if there is none.
+        unrelated: the change of NLL on unrelated text over the part's tasks; a dash if there is none.
+        unrelated_interval: the interval of that change.
         reason: why there is no mean; empty if there is one.
     """
 
@@ -64,6 +67,8 @@ class ComparisonRow:
     difference: str
     difference_interval: str
     p: str
+    unrelated: str
+    unrelated_interval: str
     reason: str
 
 
@@ -114,6 +119,7 @@ def _comparison_row(
     mean = mean_of(result, part, method.name, metric.name)
     tested = None if generated is None else comparison_of(result, part, metric.name, generated.name, method.name)
     recovered = None if mean is None else mean.recovered
+    change = unrelated_of(result, part, method.name)
     return ComparisonRow(
         method=method,
         tasks="0" if mean is None else str(mean.tasks),
@@ -124,6 +130,8 @@ def _comparison_row(
         difference=ABSENT if tested is None else signed(tested.difference.value),
         difference_interval="" if tested is None else interval(tested.difference),
         p=ABSENT if tested is None else probability(tested.p),
+        unrelated=ABSENT if change is None else signed(change.value),
+        unrelated_interval="" if change is None else interval(change),
         reason="" if mean is not None else _reason(result, part, method.name),
     )
 

@@ -167,6 +167,8 @@ class MethodScore(_ResultModel):
         figures: the figures by metric: ``exact_match`` and ``f1`` (0 to 1), ``nll`` (nats per token), ``perplexity``
             (per token), ``bits_per_character``, and the metrics that entry points add.
         reconstruction: how near the method's adapter is to the harvested one; None if either does not exist.
+        unrelated: how many nats per token the method's adapter adds to the NLL of text that has nothing to do with the
+            task; None where that was not measured, or where only the prompt serves the task.
         about: further facts that the method states, such as neighbours and weights, steps, or which sample was chosen.
         outputs: the first few test examples with what the model wrote.
     """
@@ -176,6 +178,7 @@ class MethodScore(_ResultModel):
     reason: str | None
     figures: dict[str, Figure]
     reconstruction: Reconstruction | None
+    unrelated: Figure | None = None
     about: dict[str, object]
     outputs: Items[Output]
 
@@ -237,6 +240,22 @@ class TextSpecific(_ResultModel):
     metric: str
     tasks: int
     lift: Figure
+
+
+class Unrelated(_ResultModel):
+    """What a method's adapters do to text that has nothing to do with their tasks.
+
+    Args:
+        part: the part of the tasks.
+        method: the method's name.
+        tasks: how many tasks the mean is over.
+        change: the mean change of the NLL, the adapter's minus the base's, in nats per token.
+    """
+
+    part: Part
+    method: str
+    tasks: int
+    change: Figure
 
 
 class Point(_ResultModel):
@@ -357,6 +376,7 @@ class Result(_ResultModel):
         means: the mean of each part, method and metric.
         comparisons: the paired tests of the generated methods against the others.
         text_specific: the text-specific lift of each part and metric.
+        unrelated: the mean change of NLL on unrelated text of each part and method that has adapters.
         vectors: the map of the task vectors; None if there is none.
         adapters: the map of the delta-W of harvested and generated adapters; None if there is none.
         storage: what the generator takes on disk; None without a generator or harvested adapters.
@@ -376,6 +396,7 @@ class Result(_ResultModel):
     means: Items[Mean]
     comparisons: Items[MethodComparison]
     text_specific: Items[TextSpecific]
+    unrelated: Items[Unrelated] = ()
     vectors: Map | None
     adapters: Map | None
     storage: StorageInfo | None

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from icmlora_cli.report.result import HIGHER_IS_BETTER, PARTS, Mean, MethodComparison, Part, TextSpecific
+from icmlora_cli.report.result import HIGHER_IS_BETTER, PARTS, Mean, MethodComparison, Part, TextSpecific, Unrelated
 from icmlora_cli.report.statistics import Array, Resampler, Scored, recovered
 
 ScoreTable = Mapping[tuple[str, str], Mapping[str, Scored]]
@@ -122,3 +122,20 @@ class Summary:
                     lift = self.resampler.combined(part, groups, _text_lift)
                     rows.append(TextSpecific(part=part, metric=metric, tasks=len(tasks), lift=lift))
         return tuple(rows)
+
+    def unrelated(self, changes: Mapping[tuple[str, str], Scored | None]) -> tuple[Unrelated, ...]:
+        """Return the mean change of NLL on unrelated text of every part and method that has any.
+
+        Args:
+            changes: the change on each passage, for each task and method; None where there is none.
+        """
+        means = []
+        for part in PARTS:
+            tasks = [task for task, its in self.parts.items() if its == part]
+            for method in self.methods:
+                found = [(task, changes.get((task, method))) for task in tasks]
+                rows = [(task, change) for task, change in found if change is not None]
+                if rows:
+                    change = self.resampler.combined(part, [rows], _identity)
+                    means.append(Unrelated(part=part, method=method, tasks=len(rows), change=change))
+        return tuple(means)

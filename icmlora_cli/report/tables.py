@@ -10,6 +10,7 @@ from icmlora_cli.report.shown import one_line
 from icmlora_cli.report.summary import SECONDARY
 
 TABLE = "table.md"
+UNRELATED = "unrelated text, change of NLL"
 NAMES = {
     "exact_match": "exact match (greedy, whole answer)",
     "f1": "token F1",
@@ -50,9 +51,11 @@ def figure(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def with_interval(item: Figure | None) -> str:
+def with_interval(item: Figure | None, digits: int = 2) -> str:
     """Return a figure with its interval, such as ``0.82 [0.78, 0.86]``, or ``-`` for None."""
-    return "-" if item is None else f"{item.value:.2f} [{item.low:.2f}, {item.high:.2f}]"
+    if item is None:
+        return "-"
+    return f"{item.value:.{digits}f} [{item.low:.{digits}f}, {item.high:.{digits}f}]"
 
 
 def metrics_of(result: Result) -> tuple[str, ...]:
@@ -65,26 +68,29 @@ def metric_name(metric: str) -> str:
     return NAMES.get(metric, metric)
 
 
-def comparison_table(result: Result, metric: str, *, uses: bool = True) -> TextTable:
+def comparison_table(result: Result, metric: str, *, uses: bool = True, unrelated: bool = True) -> TextTable:
     """Return the comparison in one metric: a row for each method, with its mean and recovered lift in each part.
 
     Args:
         result: the evaluation.
         metric: the metric's name.
         uses: whether there is a column that says what each method knows of the task.
+        unrelated: whether each part has a column of the change of NLL on unrelated text, if that was measured.
     """
     means = {(mean.part, mean.method): mean for mean in result.means if mean.metric == metric}
     parts = [part for part in parts_of(result) if any(key[0] == part for key in means)]
+    changes = {(item.part, item.method): item.change for item in result.unrelated if unrelated}
     headers = ["method", "uses"] if uses else ["method"]
     for part in parts:
         tasks = max(mean.tasks for key, mean in means.items() if key[0] == part)
-        headers += [f"{part} ({tasks})", "recovered"]
+        headers += [f"{part} ({tasks})", "recovered", *([UNRELATED] if changes else [])]
     rows = []
     for method in result.methods:
         row = [method.name, method.uses] if uses else [method.name]
         for part in parts:
             mean: Mean | None = means.get((part, method.name))
             row += [with_interval(mean.figure if mean else None), with_interval(mean.recovered if mean else None)]
+            row += [with_interval(changes.get((part, method.name)), 3)] if changes else []
         rows.append(tuple(row))
     return TextTable(f"{metric_name(metric)}; protocol {result.protocol}", tuple(headers), tuple(rows))
 

@@ -24,9 +24,9 @@ GENERATED = {
 }  # fmt: skip
 EVALUATED = {
     "schema", "folder", "base", "generator", "protocol", "methods", "scores", "means", "text_specific", "lm_eval",
-    "scored", "seconds",
+    "scored", "seconds", "unrelated",
 }  # fmt: skip
-SCORE = {"task", "part", "method", "figures", "reason"}
+SCORE = {"task", "part", "method", "figures", "unrelated", "reason"}
 METHODS = "base,described,average,swapped-text,generated,harvested"
 STORED = {"schema", "bases", "tasks", "adapters", "adapter_bytes", "formats", "generators", "bytes", "duplicates", "gc"}
 NAMES = ["always_cat", "always_dog"]

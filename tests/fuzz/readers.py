@@ -170,8 +170,8 @@ _RESULT = {
     "schema": "icmlora.result/2", "protocol": "bare", "generator": None, "recipe": {"limit": 1}, "vectors": None,
     "base": {"name": "b", "model_id": "m", "revision": None, "weight_hash": "a"}, "methods": [], "tasks": [],
     "scores": [{"task": "t", "method": "m", "reason": None, "figures": {"nll": _FIGURE}, "reconstruction": None,
-    "about": {}, "outputs": [{"input": "a", "expected": "a", "output": "a", "exact": True}]}], "means": [],
-    "comparisons": [], "text_specific": [], "adapters": None, "storage": None,
+    "unrelated": _FIGURE, "about": {}, "outputs": [{"input": "a", "expected": "a", "output": "a", "exact": True}]}],
+    "means": [], "comparisons": [], "text_specific": [], "unrelated": [], "adapters": None, "storage": None,
     "made": {"versions": {"torch": "2"}, "command": "c", "device": "cpu", "dtype": "fp32"},
 }  # fmt: skip
 _CARD = b"---\nbase_model: a/b\nlicense: mit\ntags: [lora]\n---\n# A card\n"

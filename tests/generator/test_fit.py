@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,9 +38,10 @@ def problem(tasks: int = 3) -> TrainingData:
     return TrainingData(data, space, torch.ones(4, 3, 3, dtype=torch.bool), noise)
 
 
-def network(arch: str = "token") -> Network:
+def network(arch: str = "token", **head: Any) -> Network:
     torch.manual_seed(0)
-    return build(NetworkConfig(arch, PLACES, 3, HIDDEN, 4, RECIPE.network.hidden_dim, RECIPE.network.code_dim))
+    sizes = RECIPE.network
+    return build(NetworkConfig(arch, PLACES, 3, HIDDEN, 4, sizes.hidden_dim, sizes.code_dim, **head))
 
 
 def seeded() -> torch.Generator:
@@ -102,6 +104,23 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, arch: str) -> None:
     with torch.no_grad():
         for parameter in resumed.parameters():
             parameter.zero_()  # whatever it starts from, the state decides
+    assert train(resumed, tmp_path / "state.safetensors") == undisturbed
+    for name, item in whole.state_dict().items():
+        assert torch.equal(item, resumed.state_dict()[name]), name
+
+
+HEAD = {"code_norm": True, "output_scale": True, "mean_adapter": True, "bounded": 1.0}
+
+
+def test_resumed_equals_uninterrupted_with_all_options_of_the_head(tmp_path: Path) -> None:
+    whole = network(**HEAD)
+    undisturbed = train(whole, tmp_path / "whole.safetensors")
+    tokens = torch.cat([item.tokens for item in problem().tasks])
+    assert torch.equal(whole.state_dict()["mean"], tokens.mean(0))  # taken once, and not trained
+    assert undisturbed[-1].values["reconstruction"] < undisturbed[0].values["reconstruction"]
+    with pytest.raises(KeyboardInterrupt):
+        train(network(**HEAD), tmp_path / "state.safetensors", stop=77)
+    resumed = network(**HEAD)
     assert train(resumed, tmp_path / "state.safetensors") == undisturbed
     for name, item in whole.state_dict().items():
         assert torch.equal(item, resumed.state_dict()[name]), name

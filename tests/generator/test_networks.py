@@ -1,13 +1,15 @@
 """Both CVAEs: shapes, gradients, what the condition and z change."""
 
+import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.generator.interface import NetworkConfig
-from icmlora_cli.generator.networks import CVAE, Conv1dCVAE, build, kl_divergence
+from icmlora_cli.generator.networks import CVAE, Conv1dCVAE, TokenCVAE, build, kl_divergence
 
 
 def config(arch: str, layers: int = 3) -> NetworkConfig:
@@ -55,6 +57,71 @@ def test_with_the_standard_prior_the_decoder_hears_the_condition() -> None:
     posterior = model.encode(x, c)
     (model.decode(posterior[0], c).square().sum() + kl_divergence(posterior, model.prior(c))).backward()
     assert [name for name, item in model.named_parameters() if item.grad is None or not item.grad.any()] == []
+
+
+HEAD: dict[str, dict[str, Any]] = {
+    "code_norm": {"code_norm": True},
+    "output_scale": {"output_scale": True},
+    "mean_adapter": {"mean_adapter": True},
+    "bounded": {"bounded": -3.5},
+    "all": {"code_norm": True, "output_scale": True, "mean_adapter": True, "bounded": -3.5},
+}
+
+
+def started(**options: Any) -> tuple[TokenCVAE, torch.Tensor]:
+    """Return a network at the start of its training, and the adapters that it starts from."""
+    torch.manual_seed(0)
+    model = build(replace(config("token"), **options))
+    assert isinstance(model, TokenCVAE)
+    tokens = torch.randn(4, 5, 7, 7, generator=torch.Generator().manual_seed(2))
+    model.start(tokens)
+    return model, tokens
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", HEAD)
+def test_options_of_the_head_start_where_they_say(name: str) -> None:
+    z, c = torch.randn(3, 6, generator=torch.Generator().manual_seed(1)), torch.zeros(3, 10)
+    (plain, _), (model, tokens) = started(), started(**HEAD[name])
+    found, today = model.decode(z, c), plain.decode(z, c)
+    mean = tokens.mean(0).expand_as(found)
+    assert found.shape == today.shape == (3, 5, 7, 7)
+    if name == "code_norm":
+        for item in model.code[1].parameters():
+            item.mul_(50.0)
+        assert torch.allclose(model.decode(z, c), found, atol=1e-5) and not torch.allclose(found, today)
+    wanted = {"output_scale": torch.zeros_like(found), "mean_adapter": today + mean, "all": mean}
+    if name in wanted:
+        assert torch.equal(found, wanted[name])
+    if name == "bounded":
+        assert torch.allclose(found, today.tanh() * math.exp(-3.5), atol=1e-6)
+        model.heads.mul_(1e4)
+        assert float(model.decode(z, c).abs().max()) == pytest.approx(math.exp(-3.5), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", HEAD)
+def test_options_of_the_head_let_every_parameter_learn(name: str) -> None:
+    model, _ = started(**HEAD[name])
+    x, c = torch.randn(3, 5, 7, 7), torch.randn(3, 10)
+    if "output_scale" in HEAD[name]:
+        model.decode(model.sample_latent(c, None), c).sum().backward()
+        assert model.scale.grad is not None and model.scale.grad.all()  # or it would stay zero for ever
+        with torch.no_grad():
+            model.scale.add_(0.1)
+        model.zero_grad()
+    mean, log_variance = model.encode(x, c)
+    loss = (model.decode(mean, c) - x).square().sum() + kl_divergence((mean, log_variance), model.prior(c))
+    loss.backward()
+    assert [key for key, item in model.named_parameters() if item.grad is None or not item.grad.any()] == []
+
+
+def test_without_options_the_head_is_what_it_was() -> None:
+    plain, _ = started()
+    known = {"seen", "posterior", "prior_net", "enter", "blocks", "code", "heads", "bias"}
+    assert {name.split(".")[0] for name in plain.state_dict()} == known
+    full, _ = started(**HEAD["all"])
+    assert set(full.state_dict()) - set(plain.state_dict()) == {"scale", "bound", "mean"}
+    assert all(torch.equal(item, full.state_dict()[name]) for name, item in plain.state_dict().items())
 
 
 def test_a_layer_more_costs_the_token_decoder_a_few_vectors() -> None:

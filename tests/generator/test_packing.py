@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -98,7 +99,7 @@ def codec(basis: str) -> tuple[Codec, FrameSpec | None]:
     return (frame if basis == "frame" else extended_frame(frame, adapters, 4)), FRAME
 
 
-def generator(basis: str = "frame", hidden_dim: int = 64) -> Generator:
+def generator(basis: str = "frame", hidden_dim: int = 64, **head: Any) -> Generator:
     """Return an untrained generator whose adapters depend on the text."""
     made, spec = codec(basis)
     rng = torch.Generator().manual_seed(1)
@@ -106,13 +107,16 @@ def generator(basis: str = "frame", hidden_dim: int = 64) -> Generator:
     model = build(
         NetworkConfig(
             "token", tuple((at // 2, at % 2) for at in range(6)), made.width, HIDDEN, 16, hidden_dim, 48,
-            reader="attention", reader_dim=32, condition_dim=64,
+            reader="attention", reader_dim=32, condition_dim=64, **head,
         )
     )  # fmt: skip
     with torch.no_grad():
         for name, item in model.named_parameters():
             if name == "heads":
                 item.mul_(20.0)
+            if name == "scale":
+                item.fill_(0.7)
+        model.start(numbers(3, 6, made.width, made.width, seed=2))
     space = ConditionSpace(
         SlotStatistics.of(torch.randn(60, HIDDEN, generator=rng)),
         SlotStatistics.of(torch.randn(60, HIDDEN, generator=rng)),
@@ -151,6 +155,39 @@ def test_a_stored_generator_loads_and_makes_close_adapters(tmp_path: Path, stora
             assert torch.equal(item.lora_a, read.factors[name].lora_a), name
             assert torch.equal(item.lora_b, read.factors[name].lora_b), name
     assert loaded.manifest.key == "kept" and loaded.rank == whole.rank and loaded.frame == whole.frame
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        *({"code_norm": True}, {"output_scale": True}, {"mean_adapter": True}, {"bounded": 0.5}),
+        {"code_norm": True, "output_scale": True, "mean_adapter": True, "bounded": -3.5},
+    ],
+)
+def test_a_generator_with_options_of_the_head_loads_and_makes_the_same_adapters(
+    tmp_path: Path, head: dict[str, Any]
+) -> None:
+    whole, text = generator(**head), numbers(5, HIDDEN, seed=3)
+    wanted, plain = whole.generate(text, None), generator().generate(text, None)
+    assert distance(wanted, plain) > 1e-3
+    for storage in STORAGES:
+        save_generator(tmp_path, whole, storage, about=ABOUT)
+        found, kept = load_generator(tmp_path).generate(text, None), stored(whole, storage).generate(text, None)
+        assert all(torch.equal(found.delta(name), kept.delta(name)) for name in wanted.factors)
+        assert distance(found, wanted) < {"fp32": 1e-5, "bf16": 0.02, "int8": 0.05}[storage]
+
+
+def test_a_generator_of_a_version_without_these_options_loads(tmp_path: Path) -> None:
+    whole, text = generator(), numbers(5, HIDDEN, seed=3)
+    save_generator(tmp_path, whole, about=ABOUT)
+    config = files.read_json(tmp_path / CONFIG)
+    network = dict(files.as_object(config["network"]))
+    for name in ("code_norm", "output_scale", "mean_adapter", "bounded"):
+        assert network.pop(name) in (False, None)
+    del config["seal"]  # which such a version wrote over what it knew
+    files.write_json(tmp_path / CONFIG, config | {"network": network})
+    found, wanted = load_generator(tmp_path).generate(text, None), whole.generate(text, None)
+    assert all(torch.equal(found.delta(name), wanted.delta(name)) for name in wanted.factors)
 
 
 @pytest.mark.parametrize("storage", STORAGES)

@@ -25,6 +25,7 @@ from icmlora_cli.report.result import (
     StorageInfo,
     TaskInfo,
     TextSpecific,
+    Unrelated,
 )
 
 NASTY = "</script><script>alert(1)</script><!--<img src=x onerror=alert(2)>&amp;\"'{{ 7 * 7 }}"
@@ -276,6 +277,13 @@ def sample() -> Result:
             )  # type: ignore[arg-type]
             for part, lift in lifts.items()
         ),
+        unrelated=tuple(
+            Unrelated(
+                part=part, method=method, tasks=3, change=Figure(value=change, low=change - 0.02, high=change + 0.03)
+            )
+            for part in lifts
+            for method, change in (("base", 0.0), ("generated", 0.17), ("average", -0.04))
+        ),
         vectors=_map(source, ("text", "demonstrations")),
         adapters=_map(source, ("harvested", "generated")),
         storage=StorageInfo(
@@ -331,6 +339,7 @@ def bare_bones() -> Result:
         means=means,
         comparisons=(),
         text_specific=(),
+        unrelated=(),
         vectors=None,
         adapters=None,
         storage=None,

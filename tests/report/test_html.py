@@ -136,6 +136,22 @@ def test_the_comparisons_table_has_every_mean() -> None:
         assert f"{number(mean.figure.low)} to {number(mean.figure.high)}" in row
 
 
+def test_the_comparisons_table_tells_what_becomes_of_unrelated_text() -> None:
+    result = sample()
+    text = html_report(result)
+    panels = text.split('<div class="panel"')[1:]
+    for panel in panels:
+        assert panel.count("Unrelated text, change of NLL") == 1
+        rows = dict(re.findall(r'<tr[^>]* data-method="([^"]+)">(.*?)</tr>', panel, re.DOTALL))
+        assert "+0.17 <small>0.15 to 0.20</small>" in rows["generated"] and "−0.04 <small>" in rows["average"]
+        assert rows["described"].rstrip().endswith('<td class="n">–</td>')
+        columns = panel.split("</thead>")[0].count('<th scope="col"')
+        for row in rows.values():
+            spans = re.findall(r'<t[hd](?: scope="row")?(?: class="[^"]*")?(?: colspan="(\d+)")?>', row)
+            assert sum(int(span or 1) for span in spans) == columns
+    assert "Unrelated text" not in html_report(samples.changed(result, unrelated=()))
+
+
 def test_a_result_without_a_generator_says_what_is_missing() -> None:
     page = Page(html_report(samples.bare_bones()))
     for text in (

@@ -52,6 +52,15 @@ def test_text_specific_lift() -> None:
     assert (item.part, item.tasks) == ("seen", 1) and item.lift.value == pytest.approx(0.5 - 0.15)
 
 
+def test_unrelated_text_is_a_mean_over_the_tasks_that_have_it() -> None:
+    low, high = Scored("unrelated", (1.0, 1.0), (10.0, 30.0)), Scored("unrelated", (9.0, 3.0), (10.0, 30.0))
+    changes = {("a", "generated"): low, ("b", "generated"): high, ("c", "generated"): None, ("a", "harvested"): low}
+    found = {(item.part, item.method): item for item in summary().unrelated(changes)}
+    assert set(found) == {("seen", "generated"), ("seen", "harvested")}
+    assert found["seen", "generated"].tasks == 2
+    assert found["seen", "generated"].change.value == pytest.approx((2 / 40 + 12 / 40) / 2)
+
+
 def test_comparisons_are_of_generated_methods_on_shared_tasks() -> None:
     found = {(item.part, item.metric, item.against): item for item in summary().comparisons()}
     assert {key[2] for key in found} == set(METHODS) - {"generated"}

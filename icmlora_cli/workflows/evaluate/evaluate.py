@@ -19,6 +19,7 @@ from icmlora_cli.registry.tasks import Task
 from icmlora_cli.report.html import write_report
 from icmlora_cli.report.result import RESULT, Result, write_result
 from icmlora_cli.report.tables import TABLE, markdown
+from icmlora_cli.tasks.unrelated import unrelated_passages
 from icmlora_cli.workflows.evaluate import lm_eval, lm_eval_rows
 from icmlora_cli.workflows.evaluate.lm_eval import HarnessRequest
 from icmlora_cli.workflows.evaluate.methods import EvalContext, evaluation, methods_of
@@ -118,7 +119,8 @@ def run(
     methods = methods_of(shared)
     if not methods:
         raise UsageError("none of the methods asked for can be there without a generator", hint="icmlora train")
-    scorer = MethodScorer(loaded, recipe.protocol == "described", recipe.limit, recipe.outputs)
+    passages = unrelated_passages() if recipe.unrelated else ()
+    scorer = MethodScorer(loaded, recipe.protocol == "described", recipe.limit, recipe.outputs, passages)
     contexts = [context_of(task, shared) for task in tasks]
     scores: list[RawScore] = []
     scored = 0

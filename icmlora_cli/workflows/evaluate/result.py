@@ -62,6 +62,7 @@ def compose(
         means=summary.means(),
         comparisons=summary.comparisons(),
         text_specific=summary.text_specific(),
+        unrelated=summary.unrelated({(score.task, score.method): score.unrelated for score in scores}),
         vectors=_vector_map(evaluation, contexts, parts),
         adapters=_points(adapters.rows, parts, adapters.products),
         storage=_storage(evaluation),
@@ -157,6 +158,7 @@ def _score(score: RawScore, resampler: Resampler) -> schema.MethodScore:
         reason=score.reason,
         figures={metric: resampler.figure(score.task, item) for metric, item in score.scores.items()},
         reconstruction=score.reconstruction,
+        unrelated=None if score.unrelated is None else resampler.figure(score.task, score.unrelated),
         about=dict(score.about),
         outputs=score.outputs,
     )

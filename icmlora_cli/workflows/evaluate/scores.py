@@ -5,7 +5,9 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from icmlora_cli.disk import files
 from icmlora_cli.lm.answer_metrics import apply_metric, token_f1
@@ -41,6 +43,8 @@ class RawScore:
         reason: Why there are no figures; None where there are.
         scores: The values of each metric, example by example.
         reconstruction: How near the adapter is to the task's harvested one; None where one of the two is missing.
+        unrelated: The change of the NLL of each passage that belongs to no task, in nats, and its tokens; None where it
+            was not measured, or where only the prompt serves the task.
         about: What the method reports about how it served the task.
         outputs: The outputs for the first test examples.
         seconds: The wall time of making the adapter (``serve``) and of scoring it (``score``), in seconds.
@@ -52,6 +56,7 @@ class RawScore:
     reason: str | None = None
     scores: Mapping[str, Scored] = field(default_factory=dict)
     reconstruction: Reconstruction | None = None
+    unrelated: Scored | None = None
     about: Mapping[str, object] = field(default_factory=dict)
     outputs: tuple[Output, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -66,6 +71,7 @@ class RawScore:
             "reason": self.reason,
             "scores": {name: asdict(item) for name, item in self.scores.items()},
             "reconstruction": None if self.reconstruction is None else self.reconstruction.model_dump(mode="json"),
+            "unrelated": None if self.unrelated is None else asdict(self.unrelated),
             "about": dict(self.about),
             "outputs": [item.model_dump(mode="json") for item in self.outputs],
             "seconds": dict(self.seconds),
@@ -86,24 +92,25 @@ def read_score(path: Path, key: str) -> RawScore | None:
         value = json.loads(path.read_text(encoding="utf-8"))
         if value["schema"] != SCHEMA or value["key"] != key or value["reason"] is not None:
             return None
-        scores = {
-            name: Scored(item["metric"], tuple(item["numerators"]), tuple(item["denominators"]))
-            for name, item in value["scores"].items()
-        }
-        fidelity = value["reconstruction"]
+        fidelity, change = value["reconstruction"], value.get("unrelated")
         return RawScore(
             key=key,
             task=str(value["task"]),
             method=str(value["method"]),
             reason=value["reason"],
-            scores=scores,
+            scores={name: _scored(item) for name, item in value["scores"].items()},
             reconstruction=None if fidelity is None else Reconstruction.model_validate(fidelity),
+            unrelated=None if change is None else _scored(change),
             about=dict(value["about"]),
             outputs=tuple(Output.model_validate(item) for item in value["outputs"]),
             seconds=dict(value["seconds"]),
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _scored(item: Mapping[str, Any]) -> Scored:
+    return Scored(item["metric"], tuple(item["numerators"]), tuple(item["denominators"]))
 
 
 @dataclass(frozen=True)
@@ -115,12 +122,14 @@ class MethodScorer:
         described: Whether the description is in every prompt (protocol ``described``).
         limit: The most test examples that are scored of each task; None scores all.
         outputs: How many outputs a score records.
+        passages: Texts that belong to no task, on which the change of NLL is measured; without any it is not measured.
     """
 
     loaded: LoadedBase
     described: bool
     limit: int | None
     outputs: int
+    passages: tuple[str, ...] = ()
 
     def key(self, method: Method, context: TaskContext, oracle: str | None) -> str:
         """Return the hash of all that decides a score.
@@ -146,6 +155,8 @@ class MethodScorer:
         ]  # the files besides the weights count, since a tokenizer or its template may change
         decisive = [VERSION, base, task.data_hash, description, shots, settings, method.name, identity, oracle]
         decisive += self.loaded.base.encoding
+        if self.passages:
+            decisive.append(list(self.passages))
         return files.sha256_json(decisive)[:24]
 
     def score(self, method: Method, context: TaskContext, oracle: Adapter | None, key: str) -> RawScore:
@@ -169,9 +180,12 @@ class MethodScorer:
         examples = context.task.examples("test")[: self.limit]
         if not examples:
             return RawScore(key, context.task.name, method.name, reason="the task has no test examples")
+        passages = self._of_base  # scored before anything is merged
         try:
             with merged(self.loaded.model, served.adapter):
                 scores, outputs = self._scores(served, context, examples)
+                if served.adapter is not None:
+                    passages = score_texts(self.loaded, self.passages)
         except UnavailableError as reason:
             return RawScore(key, context.task.name, method.name, reason=str(reason))
         return RawScore(
@@ -180,10 +194,24 @@ class MethodScorer:
             method=method.name,
             scores=scores,
             reconstruction=reconstruction(served.adapter, oracle),
+            unrelated=self._change(served, passages),
             about=served.about,
             outputs=outputs,
             seconds={"serve": ready - started, "score": time.monotonic() - ready},
         )
+
+    @cached_property
+    def _of_base(self) -> tuple[TextScore, ...]:
+        """The scores of the passages under the base itself."""
+        return score_texts(self.loaded, self.passages)
+
+    def _change(self, served: Served, passages: Sequence[TextScore]) -> Scored | None:
+        """Return the change of the passages' NLL; None where only the prompt serves the task, or without passages."""
+        if not passages or (served.adapter is None and (served.described or served.shots)):
+            return None
+        pairs = zip(passages, self._of_base, strict=True)
+        changes, tokens = tuple(new.nll - old.nll for new, old in pairs), tuple(float(item.tokens) for item in passages)
+        return Scored("unrelated", changes, tokens)
 
     def _scores(
         self, served: Served, context: TaskContext, examples: Sequence[Example]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from icmlora_cli.config.train import TrainRecipe
+from icmlora_cli.config.train import NetworkRecipe, TrainRecipe
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import UsageError
@@ -26,6 +26,7 @@ from icmlora_cli.workflows.train.inputs import Harvested, find_harvested, known_
 from icmlora_cli.workflows.train.training import Training
 
 VERSION = 4  # of the training procedure; part of every key
+HEAD = ("code_norm", "output_scale", "mean_adapter", "bounded")  # options that earlier versions, and their keys, lack
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,12 @@ def _check(tasks: Sequence[Task], recipe: TrainRecipe) -> None:
             "network.reader: mean reads one vector a slot, and data.vectors.pooling: tokens gives many",
             hint="set network.reader: attention, or data.vectors.pooling: mean, in the recipe",
         )
+    head = [name for name in HEAD if name not in _unset_head(recipe)]
+    if head and recipe.network.arch != "token":
+        raise UsageError(
+            f"network.{head[0]} is an option of arch: token, and the recipe has arch: {recipe.network.arch}",
+            hint=f"take network.{head[0]} out of the recipe",
+        )
     unseen = [task.name for task in tasks if task.split != "train"]
     if unseen:
         raise UsageError(
@@ -180,6 +187,11 @@ def _check_idle(tasks: Sequence[Task], harvested: Sequence[Harvested], recipe: T
             "prior: neighbours is made of harvested adapters, and there is none",
             hint="icmlora harvest, or prior: learned in the recipe",
         )
+    if recipe.network.mean_adapter and not learned:
+        raise UsageError(
+            "network.mean_adapter is the mean of harvested adapters, and there is none",
+            hint="icmlora harvest, or take mean_adapter out of the recipe",
+        )
     mute = [task for task in tasks if task.template.kind == "text" or not task.has_examples]
     idle = [task.name for task in mute if task.name not in learned]
     if idle:
@@ -195,7 +207,7 @@ def _key(
 ) -> str:
     """Return the hash of all that decides a training: tasks, adapters, recipe, and the built-in tasks of episodes."""
     values = recipe.flat()  # the form that 0.1.0 hashed, so that keys of the same training have not changed
-    values.pop("save_every")
+    values = {name: value for name, value in values.items() if name != "save_every" and name not in _unset_head(recipe)}
     items = [
         [task.name, *task.descriptions, task.data_hash, *(c.sha256 for c in record.checkpoints)]
         for task, record in harvested
@@ -206,6 +218,11 @@ def _key(
         items += [[task.name for task in pool] for pool in pools]
         items += [[item] for item in base.encoding]
     return files.sha256_json([VERSION, values, items])[:16]
+
+
+def _unset_head(recipe: TrainRecipe) -> set[str]:
+    """Return the options of the decoder's head that the recipe leaves off."""
+    return {name for name in HEAD if getattr(recipe.network, name) is NetworkRecipe.model_fields[name].default}
 
 
 def _result(target: Path, *, trained: bool, seconds: float) -> TrainResult:

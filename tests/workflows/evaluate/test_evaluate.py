@@ -12,6 +12,8 @@ from icmlora_cli.config.train import VectorRecipe
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import AlreadyExistsError, SpecError, UsageError
 from icmlora_cli.lm.load import load_base
+from icmlora_cli.methods.harvested import HarvestedMethod
+from icmlora_cli.methods.method import TaskContext
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.tasks import Task, TaskStore
@@ -20,9 +22,11 @@ from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.task_file import TaskSpec
 from icmlora_cli.weights.adapter import read_adapter
 from icmlora_cli.weights.merge import merged
+from icmlora_cli.weights.registered import read_last
 from icmlora_cli.workflows.evaluate import evaluate
 from icmlora_cli.workflows.evaluate.evaluate import EvalRequest
 from icmlora_cli.workflows.evaluate.lm_eval import HarnessRequest
+from icmlora_cli.workflows.evaluate.scores import MethodScorer, read_score, write_score
 from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.progress import Progress
 from icmlora_cli.workflows.train import train
@@ -37,7 +41,9 @@ SURE = (
     "base", "described", "in-context", "average", "nearest", "nearest-other", "nearest-shots", "weighted", "multi-task",
     "noise", "random-text", "swapped-text", "generated", "generated-shots", "best-of", "harvested",
 )  # fmt: skip  # all that no clock decides and that need no further generator
-RECIPE = EvalRecipe(methods=SURE, shots=3, samples=2, multi_task_steps=10, limit=6, resamples=100, outputs=2)
+RECIPE = EvalRecipe(
+    methods=SURE, shots=3, samples=2, multi_task_steps=10, limit=6, resamples=100, outputs=2, unrelated=False
+)
 
 
 def register(home: Home, name: str, word: str, *, family: str | None = None, split: str = "train") -> Task:
@@ -121,6 +127,12 @@ def test_the_result_holds_every_method_for_every_task(
     assert result.generator is not None and result.generator.curve[0][1]["reconstruction"] > 0
     table = (done.folder / "table.md").read_text(encoding="utf-8")
     assert all(f"| {method} |" in table for method in SURE) and "not harvested" in table
+    assert result.unrelated == () and "unrelated text, change" not in table  # the recipe left it out
+    earlier = json.loads((done.folder / "result.json").read_text(encoding="utf-8"))
+    for part in (earlier, *earlier["scores"]):
+        del part["unrelated"]  # as before there was such a figure
+    (tmp_path / "result.json").write_text(json.dumps(earlier), encoding="utf-8")
+    assert read_result(tmp_path) == result
 
 
 def test_exact_match_equals_an_independent_count(place: Place, llama_base: Base, home: Home, tmp_path: Path) -> None:
@@ -141,6 +153,38 @@ def test_exact_match_equals_an_independent_count(place: Place, llama_base: Base,
                 right += out[0, ids.shape[1] :].tolist() == wanted
         assert result.score(task.name, "harvested").figures["exact_match"].value == pytest.approx(right / len(examples))
     assert result.score("cats", "harvested").figures["exact_match"].value > 0  # or nothing was counted
+
+
+def test_the_change_on_unrelated_text_equals_an_independent_count(
+    place: Place, llama_base: Base, home: Home, tmp_path: Path
+) -> None:
+    (task, *_), _ = place
+    loaded, store = load_base(llama_base, device="cpu"), AdapterStore(home)
+    texts = ("The capital of France is Paris.", "one two three four five six seven")
+    method, context = HarvestedMethod(store, llama_base), TaskContext(task, ())
+    scorers = [MethodScorer(loaded, False, 2, 0, passages) for passages in (texts, ())]
+    with_texts, without = (scorer.score(method, context, None, "key") for scorer in scorers)
+    assert without.unrelated is None and without.scores == with_texts.scores
+    assert len({scorer.key(method, context, None) for scorer in scorers}) == 2
+
+    def nats() -> list[float]:
+        found = []
+        for text in texts:
+            ids = torch.tensor([[loaded.tokenizer.eos_token_id, *loaded.tokenizer.encode(text)]])
+            with torch.no_grad():
+                found.append(float(loaded.model(input_ids=ids, labels=ids).loss) * (ids.shape[1] - 1))
+        return found
+
+    before = nats()
+    with merged(loaded.model, read_last(store, store.latest(llama_base, task))):
+        after = nats()
+    found = with_texts.unrelated
+    assert found is not None
+    assert found.numerators == pytest.approx([new - old for new, old in zip(after, before, strict=True)], abs=1e-4)
+    assert found.denominators == tuple(float(len(loaded.tokenizer.encode(text))) for text in texts)
+    assert abs(found.value) > 1e-3  # or nothing was counted
+    write_score(tmp_path / "score.json", with_texts)
+    assert read_score(tmp_path / "score.json", "key") == with_texts
 
 
 @pytest.mark.parametrize("stop_at", [("cats", "base"), ("cats", "multi-task"), ("owls", "best-of")])
@@ -220,6 +264,30 @@ def test_described_is_another_protocol(place: Place, llama_base: Base, home: Hom
     assert told.score("cats", "base").figures == bare.score("cats", "described").figures
     for method in ("average", "harvested", "generated", "in-context"):
         assert told.score("cats", method).figures["nll"] != bare.score("cats", method).figures["nll"]
+
+
+def test_whatever_serves_an_adapter_has_a_change_on_unrelated_text(
+    place: Place, llama_base: Base, home: Home, tmp_path: Path
+) -> None:
+    methods = ("base", "described", "in-context", "average", "noise", "generated", "harvested")
+    few = varied(RECIPE, methods=methods, unrelated=True)
+    out, some = tmp_path / "out", (place[0][1:3], place[1])
+    result = evaluated(some, llama_base, home, out, few).result
+    for task in ("dogs", "owls"):
+        changes = {name: result.score(task, name).unrelated for name in methods}
+        base, noise = changes["base"], changes["noise"]
+        assert base is not None and (base.value, base.low, base.high) == (0.0, 0.0, 0.0)
+        assert changes["described"] is changes["in-context"] is None
+        assert noise is not None and noise.low <= noise.value <= noise.high and noise.value != 0.0
+    rows = {(item.part, item.method): item for item in result.unrelated}
+    measured = {"base", "average", "noise", "generated", "harvested"}
+    assert set(rows) == {(part, name) for part in ("seen", "unseen combination") for name in measured}
+    alone = result.score("dogs", "harvested").unrelated
+    assert alone is not None and rows["seen", "harvested"].change.value == pytest.approx(alone.value)
+    table = (out / "table.md").read_text(encoding="utf-8")
+    assert "| seen (1) | recovered | unrelated text, change of NLL |" in table
+    assert evaluated(some, llama_base, home, out, few).scored == 0
+    assert evaluated(some, llama_base, home, out, few).result == result
 
 
 def test_a_near_duplicate_is_told(place: Place, llama_base: Base, home: Home, tmp_path: Path) -> None:

@@ -412,6 +412,25 @@ def test_other_examples_are_another_training_of_adapters_too(
     assert keys[0] == keys[1] == keys[2] != keys[3]
 
 
+def test_options_of_the_head_are_another_training_and_have_their_limits(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
+) -> None:
+    recipe = varied(RECIPE, episodes=None, steps=3)
+    with_mean = varied(RECIPE, mean_adapter=True)
+    with pytest.raises(UsageError, match="mean of harvested adapters, and there is none"):
+        train.run(say_tasks, llama_base, with_mean, home, device="cpu")
+    harvest.run(say_tasks, llama_base, FRAME.model_copy(update={"steps": 2}), home, device="cpu")
+    head = {"code_norm": True, "output_scale": True, "mean_adapter": True, "bounded": 0.0}
+    recipes = [recipe, *(varied(recipe, **{name: value}) for name, value in head.items())]
+    assert len({train.key_of(say_tasks, llama_base, item, home) for item in recipes}) == len(recipes)
+    for name, value in head.items():
+        with pytest.raises(UsageError, match=f"{name} is an option of arch: token"):
+            train.run(say_tasks, llama_base, varied(recipe, arch="conv1d", **{name: value}), home, device="cpu")
+    made = train.run(say_tasks, llama_base, varied(recipe, **head), home, device="cpu")
+    generator = load_generator(made.folder)
+    assert generator.model.config.bounded == 0.0 and generator.model.state_dict()["mean"].any()
+
+
 def test_other_examples_are_another_training(llama_base: Base, home: Home, say_tasks: tuple[Task, ...]) -> None:
     train.run(say_tasks, llama_base, ALONE, home, device="cpu")
     rows = [{"input": f"thing {index}", "output": "cat"} for index in range(40)]
