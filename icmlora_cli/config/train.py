@@ -103,6 +103,8 @@ class ObjectiveRecipe(RecipeModel):
             ``neighbours`` only.
         neighbour_weight: the weight of the error of the other tasks' weighted mean adapter as a guess of a task's own,
             relative to predicting zero; ``neighbours`` only.
+        sensitivity: the share of the weight of each number's squared error that is the mean squared gradient of its
+            task's loss at the harvested adapter, with a mean of 1; the rest is 1. It needs harvests in a frame.
         parameter_noise: standard deviation of the noise on normalised parameters while the autoencoder trains, whose
             root mean square is 1; ``p-diff`` only.
         latent_noise: the standard deviation of the noise on latents, which lie in (-1, 1); ``p-diff`` only.
@@ -114,6 +116,7 @@ class ObjectiveRecipe(RecipeModel):
     elbo_weight: NotNegative = 1.0
     choice_weight: NotNegative = 0.1
     neighbour_weight: NotNegative = 0.1
+    sensitivity: Share = 0.0
     parameter_noise: NotNegative = 0.001
     latent_noise: NotNegative = 0.1
 

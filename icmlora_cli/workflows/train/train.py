@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from icmlora_cli.config.train import TrainRecipe
+from icmlora_cli.config.episodes import EpisodeRecipe
+from icmlora_cli.config.recipe_model import RecipeModel
+from icmlora_cli.config.train import ObjectiveRecipe, TrainRecipe
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import UsageError
@@ -19,13 +21,14 @@ from icmlora_cli.registry.generators import CONFIG, GeneratorStore
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.registry.upkeep import quarantine
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
-from icmlora_cli.workflows.train import manifest
+from icmlora_cli.workflows.train import manifest, sensitivity
 from icmlora_cli.workflows.train.distributed import Distributed
 from icmlora_cli.workflows.train.episode_tasks import builtin_pool
 from icmlora_cli.workflows.train.inputs import Harvested, find_harvested, known_names, make_basis
 from icmlora_cli.workflows.train.training import Training
 
 VERSION = 4  # of the training procedure; part of every key
+LATER = ("sensitivity", "swap_weight", "swap_margin", "distill_weight", "distill_examples")  # settings newer than 0.1.0
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,8 @@ def run(
     _check(tasks, recipe)
     harvested = find_harvested(tasks, base, AdapterStore(home), all_needed=recipe.episodes is None)
     _check_idle(tasks, harvested, recipe)
+    if recipe.objective.sensitivity:
+        sensitivity.check(harvested, recipe)
     key = _key(tasks, [(item.task, item.record) for item in harvested], base, recipe, home)
     target = GeneratorStore(home).folder(name)
     if (target / CONFIG).is_file() and read_config(target).key == key:
@@ -161,6 +166,12 @@ def _check(tasks: Sequence[Task], recipe: TrainRecipe) -> None:
             "network.reader: mean reads one vector a slot, and data.vectors.pooling: tokens gives many",
             hint="set network.reader: attention, or data.vectors.pooling: mean, in the recipe",
         )
+    episodes = recipe.episodes
+    if episodes is not None and not episodes.weight and (episodes.swap_weight or episodes.distill_weight):
+        raise UsageError(
+            "episodes.swap_weight and distill_weight are of queries, and with episodes.weight: 0 there are none",
+            hint="raise episodes.weight in the recipe, or set both to 0",
+        )
     unseen = [task.name for task in tasks if task.split != "train"]
     if unseen:
         raise UsageError(
@@ -181,6 +192,11 @@ def _check_idle(tasks: Sequence[Task], harvested: Sequence[Harvested], recipe: T
             hint="icmlora harvest, or prior: learned in the recipe",
         )
     mute = [task for task in tasks if task.template.kind == "text" or not task.has_examples]
+    if recipe.episodes is not None and recipe.episodes.distill_weight and learned <= {task.name for task in mute}:
+        raise UsageError(
+            "episodes.distill_weight: no task with questions has a harvested adapter to distil",
+            hint="icmlora harvest, or episodes.distill_weight: 0 in the recipe",
+        )
     idle = [task.name for task in mute if task.name not in learned]
     if idle:
         raise UsageError(
@@ -194,18 +210,35 @@ def _key(
     tasks: Sequence[Task], harvested: Sequence[tuple[Task, AdapterRecord]], base: Base, recipe: TrainRecipe, home: Home
 ) -> str:
     """Return the hash of all that decides a training: tasks, adapters, recipe, and the built-in tasks of episodes."""
-    values = recipe.flat()  # the form that 0.1.0 hashed, so that keys of the same training have not changed
-    values.pop("save_every")
     items = [
         [task.name, *task.descriptions, task.data_hash, *(c.sha256 for c in record.checkpoints)]
         for task, record in harvested
     ]
+    if recipe.objective.sensitivity:
+        items += [[record.sensitivity.sha256] for _, record in harvested if record.sensitivity is not None]
     if recipe.episodes is not None:
         pools = builtin_pool(recipe.episodes, recipe.seed, known_names(tasks, home))
         items += [[task.name, *task.descriptions, task.data_hash] for task in tasks] + [[base.weight_hash]]
         items += [[task.name for task in pool] for pool in pools]
         items += [[item] for item in base.encoding]
-    return files.sha256_json([VERSION, values, items])[:16]
+    return files.sha256_json([VERSION, _settings(recipe), items])[:16]
+
+
+def _settings(recipe: TrainRecipe) -> dict[str, object]:
+    """Return what a key says of the recipe: all that decides the result, as 0.1.0 hashed it.
+
+    Settings that 0.1.0 did not have are left out where they have their default, so that keys have not changed.
+    """
+    values = _without(recipe.flat(), ObjectiveRecipe, LATER)
+    values.pop("save_every")
+    episodes = values.get("episodes")
+    return values | ({"episodes": _without(episodes, EpisodeRecipe, LATER)} if isinstance(episodes, dict) else {})
+
+
+def _without(values: dict[str, object], model: type[RecipeModel], names: Sequence[str]) -> dict[str, object]:
+    """Return the values of a recipe without those of the named settings of a model that are its defaults."""
+    defaults = {name: model.model_fields[name].default for name in names if name in model.model_fields}
+    return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
 
 
 def _result(target: Path, *, trained: bool, seconds: float) -> TrainResult:
