@@ -125,8 +125,8 @@ def fit(
         those of the steps before an interruption too.
 
     Raises:
-        TrainingDivergedError: If a loss, its gradient, a validation score or a watched figure is not finite; the last
-            saved state stays on disk.
+        TrainingDivergedError: If a loss, its gradient or a validation score is not finite; the last saved state stays
+            on disk.
     """
     run = _Fit(model, data, optimiser, options, [*_elbo(model, data, objective, optimiser, terms), *terms])
     for step in range(run.resume(), optimiser.steps):
@@ -140,7 +140,7 @@ def fit(
             values["validation"] = run.validate(validation, step)
         looked = watch is not None and ((step + 1) % watch.every == 0 or last)
         if watch is not None and looked and train_step.stage >= watch.from_stage:
-            values |= run.look(watch.figures, step)
+            values |= run.look(watch)
         losses = StepLosses(step + 1, values)
         options.on_step(losses)
         if losses.step % 10 == 0 or last or looked or "validation" in values:
@@ -240,33 +240,31 @@ class _Fit:
         self.adamw.step()
         return values
 
+    @torch.no_grad()
     def validate(self, validation: Validation, step: int) -> float:
         """Return the validation score of the present weights, and keep a copy of them if it is the best so far.
 
         Raises:
             TrainingDivergedError: If the score is not finite.
         """
-        found = self.look(lambda model: {"validation score": validation.score(model)}, step)
-        score = found["validation score"]
+        self.model.eval()
+        score = validation.score(self.model)
+        self.model.train()
+        if not math.isfinite(score):
+            raise TrainingDivergedError(
+                f"the validation score is not finite at step {step + 1}",
+                hint="lower learning_rate in the train recipe",
+            )
         self.best.offer(score, self.model)
         return score
 
     @torch.no_grad()
-    def look(self, figures: Callable[[Network], Mapping[str, float]], step: int) -> dict[str, float]:
-        """Return figures of the present weights by name.
-
-        Raises:
-            TrainingDivergedError: If one of them is not finite.
-        """
+    def look(self, watch: Watch) -> dict[str, float]:
+        """Return the figures of the present weights by name; those that are not finite are left out."""
         self.model.eval()
-        found = dict(figures(self.model))
+        found = watch.figures(self.model)
         self.model.train()
-        for name, value in found.items():
-            if not math.isfinite(value):
-                raise TrainingDivergedError(
-                    f"the {name} is not finite at step {step + 1}", hint="lower learning_rate in the train recipe"
-                )
-        return found
+        return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def save(self, step: int) -> None:
         """Save the training state; ``step`` is how many steps are done."""
