@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from icmlora_cli.config.episodes import EpisodeRecipe
-from icmlora_cli.config.recipe_model import RecipeModel
-from icmlora_cli.config.train import ObjectiveRecipe, TrainRecipe
+from icmlora_cli.config.train import TrainRecipe
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import UsageError
@@ -28,7 +26,6 @@ from icmlora_cli.workflows.train.inputs import Harvested, find_harvested, known_
 from icmlora_cli.workflows.train.training import Training
 
 VERSION = 4  # of the training procedure; part of every key
-LATER = ("sensitivity", "swap_weight", "swap_margin", "distill_weight", "distill_examples")  # settings newer than 0.1.0
 
 
 @dataclass(frozen=True)
@@ -210,6 +207,8 @@ def _key(
     tasks: Sequence[Task], harvested: Sequence[tuple[Task, AdapterRecord]], base: Base, recipe: TrainRecipe, home: Home
 ) -> str:
     """Return the hash of all that decides a training: tasks, adapters, recipe, and the built-in tasks of episodes."""
+    values = recipe.flat()  # the form that 0.1.0 hashed, so that keys of the same training have not changed
+    values.pop("save_every")
     items = [
         [task.name, *task.descriptions, task.data_hash, *(c.sha256 for c in record.checkpoints)]
         for task, record in harvested
@@ -221,24 +220,7 @@ def _key(
         items += [[task.name, *task.descriptions, task.data_hash] for task in tasks] + [[base.weight_hash]]
         items += [[task.name for task in pool] for pool in pools]
         items += [[item] for item in base.encoding]
-    return files.sha256_json([VERSION, _settings(recipe), items])[:16]
-
-
-def _settings(recipe: TrainRecipe) -> dict[str, object]:
-    """Return what a key says of the recipe: all that decides the result, as 0.1.0 hashed it.
-
-    Settings that 0.1.0 did not have are left out where they have their default, so that keys have not changed.
-    """
-    values = _without(recipe.flat(), ObjectiveRecipe, LATER)
-    values.pop("save_every")
-    episodes = values.get("episodes")
-    return values | ({"episodes": _without(episodes, EpisodeRecipe, LATER)} if isinstance(episodes, dict) else {})
-
-
-def _without(values: dict[str, object], model: type[RecipeModel], names: Sequence[str]) -> dict[str, object]:
-    """Return the values of a recipe without those of the named settings of a model that are its defaults."""
-    defaults = {name: model.model_fields[name].default for name in names if name in model.model_fields}
-    return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
+    return files.sha256_json([VERSION, values, items])[:16]
 
 
 def _result(target: Path, *, trained: bool, seconds: float) -> TrainResult:
