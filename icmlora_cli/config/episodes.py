@@ -40,6 +40,12 @@ class EpisodeRecipe(RecipeModel):
         prior_weight: the weight of KL(p(z | c) || N(0, I)), in nats per latent number, which limits what z can carry.
         contrast_weight: the weight of the contrastive loss, which pulls readings of one task together and others apart.
         contrast_tasks: the number of tasks in one contrastive batch, two readings each.
+        swap_weight: the weight of the contrast of adapters: the NLL of a query under its own task's adapter has to be
+            lower, by ``swap_margin``, than under the adapter of another task of the step. It costs one more pass.
+        swap_margin: that margin, in nats per answer token.
+        distill_weight: the weight of KL(harvested || generated), in nats per answer token, on queries of harvested
+            tasks: of the likeliest tokens that the harvested adapter says come next.
+        distill_examples: the number of training examples of each harvested task on which that is known, at most.
         validation_tasks: built-in tasks that are kept from training, to tell the best weights by the probability of
             their answers.
         validation_examples: the number of examples of each validation task.
@@ -61,6 +67,10 @@ class EpisodeRecipe(RecipeModel):
     prior_weight: NotNegative = 0.001
     contrast_weight: NotNegative = 0.1
     contrast_tasks: Annotated[int, Field(ge=2)] = 32
+    swap_weight: NotNegative = 0.0
+    swap_margin: NotNegative = 0.5
+    distill_weight: NotNegative = 0.0
+    distill_examples: Count = 64
     validation_tasks: Annotated[int, Field(ge=0)] = 12
     validation_examples: Count = 12
     validate_every: Count = 250

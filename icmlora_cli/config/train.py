@@ -113,6 +113,8 @@ class ObjectiveRecipe(RecipeModel):
             ``neighbours`` only.
         neighbour_weight: the weight of the error of the other tasks' weighted mean adapter as a guess of a task's own,
             relative to predicting zero; ``neighbours`` only.
+        sensitivity: the share of the weight of each number's squared error that is the mean squared gradient of its
+            task's loss at the harvested adapter, with a mean of 1; the rest is 1. It needs harvests in a frame.
         parameter_noise: standard deviation of the noise on normalised parameters while the autoencoder trains, whose
             root mean square is 1; ``p-diff`` only.
         latent_noise: the standard deviation of the noise on latents, which lie in (-1, 1); ``p-diff`` only.
@@ -124,6 +126,7 @@ class ObjectiveRecipe(RecipeModel):
     elbo_weight: NotNegative = 1.0
     choice_weight: NotNegative = 0.1
     neighbour_weight: NotNegative = 0.1
+    sensitivity: Share = 0.0
     parameter_noise: NotNegative = 0.001
     latent_noise: NotNegative = 0.1
 
@@ -171,6 +174,11 @@ class TrainRecipe(RecipeModel):
         "objective": ObjectiveRecipe,
         "optimiser": OptimiserRecipe,
     }
+    LATER: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "objective": ("sensitivity",),
+        "episodes": ("swap_weight", "swap_margin", "distill_weight", "distill_examples"),
+    }
+    """The settings that 0.1.0 did not have; where they have their default, a training is what it was without them."""
     moved: ClassVar[Mapping[str, str]] = {name: group for group, model in GROUPS.items() for name in model.model_fields}
 
     data: DataRecipe = DataRecipe()
@@ -187,8 +195,16 @@ class TrainRecipe(RecipeModel):
         return self.episodes is not None and self.episodes.weight > 0
 
     def flat(self) -> dict[str, object]:
-        """Return the recipe's values in JSON's types without the groups, as 0.1.0 wrote them."""
-        values: dict[str, object] = self.model_dump(mode="json")
+        """Return the recipe's values in JSON's types without the groups, as 0.1.0 wrote them.
+
+        Later settings are among them only where they do not have their default.
+        """
+        parts = {name: part for name in self.LATER if isinstance(part := getattr(self, name), RecipeModel)}
+        unchanged = {
+            name: {key for key in self.LATER[name] if getattr(part, key) == type(part).model_fields[key].default}
+            for name, part in parts.items()
+        }
+        values: dict[str, object] = self.model_dump(mode="json", exclude=unchanged)
         groups = [values.pop(group) for group in self.GROUPS]
         # every group is a mapping; the check is for mypy, to which a dumped value is any object
         return {name: value for group in groups if isinstance(group, dict) for name, value in group.items()} | values

@@ -186,7 +186,7 @@ class PDiff(Network):
         x, recipe = batch.x, objective.recipe
         z = self.encoder(self._flat(x + recipe.parameter_noise * torch.randn(x.shape, generator=rng)))
         decoded = self._cores(self.decoder(z + recipe.latent_noise * torch.randn(z.shape, generator=rng)))
-        loss = objective.reconstruction(decoded, x)
+        loss = objective.reconstruction(decoded, batch)
         return Losses(loss, {"reconstruction": loss})
 
     def _diffusion_loss(self, batch: Batch, rng: torch.Generator) -> Losses:

@@ -34,8 +34,8 @@ class StepLosses:
         step: how many steps are done, this one included.
         values: the losses by name. Those of CVAEs are ``reconstruction``, relative to predicting zero, and ``kl``, in
             nats per latent number. Those of P-DIFF are ``reconstruction`` in its first stage and ``diffusion`` (the
-            MSE of unit noise) in its second. Further terms add their losses, and a step after which the weights were
-            validated adds the score ``validation``.
+            MSE of unit noise) in its second. Further terms add their losses. A step after which the weights were
+            validated adds the score ``validation``, and one after which they were watched the figures of ``Watch``.
     """
 
     step: int
@@ -55,6 +55,21 @@ class Validation:
 
     every: int
     score: Callable[[Network], float]
+    from_stage: int = 0
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Figures of a training that decide nothing, and change nothing; they go into the curve beside the losses.
+
+    Args:
+        every: the number of steps between two looks; there is one after the last step too.
+        figures: the function that returns the figures of the networks by name, in eval mode and without gradients.
+        from_stage: the index of the first stage in which the networks are looked at.
+    """
+
+    every: int
+    figures: Callable[[Network], Mapping[str, float]]
     from_stage: int = 0
 
 
@@ -90,6 +105,7 @@ def fit(
     *,
     terms: Sequence[Term] = (),
     validation: Validation | None = None,
+    watch: Watch | None = None,
 ) -> tuple[StepLosses, ...]:
     """Train the networks over all tasks jointly, from the saved state if there is one with this run's key.
 
@@ -102,10 +118,11 @@ def fit(
         options: the seed, the file of the saved state, and the function that is called after each step.
         terms: what is minimised beside the architecture's loss on harvested adapters.
         validation: how the best weights are found; None keeps the last ones.
+        watch: what is watched beside the losses; None watches nothing.
 
     Returns:
-        The losses of every tenth step, of the last one, and of those after which there was a validation; those of
-        the steps before an interruption too.
+        The losses of every tenth step, of the last one, and of those after which there was a validation or a look;
+        those of the steps before an interruption too.
 
     Raises:
         TrainingDivergedError: If a loss, its gradient or a validation score is not finite; the last saved state stays
@@ -121,9 +138,12 @@ def fit(
             run.remember(False)
         if validation is not None and due and train_step.stage >= validation.from_stage:
             values["validation"] = run.validate(validation, step)
+        looked = watch is not None and ((step + 1) % watch.every == 0 or last)
+        if watch is not None and looked and train_step.stage >= watch.from_stage:
+            values |= run.look(watch)
         losses = StepLosses(step + 1, values)
         options.on_step(losses)
-        if losses.step % 10 == 0 or last or "validation" in values:
+        if losses.step % 10 == 0 or last or looked or "validation" in values:
             run.curve.append(losses)
         if losses.step % optimiser.save_every == 0 and not last and options.keeps_state:
             run.save(losses.step)
@@ -238,6 +258,14 @@ class _Fit:
             )
         self.best.offer(score, self.model)
         return score
+
+    @torch.no_grad()
+    def look(self, watch: Watch) -> dict[str, float]:
+        """Return the figures of the present weights by name; those that are not finite are left out."""
+        self.model.eval()
+        found = watch.figures(self.model)
+        self.model.train()
+        return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def save(self, step: int) -> None:
         """Save the training state; ``step`` is how many steps are done."""

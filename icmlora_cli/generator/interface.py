@@ -88,12 +88,15 @@ class Batch:
         owners: the index of the training task that each of these adapters belongs to, int64 [adapters].
         rows: the indices of the adapters that are in the batch, int64 [B].
         support: for each adapter of the batch, the support of its task.
+        weights: the weights of squared errors of each training task's cores, fp32 [tasks, modules, R, R]; None if all
+            errors count the same.
     """
 
     tokens: torch.Tensor
     owners: torch.Tensor
     rows: torch.Tensor
     support: Support
+    weights: torch.Tensor | None = None
 
     @property
     def x(self) -> torch.Tensor:
@@ -128,16 +131,24 @@ class Objective:
     Args:
         recipe: the weights of the parts of the loss, and the amplitudes of the noise.
         mask: True where a core has numbers, bool [modules, R, R].
-        power: the mean square of those numbers over all training adapters, a scalar tensor.
+        power: the mean square of those numbers over all training adapters, weighted like errors, a scalar tensor.
     """
 
     recipe: ObjectiveRecipe
     mask: torch.Tensor
     power: torch.Tensor
 
-    def reconstruction(self, decoded: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Return the mean squared error of cores [B, modules, R, R], divided by what predicting zero would cost."""
-        return (decoded - x)[:, self.mask].square().mean() / self.power
+    def reconstruction(self, decoded: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Return the mean squared error of a batch's cores, divided by what predicting zero would cost.
+
+        Args:
+            decoded: the cores in place of the batch's own, fp32 [B, modules, R, R].
+            batch: the adapters, and how much each of their numbers counts.
+        """
+        squares = (decoded - batch.x)[:, self.mask].square()
+        if batch.weights is not None:
+            squares = squares * batch.weights[batch.tasks][:, self.mask]
+        return squares.mean() / self.power
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ class CVAE(Network):
         """
         x, c, recipe = batch.x, self.read(batch.support), objective.recipe
         posterior = self.encode(x, c)
-        reconstruction = objective.reconstruction(self.decode(sample(posterior, rng), c), x)
+        reconstruction = objective.reconstruction(self.decode(sample(posterior, rng), c), batch)
         kl, further = self.divergence(posterior, c, batch, objective)
         first = train_step.stage == 0  # the warm-up is over when a later stage begins
         warmup = min(1.0, (train_step.step + 1) / max(1.0, recipe.kl_warmup * train_step.steps)) if first else 1.0
@@ -99,7 +99,7 @@ class CVAE(Network):
             parts[name] = item
             total = total + weight * item
         if recipe.prior_share:
-            parts["from_prior"] = objective.reconstruction(self.decode(sample(self.prior(c), rng), c), x)
+            parts["from_prior"] = objective.reconstruction(self.decode(sample(self.prior(c), rng), c), batch)
             total = (1.0 - recipe.prior_share) * total + recipe.prior_share * parts["from_prior"]
         return Losses(total, parts)
 
@@ -246,7 +246,7 @@ class TokenCVAE(CVAE):
         further = [("choice", recipe.choice_weight, choice)]
         if recipe.neighbour_weight and self.config.remembered > 1:
             cores = self.remembered.mean_of_others(c, tasks, batch.tokens, batch.owners)
-            further.append(("neighbours", recipe.neighbour_weight, objective.reconstruction(cores, batch.x)))
+            further.append(("neighbours", recipe.neighbour_weight, objective.reconstruction(cores, batch)))
         return kl_divergence(posterior, gaussian), further
 
     def sample_latent(self, c: torch.Tensor, rng: torch.Generator | None) -> torch.Tensor:

@@ -23,11 +23,14 @@ class TaskData:
         tokens: the normalised cores of the task's adapters, fp32 [checkpoints, modules, R, R].
         texts: the readings of the task's descriptions, each fp32 [hidden] or [T, hidden].
         demonstrations: the readings of draws of the task's demonstrations, each fp32 [hidden] or [T, hidden].
+        weights: how much the squared error of each number counts, fp32 [modules, R, R] with a mean of 1; None if all
+            count the same. Either all tasks of a training have weights, or none has.
     """
 
     tokens: torch.Tensor
     texts: Sequence[torch.Tensor]
     demonstrations: Sequence[torch.Tensor]
+    weights: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,11 @@ class TrainingData:
         """Return the normalised cores of all tasks, one task after the other, fp32 [adapters, modules, R, R]."""
         per_task = [task.tokens for task in self.tasks]
         return torch.cat(per_task) if per_task else torch.zeros(0, *self.mask.shape)
+
+    def error_weights(self) -> torch.Tensor | None:
+        """Return the weights of squared errors of all tasks, fp32 [tasks, modules, R, R]; None if tasks have none."""
+        known = [task.weights for task in self.tasks if task.weights is not None]
+        return torch.stack(known) if known else None
 
 
 class Term(Protocol):
@@ -78,6 +86,7 @@ class ElboTerm:
         owners: the index of the task that each adapter belongs to, int64 [adapters].
         batch_size: how many (adapter, condition) pairs a step takes.
         weights: the weight of the loss in each stage; the last one also holds for all later stages.
+        errors: the weights of squared errors, fp32 [tasks, modules, R, R]; None if all errors count the same.
     """
 
     data: TrainingData
@@ -86,6 +95,7 @@ class ElboTerm:
     owners: torch.Tensor
     batch_size: int
     weights: tuple[float, ...]
+    errors: torch.Tensor | None = None
 
     @classmethod
     def of(
@@ -100,11 +110,14 @@ class ElboTerm:
             batch_size: how many (adapter, condition) pairs a step takes.
             weights: the weight of the loss in each stage; the last one also holds for all later stages.
         """
-        power = tokens[:, data.mask].square().mean().clamp(min=1e-12)
         indices = [index for index, task in enumerate(data.tasks) for _ in task.tokens]
         owners = torch.tensor(indices, device=tokens.device)
-        scaled = Objective(objective, data.mask.to(tokens.device), power)
-        return cls(data, scaled, tokens, owners, batch_size, weights)
+        squares, errors = tokens[:, data.mask].square(), data.error_weights()
+        if errors is not None:
+            errors = errors.to(tokens.device)
+            squares = squares * errors[owners][:, data.mask]
+        scaled = Objective(objective, data.mask.to(tokens.device), squares.mean().clamp(min=1e-12))
+        return cls(data, scaled, tokens, owners, batch_size, weights, errors)
 
     def backward(self, model: Network, train_step: TrainStep, rng: torch.Generator) -> dict[str, float]:
         """Draw a batch, add its gradients to the parameters', and return its losses by name."""
@@ -127,7 +140,7 @@ class ElboTerm:
             rows.append(firsts[index] + pick(len(task.tokens), rng))
             supports.append(draw_support(task.texts, task.demonstrations, data.space, rng))
         support = Support.stack(supports).disturbed(noise=data.condition_noise, drop=data.token_dropout, rng=rng)
-        return Batch(self.tokens, self.owners, torch.tensor(rows, device=device), support.to(device))
+        return Batch(self.tokens, self.owners, torch.tensor(rows, device=device), support.to(device), self.errors)
 
 
 def draw_support(

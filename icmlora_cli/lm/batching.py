@@ -43,6 +43,19 @@ def collate(rows: Sequence[Encoded], pad_id: int, device: torch.device) -> Token
     return TokenBatch(ids.to(device), mask.to(device), positions.to(device), labels.to(device))
 
 
+def answer_logits(model: torch.nn.Module, batch: TokenBatch) -> torch.Tensor:
+    """Run the model and return its logits of each answer token, [B, K, vocabulary], and of no other position."""
+    count = batch.labels.shape[1]
+    logits: torch.Tensor = model(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        use_cache=False,
+        logits_to_keep=count + 1,
+    ).logits[:, :-1]  # the position before each answer token predicts it
+    return logits
+
+
 def answer_log_probs(model: torch.nn.Module, batch: TokenBatch) -> tuple[torch.Tensor, torch.Tensor]:
     """Run the model and read its prediction of each answer token; logits are computed at those positions only.
 
@@ -50,14 +63,16 @@ def answer_log_probs(model: torch.nn.Module, batch: TokenBatch) -> tuple[torch.T
         Log-probabilities of the answer tokens, fp32 [B, K] (0 where ignored), and whether each is the model's first
         choice, bool [B, K] (True where ignored).
     """
-    count = batch.labels.shape[1]
-    logits = model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        use_cache=False,
-        logits_to_keep=count + 1,
-    ).logits[:, :-1]  # (B, K, vocabulary): the position before each answer token predicts it
+    return of_logits(answer_logits(model, batch), batch)
+
+
+def of_logits(logits: torch.Tensor, batch: TokenBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what ``answer_log_probs`` does, from the logits of a forward pass that is done.
+
+    Args:
+        logits: what ``answer_logits`` gave for the batch, [B, K, vocabulary].
+        batch: the batch.
+    """
     scored = batch.labels != IGNORED
     target = batch.labels.clamp(min=0)
     log_probs = torch.log_softmax(logits.float(), dim=-1).gather(2, target[..., None])[..., 0]

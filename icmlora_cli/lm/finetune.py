@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+
 from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.errors import TrainingDivergedError
 from icmlora_cli.lm.batching import IGNORED, answer_log_probs, collate, training_batches
@@ -31,6 +33,7 @@ def finetune(
     identity: str,
     on_step: Callable[[int, float], None],
     on_checkpoint: Callable[[int, Adapter], None] | None = None,
+    on_end: Callable[[torch.optim.Optimizer], None] | None = None,
     meter: CostMeter | None = None,
 ) -> float:
     """Train the adapter on one task, from its saved state where there is one.
@@ -42,6 +45,7 @@ def finetune(
         identity: what the state must be of (task data, recipe, base); another's state is not used.
         on_step: told the steps done and the step's loss, nats per answer token.
         on_checkpoint: given each checkpoint that is to be kept; None where only the last weights are wanted.
+        on_end: given the optimizer after the last step, whose state says what the gradients were.
         meter: Measures seconds and joules, which are kept in the state; None measures nothing.
 
     Returns:
@@ -81,4 +85,6 @@ def finetune(
         if (step + 1) % recipe.save_every == 0 and step + 1 < recipe.steps:
             cost = meter.figures()
             save_state(state, trainer.parameters, optimizer, step=step + 1, identity=identity, cost=cost)
+    if on_end is not None:
+        on_end(optimizer)
     return loss_value

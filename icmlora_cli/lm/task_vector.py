@@ -5,23 +5,20 @@ is not the weight difference that "task arithmetic" calls by the same name.
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from icmlora_cli.config.train import VectorRecipe
-from icmlora_cli.disk import checksums, files
+from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import OutOfSpaceError, UsageError
+from icmlora_cli.errors import UsageError
 from icmlora_cli.lm.batching import TokenBatch, collate, scoring_batches
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.perplexity import max_tokens
 from icmlora_cli.lm.prompts import Encoded, ids_after, open_ids, text_ids
+from icmlora_cli.lm.tensor_cache import cached, keep
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.task_text import checked_text
 
@@ -30,7 +27,6 @@ READ_AT_ONCE = 16  # prompts
 LARGEST = 65504.0  # of fp16, in which states are kept
 MAX_EXAMPLE_TOKENS = 1024
 VERSION = 2  # of the prompts below and of the cached files; part of the cache's key
-DAMAGED = "cached task vectors are damaged, and are read from the base again"
 
 
 def _shown(examples: Sequence[Example]) -> str:
@@ -39,17 +35,6 @@ def _shown(examples: Sequence[Example]) -> str:
 
 class _CaughtError(Exception):
     """Ends a forward pass whose wanted state has been seen."""
-
-
-def _keep(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write tensors into the cache with a checksum; where it is read-only or full, it goes without them."""
-
-    def write(temporary: Path) -> None:
-        save_file(dict(tensors), temporary, metadata=checksums.checked_metadata())
-        checksums.write_checksum(temporary)
-
-    with suppress(OSError, OutOfSpaceError, SafetensorError):
-        files.write_with(path, write)
 
 
 @dataclass(frozen=True)
@@ -270,7 +255,7 @@ class VectorReader:
         asked = [[item.ids, item.kept] for item in prompts]
         key = files.sha256_json([VERSION, self.loaded.base.weight_hash, str(self.loaded.dtype), self.layer, asked])
         path = self.home.vectors / "sets" / f"{key}.safetensors"
-        if (found := self._cached(path)) is not None:
+        if (found := cached(path, self.on_note)) is not None:
             return list(found["states"].split(found["lengths"].tolist()))
         out, done = [torch.empty(0)] * len(prompts), 0
         for indices in scoring_batches([len(item.ids) for item in prompts], batch_size=READ_AT_ONCE):
@@ -279,7 +264,7 @@ class VectorReader:
             done += len(indices)
             if on_batch is not None:
                 on_batch(done)
-        _keep(path, {"states": torch.cat(out), "lengths": torch.tensor([len(item) for item in out])})
+        keep(path, {"states": torch.cat(out), "lengths": torch.tensor([len(item) for item in out])})
         return out
 
     def _states(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
@@ -352,19 +337,11 @@ class VectorReader:
         identity = [VERSION, self.loaded.base.weight_hash, str(self.loaded.dtype), self.layer, pooling, ids]
         key = files.sha256_json(identity)
         path = self.home.vectors / key[:2] / f"{key}.safetensors"
-        if (found := self._cached(path)) is not None:
+        if (found := cached(path, self.on_note)) is not None:
             return found["vector"]
         vector = self._compute(ids, pooling)
-        _keep(path, {"vector": vector})
+        keep(path, {"vector": vector})
         return vector
-
-    def _cached(self, path: Path) -> dict[str, torch.Tensor] | None:
-        """Return the tensors of a cached file; None where there is none that can be read and is what was written."""
-        with suppress(OSError):
-            if checksums.is_intact(path, required=True):
-                return load_file(path)
-            self.on_note(DAMAGED)
-        return None
 
     def _ids(self, prompt: str) -> list[int]:
         ids: list[int] = self.loaded.tokenizer(prompt).input_ids

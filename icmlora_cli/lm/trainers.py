@@ -245,6 +245,15 @@ class FrameTrainer:
         with torch.no_grad():
             self.parameters["cores"].zero_()
 
+    def mean_squares(self, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+        """Return the mean squared gradient of each module's core, fp32 [R, R], as Adam estimates it.
+
+        Args:
+            optimizer: the Adam that has trained the cores for a step or more.
+        """
+        squares: torch.Tensor = optimizer.state[self.parameters["cores"]]["exp_avg_sq"]
+        return {item.name: _copy(square) for item, square in zip(self.frame.layout.modules, squares[0], strict=True)}
+
     def adapter(self) -> Adapter:
         """Return a copy of the adapter as it is now, fp32 on the CPU: ``lora_A`` is V, ``lora_B`` is U C."""
         return framed_adapter(self.frame, _copy(self.parameters["cores"])[0])

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, JsonValue
 
 from icmlora_cli.manifests.model import Count, Items, Manifest, Part, Values
-from icmlora_cli.manifests.parts import Recipe, Versions
+from icmlora_cli.manifests.parts import HashedFile, Recipe, Versions
 
 FOLDER = re.compile(r"checkpoint-[0-9]{1,12}")
 
@@ -115,3 +115,4 @@ class AdapterManifest(Manifest):
     checkpoints: Items[AdapterCheckpoint] = Field(min_length=1)
     figures: Values
     about: AdapterAbout
+    sensitivity: HashedFile | None = None

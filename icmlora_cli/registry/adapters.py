@@ -13,12 +13,14 @@ from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import CorruptFileError, NotFoundError
 from icmlora_cli.manifests.adapter import AdapterAbout, AdapterCheckpoint, AdapterManifest, Imported
 from icmlora_cli.manifests.model import Values
+from icmlora_cli.manifests.parts import HashedFile
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.task_record import Task
 
 MANIFEST = "manifest.json"
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+SENSITIVITY = "sensitivity.safetensors"  # the mean squared gradients of the cores, where the harvest recorded them
 STATE = "state.safetensors"  # the saved state of a training that is not finished
 
 
@@ -40,6 +42,16 @@ def checkpoint_of(folder: Path) -> AdapterCheckpoint:
     )
 
 
+def sensitivity_of(folder: Path) -> HashedFile | None:
+    """Return what a manifest says of the mean squared gradients beside the checkpoints; None where there are none.
+
+    Args:
+        folder: the adapter's folder.
+    """
+    path = folder / SENSITIVITY
+    return HashedFile(bytes=path.stat().st_size, sha256=files.sha256_file(path)) if path.is_file() else None
+
+
 @dataclass(frozen=True)
 class AdapterRecord:
     """A finished adapter, harvested or imported.
@@ -55,6 +67,8 @@ class AdapterRecord:
         figures: what was measured, such as ``exact_match`` on validation examples and ``seconds``.
         about: how it was made: recipe, versions, device, licence; where it was imported from, if it was.
         folder: the folder that it is in.
+        sensitivity: the file of the mean squared gradients of its cores; None where it has none, as what is imported,
+            no core in a frame, or harvested by an earlier version.
     """
 
     task: str
@@ -67,6 +81,7 @@ class AdapterRecord:
     figures: Values
     about: AdapterAbout
     folder: Path
+    sensitivity: HashedFile | None = None
 
     @property
     def last(self) -> Path:
@@ -80,8 +95,9 @@ class AdapterRecord:
 
     @property
     def bytes(self) -> int:
-        """The bytes of all its checkpoints."""
-        return sum(item.bytes for item in self.checkpoints)
+        """The bytes of all its checkpoints, and of the mean squared gradients beside them."""
+        beside = 0 if self.sensitivity is None else self.sensitivity.bytes
+        return beside + sum(item.bytes for item in self.checkpoints)
 
     def manifest(self) -> AdapterManifest:
         """Return what ``manifest.json`` holds."""
@@ -96,6 +112,7 @@ class AdapterRecord:
             checkpoints=self.checkpoints,
             figures=self.figures,
             about=self.about,
+            **({} if self.sensitivity is None else {"sensitivity": self.sensitivity}),
         )
 
     def as_dict(self) -> dict[str, object]:
@@ -111,6 +128,11 @@ def again(record: AdapterRecord) -> str:
         return shlex.join([*words, *_recipe_option(record.about.recipe)])
     source = record.imported.source
     return shlex.join(["icmlora", "adapter", "import", source, "--task", record.task, "--base", base])
+
+
+def harvest_again(record: AdapterRecord) -> str:
+    """Return the command that removes an adapter and makes it again."""
+    return f"icmlora adapter remove {record.task} --key {record.key} --yes && {again(record)}"
 
 
 def _recipe_option(settings: Mapping[str, object] | None) -> tuple[str, ...]:
@@ -144,6 +166,7 @@ def read_record(path: Path) -> AdapterRecord:
         figures=manifest.figures,
         about=manifest.about,
         folder=path.parent,
+        sensitivity=manifest.sensitivity,
     )
 
 
@@ -253,15 +276,28 @@ class AdapterStore:
             CorruptFileError: If the weights are missing or changed.
         """
         folder = record.folder / checkpoint.folder
-        weights = folder / WEIGHTS
-        if not weights.is_file() or files.sha256_file(weights) != checkpoint.sha256:
-            raise CorruptFileError(
-                f"the adapter of task {record.task!r} is missing or not what its manifest says",
-                where=str(weights),
-                hint="icmlora registry verify --repair, or: "
-                f"icmlora adapter remove {record.task} --key {record.key} --yes && {again(record)}",
-            )
+        self._compare(record, folder / WEIGHTS, checkpoint.sha256, "the adapter")
         return folder
+
+    def checked_sensitivity(self, record: AdapterRecord) -> Path | None:
+        """Compare the file of an adapter's mean squared gradients with the manifest, and return it; None without one.
+
+        Raises:
+            CorruptFileError: If the file is missing or changed.
+        """
+        if record.sensitivity is None:
+            return None
+        path = record.folder / SENSITIVITY
+        self._compare(record, path, record.sensitivity.sha256, "the sensitivity of the adapter")
+        return path
+
+    def _compare(self, record: AdapterRecord, path: Path, sha256: str, what: str) -> None:
+        if not path.is_file() or files.sha256_file(path) != sha256:
+            raise CorruptFileError(
+                f"{what} of task {record.task!r} is missing or not what its manifest says",
+                where=str(path),
+                hint=f"icmlora registry verify --repair, or: {harvest_again(record)}",
+            )
 
     def remove(self, task: str, base: str | None = None, *, key: str | None = None) -> int:
         """Delete the adapters of a task and return the bytes freed; a file with another hard link elsewhere frees none.

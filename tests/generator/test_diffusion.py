@@ -154,12 +154,14 @@ def test_latents_are_standardised_between_the_stages(
 @pytest.mark.parametrize("stop", [17, 30, 31, 44])  # before the switch at 30, at it, just after, later
 def test_killed_and_resumed_equals_uninterrupted(problem: Problem, tmp_path: Path, stop: int) -> None:
     whole = problem.network(SHORT)
-    problem.train(whole, tmp_path / "whole", SHORT)
+    undisturbed = problem.train(whole, tmp_path / "whole", SHORT)
     with pytest.raises(KeyboardInterrupt):
         problem.train(problem.network(SHORT), tmp_path / "state", SHORT, stop=stop)
     resumed = problem.network(varied(SHORT, seed=9))  # whatever it starts from, the state decides
-    seen = problem.train(resumed, tmp_path / "state", SHORT)
-    assert seen[0].step == (stop - 1) // 10 * 10 + 10  # saved every 10 steps, before which the callback stops it
+    steps: list[int] = []
+    options = FitOptions(tmp_path / "state", "k", lambda losses: steps.append(losses.step), SHORT.seed)
+    assert problem.fit(resumed, SHORT, options) == undisturbed
+    assert steps[0] == (stop - 1) // 10 * 10 + 1  # saved every 10 steps, before which the callback stops it
     wanted, got = whole.state_dict(), resumed.state_dict()
     assert wanted.keys() == got.keys()
     assert [name for name, item in wanted.items() if not torch.equal(item, got[name])] == []

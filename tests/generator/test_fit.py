@@ -1,6 +1,7 @@
 """Training: it learns tasks by their conditions, repeats by seed, and resumes exactly."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import torch
 from icmlora_cli.config.train import TrainRecipe
 from icmlora_cli.errors import TrainingDivergedError
 from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics, Support, pooled
-from icmlora_cli.generator.fit import FitOptions, StepLosses, fit
+from icmlora_cli.generator.fit import FitOptions, StepLosses, Watch, fit
 from icmlora_cli.generator.interface import Batch, Network, NetworkConfig, Objective, TrainStep
 from icmlora_cli.generator.networks import CVAE, build, sample
-from icmlora_cli.generator.terms import TaskData, TrainingData
+from icmlora_cli.generator.terms import ElboTerm, TaskData, TrainingData
 from tests.train_recipes import train_recipe, varied
 
 HIDDEN = 8
@@ -184,3 +185,83 @@ def test_an_absent_slot_is_zero_and_flagged() -> None:
 def test_conditions_are_clamped() -> None:
     statistics = SlotStatistics(torch.zeros(4), torch.ones(4))
     assert statistics.apply(torch.full((4,), 1e9)).tolist() == [5.0] * 4
+
+
+def weighted(data: TrainingData) -> TrainingData:
+    """Return the data with errors that count nine times as much in the first half of the modules as in the others."""
+    weights = torch.full((4, 3, 3), 0.2)
+    weights[:2] = 1.8
+    return replace(data, tasks=[replace(task, weights=weights) for task in data.tasks])
+
+
+def test_errors_count_by_their_weights_and_predicting_zero_still_costs_one() -> None:
+    data = weighted(problem())
+    tokens = data.tokens()
+    objective = ElboTerm.of(data, tokens, RECIPE.objective, 4, 1.0).objective
+    weights = data.error_weights()
+    assert weights is not None
+    owners = torch.arange(3).repeat_interleave(2)
+    support = Support.stack([data.space.support(data.tasks[0].texts[0], None)] * 6)
+    batch = Batch(tokens, owners, torch.arange(6), support, weights)
+    assert float(objective.reconstruction(torch.zeros_like(tokens), batch)) == pytest.approx(1.0)
+    heavy, light = tokens.clone(), tokens.clone()
+    heavy[:, 0, 0, 0] += 1.0
+    light[:, 3, 0, 0] += 1.0
+    ratio = objective.reconstruction(heavy, batch) / objective.reconstruction(light, batch)
+    assert float(ratio) == pytest.approx(9.0, rel=1e-4)
+    plain = replace(batch, weights=None)
+    assert float(objective.reconstruction(heavy, plain)) == pytest.approx(
+        float(objective.reconstruction(light, plain)), rel=1e-4
+    )
+
+
+def test_what_counts_more_is_learned_better(tmp_path: Path) -> None:
+    """With a latent that is too narrow for everything, so that there is something to choose."""
+    recipe = varied(RECIPE, steps=400, kl_weight=0.0)
+    ratios = []
+    for name, data in (("plain", problem(12)), ("weighted", weighted(problem(12)))):
+        torch.manual_seed(0)
+        model = build(NetworkConfig("token", PLACES, 3, HIDDEN, 3, 32, 8))
+        assert isinstance(model, CVAE)
+        fit(model, data, recipe.objective, recipe.optimiser, FitOptions(tmp_path / name, "k", lambda _: None))
+        with torch.no_grad():
+            tokens = data.tokens()
+            texts = [data.space.support(task.texts[0], None) for task in data.tasks for _ in task.tokens]
+            c = model.read(Support.stack(texts))
+            squares = (model.decode(model.encode(tokens, c)[0], c) - tokens).square().mean((0, 2, 3))
+        ratios.append(float(squares[:2].mean() / squares[2:].mean()))
+    assert ratios[1] < 0.8 * ratios[0]
+
+
+@pytest.mark.parametrize("arch", ["token", "p-diff"])
+def test_a_watch_shows_in_the_curve_and_changes_nothing(tmp_path: Path, arch: str) -> None:
+    recipe = varied(RECIPE, steps=50, save_every=20)
+
+    def figures(model: Network) -> Mapping[str, float]:
+        assert not model.training and not torch.is_grad_enabled()
+        c = model.read(problem().space.support(problem().tasks[0].texts[0], None))
+        return {"norm": float(model.decode(model.sample_latent(c, None), c).norm()), "endless": float("inf")}
+
+    def run(name: str, watch: Watch | None, stop: int | None = None) -> tuple[Network, Sequence[StepLosses]]:
+        def on_step(losses: StepLosses) -> None:
+            if losses.step == stop:
+                raise KeyboardInterrupt
+
+        model, options = network(arch), FitOptions(tmp_path / name, "k", on_step)
+        return model, fit(model, problem(), recipe.objective, recipe.optimiser, options, watch=watch)
+
+    watch = Watch(7, figures, from_stage=1 if arch == "p-diff" else 0)
+    plain, bare = run("plain", None)
+    watched, curve = run("watched", watch)
+    with pytest.raises(KeyboardInterrupt):
+        run("stopped", watch, stop=33)
+    resumed, again = run("stopped", watch)
+    for other in (watched, resumed):
+        assert all(torch.equal(item, other.state_dict()[name]) for name, item in plain.state_dict().items())
+    first = 15 if arch == "p-diff" else 0
+    assert [losses.step for losses in curve if "norm" in losses.values] == [
+        step for step in (7, 14, 21, 28, 35, 42, 49, 50) if step > first
+    ]
+    assert again == curve and not any("endless" in losses.values for losses in curve)
+    known = {losses.step: losses.values for losses in curve}
+    assert all(dict(losses.values).items() <= dict(known[losses.step]).items() for losses in bare)

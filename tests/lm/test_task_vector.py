@@ -14,7 +14,8 @@ from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import UsageError
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.lm.perplexity import max_tokens
-from icmlora_cli.lm.task_vector import DAMAGED, TokenPrompt, VectorReader
+from icmlora_cli.lm.task_vector import TokenPrompt, VectorReader
+from icmlora_cli.lm.tensor_cache import DAMAGED
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.workflows.base.pull import pull

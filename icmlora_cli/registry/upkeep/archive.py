@@ -41,7 +41,8 @@ FOLDERS: Mapping[Kind, re.Pattern[str]] = {
 FILES: Mapping[Kind, re.Pattern[str]] = {
     "task": re.compile("|".join(map(re.escape, (task_record.EXAMPLES, task_record.MANIFEST)))),
     "adapter": re.compile(
-        f"{re.escape(adapters.MANIFEST)}|{FOLDER.pattern}/({re.escape(adapters.CONFIG)}|{re.escape(adapters.WEIGHTS)})"
+        f"{re.escape(adapters.MANIFEST)}|{re.escape(adapters.SENSITIVITY)}|"
+        f"{FOLDER.pattern}/({re.escape(adapters.CONFIG)}|{re.escape(adapters.WEIGHTS)})"
     ),
     "generator": re.compile("|".join(map(re.escape, (generators.CONFIG, generators.WEIGHTS, generators.CARD)))),
 }

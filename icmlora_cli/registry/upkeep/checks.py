@@ -121,15 +121,19 @@ def adapter_flaws(folder: Path, base: str, task: str, key: str, *, quick: bool =
         return [Flaw("unreadable", path, error.message)]
     if (record.base, record.task, record.key) != (base, task, key):
         return [Flaw("unreadable", path, f"it is the manifest of {record.base}/{record.task}/{record.key}")]
+    beside = {adapters.SENSITIVITY} if record.sensitivity is not None else set[str]()
     flaws = [
         flaw
         for flaw in _strangers(
-            folder, {adapters.MANIFEST, adapters.STATE, *(item.folder for item in record.checkpoints)}
+            folder, {adapters.MANIFEST, adapters.STATE, *beside, *(item.folder for item in record.checkpoints)}
         )
         if not is_marker(flaw.path.name)
     ]
     for checkpoint in record.checkpoints:
         flaws += _checkpoint_flaws(record, checkpoint, folder / checkpoint.folder, quick=quick)
+    if record.sensitivity is not None:
+        path, sha256 = folder / adapters.SENSITIVITY, record.sensitivity.sha256
+        flaws += _weights_flaws(path, sha256, what="mean squared gradients", quick=quick)
     return flaws
 
 
@@ -216,13 +220,13 @@ def safetensors_flaws(path: Path, *, quick: bool = False) -> list[Flaw]:
     return [Flaw("changed", path, "not what was written: its checksum differs")]
 
 
-def _weights_flaws(path: Path, sha256: str, *, quick: bool) -> list[Flaw]:
+def _weights_flaws(path: Path, sha256: str, *, quick: bool, what: str = "weights") -> list[Flaw]:
     if not path.is_file():
-        return [Flaw("missing", path, "its weights are missing")]
+        return [Flaw("missing", path, f"its {what} are missing")]
     flaws = safetensors_flaws(path, quick=True)
     if flaws or quick or files.sha256_file(path) == sha256:
         return flaws
-    return [Flaw("changed", path, "not the weights that were written: another SHA-256")]
+    return [Flaw("changed", path, f"not the {what} that were written: another SHA-256")]
 
 
 def _strangers(folder: Path, listed: set[str]) -> list[Flaw]:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
@@ -21,15 +23,24 @@ from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.perplexity import aggregate, score_texts
 from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.scoring import score_rows
-from icmlora_cli.lm.trainers import AdapterTrainer, make_trainer
+from icmlora_cli.lm.trainers import AdapterTrainer, FrameTrainer, make_trainer
 from icmlora_cli.manifests.adapter import AdapterAbout
 from icmlora_cli.provenance.energy import CostMeter
 from icmlora_cli.provenance.versions import command_line, now, versions
-from icmlora_cli.registry.adapters import MANIFEST, STATE, AdapterRecord, AdapterStore, checkpoint_of
+from icmlora_cli.registry.adapters import (
+    MANIFEST,
+    SENSITIVITY,
+    STATE,
+    AdapterRecord,
+    AdapterStore,
+    checkpoint_of,
+    sensitivity_of,
+)
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.weights.adapter import Adapter, write_adapter
+from icmlora_cli.weights.sensitivity import write_sensitivity
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
 VERSION = 1  # of the training procedure; part of every key
@@ -222,6 +233,7 @@ class _TaskHarvest:
                 identity=key,
                 on_step=self._report,
                 on_checkpoint=lambda step, adapter: self._keep(folder, step, adapter),
+                on_end=lambda optimizer: self._keep_sensitivity(folder, optimizer),
                 meter=self._meter,
             )
         figures = {"loss": loss} | self._meter.figures()
@@ -261,6 +273,11 @@ class _TaskHarvest:
     def _keep(self, folder: Path, step: int, adapter: Adapter) -> None:
         loaded = self.trainer.loaded
         write_adapter(folder / f"checkpoint-{step:05d}", adapter, loaded.shapes, revision=loaded.base.revision)
+
+    def _keep_sensitivity(self, folder: Path, optimizer: torch.optim.Optimizer) -> None:
+        """Write what the optimizer knows of the gradients, where these are of cores in a frame."""
+        if isinstance(self.trainer, FrameTrainer):
+            write_sensitivity(folder / SENSITIVITY, self.trainer.mean_squares(optimizer))
 
     @property
     def _validation_examples(self) -> tuple[Example, ...]:
@@ -305,4 +322,5 @@ class _TaskHarvest:
             figures={name: value for name, value in figures.items() if math.isfinite(value)},  # not a perplexity of inf
             about=about,
             folder=folder,
+            sensitivity=sensitivity_of(folder),
         )

@@ -145,8 +145,11 @@ def _whole(home: Home, kind: Kind, folder: Path) -> Thing:
 
 def _belongs(kind: Kind, folder: Path, path: Path) -> bool:
     within = path.relative_to(folder).as_posix()
-    if kind == "adapter" and path.parent != folder:
-        listed = {item.folder for item in adapters.read_record(folder / adapters.MANIFEST).checkpoints}
-        if path.parent.name not in listed:
+    if kind == "adapter" and path.name != adapters.MANIFEST:
+        record = adapters.read_record(folder / adapters.MANIFEST)
+        listed = {item.folder for item in record.checkpoints}
+        if path.parent != folder and path.parent.name not in listed:
+            return False
+        if path.parent == folder and record.sensitivity is None:
             return False
     return FILES[kind].fullmatch(within) is not None

@@ -12,6 +12,7 @@ from icmlora_cli.config.train import TrainRecipe
 from icmlora_cli.lm.lengths import check_fit
 from icmlora_cli.lm.prompts import Encoded, encode, encode_task
 from icmlora_cli.lm.task_vector import VectorReader
+from icmlora_cli.lm.teacher import TopTokens
 from icmlora_cli.registry.task_record import PromptTemplate
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.tasks.builtin import BuiltinTask, builtin_names, builtin_task, dense_tasks, phrase
@@ -34,6 +35,7 @@ class EpisodeTask:
         family: The family of the task. Built-in tasks are drawn by family, so that a large one does not crowd out
             the small ones.
         left_out: How many examples are no queries, since they have more tokens than the recipe's ``max_tokens``.
+        teachers: What the task's harvested adapter says of the first queries' answers; empty without distillation.
     """
 
     name: str
@@ -43,6 +45,7 @@ class EpisodeTask:
     registered: bool
     family: str
     left_out: int = 0
+    teachers: tuple[TopTokens, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ step alone decide what a step trains on, so that a resumed training goes on exac
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -19,13 +19,65 @@ from icmlora_cli.generator.conditions import ConditionSpace, Support
 from icmlora_cli.generator.interface import Network, TrainStep
 from icmlora_cli.generator.networks import CVAE, contrast, kl_divergence, sample
 from icmlora_cli.generator.terms import draw_support, pick
-from icmlora_cli.lm.batching import IGNORED, answer_log_probs, collate, scoring_batches
+from icmlora_cli.lm.batching import IGNORED, answer_log_probs, answer_logits, collate, of_logits, scoring_batches
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.row_cores import RowCores
+from icmlora_cli.lm.teacher import TopTokens, divergences
 from icmlora_cli.workflows.train.episode_tasks import EpisodeTask
 
 POOL = 32  # steps whose rows are drawn together and sorted by length, so that little is padding
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the base says of rows.
+
+    Args:
+        total: The negative log-likelihood of each answer, in nats, fp32 [B].
+        nll: The same as a mean over the answer's tokens, fp32 [B].
+        exact: Whether each answer is exactly the model's first choice, bool [B].
+        taught: KL(harvested || generated) over each answer, in nats, fp32 [B]; empty where nothing is distilled.
+    """
+
+    total: torch.Tensor
+    nll: torch.Tensor
+    exact: torch.Tensor
+    taught: torch.Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence["_Seen"]) -> "_Seen":
+        """Return what several passes saw, one after the other, without its graph."""
+        columns = zip(*((part.total, part.nll, part.exact, part.taught) for part in parts), strict=True)
+        return cls(*(torch.cat(column).detach() for column in columns))
+
+
+LossOf = Callable[[slice, _Seen], torch.Tensor]
+"""The loss of the rows of a slice, whose sum is minimised, from what is seen of them."""
+
+
+@dataclass(frozen=True)
+class _Swap:
+    """Which row's adapter each row is compared with, in the contrast of adapters.
+
+    Args:
+        partners: The index of a row of another task for each row, int64 [B]; its own index where there is none.
+        shares: The share of each row in the mean, fp32 [B]; 0 for rows without a partner.
+    """
+
+    partners: torch.Tensor
+    shares: torch.Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[int, int]], rng: torch.Generator, device: torch.device) -> "_Swap | None":
+        """Draw a partner for each row, or return None where all rows are of one task."""
+        others = [[at for at, (other, _) in enumerate(rows) if other != own] for own, _ in rows]
+        count = sum(map(bool, others))
+        if not count:
+            return None
+        partners = [items[pick(len(items), rng)] if items else at for at, items in enumerate(others)]
+        shares = [1.0 / count if items else 0.0 for items in others]
+        return cls(torch.tensor(partners, device=device), torch.tensor(shares, device=device))
 
 
 @dataclass
@@ -102,41 +154,96 @@ class EpisodeTerm:
         prior = model.prior(c := model.read(self._disturbed(supports, rng)))
         z = sample(prior, rng)
         cores = model.decode(z, c) * self.scale[:, None, None]
-        queries = [self.tasks[index].queries[query] for index, query in rows]
-        loss, right, gradient = self._through_base(queries, cores.detach())
+        values, gradient = self._losses(rows, cores.detach(), rng)
         kl = kl_divergence(prior, (torch.zeros_like(prior[0]), torch.zeros_like(prior[1])))
-        torch.autograd.backward([cores, recipe.prior_weight * kl], [recipe.weight * gradient, torch.ones_like(kl)])
-        return {"nll": loss, "exact": right, "prior": float(kl.detach())}
+        torch.autograd.backward([cores, recipe.prior_weight * kl], [gradient, torch.ones_like(kl)])
+        return values | {"prior": float(kl.detach())}
 
-    def _through_base(self, queries: Sequence[Encoded], cores: torch.Tensor) -> tuple[float, float, torch.Tensor]:
-        """Return the mean answer NLL in nats, the share of exact answers, and the NLL's gradient in the cores.
+    def _losses(
+        self, rows: Sequence[tuple[int, int]], cores: torch.Tensor, rng: torch.Generator
+    ) -> tuple[dict[str, float], torch.Tensor]:
+        """Return the losses on queries by name, and the gradient of their weighted sum in the cores."""
+        recipe = self.episodes
+        queries = [self.tasks[index].queries[query] for index, query in rows]
+        lengths = [len(item.answer_ids) for item in queries]
+        teachers = [self._teacher(index, query) for index, query in rows]
+        taught = sum(length for length, teacher in zip(lengths, teachers, strict=True) if teacher is not None)
+        swap = _Swap.of(rows, rng, self.loaded.device) if recipe.swap_weight else None
+        if swap is not None:
+            swapped, away = self._through_base(queries, cores[swap.partners], lambda _, seen: seen.nll)
+
+        def hinges(part: slice, nll: torch.Tensor) -> torch.Tensor:
+            return torch.relu(recipe.swap_margin + nll - swapped.nll[part])
+
+        def weighted(part: slice, seen: _Seen) -> torch.Tensor:
+            loss = recipe.weight * (seen.total.sum() / sum(lengths))
+            if swap is not None:
+                loss = loss + recipe.swap_weight * (swap.shares[part] * hinges(part, seen.nll)).sum()
+            return loss + recipe.distill_weight * seen.taught.sum() / taught if taught else loss
+
+        own, gradient = self._through_base(queries, cores, weighted, teachers if taught else None)
+        values = {"nll": float(own.total.sum() / sum(lengths)), "exact": float(own.exact.float().mean())}
+        if swap is not None:
+            hinge = hinges(slice(None), own.nll)
+            active = recipe.swap_weight * swap.shares * (hinge > 0)
+            gradient.index_add_(0, swap.partners, -active[:, None, None, None] * away)
+            values["swap"] = float((swap.shares * hinge).sum())
+        if taught:
+            values["distill"] = float(own.taught.sum() / taught)
+        return values, gradient
+
+    def _teacher(self, index: int, query: int) -> TopTokens | None:
+        known = self.tasks[index].teachers if self.episodes.distill_weight else ()
+        return known[query] if query < len(known) else None
+
+    def _through_base(
+        self,
+        queries: Sequence[Encoded],
+        cores: torch.Tensor,
+        loss_of: LossOf,
+        teachers: Sequence[TopTokens | None] | None = None,
+    ) -> tuple[_Seen, torch.Tensor]:
+        """Return what the base says of the queries with the cores, and the gradient of a loss in the cores.
 
         When memory does not suffice, the rows of a pass are halved, for this and all later steps.
+
+        Args:
+            queries: The query of each row.
+            cores: The core of each module for each row.
+            loss_of: The loss.
+            teachers: What harvested adapters say of each row's answer; None leaves the divergence from them out.
         """
         while True:
             try:
-                return self._pass(queries, cores)
+                return self._pass(queries, cores, loss_of, teachers)
             except torch.OutOfMemoryError:
                 if self._micro == 1:
                     raise
             self._micro = (self._micro + 1) // 2
             torch.cuda.empty_cache()  # now that no traceback holds the tensors
 
-    def _pass(self, queries: Sequence[Encoded], cores: torch.Tensor) -> tuple[float, float, torch.Tensor]:
-        answers = sum(len(item.answer_ids) for item in queries)
-        total, exact, gradient = 0.0, 0, torch.zeros_like(cores)
+    def _pass(
+        self,
+        queries: Sequence[Encoded],
+        cores: torch.Tensor,
+        loss_of: LossOf,
+        teachers: Sequence[TopTokens | None] | None,
+    ) -> tuple[_Seen, torch.Tensor]:
+        parts, gradient = list[_Seen](), torch.zeros_like(cores)
         for start in range(0, len(queries), self._micro):
             part = slice(start, start + self._micro)
             leaf = cores[part].requires_grad_()
             batch = collate(queries[part], self.loaded.tokenizer.pad_token_id, self.loaded.device)
             with self.cores.applied(leaf):
-                log_probs, right = answer_log_probs(self.loaded.model, batch)
-                loss = -log_probs.sum() / answers
+                logits = answer_logits(self.loaded.model, batch)
+                log_probs, right = of_logits(logits, batch)
+                total = -log_probs.sum(1)
+                taught = total.new_empty(0) if teachers is None else divergences(logits, teachers[part])
+                seen = _Seen(total, total / (batch.labels != IGNORED).sum(1), right.all(1), taught)
                 # while the cores are applied, since checkpointed blocks run again
-                (gradient[part],) = torch.autograd.grad(loss, leaf)
-            total += float(loss.detach())
-            exact += int(right.all(1).sum())
-        return total, exact / len(queries), gradient
+                (gradient[part],) = torch.autograd.grad(loss_of(part, seen).sum(), leaf)
+            parts.append(_Seen.joined([seen]))
+        return _Seen.joined(parts), gradient
 
     def _rows(self, step: int) -> list[tuple[int, int]]:
         """Return the pairs of a task's index and a query's index that a step of the stage takes."""
@@ -230,7 +337,15 @@ class TaskValidation:
         term = self.term
         supports = [term.space.support(task.texts[0], None) for task in self.tasks]
         c = model.read(Support.stack(supports).to(term.loaded.device))
-        cores = model.decode(model.sample_latent(c, None), c) * term.scale[:, None, None]
+        return self.of_cores(model.decode(model.sample_latent(c, None), c) * term.scale[:, None, None])
+
+    def of_cores(self, cores: torch.Tensor) -> Mapping[str, "TaskScore"]:
+        """Return the figures of each task with a given adapter, by its name.
+
+        Args:
+            cores: The core of each module for each task, fp32 [tasks, modules, R, R].
+        """
+        term = self.term
         rows = [(index, query) for index, task in enumerate(self.tasks) for query in task.queries[: self.examples]]
         sums = [[0.0, 0.0, 0.0] for _ in self.tasks]
         for indices in scoring_batches([row.length for _, row in rows], batch_size=16):

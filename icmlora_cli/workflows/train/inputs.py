@@ -75,7 +75,7 @@ def chosen_frame(harvested: Sequence[Harvested], recipe: DataRecipe) -> FrameSpe
         harvested: The adapters that are learned from; there may be none.
         recipe: The settings of the data, of which ``basis``, ``directions``, ``frame_seed`` and ``frame_width`` count.
     """
-    specs = {_frame_of(item.record) for item in harvested if item.record.imported is None}
+    specs = {frame_of(item.record) for item in harvested if item.record.imported is None}
     common = next(iter(specs)) if len(specs) == 1 else None
     outside = not recipe.directions and any(item.record.imported for item in harvested)
     if recipe.basis == "learned" or (recipe.basis == "auto" and harvested and (common is None or outside)):
@@ -96,7 +96,7 @@ def frame_codec(
         directions: The most directions that are added to each of U and V.
     """
     frame = seeded_frame(layout, spec, base_model)
-    foreign = [adapter for item in harvested if _frame_of(item.record) != spec for adapter in item.adapters]
+    foreign = [adapter for item in harvested if frame_of(item.record) != spec for adapter in item.adapters]
     return extended_frame(frame, foreign, directions) if foreign and directions else frame
 
 
@@ -122,7 +122,8 @@ def make_basis(harvested: Sequence[Harvested], loaded: LoadedBase, recipe: DataR
     return Basis(frame_codec(harvested, layout, spec, loaded.base.model_id, recipe.directions), spec)
 
 
-def _frame_of(record: AdapterRecord) -> FrameSpec | None:
+def frame_of(record: AdapterRecord) -> FrameSpec | None:
+    """Return the frame that an adapter was harvested in; None for plain LoRAs and imported adapters."""
     recipe = record.about.recipe or {}
     seed, rank = recipe.get("seed"), recipe.get("rank")
     if recipe.get("parametrization") != "frame" or not isinstance(seed, int) or not isinstance(rank, int):

@@ -19,7 +19,7 @@ from icmlora_cli.registry.generators import CONFIG, GeneratorStore
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.registry.upkeep import quarantine
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
-from icmlora_cli.workflows.train import manifest
+from icmlora_cli.workflows.train import manifest, sensitivity
 from icmlora_cli.workflows.train.distributed import Distributed
 from icmlora_cli.workflows.train.episode_tasks import builtin_pool
 from icmlora_cli.workflows.train.inputs import Harvested, find_harvested, known_names, make_basis
@@ -106,6 +106,8 @@ def run(
     _check(tasks, recipe)
     harvested = find_harvested(tasks, base, AdapterStore(home), all_needed=recipe.episodes is None)
     _check_idle(tasks, harvested, recipe)
+    if recipe.objective.sensitivity:
+        sensitivity.check(harvested, recipe)
     key = _key(tasks, [(item.task, item.record) for item in harvested], base, recipe, home)
     target = GeneratorStore(home).folder(name)
     if (target / CONFIG).is_file() and read_config(target).key == key:
@@ -168,6 +170,12 @@ def _check(tasks: Sequence[Task], recipe: TrainRecipe) -> None:
             f"network.{head[0]} is an option of arch: token, and the recipe has arch: {recipe.network.arch}",
             hint=f"take network.{head[0]} out of the recipe",
         )
+    episodes = recipe.episodes
+    if episodes is not None and not episodes.weight and (episodes.swap_weight or episodes.distill_weight):
+        raise UsageError(
+            "episodes.swap_weight and distill_weight are of queries, and with episodes.weight: 0 there are none",
+            hint="raise episodes.weight in the recipe, or set both to 0",
+        )
     unseen = [task.name for task in tasks if task.split != "train"]
     if unseen:
         raise UsageError(
@@ -193,6 +201,11 @@ def _check_idle(tasks: Sequence[Task], harvested: Sequence[Harvested], recipe: T
             hint="icmlora harvest, or take mean_adapter out of the recipe",
         )
     mute = [task for task in tasks if task.template.kind == "text" or not task.has_examples]
+    if recipe.episodes is not None and recipe.episodes.distill_weight and learned <= {task.name for task in mute}:
+        raise UsageError(
+            "episodes.distill_weight: no task with questions has a harvested adapter to distil",
+            hint="icmlora harvest, or episodes.distill_weight: 0 in the recipe",
+        )
     idle = [task.name for task in mute if task.name not in learned]
     if idle:
         raise UsageError(
@@ -212,6 +225,8 @@ def _key(
         [task.name, *task.descriptions, task.data_hash, *(c.sha256 for c in record.checkpoints)]
         for task, record in harvested
     ]
+    if recipe.objective.sensitivity:
+        items += [[record.sensitivity.sha256] for _, record in harvested if record.sensitivity is not None]
     if recipe.episodes is not None:
         pools = builtin_pool(recipe.episodes, recipe.seed, known_names(tasks, home))
         items += [[task.name, *task.descriptions, task.data_hash] for task in tasks] + [[base.weight_hash]]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -11,14 +11,16 @@ from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import TrainingDivergedError
 from icmlora_cli.generator.checkpoint import Generator, module_scales
 from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics
-from icmlora_cli.generator.fit import FitOptions, StepLosses, Validation, fit
+from icmlora_cli.generator.fit import FitOptions, StepLosses, Validation, Watch, fit
 from icmlora_cli.generator.interface import Network, NetworkConfig
 from icmlora_cli.generator.networks import build
 from icmlora_cli.generator.terms import TaskData, TrainingData
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.row_cores import RowCores
 from icmlora_cli.lm.task_vector import VectorReader
+from icmlora_cli.lm.teacher import top_tokens
 from icmlora_cli.provenance.energy import CostMeter
+from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.generators import STATE
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.weights.adapter import Adapter
@@ -29,6 +31,10 @@ from icmlora_cli.workflows.train.distributed import Distributed
 from icmlora_cli.workflows.train.episode_tasks import EpisodeTask, builtin_pool, read_tasks
 from icmlora_cli.workflows.train.episodes import EpisodeTerm, TaskValidation
 from icmlora_cli.workflows.train.inputs import Basis, Harvested, known_names
+from icmlora_cli.workflows.train.sensitivity import error_weights
+from icmlora_cli.workflows.train.watch import QUERIES, Probe, chosen
+
+WATCHED = ("validation", "cosine", "own_nll", "swapped_nll")  # what is not new after every step
 
 
 @dataclass
@@ -63,11 +69,12 @@ class Training:
 
     def __post_init__(self) -> None:
         """Open the reader of task vectors, and read the supports of all tasks."""
-        note = notes_of_vectors(self.on_progress)
-        self.reader = VectorReader(self.loaded, self.recipe.data.vectors, self.home, note)
+        self.note = notes_of_vectors(self.on_progress)
+        self.reader = VectorReader(self.loaded, self.recipe.data.vectors, self.home, self.note)
         self.state = self.home.generators / f"{self.name}{STATE}"
         self.builtin: list[EpisodeTask] = []
         self.validation: dict[str, float] = {}
+        self.watched: dict[str, float] = {}
         self._read()
 
     def _read(self) -> None:
@@ -82,7 +89,7 @@ class Training:
                 queried, [*train, *held], self.reader, recipe, recipe.episodes, on_progress=self.on_progress
             )
             count = len(read) - len(held)
-            self.pool, self.held = read[:count], read[count:]
+            self.pool, self.held = self._taught(read[:count]), read[count:]
             self.builtin = [item for item in self.pool if not item.registered]
         read_already = {item.name: item for item in self.pool if item.registered}
         self.texts: list[list[torch.Tensor]] = []
@@ -97,6 +104,25 @@ class Training:
             draws = self.reader.reading_draws(examples, seed=recipe.seed, kind=kind) if examples else []
             self.shown.append(draws)
             self.on_progress(Progress("vectors", "of tasks", index + 1, len(self.harvested)))
+
+    def _taught(self, pool: Sequence[EpisodeTask]) -> list[EpisodeTask]:
+        """Return the tasks, with what the harvested adapters say of their first queries if the recipe distils them."""
+        episodes = self.recipe.episodes
+        if episodes is None or not episodes.distill_weight:
+            return list(pool)
+        harvested = {item.task.name: item for item in self.harvested}
+        names = [task.name for task in pool if task.registered and task.name in harvested]
+        taught: list[EpisodeTask] = []
+        for task in pool:
+            if task.name not in names:
+                taught.append(task)
+                continue
+            item, rows = harvested[task.name], task.queries[: episodes.distill_examples]
+            sha256, folder = item.record.checkpoints[-1].sha256, self.home.vectors / "teachers"
+            found = top_tokens(self.loaded, item.adapters[-1], sha256, rows, folder, on_note=self.note)
+            taught.append(replace(task, teachers=tuple(found)))
+            self.on_progress(Progress("vectors", "of answers", names.index(task.name) + 1, len(names)))
+        return taught
 
     def _space(self) -> ConditionSpace:
         pooled = [item for item in self.pool if not item.registered or item.name not in self._names()]
@@ -120,9 +146,10 @@ class Training:
             scale = module_scales(torch.cat(tokens), mask)
         else:
             scale = torch.full((len(codec.layout.modules),), recipe.data.core_scale)
+        weights = self._error_weights(scale)
         tasks = [
-            TaskData(cores / scale[:, None, None], texts, shown)
-            for cores, texts, shown in zip(tokens, self.texts, self.shown, strict=True)
+            TaskData(cores / scale[:, None, None], texts, shown, errors)
+            for cores, texts, shown, errors in zip(tokens, self.texts, self.shown, weights, strict=True)
         ]
         data = TrainingData(tasks, space, mask, recipe.data.condition_noise, recipe.data.token_dropout)
         model = self._network(space)
@@ -140,7 +167,14 @@ class Training:
                 last = len(model.stages(recipe.optimiser)) - 1
                 validation = Validation(recipe.episodes.validate_every, score, last)
         curve = fit(
-            model, data, recipe.objective, recipe.optimiser, self._options(), terms=terms, validation=validation
+            model,
+            data,
+            recipe.objective,
+            recipe.optimiser,
+            self._options(),
+            terms=terms,
+            validation=validation,
+            watch=self._watch(model, space, scale, terms),
         )
         adapters = [adapter for item in self.harvested for adapter in item.adapters]
         rank = codec.width
@@ -150,6 +184,31 @@ class Training:
             with torch.no_grad():
                 self.validation["validation"] = validation.score(model.eval())
         return Generator(model.cpu().eval(), codec, space, scale, rank, self.basis.frame), curve
+
+    def _error_weights(self, scale: torch.Tensor) -> list[torch.Tensor | None]:
+        """Return how much the squared errors of each harvested task count; None where all count the same."""
+        share, store = self.recipe.objective.sensitivity, AdapterStore(self.home)
+        if not share:
+            return [None] * len(self.harvested)
+        return [error_weights(item, store, self.basis.codec, scale, share) for item in self.harvested]
+
+    def _watch(
+        self, model: Network, space: ConditionSpace, scale: torch.Tensor, terms: Sequence[EpisodeTerm]
+    ) -> Watch | None:
+        """Return what to watch: adapters of a few of the tasks that are learned; None where there is one task alone."""
+        recipe, episodes, queries = self.recipe, self.recipe.episodes, None
+        if episodes is not None and episodes.weight:
+            tasks = [self.pool[index] for index in chosen(len(self.pool), recipe.seed)]
+            texts, queries = [task.texts[0] for task in tasks], TaskValidation(terms[0], tasks, QUERIES)
+        else:
+            texts = [self.texts[index][0] for index in chosen(len(self.texts), recipe.seed)]
+        if len(texts) < 2:
+            return None
+        probe = Probe([space.support(text, None) for text in texts], scale, self.basis.codec.mask(), queries)
+        every = recipe.optimiser.save_every if episodes is None else episodes.validate_every
+        # what is sampled before its diffusion has learned anything is no adapter
+        first = len(model.stages(recipe.optimiser)) - 1 if recipe.network.arch == "p-diff" else 0
+        return Watch(every, probe, first)
 
     def _options(self) -> FitOptions:
         reduce, main = self.distributed.reduce, self.distributed.main
@@ -186,7 +245,9 @@ class Training:
 
     def _report(self, losses: StepLosses) -> None:
         self.distributed.log(losses.values, losses.step)
-        detail = ", ".join(f"{loss} {value:.4f}" for loss, value in losses.values.items())
+        self.watched |= {name: losses.values[name] for name in WATCHED if name in losses.values}
+        shown = dict(losses.values) | self.watched  # the figures of the last look stay in sight
+        detail = ", ".join(f"{loss} {value:.4f}" for loss, value in shown.items())
         self.on_progress(Progress("train", self.name, losses.step, self.recipe.optimiser.steps, detail))
 
     def figures(self, generator: Generator, kept: Generator) -> dict[str, float]:

@@ -5,20 +5,30 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
+from icmlora_cli.errors import CorruptFileError
+from icmlora_cli.lm.batching import answer_log_probs, collate, training_batches
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.lm.perplexity import aggregate, score_texts
+from icmlora_cli.lm.prompts import encode_task
+from icmlora_cli.lm.trainers import FrameTrainer
+from icmlora_cli.registry.adapters import MANIFEST, SENSITIVITY, AdapterStore, read_record
 from icmlora_cli.registry.bases import Base
-from icmlora_cli.registry.tasks import TaskStore
+from icmlora_cli.registry.tasks import Task, TaskStore
+from icmlora_cli.registry.upkeep.checks import adapter_flaws
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.task_file import TaskSpec
 from icmlora_cli.weights.adapter import read_adapter
 from icmlora_cli.weights.merge import merged
+from icmlora_cli.weights.sensitivity import read_sensitivity
 from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.progress import Progress
+from icmlora_cli.workflows.registry import export, import_archive
+from tests.small_registry import cut, flip
 
 RECIPE = HarvestRecipe(steps=30, batch_size=4, learning_rate=3e-2, keep=1, rank=2)
 
@@ -65,3 +75,68 @@ def test_a_key_changes_only_where_a_mend_counts(
     values = recipe.model_dump(mode="json", exclude={"save_every", "validate_on", "parametrization"})
     known = files.sha256_json([1, base.weight_hash, task.data_hash, values, *mends])[:12]
     assert harvest.harvest_key(base, task, recipe) == known
+
+
+FRAMED = HarvestRecipe(parametrization="frame", steps=1, batch_size=4, learning_rate=3e-2, keep=1, rank=4, seed=3)
+
+
+def test_a_harvest_in_a_frame_records_the_mean_squared_gradient(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
+) -> None:
+    """Of one step it is the squared gradient of the first batch, but for a factor."""
+    (record,) = harvest.run(say_tasks[:1], llama_base, FRAMED, home, device="cpu").records
+    path = AdapterStore(home).checked_sensitivity(record)
+    assert path is not None and record.sensitivity is not None and record.sensitivity.bytes == path.stat().st_size
+    assert read_record(record.folder / MANIFEST) == record
+    found = read_sensitivity(path)
+    trainer = FrameTrainer(load_base(llama_base, device="cpu"), FRAMED)
+    trainer.reset()
+    rows = encode_task(trainer.loaded.tokenizer, say_tasks[0], say_tasks[0].examples("train"))
+    plan = training_batches([row.length for row in rows], batch_size=4, steps=1, seed=FRAMED.seed)
+    batch = collate([rows[index] for index in plan[0]], trainer.loaded.tokenizer.pad_token_id, trainer.loaded.device)
+    loss = -answer_log_probs(trainer.model, batch)[0].sum()
+    (gradient,) = torch.autograd.grad(loss, trainer.parameters["cores"])
+    wanted = gradient[0].square() / gradient.square().mean()
+    assert list(found) == [item.name for item in trainer.frame.layout.modules]
+    assert torch.allclose(torch.stack(list(found.values())), wanted, rtol=5e-3, atol=1e-4)
+    trainer.close()
+
+
+def test_the_recorded_gradients_are_checked_and_go_along(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...], tmp_path: Path
+) -> None:
+    framed, lora = (
+        harvest.run(say_tasks[at : at + 1], llama_base, recipe, home, device="cpu").records[0]
+        for at, recipe in ((0, FRAMED), (1, FRAMED.model_copy(update={"parametrization": "lora"})))
+    )
+    assert lora.sensitivity is None and not (lora.folder / SENSITIVITY).exists()
+    export.run(home, tmp_path / "all.tar.zst")
+    other = Home(tmp_path / "home", tmp_path / "cache")
+    import_archive.run(other, tmp_path / "all.tar.zst")
+    there = AdapterStore(other)
+    (copied,) = (item for item in there.all() if item.task == framed.task)
+    assert copied.sensitivity == framed.sensitivity and there.checked_sensitivity(copied) is not None
+
+    def kinds(quick: bool = False) -> list[str]:
+        flaws = adapter_flaws(framed.folder, framed.base, framed.task, framed.key, quick=quick)
+        assert all(flaw.path == framed.folder / SENSITIVITY for flaw in flaws)
+        return [flaw.kind for flaw in flaws]
+
+    path, whole = framed.folder / SENSITIVITY, (framed.folder / SENSITIVITY).read_bytes()
+    assert kinds() == []
+    flip(path)
+    assert kinds() == ["changed"] and kinds(quick=True) == []
+    with pytest.raises(CorruptFileError, match="sensitivity") as caught:
+        AdapterStore(home).checked_sensitivity(framed)
+    assert caught.value.hint is not None and "icmlora harvest" in caught.value.hint
+    path.write_bytes(whole)
+    cut(path)
+    assert kinds(quick=True) == ["truncated"]
+    path.unlink()
+    assert kinds() == ["missing"]
+    path.write_bytes(whole)
+    AdapterStore(home).record(dataclasses.replace(framed, sensitivity=None))
+    assert kinds() == ["unlisted"]
+    export.run(home, tmp_path / "without.tar.zst")  # what no manifest lists stays here
+    import_archive.run(Home(tmp_path / "third", tmp_path / "cache"), tmp_path / "without.tar.zst")
+    assert not (tmp_path / "third" / (framed.folder / SENSITIVITY).relative_to(home.root)).exists()

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -18,13 +18,14 @@ from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics, Sup
 from icmlora_cli.generator.interface import NetworkConfig, TrainStep
 from icmlora_cli.generator.networks import CVAE, build, kl_divergence, sample
 from icmlora_cli.generator.terms import draw_support
-from icmlora_cli.lm.batching import answer_log_probs, collate
+from icmlora_cli.lm.batching import answer_log_probs, answer_logits, collate, of_logits
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.prompts import encode_task
 from icmlora_cli.lm.row_cores import RowCores
 from icmlora_cli.lm.scoring import score_rows
 from icmlora_cli.lm.targets import target_layout
 from icmlora_cli.lm.task_vector import VectorReader
+from icmlora_cli.lm.teacher import divergences, top_tokens
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.tasks.builtin import builtin_names, builtin_task, dense_tasks
@@ -32,10 +33,12 @@ from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.splits import part_of
 from icmlora_cli.tasks.task_file import TaskSpec
 from icmlora_cli.weights.codec import Codec
-from icmlora_cli.weights.frame import FrameSpec, seeded_frame
+from icmlora_cli.weights.compare import compare
+from icmlora_cli.weights.frame import FrameSpec, framed_adapter, seeded_frame
 from icmlora_cli.weights.merge import merged
 from icmlora_cli.workflows.train.episode_tasks import EpisodeTask, builtin_pool, read_tasks
-from icmlora_cli.workflows.train.episodes import POOL, EpisodeTerm, TaskValidation
+from icmlora_cli.workflows.train.episodes import POOL, EpisodeTerm, TaskValidation, _Swap
+from icmlora_cli.workflows.train.watch import Probe
 from tests.train_recipes import train_recipe, varied
 
 EPISODES = EpisodeRecipe(
@@ -66,6 +69,7 @@ class Room:
     held: list[EpisodeTask]
     space: ConditionSpace
     codec: Codec
+    home: Home
 
     @property
     def scale(self) -> torch.Tensor:
@@ -128,7 +132,7 @@ def read_pool(loaded: LoadedBase, home: Home, tasks: tuple[Task, ...], recipe: T
         SlotStatistics.of(torch.cat([row.float() for task in pool for row in task.demonstrations])),
     )
     frame = seeded_frame(target_layout(loaded.model, "auto"), FRAME, "tiny")
-    return Room(loaded, pool, kept, space, frame)
+    return Room(loaded, pool, kept, space, frame, home)
 
 
 @pytest.fixture
@@ -290,8 +294,8 @@ def test_a_plan_is_decided_by_the_seed_the_step_and_the_process(room: Room) -> N
     assert room.term(process=(1, 2))._rows(0) != room.term(process=(0, 2))._rows(0)
 
 
-def direct(room: Room, recipe: TrainRecipe, step: int, seed: int) -> tuple[float, Gradients]:
-    """Return NLL and gradients of the whole loss by plain autograd, from the support to the base's answers."""
+def direct(room: Room, recipe: TrainRecipe, step: int, seed: int) -> tuple[dict[str, float], Gradients]:
+    """Return losses and gradients of the whole loss by plain autograd, from the support to the base's answers."""
     episodes, model, term = recipe.episodes, room.network(), room.term(recipe)
     assert episodes is not None
     rows, rng = term._rows(step), torch.Generator().manual_seed(seed)
@@ -302,19 +306,37 @@ def direct(room: Room, recipe: TrainRecipe, step: int, seed: int) -> tuple[float
     prior = model.prior(c)
     cores = model.decode(sample(prior, rng), c) * room.scale[:, None, None]
     queries = [room.tasks[own].queries[query] for own, query in rows]
+    lengths, batch = torch.tensor([len(item.answer_ids) for item in queries]), collate(queries, 0, room.loaded.device)
     with term.cores.applied(cores):
-        log_probs, _ = answer_log_probs(room.loaded.model, collate(queries, 0, room.loaded.device))
-    nll = -log_probs.sum() / sum(len(item.answer_ids) for item in queries)
+        logits = answer_logits(room.loaded.model, batch)
+    log_probs, _ = of_logits(logits, batch)
+    values = {"nll": -log_probs.sum() / lengths.sum()}
     standard = (torch.zeros_like(prior[0]), torch.zeros_like(prior[1]))
-    (episodes.weight * nll + episodes.prior_weight * kl_divergence(prior, standard)).backward()
-    return float(nll.detach()), collected(model)
+    loss = episodes.weight * values["nll"] + episodes.prior_weight * kl_divergence(prior, standard)
+    if episodes.swap_weight:
+        swap = _Swap.of(rows, rng, room.loaded.device)
+        assert swap is not None
+        with term.cores.applied(cores[swap.partners]):
+            swapped, _ = answer_log_probs(room.loaded.model, batch)
+        difference = (swapped.sum(1) - log_probs.sum(1)) / lengths
+        with_partner = swap.partners != torch.arange(len(rows))
+        values["swap"] = torch.relu(episodes.swap_margin + difference)[with_partner].mean()
+        loss = loss + episodes.swap_weight * values["swap"]
+    if episodes.distill_weight:
+        known = [room.tasks[own].teachers for own, _ in rows]
+        teachers = [item[query] if query < len(item) else None for item, (_, query) in zip(known, rows, strict=True)]
+        taught = lengths[[teacher is not None for teacher in teachers]].sum()
+        values["distill"] = divergences(logits, teachers).sum() / taught
+        loss = loss + episodes.distill_weight * values["distill"]
+    loss.backward()
+    return {name: float(value.detach()) for name, value in values.items()}, collected(model)
 
 
 @pytest.mark.parametrize("step", [0, 40])
 def test_gradients_are_those_of_plain_autograd(room: Room, step: int) -> None:
     values, found = room.gradients(room.term(), step)
-    nll, wanted = direct(room, RECIPE, step, seed=1)
-    assert values["nll"] == pytest.approx(nll, rel=1e-5)
+    losses, wanted = direct(room, RECIPE, step, seed=1)
+    assert values["nll"] == pytest.approx(losses["nll"], rel=1e-5)
     assert same(found, wanted)
     assert all(item.grad is None for item in room.loaded.model.parameters())  # the base is frozen
 
@@ -448,3 +470,119 @@ def test_validation_scores_what_generation_and_merging_give(room: Room) -> None:
     assert mean == pytest.approx(sum(likely) / 3, rel=1e-3)
     assert max(abs(one - two) for one, two in zip(plain, wanted, strict=True)) > 0.01  # the adapters matter
     assert all(item.grad is None for item in model.parameters())
+
+
+def taught(room: Room, examples: int = 1000) -> Room:
+    """Return the room with teachers of the registered tasks: adapters in the frame, all of another core."""
+    tasks, rng = [], torch.Generator().manual_seed(7)
+    for task in room.tasks:
+        if task.registered:
+            cores = 0.3 * torch.randn(len(room.codec.layout.modules), FRAME.width, FRAME.width, generator=rng)
+            adapter, rows = framed_adapter(room.codec, cores), task.queries[:examples]
+            found = top_tokens(room.loaded, adapter, task.name, rows, room.home.vectors / "teachers")
+            task = replace(task, teachers=tuple(found))
+        tasks.append(task)
+    return replace(room, tasks=tasks)
+
+
+FURTHER = (
+    {"swap_weight": 0.6, "swap_margin": 0.0},  # some of the hinges are at rest
+    {"swap_weight": 0.6, "swap_margin": 5.0},  # none is
+    {"distill_weight": 0.8},
+    {"swap_weight": 0.6, "distill_weight": 0.8, "micro_batch": 4},
+)
+
+
+@pytest.mark.parametrize("values", FURTHER)
+def test_gradients_of_further_terms_are_those_of_plain_autograd(room: Room, values: dict[str, object]) -> None:
+    room, recipe = taught(room), changed(RECIPE, **values)
+    losses, found = room.gradients(room.term(recipe), 1)
+    wanted_losses, wanted = direct(room, recipe, 1, seed=1)
+    further = {name for name in ("swap", "distill") if f"{name}_weight" in values}
+    assert set(wanted_losses) == {"nll"} | further == set(losses) - {"exact", "prior"}
+    assert {name: losses[name] for name in wanted_losses} == pytest.approx(wanted_losses, rel=1e-4)
+    assert same(found, wanted)
+    assert not same(found, room.gradients(room.term(), 1)[1])  # they matter
+
+
+def test_a_hinge_at_rest_pulls_at_nothing(room: Room) -> None:
+    recipe = changed(RECIPE, swap_weight=1.0, swap_margin=0.0)
+    rows = [(0, 0), (1, 0)]
+    cores = torch.randn(2, len(room.codec.layout.modules), 4, 4, generator=torch.Generator().manual_seed(0))
+    term, plain = room.term(recipe), room.term()
+    for _ in range(2):
+        values, gradient = term._losses(rows, cores, torch.Generator())
+        _, alone = plain._losses(rows, cores, torch.Generator())
+        pulled = (gradient - alone).flatten(1).any(1)
+        own = plain._through_base([room.tasks[at].queries[0] for at in (0, 1)], cores, lambda _, seen: seen.nll)[0].nll
+        other = plain._through_base(
+            [room.tasks[at].queries[0] for at in (0, 1)], cores.flip(0), lambda _, seen: seen.nll
+        )[0].nll
+        rests = own < other
+        assert values["swap"] == pytest.approx(float(torch.relu(own - other).mean()), abs=1e-5)
+        assert bool(pulled.any()) == (not bool(rests.all()))
+        cores = cores.flip(0)
+
+
+def test_an_adapter_is_compared_with_that_of_another_task_where_there_is_one(room: Room) -> None:
+    rng = torch.Generator().manual_seed(0)
+    rows, device = [(0, 1), (0, 2), (3, 0), (0, 4)], torch.device("cpu")
+    drawn = set()
+    for _ in range(20):
+        swap = _Swap.of(rows, rng, device)
+        assert swap is not None and swap.shares.tolist() == [0.25] * 4
+        assert all(rows[own][0] != rows[other][0] for own, other in enumerate(swap.partners.tolist()))
+        drawn.add(swap.partners.tolist()[2])
+    assert drawn == {0, 1, 3}
+    assert _Swap.of([(0, 1), (0, 2)], rng, device) is None
+    alone = changed(RECIPE, swap_weight=1.0, builtin="none")
+    term = room.term(alone)
+    term.tasks = room.tasks[:1]
+    values = term.backward(room.network(), TrainStep(0, 0, 80), rng)
+    assert "nll" in values and "swap" not in values
+
+
+def test_without_the_further_terms_a_step_is_what_it_was(room: Room) -> None:
+    """Teachers that nobody asked for count nothing, and no random number is drawn for what is off."""
+    one, two = room.gradients(room.term(), 2), taught(room).gradients(room.term(), 2)
+    assert one[0] == two[0] and set(one[0]) == {"nll", "exact", "prior"}
+    rng, other = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
+    room.term().backward(room.network(), TrainStep(0, 2, 80), rng)
+    direct_rng = room.term(changed(RECIPE, distill_weight=1.0))
+    direct_rng.backward(room.network(), TrainStep(0, 2, 80), other)
+    assert torch.equal(rng.get_state(), other.get_state())
+
+
+def test_queries_beyond_the_taught_ones_are_not_distilled(room: Room) -> None:
+    recipe = changed(RECIPE, distill_weight=1.0, registered_share=1.0)
+    few = taught(room, examples=1)
+    assert "distill" not in room.gradients(room.term(recipe), 0)[0]
+    steps = [few.gradients(few.term(recipe), step)[0] for step in range(6)]
+    rows = [few.term(recipe)._rows(step) for step in range(6)]
+    assert ["distill" in values for values in steps] == [any(not query for _, query in batch) for batch in rows]
+
+
+def test_the_probe_tells_a_collapse(room: Room) -> None:
+    model, tasks = room.network().eval(), room.tasks[:5]
+    supports = [room.space.support(task.texts[0], None) for task in tasks]
+    probe = Probe(supports, room.scale, room.codec.mask(), TaskValidation(room.term(), tasks, 2))
+    with torch.no_grad():
+        figures = probe(model)
+        adapters = [
+            Generator(model, room.codec, room.space, room.scale, room.codec.width, FRAME).generate(task.texts[0], None)
+            for task in tasks
+        ]
+    cosines = [compare(one, two).all.cosine for at, one in enumerate(adapters) for two in adapters[:at]]
+    assert figures["cosine"] == pytest.approx(sum(cosines) / len(cosines), abs=1e-3)
+    for name, shift in (("own_nll", 0), ("swapped_nll", 1)):
+        wanted = []
+        for at, task in enumerate(tasks):
+            with merged(room.loaded.model, adapters[at - shift]):
+                wanted.append(score_rows(room.loaded, task.queries[:2]).mean_nll)
+        assert figures[name] == pytest.approx(sum(wanted) / 5, abs=1e-3)
+    assert abs(figures["own_nll"] - figures["swapped_nll"]) > 1e-3 and figures["cosine"] < 1 - 1e-4
+    same_text = Probe(supports[:1] * 5, room.scale, room.codec.mask(), TaskValidation(room.term(), tasks, 2))
+    with torch.no_grad():
+        collapsed = same_text(model)
+    assert collapsed["cosine"] == pytest.approx(1.0, abs=1e-5)
+    assert collapsed["own_nll"] == pytest.approx(collapsed["swapped_nll"], abs=1e-5)

@@ -15,14 +15,14 @@ from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.config.train import TrainRecipe, VectorRecipe
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
-from icmlora_cli.errors import NotFoundError, TrainingDivergedError, UsageError
+from icmlora_cli.errors import CorruptFileError, NotFoundError, TrainingDivergedError, UsageError
 from icmlora_cli.generator.checkpoint import WEIGHTS, Generator, load_generator
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.lm.prompts import encode_task
 from icmlora_cli.lm.scoring import score_rows
 from icmlora_cli.lm.task_vector import VectorReader
 from icmlora_cli.methods.generated import generate_adapter
-from icmlora_cli.registry.adapters import AdapterStore
+from icmlora_cli.registry.adapters import SENSITIVITY, AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.tasks.examples import Example
@@ -37,6 +37,7 @@ from icmlora_cli.workflows.harvest import harvest
 from icmlora_cli.workflows.progress import Progress
 from icmlora_cli.workflows.train import train, training
 from icmlora_cli.workflows.train.episode_tasks import builtin_pool
+from tests.small_registry import flip
 from tests.train_recipes import train_recipe, varied
 
 EPISODES = EpisodeRecipe(
@@ -177,8 +178,16 @@ def test_without_queries_adapters_alone_are_learned_beside_the_contrast_of_readi
     harvest.run(say_tasks[:2], llama_base, FRAME, home, device="cpu")
     result = train.run(say_tasks, llama_base, recipe, home, device="cpu")
     assert result.validation is None
+    assert [step for step, values in curve(load_generator(result.folder)) if "cosine" in values] == [
+        3,
+        6,
+        9,
+        12,
+        15,
+        17,  # every validate_every steps, and the last
+    ]
     for _, values in curve(load_generator(result.folder)):
-        assert set(values) == {"reconstruction", "kl", "contrast"}
+        assert set(values) - {"cosine"} == {"reconstruction", "kl", "contrast"}
 
 
 def test_of_plain_loras_the_basis_is_learned_and_kept(
@@ -320,6 +329,112 @@ def test_a_generator_that_is_not_finite_after_the_last_step_is_not_written(
     assert caught.value.where == str(home.generators / "default")
     assert caught.value.hint is not None and "learning_rate" in caught.value.hint
     assert not (home.generators / "default").exists()
+
+
+ALL = varied(
+    changed(RECIPE, swap_weight=0.5, distill_weight=0.5, distill_examples=5),
+    sensitivity=0.5,
+    pretrain_steps=5,
+    steps=25,
+)
+
+
+def test_all_terms_together_are_told_and_resumed_with_the_same_bytes(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
+) -> None:
+    harvest.run(say_tasks[:2], llama_base, FRAME, home, device="cpu")
+    details: list[str] = []
+
+    def note(progress: Progress) -> None:
+        if progress.stage == "train":
+            details.append(progress.detail)
+
+    result = train.run(say_tasks, llama_base, ALL, home, name="whole", device="cpu", on_progress=note)
+    assert len(list((home.vectors / "teachers").iterdir())) == 2
+    whole = curve(load_generator(result.folder))
+    assert {step > 5 for step, values in whole if "distill" in values} == {True}
+    assert {step > 5 for step, values in whole if "swap" in values} == {True}
+    watched = {"cosine", "own_nll", "swapped_nll"}
+    assert [step for step, values in whole if watched <= set(values)] == [3, 6, 9, 12, 15, 18, 21, 24, 25]
+    assert all(name in details[2] and name in details[3] for name in watched)  # the last look stays in sight
+    assert not any(name in details[0] for name in watched)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(say_tasks, llama_base, ALL, home, name="broken", device="cpu", on_progress=stopper(15, []))
+    seen: list[int] = []
+    again = train.run(say_tasks, llama_base, ALL, home, name="broken", device="cpu", on_progress=stopper(0, seen))
+    assert seen[0] == 13 and weights(home, "broken") == weights(home, "whole")
+    assert curve(load_generator(again.folder)) == whole
+
+
+@pytest.mark.parametrize("values", [{"swap_weight": 0.5}, {"distill_weight": 0.5}, {"sensitivity": 0.5}])
+def test_each_term_alone_makes_another_generator(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...], values: dict[str, float]
+) -> None:
+    harvest.run(say_tasks[:2], llama_base, FRAME, home, device="cpu")
+    recipe = varied(RECIPE, **values) if "sensitivity" in values else changed(RECIPE, **values)
+    one = train.run(say_tasks, llama_base, RECIPE, home, name="plain", device="cpu")
+    two = train.run(say_tasks, llama_base, recipe, home, name="other", device="cpu")
+    assert weights(home, "plain") != weights(home, "other")
+    assert load_generator(one.folder).manifest.key != load_generator(two.folder).manifest.key
+
+
+def test_settings_that_are_newer_than_a_key_leave_it_as_it_was(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
+) -> None:
+    found = train._key(say_tasks, [], llama_base, RECIPE, home)
+    values = RECIPE.flat()
+    episodes = values.pop("episodes")
+    assert isinstance(episodes, dict)
+    values.pop("save_every")
+    newer = {"sensitivity", "swap_weight", "swap_margin", "distill_weight", "distill_examples"}
+    assert newer.isdisjoint(values) and newer.isdisjoint(episodes)
+    assert varied(RECIPE, sensitivity=0.5).flat()["sensitivity"] == 0.5
+    items = [[task.name, *task.descriptions, task.data_hash] for task in say_tasks] + [[llama_base.weight_hash]]
+    pools = builtin_pool(EPISODES, RECIPE.seed, {task.name for task in say_tasks})
+    items += [[task.name for task in pool] for pool in pools] + [[item] for item in llama_base.encoding]
+    assert found == files.sha256_json([train.VERSION, values | {"episodes": episodes}, items])[:16]
+
+
+def test_sensitivity_needs_recorded_gradients_in_one_frame(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
+) -> None:
+    recipe, store = varied(RECIPE, sensitivity=1.0), AdapterStore(home)
+
+    def refused(match: str, hint: str) -> None:
+        with pytest.raises(UsageError, match=match) as caught:
+            train.run(say_tasks, llama_base, recipe, home, device="cpu")
+        assert caught.value.hint is not None and hint in caught.value.hint
+
+    refused("there is none", "icmlora harvest")
+    (lora,) = harvest.run(say_tasks[1:2], llama_base, LORA, home, device="cpu").records
+    assert lora.sensitivity is None
+    refused("plain LoRA", "harvest/frame")
+    store.remove(lora.task)
+    other = FRAME.model_copy(update={"seed": 6})
+    harvest.run(say_tasks[:1], llama_base, FRAME, home, device="cpu")
+    harvest.run(say_tasks[1:2], llama_base, other, home, device="cpu")
+    refused("the basis is another", "data.basis: frame")
+    store.remove(lora.task)
+    (record,) = harvest.run(say_tasks[1:2], llama_base, FRAME, home, device="cpu").records
+    store.record(replace(record, sensitivity=None))  # as earlier versions recorded it
+    refused("did not record", f"icmlora adapter remove {record.task} --key {record.key} --yes && icmlora harvest")
+    store.record(record)
+    assert train.run(say_tasks, llama_base, recipe, home, device="cpu").trained
+    flip(record.folder / SENSITIVITY)
+    with pytest.raises(CorruptFileError, match="sensitivity of the adapter"):
+        train.run(say_tasks, llama_base, varied(recipe, seed=1), home, device="cpu")
+
+
+def test_distillation_needs_an_adapter_of_a_task_with_questions(
+    llama_base: Base, home: Home, say_tasks: tuple[Task, ...]
+) -> None:
+    with pytest.raises(UsageError, match="to distil") as caught:
+        train.run(say_tasks, llama_base, changed(RECIPE, distill_weight=1.0), home, device="cpu")
+    assert caught.value.hint is not None and "icmlora harvest" in caught.value.hint
+    harvest.run(say_tasks[:1], llama_base, FRAME, home, device="cpu")
+    for name in ("distill_weight", "swap_weight"):
+        with pytest.raises(UsageError, match=name):
+            train.run(say_tasks, llama_base, changed(RECIPE, weight=0.0, **{name: 1.0}), home, device="cpu")
 
 
 FAULTS = (
