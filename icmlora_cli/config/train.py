@@ -175,6 +175,7 @@ class TrainRecipe(RecipeModel):
         "optimiser": OptimiserRecipe,
     }
     LATER: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "network": ("code_norm", "output_scale", "mean_adapter", "bounded"),
         "objective": ("sensitivity",),
         "episodes": ("swap_weight", "swap_margin", "distill_weight", "distill_examples"),
     }

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from icmlora_cli.config.train import NetworkRecipe, TrainRecipe
+from icmlora_cli.config.train import TrainRecipe
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import UsageError
@@ -26,7 +26,6 @@ from icmlora_cli.workflows.train.inputs import Harvested, find_harvested, known_
 from icmlora_cli.workflows.train.training import Training
 
 VERSION = 4  # of the training procedure; part of every key
-HEAD = ("code_norm", "output_scale", "mean_adapter", "bounded")  # options that earlier versions, and their keys, lack
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,7 @@ def _check(tasks: Sequence[Task], recipe: TrainRecipe) -> None:
             "network.reader: mean reads one vector a slot, and data.vectors.pooling: tokens gives many",
             hint="set network.reader: attention, or data.vectors.pooling: mean, in the recipe",
         )
-    head = [name for name in HEAD if name not in _unset_head(recipe)]
+    head = [name for name in TrainRecipe.LATER["network"] if name in recipe.flat()]
     if head and recipe.network.arch != "token":
         raise UsageError(
             f"network.{head[0]} is an option of arch: token, and the recipe has arch: {recipe.network.arch}",
@@ -220,7 +219,7 @@ def _key(
 ) -> str:
     """Return the hash of all that decides a training: tasks, adapters, recipe, and the built-in tasks of episodes."""
     values = recipe.flat()  # the form that 0.1.0 hashed, so that keys of the same training have not changed
-    values = {name: value for name, value in values.items() if name != "save_every" and name not in _unset_head(recipe)}
+    values = {name: value for name, value in values.items() if name != "save_every"}
     items = [
         [task.name, *task.descriptions, task.data_hash, *(c.sha256 for c in record.checkpoints)]
         for task, record in harvested
@@ -233,11 +232,6 @@ def _key(
         items += [[task.name for task in pool] for pool in pools]
         items += [[item] for item in base.encoding]
     return files.sha256_json([VERSION, values, items])[:16]
-
-
-def _unset_head(recipe: TrainRecipe) -> set[str]:
-    """Return the options of the decoder's head that the recipe leaves off."""
-    return {name for name in HEAD if getattr(recipe.network, name) is NetworkRecipe.model_fields[name].default}
 
 
 def _result(target: Path, *, trained: bool, seconds: float) -> TrainResult:
