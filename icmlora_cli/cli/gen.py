@@ -22,7 +22,7 @@ from icmlora_cli.cli.out import Out, session
 from icmlora_cli.errors import GateRefusedError
 
 if TYPE_CHECKING:
-    from icmlora_cli.methods.evidence import Evidence
+    from icmlora_cli.evidence.search import Evidence
     from icmlora_cli.registry.generators import GeneratorStore
     from icmlora_cli.workflows.gen.batch import BatchEntry, BatchResult
     from icmlora_cli.workflows.gen.explain import Explanation

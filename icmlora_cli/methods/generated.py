@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
+from icmlora_cli.evidence.search import EvidenceSearch, SearchOptions
 from icmlora_cli.generator.checkpoint import Generator
 from icmlora_cli.lm.core_tuning import CoreBase
 from icmlora_cli.lm.lengths import task_rows
 from icmlora_cli.lm.task_vector import VectorReader
-from icmlora_cli.methods.evidence import EvidenceSearch, SearchOptions
 from icmlora_cli.methods.method import Served, TaskContext, UnavailableError, Uses
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.weights.adapter import Adapter

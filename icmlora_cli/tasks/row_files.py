@@ -130,22 +130,22 @@ def _json(text: str, found: FileRows) -> None:
 
 
 def _csv(text: str, delimiter: str, wanted: Wanted, found: FileRows) -> None:
-    """Read the columns that are wanted; a row may have fewer cells than there are columns, and the rest is None.
+    """Read the columns that are wanted; a row may be shorter than the header, and the rest is None.
 
-    Cells that are not wanted are not kept: a header of 100,000 columns above as many short rows would fill any memory.
+    Values that are not wanted are not kept: a header of 100,000 columns above as many short rows would fill any memory.
     """
     limit = csv.field_size_limit(MAX_ROW)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         found.columns = next(reader, [])
         needed = wanted(found.columns)
-        cells_of = [(name, index) for index, name in enumerate(found.columns) if name in needed]
-        for cells in reader if cells_of else ():
-            width = len(cells)
+        places = [(name, index) for index, name in enumerate(found.columns) if name in needed]
+        for values in reader if places else ():
+            width = len(values)
             if not width:
                 continue
             if width <= len(found.columns):
-                row: dict[str, object] = {name: cells[index] if index < width else None for name, index in cells_of}
+                row: dict[str, object] = {name: values[index] if index < width else None for name, index in places}
                 found.rows.append((str(reader.line_num), row))
             elif found.fault(str(reader.line_num), "more cells than columns; put cells that hold a comma in quotes"):
                 break

@@ -12,12 +12,12 @@ from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.config.recipes import resolve
 from icmlora_cli.config.train import TrainRecipe, VectorRecipe, nested
 from icmlora_cli.disk.home import Home
+from icmlora_cli.evidence.search import SearchOptions
 from icmlora_cli.generator.checkpoint import Generator, load_generator
 from icmlora_cli.lm.core_tuning import CoreBase
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.task_vector import VectorReader
 from icmlora_cli.methods.controls import NoiseMethod, SwappedText
-from icmlora_cli.methods.evidence import SearchOptions
 from icmlora_cli.methods.generated import (
     BestOfMethod,
     CompanionMethod,

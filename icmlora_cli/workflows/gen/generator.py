@@ -9,11 +9,11 @@ from pathlib import Path
 
 from icmlora_cli.disk import files
 from icmlora_cli.errors import TrainingDivergedError
+from icmlora_cli.evidence.search import Evidence, EvidenceSearch, SearchOptions
 from icmlora_cli.generator.checkpoint import Generator
 from icmlora_cli.lm.core_tuning import CoreBase
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.task_vector import VectorReader
-from icmlora_cli.methods.evidence import Evidence, EvidenceSearch, SearchOptions
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.weights.adapter import Adapter, average

@@ -93,7 +93,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class CoreCandidate:
     """The cores of a candidate, fp32 [modules, R, R], with its kind and what there is to say of it."""
 
     kind: Kind
@@ -195,7 +195,7 @@ class EvidenceSearch:
             adapted, steps, out_of_time = self._adapted(folds, whole, started + self.options.seconds)
             for name, tuned in adapted.items():
                 if tuned.steps:
-                    candidate = Candidate("adapted", f"{tuned.steps} steps from {name}", tuned.cores[-1])
+                    candidate = CoreCandidate("adapted", f"{tuned.steps} steps from {name}", tuned.cores[-1])
                     nll = float(self._scores([candidate])[0, whole.inside].mean())
                     tried.append(Tried("adapted", candidate.detail, tuned.held_out, nll))
                     candidates.append(candidate)
@@ -214,21 +214,21 @@ class EvidenceSearch:
         rank = codec.width if chosen.kind == "adapted" else self.generator.rank
         return codec.decode(chosen.cores, rank=rank), evidence
 
-    def _scores(self, candidates: Sequence[Candidate]) -> torch.Tensor:
+    def _scores(self, candidates: Sequence[CoreCandidate]) -> torch.Tensor:
         """Return the NLL of the screened rows under candidates, fp32 [candidates, screened rows]."""
         rows = [self.flat[at] for at in self.screened]
         return self.base.scores(rows, torch.stack([item.cores for item in candidates]))
 
     @cached_property
-    def _of_text(self) -> list[Candidate]:
+    def _of_text(self) -> list[CoreCandidate]:
         """The candidates that are made without examples."""
         words = self.reader.read_text(self.text)
         text = self.generator.cores(words, None)
         samples = self.generator.samples(words, None, self.options.samples, self.options.seed)
-        drawn = [Candidate("sample", _detail(name, "the text"), cores) for name, cores in samples.items()]
-        return [Candidate("base", "", torch.zeros_like(text)), Candidate("text", "", text), *drawn]
+        drawn = [CoreCandidate("sample", _detail(name, "the text"), cores) for name, cores in samples.items()]
+        return [CoreCandidate("base", "", torch.zeros_like(text)), CoreCandidate("text", "", text), *drawn]
 
-    def _of_both(self, examples: Sequence[Example]) -> list[Candidate]:
+    def _of_both(self, examples: Sequence[Example]) -> list[CoreCandidate]:
         """Return the candidates for which the generator reads examples too: as many as it is used to, and as fit.
 
         There are none where these are fewer than two.
@@ -240,8 +240,8 @@ class EvidenceSearch:
             return []
         readings = self.reader.readings(self.text, shown, self.kind)
         samples = self.generator.samples(*readings, self.options.samples, self.options.seed)
-        drawn = [Candidate("sample", _detail(name, "text and examples"), cores) for name, cores in samples.items()]
-        return [Candidate("text and examples", "", self.generator.cores(*readings)), *drawn]
+        drawn = [CoreCandidate("sample", _detail(name, "text and examples"), cores) for name, cores in samples.items()]
+        return [CoreCandidate("text and examples", "", self.generator.cores(*readings)), *drawn]
 
     def _fold(self, out: frozenset[int], scored: dict[str, torch.Tensor]) -> "_Fold":
         """Return the candidates that are made without the examples that a fold leaves out, and their scores.
@@ -261,9 +261,9 @@ class EvidenceSearch:
         inside = [at for at in range(len(self.screened)) if at not in set(outside)]
         return _Fold(list(candidates.values()), table, inside, outside)
 
-    def _compared(self, folds: list["_Fold"], whole: "_Fold") -> tuple[list[Tried], list[Candidate]]:
+    def _compared(self, folds: list["_Fold"], whole: "_Fold") -> tuple[list[Tried], list[CoreCandidate]]:
         """Return the best candidate of each kind that needs no training, with its scores."""
-        tried, candidates = list[Tried](), list[Candidate]()
+        tried, candidates = list[Tried](), list[CoreCandidate]()
         for kind in ("base", "text", "text and examples", "sample"):
             at = whole.best_of(kind)
             if at is None:
@@ -335,13 +335,13 @@ class _Fold:
         outside: The indices of the rows on which the choice is judged.
     """
 
-    candidates: list[Candidate]
+    candidates: list[CoreCandidate]
     scores: torch.Tensor
     inside: list[int]
     outside: list[int]
 
     @property
-    def best(self) -> Candidate:
+    def best(self) -> CoreCandidate:
         """The candidate with the lowest NLL on the rows inside."""
         return self.candidates[int(self.scores[:, self.inside].mean(1).argmin())]
 
