@@ -280,29 +280,33 @@ class EvidenceSearch:
     ) -> tuple[dict[str, TunedCores], int, bool]:
         """Train cores from zero and from the best candidate, for each fold, and on all examples beside them.
 
-        The last fold of each start leaves no example out, and judges nothing: it is what would be kept.
+        The last fold of each start leaves no example out: it is what would be kept. It judges nothing, unless separate
+        examples judge.
 
         Returns:
             The cores by the name of their start, the number of steps that were taken, and whether time ran out.
         """
-        left_out = [*(self._rows_of(out) for out in self.folds), self._rows_of(frozenset({JUDGE}))]
-        judges = [*([self.screened[at] for at in fold.outside] for fold in folds), ()]
-        best = torch.stack([fold.best.cores for fold in (*folds, whole)])
+        left_out = [self._rows_of(out) for out in self.folds]
+        judges = [[self.screened[at] for at in fold.outside] for fold in folds]
+        if not self.judges:
+            folds, left_out, judges = [*folds, whole], [*left_out, frozenset()], [*judges, []]
+        best = torch.stack([fold.best.cores for fold in folds])
         starts = {"the base": CoreFolds(torch.zeros_like(best), left_out, judges)}
         if best.any():  # else it is the base itself
             starts[whole.best.name] = CoreFolds(best, left_out, judges, NEAR)
         recipe = replace(
             self.options.recipe, batch_size=min(self.options.recipe.batch_size, max(1, ROWS_A_STEP // len(left_out)))
         )
-        taken, out_of_time = 0, False
+        out_of_time = False
 
         def enough(step: int) -> bool:
-            nonlocal taken, out_of_time
-            taken, out_of_time = step, self.clock() >= deadline
+            nonlocal out_of_time
+            out_of_time = self.clock() >= deadline
             self.on_progress("train on the examples", step, recipe.steps)
             return out_of_time
 
         tuned = tune_cores(self.base, self.flat, list(starts.values()), recipe, enough=enough)
+        taken = max(step for item in tuned for step, _ in item.curve)
         return dict(zip(starts, tuned, strict=True)), taken, out_of_time
 
     def _rows_of(self, out: frozenset[int]) -> frozenset[int]:
