@@ -23,7 +23,7 @@ from icmlora_cli.workflows.base.pull import pull
 from icmlora_cli.workflows.registry import gc, verify
 from tests.small_registry import flip
 
-KILLS_A_COMMAND = 24
+KILLS_A_COMMAND = 32
 # Imports what is heavy once. Of each line of JSON it forks a process that runs icmlora with those arguments, and is
 # killed at the change of the file system whose number stands there; it answers with the exit code.
 SERVER = """
