@@ -20,7 +20,7 @@ TRAINED = {
 }  # fmt: skip
 GENERATED = {
     "schema", "folder", "task_text", "merged", "format", "rank", "bytes", "seconds", "seed", "dtype", "scale", "error",
-    "shown", "selection", "explanation", "no_derivatives", "notes",
+    "shown", "selection", "evidence", "explanation", "no_derivatives", "notes",
 }  # fmt: skip
 EVALUATED = {
     "schema", "folder", "base", "generator", "protocol", "methods", "scores", "means", "text_specific", "lm_eval",
