@@ -17,6 +17,10 @@ os.environ["HF_HOME"] = _HF_HOME
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", "1"
+    )  # the workers share the cores, and torch's threads spin while they wait
 
 from icmlora_cli.disk.home import Home  # noqa: E402
 from icmlora_cli.registry.bases import Base  # noqa: E402

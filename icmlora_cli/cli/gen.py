@@ -73,7 +73,6 @@ def gen(
         float,
         typer.Option(
             "--budget",
-            min=0.0,
             help="Seconds to spend on the examples; with 0 the generator just reads them.",
             rich_help_panel=EXAMPLES,
         ),

@@ -306,7 +306,9 @@ def test_a_text_or_a_batch(trained: "Registry") -> None:
 def test_what_is_written_is_what_servers_take(trained: "Registry") -> None:
     trained.call("gen", CAT, "-o", "out", "--rank", "1")
     config = json.loads(Path("out", "adapter_config.json").read_text(encoding="utf-8"))
-    assert config["inference_mode"] is True and config["base_model_name_or_path"] == str(trained.base)
+    base = about("out")["base"]
+    assert config["inference_mode"] is True and config["base_model_name_or_path"] == base["model_id"]
+    assert base["model_id"] == f"llama@{base['weight_hash'][:12]}"  # no path, for the folder may be handed on
     assert config["modules_to_save"] is None and config["bias"] == "none" and config["use_dora"] is False
     assert config["r"] == 1 and not config["rank_pattern"] and not config["alpha_pattern"]
     tensors = load_file(Path("out", WEIGHTS))

@@ -283,7 +283,7 @@ def test_damaged_outputs(pushing: Pushing) -> None:
     (pushing.root / "whole" / "config.json").unlink()
     assert "config.json is missing" in pushing.refused("whole", "me/x")
     edit(pushing.generator / "generator.json", rank=3)
-    assert "seal" in pushing.refused("mine", "me/x")
+    assert "checksum" in pushing.refused("mine", "me/x")
 
 
 def test_an_output_of_before_files_were_listed(pushing: Pushing) -> None:

@@ -84,7 +84,11 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
             f"{path.name} has {size:,} bytes, fewer than its header alone", where=str(path), hint=AGAIN
         )
     if sum(map(raw.count, (b"{", b"[", b","))) > len(raw) // BYTES_A_MARK + SPARE_MARKS:  # takes 30 times its bytes
-        raise CorruptFileError(f"the header of {path.name} holds empty entries", where=str(path), hint=AGAIN)
+        raise CorruptFileError(
+            f"the header of {path.name} is broken: it has more brackets and commas than entries need",
+            where=str(path),
+            hint=AGAIN,
+        )
     try:
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
         json.dumps(header, ensure_ascii=False).encode()  # halves of surrogate pairs, which no terminal can show

@@ -45,7 +45,7 @@ def test_two_workers_train_each_task_once(llama_base: Base, home: Home, say_task
 
 def test_what_stops_a_worker_is_told(llama_base: Base, home: Home, say_tasks: tuple[Task, ...]) -> None:
     recipe = RECIPE.model_copy(update={"learning_rate": 3e37})
-    with pytest.raises(TrainingDivergedError, match="the loss is"):
+    with pytest.raises(TrainingDivergedError, match=r"the loss is|the gradient's norm is nan"):
         local_workers.run(say_tasks, llama_base, recipe, home, workers=2, device="cpu")
     states = [item.state for item in status.run(say_tasks, llama_base.slug, home)]
     assert "interrupted" in states and "done" not in states
