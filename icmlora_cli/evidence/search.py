@@ -51,7 +51,7 @@ class Tried:
     @property
     def name(self) -> str:
         """The kind and the detail."""
-        return f"{self.kind} ({self.detail})" if self.detail else self.kind
+        return _named(self.kind, self.detail)
 
 
 @dataclass(frozen=True)
@@ -94,21 +94,24 @@ class Evidence:
 
 @dataclass(frozen=True)
 class CoreCandidate:
-    """The cores of a candidate, fp32 [modules, R, R], with its kind and what there is to say of it."""
+    """The cores of a candidate, with its kind and what there is to say of it.
+
+    Args:
+        kind: What the candidate is made of.
+        detail: Which sample it is, or how it was adapted; empty where there is nothing to say.
+        cores: The cores, fp32 [modules, R, R].
+        of_examples: Whether other examples would have given other cores under the same name.
+    """
 
     kind: Kind
     detail: str
     cores: torch.Tensor
-
-    @property
-    def of_examples(self) -> bool:
-        """Whether other examples would have given other cores under the same name."""
-        return self.kind == "text and examples" or self.detail.endswith("text and examples")
+    of_examples: bool = False
 
     @property
     def name(self) -> str:
         """The kind and the detail."""
-        return f"{self.kind} ({self.detail})" if self.detail else self.kind
+        return _named(self.kind, self.detail)
 
 
 @dataclass(frozen=True)
@@ -240,8 +243,11 @@ class EvidenceSearch:
             return []
         readings = self.reader.readings(self.text, shown, self.kind)
         samples = self.generator.samples(*readings, self.options.samples, self.options.seed)
-        drawn = [CoreCandidate("sample", _detail(name, "text and examples"), cores) for name, cores in samples.items()]
-        return [CoreCandidate("text and examples", "", self.generator.cores(*readings)), *drawn]
+        drawn = [
+            CoreCandidate("sample", _detail(name, "text and examples"), cores, of_examples=_is_drawn(name))
+            for name, cores in samples.items()
+        ]
+        return [CoreCandidate("text and examples", "", self.generator.cores(*readings), of_examples=True), *drawn]
 
     def _fold(self, out: frozenset[int], scored: dict[str, torch.Tensor]) -> "_Fold":
         """Return the candidates that are made without the examples that a fold leaves out, and their scores.
@@ -357,4 +363,13 @@ class _Fold:
 
 def _detail(sample: str, source: str) -> str:
     """Return what is said of a sample: the task that it is of, whatever was read, or else what z was drawn from."""
-    return f"{sample} given {source}" if sample.startswith("seed ") else sample
+    return f"{sample} given {source}" if _is_drawn(sample) else sample
+
+
+def _is_drawn(sample: str) -> bool:
+    """Return whether a sample was drawn by a seed, rather than being a remembered task's."""
+    return sample.startswith("seed ")
+
+
+def _named(kind: Kind, detail: str) -> str:
+    return f"{kind} ({detail})" if detail else kind

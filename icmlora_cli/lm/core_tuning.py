@@ -146,12 +146,12 @@ def tune_cores(
         enough: Called with the number of steps that are done, before each step but the first; True ends the training.
     """
     courses = [_Course(base, rows, folds, recipe) for folds in starts]
-    step = 0
+    running, step = courses, 0
     while True:
         if step % recipe.judge_every == 0 or step == recipe.steps:
-            for course in courses:
+            for course in running:
                 course.judge(step)
-        running = [course for course in courses if course.is_running(step)]
+        running = [course for course in running if course.is_running(step)]
         if not running or step == recipe.steps or (step and enough(step)):
             break
         drawn = [course.draw() for course in running]
@@ -168,9 +168,8 @@ def tune_cores(
             course.step(step)
         step += 1
     if step % recipe.judge_every and step != recipe.steps:
-        for course in courses:
-            if course.is_running(step):
-                course.judge(step)
+        for course in running:
+            course.judge(step)
     return [course.best for course in courses]
 
 

@@ -98,6 +98,10 @@ def test_passages_of_plain_text_are_evidence_too(trained: "Registry") -> None:
     made = trained.json("gen", CAT, "-o", "out", "--template", "text", "--examples", "book.txt", "--budget", "600")
     assert made["evidence"]["examples"] == made["evidence"]["folds"] == 2
     kept_of(made["evidence"])
+    Path("dev.txt").write_text("The capital of Spain is Madrid. " * 12 + "\n", encoding="utf-8")
+    command = ("gen", CAT, "-o", "judged", "--template", "text", "--examples", "book.txt", "--select", "dev.txt")
+    evidence = trained.json(*command, "--budget", "600")["evidence"]
+    assert evidence["judges"] >= 1 and evidence["folds"] == 0  # --select judges passages too
 
 
 def test_an_example_that_the_base_cannot_read_is_named(trained: "Registry") -> None:

@@ -29,6 +29,7 @@ from icmlora_cli.workflows.gen.select import (
     Selection,
     best_of,
     check_gate,
+    encoded,
     rows_of,
     seeds_of,
 )
@@ -192,6 +193,7 @@ class AdapterGenerator:
             if not self.options.searches:
                 self.reader.check_examples(examples.examples, kind)
         words = self.reader.read_text(text)
+        costs = self.options.rank is not None or self.request.dtype is not None
         seed, evidence, selection = self.request.seed, None, None
         if self.options.searches and examples is not None:
             whole, evidence = self._search(text, examples)
@@ -205,21 +207,21 @@ class AdapterGenerator:
                 return self.generator.generate(words, demonstrations, seed=seed)
 
             if self.scoring is None:
-                adapter = self._shaped(make(seed))
+                whole = make(seed)
+                adapter = self._shaped(whole)
             else:
                 seeds = seeds_of(self.options.count, seed)
                 best = best_of(lambda seed: self._shaped(make(seed)), seeds, self.scoring.scorer, self.on_progress)
                 adapter, seed = best.adapter, seeds[best.index]
                 selection = self._selection(self.scoring, best.candidates, best.index)
-            whole = make(seed)
-        costs = self.options.rank is not None or self.request.dtype is not None
+                whole = make(seed) if costs else adapter
         error = self._error(adapter, whole) if costs else 0.0
         explanation = explain(self.generator, words, adapter, self.seen, self.learned) if self.options.explain else None
         return GeneratedAdapter(adapter, seed, error, selection, evidence, explanation)
 
     def _search(self, text: str, file: ExampleFile) -> tuple[Adapter, Evidence]:
         """Return the adapter that predicts the examples of a file best, and what was tried."""
-        judges = () if self.options.select is None or self.scoring is None else self.scoring.scorer.rows
+        judged = None if self.options.select is None else self.inputs.judged
         search = EvidenceSearch(
             self.generator,
             self.reader,
@@ -228,7 +230,7 @@ class AdapterGenerator:
             file.examples,
             rows_of(self.loaded, file),
             SearchOptions(self.options.count, self.options.budget, seed=self.request.seed or 0),
-            judges,
+            () if judged is None else encoded(self.loaded, judged),
             file.template.kind,
             on_progress=lambda label, done, total: self.on_progress(Progress("gen", label, done, total)),
         )
