@@ -52,8 +52,8 @@ def storage_line(item: "GeneratorStorage") -> str:
     if item.ratio_all is None or item.ratio_one is None:
         return f"{head}; none of their adapters is in this registry"
     return (
-        f"{head}; {item.ratio_all:.2f} x all their kept checkpoints, {item.ratio_one:.2f} x one adapter a task; "
-        f"smaller than one adapter a task from {item.break_even} tasks on, at this size"
+        f"{head}: {100 * item.ratio_all:.1f} per cent of all their kept checkpoints, {100 * item.ratio_one:.1f} of one adapter a task; "
+        f"smaller than one adapter a task from {_tasks(item.break_even)} on, at this size"
     )
 
 
@@ -94,6 +94,10 @@ def _print_waste(out: Out, report: "StorageReport") -> None:
         out.line(f"hard links save {_mb(duplicates.linked_bytes)} MB of the above (links: {duplicates.linked_files})")
     kinds = ", ".join(f"{what} {_mb(size)}" for what, size in report.gc.items())
     out.line(f"icmlora registry gc would free {f'{_mb(report.gc_bytes)} MB: {kinds}' if kinds else 'nothing'}")
+
+
+def _tasks(count: int) -> str:
+    return "1 task" if count == 1 else f"{count} tasks"
 
 
 def _mb(size: int) -> str:
