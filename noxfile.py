@@ -59,8 +59,16 @@ def docs(session: nox.Session) -> None:
     """Check that docs/cli.md is what --help says, build the site strictly, and check links outside of it."""
     install(session, "docs")
     session.run("python", "docs/make_cli_reference.py", "--check")
+    session.run("python", "docs/pictures/make.py", "--check")
     session.run("mkdocs", "build", "--strict", "--quiet", "--site-dir", str(Path(session.create_tmp()) / "site"))
     session.run("python", "docs/check_links.py")
+
+
+@nox.session(default=False)
+def pictures(session: nox.Session) -> None:
+    """Make the pictures of the pages from their data."""
+    install(session, "pictures")
+    session.run("python", "docs/pictures/make.py")
 
 
 @nox.session
