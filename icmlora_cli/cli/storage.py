@@ -52,7 +52,8 @@ def storage_line(item: "GeneratorStorage") -> str:
     if item.ratio_all is None or item.ratio_one is None:
         return f"{head}; none of their adapters is in this registry"
     return (
-        f"{head}: {100 * item.ratio_all:.1f} per cent of all their kept checkpoints, {100 * item.ratio_one:.1f} of one adapter a task; "
+        f"{head}: {100 * item.ratio_all:.1f} per cent of all their kept checkpoints, "
+        f"{100 * item.ratio_one:.1f} of one adapter a task; "
         f"smaller than one adapter a task from {_tasks(item.break_even)} on, at this size"
     )
 
