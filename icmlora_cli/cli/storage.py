@@ -49,7 +49,7 @@ def storage_dict(report: "StorageReport") -> dict[str, object]:
 def storage_line(item: "GeneratorStorage") -> str:
     """Return a sentence about the storage of one generator."""
     head = f"generator {item.name}: {_mb(item.bytes)} MB for {item.tasks} tasks"
-    if item.ratio_all is None or item.ratio_one is None:
+    if item.ratio_all is None or item.ratio_one is None or item.break_even is None:
         return f"{head}; none of their adapters is in this registry"
     return (
         f"{head}: {100 * item.ratio_all:.1f} per cent of all their kept checkpoints, "
