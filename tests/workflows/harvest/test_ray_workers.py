@@ -21,14 +21,15 @@ ray = pytest.importorskip("ray", reason="the extra icmlora[ray] is not installed
 psutil = pytest.importorskip("psutil", reason="comes with accelerate")
 NodeAffinitySchedulingStrategy = pytest.importorskip("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
-RECIPE = HarvestRecipe(steps=1200, batch_size=4, learning_rate=1e-2, keep=1, rank=2, save_every=10)
+RECIPE = HarvestRecipe(steps=600, batch_size=4, learning_rate=1e-2, keep=1, rank=2, save_every=10)
 
 
 @pytest.fixture
-def cluster() -> Iterator[object]:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
     """Two nodes of a core each, whose workers are up; this process is on the first."""
     from ray.cluster_utils import Cluster
 
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # else they get no time beside other work
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     made.second = made.add_node(num_cpus=1)
     ray.init(address=made.address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": ":".join(sys.path)}})
