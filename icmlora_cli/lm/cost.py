@@ -4,6 +4,7 @@ There tensors have shapes and dtypes and no data, so that the very code that tra
 for a base of any size. Every tensor that it makes is counted while it lives, and every product by its FLOPs.
 """
 
+import gc
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from icmlora_cli.disk.files import is_object, read_json
@@ -42,17 +43,20 @@ class PassCost:
     flops: int
 
 
-class _LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the storages that operations make, while they live."""
+class _Counted(TorchDispatchMode):
+    """Counts the bytes of the storages that operations make, while they live, and the operations' FLOPs.
+
+    The FLOPs are those of torch's ``FlopCounterMode``, which itself keeps tensors alive.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.peak = 0
+        self.now = self.peak = self.flops = 0
         self._storages: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
     def __torch_dispatch__(
         self,
-        func: Callable[..., object],
+        func: Any,  # torch.OpOverload, which has no types
         types: Sequence[type],
         args: tuple[object, ...] = (),
         kwargs: Mapping[str, object] | None = None,
@@ -60,7 +64,10 @@ class _LiveBytes(TorchDispatchMode):
         for item in tree_leaves((args, kwargs)):
             if isinstance(item, torch.Tensor):
                 self._count(item.untyped_storage(), made=False)  # what was there before, of which a view may be made
-        result = func(*args, **(kwargs or {}))
+        result: object = func(*args, **(kwargs or {}))
+        flops = flop_registry.get(func.overloadpacket)
+        if flops is not None:
+            self.flops += int(flops(*args, **(kwargs or {}), out_val=result))
         for item in tree_leaves(result):
             if isinstance(item, torch.Tensor):
                 self._count(item.untyped_storage(), made=True)
@@ -87,11 +94,12 @@ def pass_cost(run: Callable[[], object]) -> PassCost:
     Args:
         run: the pass; what it returns is dropped before what is left behind is counted.
     """
-    with FlopCounterMode(display=False) as flops, _LiveBytes() as live:
+    with _Counted() as counted:
         result = run()
         del result
-        left = live.now
-    return PassCost(live.peak - left, left, int(flops.get_total_flops()))
+        gc.collect()  # what checkpointing leaves in cycles
+        left = counted.now
+    return PassCost(counted.peak - left, left, counted.flops)
 
 
 def _fused_attention(

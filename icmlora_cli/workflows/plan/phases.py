@@ -9,8 +9,10 @@ from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.config.train import TrainRecipe
 from icmlora_cli.generator.networks import build
 from icmlora_cli.lm.batching import TokenBatch
+from icmlora_cli.lm.checkpointing import checkpointed
 from icmlora_cli.lm.cost import META, PassCost, meta_rows, pass_cost, reading_cost, training_cost, weight_bytes
 from icmlora_cli.lm.load import LoadedBase
+from icmlora_cli.lm.load_options import BITS
 from icmlora_cli.lm.row_cores import RowCores
 from icmlora_cli.lm.targets import target_layout
 from icmlora_cli.lm.trainers import trainer_of
@@ -139,18 +141,21 @@ class Planner:
     def harvesting(self) -> Phase:
         """Return what the harvest of all tasks takes."""
         recipe, tasks = self.harvest, self.options.tasks
+        micro = min(recipe.micro_batch or recipe.batch_size, recipe.batch_size)
         layout = target_layout(self.loaded.model, recipe.target_modules)
         sides = recipe.rank * sum(item.in_features + item.out_features for item in layout.modules)
-        with trainer_of(self.loaded, recipe) as trainer:
+        on = recipe.gradient_checkpointing
+        with trainer_of(self.loaded, recipe) as trainer, checkpointed(self.loaded.model, on=on):
             numbers = sum(item.numel() for item in trainer.parameters.values())
             model = trainer.model
-            passes = {rows: training_cost(model, self._rows(rows)) for rows in {1, recipe.batch_size}}
+            passes = {rows: training_cost(model, self._rows(rows)) for rows in {1, micro}}
         frame = recipe.parametrization == "frame"
         cores = sides * self.loaded.dtype.itemsize + numbers * FLOAT if frame else sides * FLOAT
-        step = passes[recipe.batch_size]
-        flops = float(tasks) * (recipe.steps * step.flops + recipe.validate_on * self._reading.flops)
-        held = _Held(cores, step.gradients + MOMENTS * numbers)
-        return self._phase("harvest", numbers, passes, held, flops)
+        step = passes[micro].flops * recipe.batch_size / micro
+        flops = tasks * (recipe.steps * step + recipe.validate_on * self._reading.flops)
+        held = _Held(cores, passes[micro].gradients + MOMENTS * numbers)
+        bits = None if recipe.quantise is None else BITS[recipe.quantise]
+        return self._phase("harvest", numbers, passes, held, flops, weights=weight_bytes(self.loaded, bits=bits))
 
     def training(self) -> Phase:
         """Return what the training of a generator takes, from the reading of its tasks to the last step."""
@@ -171,7 +176,8 @@ class Planner:
             return replace(self._phase("train", self.generator, passes, held, flops), readings=readings)
         micro = min(episodes.micro_batch or episodes.rows, episodes.rows)
         network = self._network(episodes.rows)
-        passes = {rows: self._episode(rows) for rows in {1, micro}}
+        with checkpointed(self.loaded.model, on=episodes.gradient_checkpointing):
+            passes = {rows: self._episode(rows) for rows in {1, micro}}
         sides = self.width * sum(item.in_features + item.out_features for item in self.layout.modules)
         # the cores that the generator gives, the same scaled, their gradient, and the leaf of the pass
         cores = FLOAT * self.generator + sides * self.loaded.dtype.itemsize + 4 * episodes.rows * core
@@ -188,17 +194,27 @@ class Planner:
         flops = float(self._reading.flops + network.flops)
         return self._phase("gen", self.generator, {1: self._reading}, held, flops)
 
-    def _phase(self, name: str, numbers: int, passes: dict[int, PassCost], held: _Held, flops: float) -> Phase:
+    def _phase(
+        self,
+        name: str,
+        numbers: int,
+        passes: dict[int, PassCost],
+        held: _Held,
+        flops: float,
+        *,
+        weights: int | None = None,
+    ) -> Phase:
         """Return a phase whose passes of 1 row, and of as many as the recipe says, take so much."""
         rows = max(passes)
-        room = self.options.room - self.weights - held.cores - held.optimiser - held.other
+        weights = self.weights if weights is None else weights
+        room = self.options.room - weights - held.cores - held.optimiser - held.other
         first, last = passes[1].activations, passes[rows].activations
         each = max(1, (last - first) // (rows - 1) if rows > 1 else first)
         return Phase(
             name=name,
             numbers=numbers,
             rows=rows,
-            weights=self.weights,
+            weights=weights,
             cores=held.cores,
             optimiser=held.optimiser,
             activations=last + held.other,
@@ -214,7 +230,8 @@ class Planner:
         return reading_cost(self.loaded.model, self._rows(1))
 
     def _rows(self, rows: int) -> TokenBatch:
-        return meta_rows(self.loaded, rows=rows, tokens=self.options.tokens, answer=self.options.answer)
+        tokens = min(self.options.tokens, self.harvest.max_length or self.options.tokens)
+        return meta_rows(self.loaded, rows=rows, tokens=tokens, answer=min(self.options.answer, tokens - 1))
 
     def _network(self, rows: int, *, backward: bool = True) -> PassCost:
         """Return what it takes to decode the latents of some rows, with a backward pass or without.
