@@ -13,7 +13,7 @@ import torch
 
 from icmlora_cli.disk.files import is_object, read_json
 from icmlora_cli.errors import BaseUnavailableError, CorruptFileError, UsageError
-from icmlora_cli.lm.load_options import LoadOptions
+from icmlora_cli.lm.load_options import LoadOptions, keep_differentiable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -158,6 +158,7 @@ def load_base(
         tokenizer = _tokenizer(base)
     model = model.eval()
     model.requires_grad_(False)
+    keep_differentiable(model)
     if (head := model.get_output_embeddings()) is not None:
         head.register_forward_pre_hook(contiguous_input)
     if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:

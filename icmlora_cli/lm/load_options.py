@@ -94,3 +94,17 @@ class LoadOptions:
             # packed weights are put where they are used as they are loaded: some kinds cannot be moved afterwards
             arguments["device_map"] = device
         return arguments
+
+
+def keep_differentiable(model: torch.nn.Module) -> None:
+    """Keep bitsandbytes from packing 4-bit weights anew in a pass without gradients, on CPUs with AVX-512.
+
+    Through weights that are packed so, it later gives no gradients, and says nothing: an adapter that is trained after
+    a first one was scored would learn nothing beyond the last layers.
+
+    Args:
+        model: the base, with or without such weights.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010 - torch types it as a tensor or module

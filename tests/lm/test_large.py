@@ -17,6 +17,7 @@ from icmlora_cli.lm.load import LoadedBase, load_base, quiet_transformers
 from icmlora_cli.lm.load_options import LoadOptions
 from icmlora_cli.lm.packing import check_apart, pack, packed_log_probs
 from icmlora_cli.lm.prompts import Encoded
+from icmlora_cli.lm.scoring import score_rows
 from icmlora_cli.lm.trainers import trainer_of
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.weights.adapter import Adapter
@@ -144,10 +145,12 @@ def test_a_base_is_packed_as_it_is_loaded(wide_base: Base, tmp_path: Path, quant
     with torch.no_grad():
         error = (loaded.model(input_ids=ids).logits - plain.model(input_ids=ids).logits).abs().max()
     assert 0 < float(error) < 0.2
-    losses, adapter = trained(loaded, tmp_path / "state", parametrization=kind, quantise=quantise, steps=40)
-    assert sum(losses[-10:]) < sum(losses[:10]) and all(
-        item.lora_b.isfinite().all() for item in adapter.factors.values()
-    )
+    first = trained(loaded, tmp_path / "first", parametrization=kind, quantise=quantise)
+    score_rows(loaded, ROWS)  # after a pass without gradients, what is trained is the same
+    again = trained(loaded, tmp_path / "again", parametrization=kind, quantise=quantise)
+    assert again[0] == pytest.approx(first[0], abs=1e-6)
+    assert_close(first[1], again[1], 1e-6)
+    assert all(item.lora_b.any() for item in again[1].factors.values())
 
 
 def test_what_cannot_be_had_is_told(llama_base: Base, home: Home, tmp_path: Path) -> None:
