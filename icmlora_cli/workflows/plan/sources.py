@@ -38,7 +38,7 @@ def kind_of(reference: Path) -> str:
     """
     named = [name for name in shipped_recipes() if name.split("/")[1] == reference.as_posix()]
     if not reference.is_file() and named:  # such as llama-8b, whose kind only its folder tells
-        raise UsageError(f"{reference} is not the whole name of a recipe", hint=f"icmlora plan {' or '.join(named)}")
+        raise UsageError(f"{reference} is not the whole name of a recipe", hint=f"icmlora plan {' '.join(named)}")
     path = recipe_path(reference, "")
     if path.parent.parent == recipes_folder():
         kind = path.parent.name

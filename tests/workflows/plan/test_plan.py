@@ -92,7 +92,7 @@ def test_faults_are_told(config_only: Path, home: Home, tmp_path: Path, llama_ba
         run([Path("eval/quick")], str(config_only), OPTIONS, home)
     with pytest.raises(UsageError, match="not the whole name") as caught:
         run([Path("llama-8b")], str(config_only), OPTIONS, home)
-    assert caught.value.hint == "icmlora plan train/llama-8b"
+    assert caught.value.hint == "icmlora plan harvest/llama-8b train/llama-8b"
     with pytest.raises(SpecError):
         run([recipe_file(tmp_path, "rank: 4\nbatch_size: many\n")], str(config_only), OPTIONS, home)
     with pytest.raises(UsageError, match="longer than what the base reads: 512"):
