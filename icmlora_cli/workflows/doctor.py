@@ -145,6 +145,12 @@ def _devices() -> tuple[tuple[Device, ...], Check]:
     return tuple(available), Check("torch", True, f"runs on {available[0].name}")
 
 
+def largest_memory() -> int:
+    """Return the bytes of memory of the best device of this machine; 0 if they are not known."""
+    found, _ = _devices()
+    return found[0].memory if found else 0
+
+
 def _memory() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
