@@ -99,7 +99,7 @@ def test_what_stops_a_task_is_told(cluster: object, llama_base: Base, home: Home
     from icmlora_cli.workflows.harvest import ray_workers
 
     recipe = RECIPE.model_copy(update={"learning_rate": 3e37})
-    with pytest.raises(TrainingDivergedError, match="the (loss|gradient's norm) is"):
+    with pytest.raises(TrainingDivergedError, match=r"the (loss|gradient's norm) is"):
         ray_workers.run(say_tasks, llama_base, recipe, home)
 
 
