@@ -8,7 +8,7 @@ import torch
 
 from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.errors import TrainingDivergedError
-from icmlora_cli.lm.batching import IGNORED, answer_log_probs, collate, training_batches
+from icmlora_cli.lm.batching import training_batches
 from icmlora_cli.lm.optimise import adamw, take_step
 from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.trainers import AdapterTrainer
@@ -52,9 +52,10 @@ def finetune(
         The last step's loss.
 
     Raises:
+        DeviceMemoryError: if memory does not suffice for one example.
         TrainingDivergedError: if the loss or its gradient is not finite.
     """
-    recipe, loaded, identity = trainer.recipe, trainer.loaded, f"{identity} {PLAN}"
+    recipe, identity = trainer.recipe, f"{identity} {PLAN}"
     trainer.reset()
     optimizer = adamw(trainer)
     resumed = load_state(state, trainer.parameters, optimizer, identity=identity)
@@ -66,15 +67,11 @@ def finetune(
     )
     loss_value = math.nan
     for step in range(resumed.step if resumed else 0, recipe.steps):
-        batch = collate([rows[index] for index in plan[step]], loaded.tokenizer.pad_token_id, loaded.device)
-        log_probs, _ = answer_log_probs(trainer.model, batch)
-        loss = -log_probs.sum() / (batch.labels != IGNORED).sum()
-        loss_value = float(loss.detach())
+        loss_value, norm = take_step(trainer, [rows[index] for index in plan[step]], optimizer, step)
         if not math.isfinite(loss_value):
             raise TrainingDivergedError(
                 f"the loss is {loss_value} at step {step + 1}", hint="lower learning_rate in the harvest recipe"
             )
-        norm = take_step(loss, optimizer, recipe, step)
         if not math.isfinite(norm):
             raise TrainingDivergedError(
                 f"the gradient's norm is {norm} at step {step + 1}", hint="lower learning_rate in the harvest recipe"

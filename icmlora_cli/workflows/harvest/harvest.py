@@ -41,7 +41,7 @@ from icmlora_cli.registry.tasks import Task
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.weights.adapter import Adapter, write_adapter
 from icmlora_cli.weights.sensitivity import write_sensitivity
-from icmlora_cli.workflows.progress import OnProgress, Progress, silent
+from icmlora_cli.workflows.progress import OnProgress, Progress, notes_of_memory, silent
 
 VERSION = 1  # of the training procedure; part of every key
 POLL = 0.5  # seconds between looks at the tasks that other workers train
@@ -188,7 +188,9 @@ class _Worker:
 
     def _ready(self) -> AdapterTrainer:
         if self._trainer is None:
-            self._trainer = make_trainer(load_base(self.base, device=self.device), self.recipe)
+            self._trainer = make_trainer(
+                load_base(self.base, device=self.device, on_note=notes_of_memory(self.on_progress)), self.recipe
+            )
         return self._trainer
 
     def _folder(self, task: Task) -> Path:
