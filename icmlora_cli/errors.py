@@ -112,6 +112,10 @@ class OutOfSpaceError(IcmloraError):
     """Raised where the disk or the user's quota is full, or a file would exceed the system's limit on sizes."""
 
 
+class DeviceMemoryError(IcmloraError):
+    """Raised where the memory of a device does not suffice for the smallest piece of work."""
+
+
 class PushRefusedError(IcmloraError):
     """Raised for an output that ``push`` must not send, or that the hub does not accept."""
 

@@ -60,12 +60,12 @@ def plan(
     """  # fmt: skip
     with session("plan", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home
-        from icmlora_cli.workflows.doctor import largest_memory
+        from icmlora_cli.lm.devices import described
         from icmlora_cli.workflows.plan.phases import PlanOptions
         from icmlora_cli.workflows.plan.plan import run
         from icmlora_cli.workflows.plan.sources import read_size
 
-        memory = largest_memory() if device_memory is None else read_size(device_memory)
+        memory = described()[0].memory if device_memory is None else read_size(device_memory)
         options = PlanOptions(tasks, tokens, answer, memory, dtype, tflops, utilisation)
         with out.progress() as on_progress:
             result = run(recipes, base, options, Home.from_environment(), offline=offline, on_progress=on_progress)

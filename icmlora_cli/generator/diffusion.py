@@ -21,6 +21,7 @@ from torch import nn
 
 from icmlora_cli.config.train import OptimiserRecipe
 from icmlora_cli.generator.interface import Batch, Losses, Network, NetworkConfig, Objective, TrainStep
+from icmlora_cli.generator.noise import Rng, integers, normal
 
 TIMES = 1000  # T, the diffusion times; beta rises linearly over them, from BETAS[0] to BETAS[1]
 BETAS = (1e-4, 2e-2)
@@ -173,7 +174,7 @@ class PDiff(Network):
         self.latent_std.copy_(raw.std(0, correction=0).clamp(min=1e-4))
         self.latents = (raw - self.latent_mean) / self.latent_std
 
-    def losses(self, batch: Batch, objective: Objective, train_step: TrainStep, rng: torch.Generator) -> Losses:
+    def losses(self, batch: Batch, objective: Objective, train_step: TrainStep, rng: Rng) -> Losses:
         """Return the losses of a batch: ``reconstruction``, relative to predicting zero, in the first stage.
 
         In the second stage it is ``diffusion``, the mean squared error of the predicted noise.
@@ -182,18 +183,18 @@ class PDiff(Network):
             return self._autoencoder_loss(batch, objective, rng)
         return self._diffusion_loss(batch, rng)
 
-    def _autoencoder_loss(self, batch: Batch, objective: Objective, rng: torch.Generator) -> Losses:
+    def _autoencoder_loss(self, batch: Batch, objective: Objective, rng: Rng) -> Losses:
         x, recipe = batch.x, objective.recipe
-        z = self.encoder(self._flat(x + recipe.parameter_noise * torch.randn(x.shape, generator=rng)))
-        decoded = self._cores(self.decoder(z + recipe.latent_noise * torch.randn(z.shape, generator=rng)))
+        z = self.encoder(self._flat(x + recipe.parameter_noise * normal(x.shape, rng, x.device)))
+        decoded = self._cores(self.decoder(z + recipe.latent_noise * normal(z.shape, rng, z.device)))
         loss = objective.reconstruction(decoded, batch)
         return Losses(loss, {"reconstruction": loss})
 
-    def _diffusion_loss(self, batch: Batch, rng: torch.Generator) -> Losses:
+    def _diffusion_loss(self, batch: Batch, rng: Rng) -> Losses:
         clean = self.latents[batch.rows].repeat(DRAWS, 1)  # (B * DRAWS, latent)
         c = self.read(batch.support).repeat(DRAWS, 1)  # (B * DRAWS, condition)
-        t = torch.randint(TIMES, (len(clean),), generator=rng)
-        noise = torch.randn(clean.shape, generator=rng)
+        t = integers(TIMES, len(clean), rng, clean.device, repeats=DRAWS)
+        noise = normal(clean.shape, rng, clean.device, repeats=DRAWS)
         signal = self.denoiser.signal[t][:, None]
         z_t = signal.sqrt() * clean + (1 - signal).sqrt() * noise
         loss = (self.denoiser(z_t, t, c) - noise).square().mean()
@@ -206,7 +207,7 @@ class PDiff(Network):
         Without an ``rng`` they are drawn with seed 0, since diffusion has no mean that could be taken.
         """
         rng = torch.Generator().manual_seed(0) if rng is None else rng
-        z = torch.randn((len(c), self.config.latent_dim), generator=rng).to(c.device)
+        z = normal((len(c), self.config.latent_dim), rng, c.device)
         signals = self.denoiser.signal
         times = torch.linspace(TIMES - 1, 0, SAMPLING_STEPS).round().long().tolist()
         for index, time in enumerate(times):

@@ -7,7 +7,7 @@ The architecture decides what is minimised on harvested adapters, and in which s
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from icmlora_cli.config.train import ObjectiveRecipe, OptimiserRecipe
 from icmlora_cli.errors import TrainingDivergedError
 from icmlora_cli.generator.conditions import Support
 from icmlora_cli.generator.interface import Network, TrainStep
+from icmlora_cli.generator.noise import AtOnce, all_at_once
 from icmlora_cli.generator.terms import ElboTerm, Term, TrainingData
 from icmlora_cli.provenance.energy import CostMeter
 from icmlora_cli.weights.schedules import set_rate, warm_cosine
@@ -85,6 +86,7 @@ class FitOptions:
         reduce: the function that averages the gradients over processes; None if there is one process alone.
         keeps_state: whether this process writes the training state.
         meter: the meter of the time and energy spent, whose figures are saved in the training state.
+        at_once: runs a step on harvested adapters on as many rows at once as memory suffices for.
     """
 
     state: Path
@@ -94,6 +96,7 @@ class FitOptions:
     reduce: Callable[[Sequence[torch.nn.Parameter]], None] | None = None
     keeps_state: bool = True
     meter: CostMeter = field(default_factory=CostMeter)
+    at_once: AtOnce = all_at_once
 
 
 def fit(
@@ -128,7 +131,8 @@ def fit(
         TrainingDivergedError: If a loss, its gradient or a validation score is not finite; the last saved state stays
             on disk.
     """
-    run = _Fit(model, data, optimiser, options, [*_elbo(model, data, objective, optimiser, terms), *terms])
+    elbo = _elbo(model, data, objective, optimiser, options.at_once, alone=not terms)
+    run = _Fit(model, data, optimiser, options, [*elbo, *terms])
     for step in range(run.resume(), optimiser.steps):
         train_step = run.begin(step)
         values = run.learn(train_step, step)
@@ -153,7 +157,13 @@ def fit(
 
 
 def _elbo(
-    model: Network, data: TrainingData, objective: ObjectiveRecipe, optimiser: OptimiserRecipe, terms: Sequence[Term]
+    model: Network,
+    data: TrainingData,
+    objective: ObjectiveRecipe,
+    optimiser: OptimiserRecipe,
+    at_once: AtOnce,
+    *,
+    alone: bool,
 ) -> list[Term]:
     """Return the term of the harvested adapters in a list, which is empty if there are no adapters.
 
@@ -162,9 +172,9 @@ def _elbo(
     if not data.tasks:
         return []
     before = [1.0] if optimiser.pretrain_steps else []
-    weights = [*before, objective.elbo_weight] if terms else [1.0]
+    weights = [1.0] if alone else [*before, objective.elbo_weight]
     tokens = data.tokens().to(next(model.parameters()).device)
-    return [ElboTerm.of(data, tokens, objective, optimiser.batch_size, *weights)]
+    return [replace(ElboTerm.of(data, tokens, objective, optimiser.batch_size, *weights), at_once=at_once)]
 
 
 class _Fit:

@@ -4,7 +4,8 @@ Shapes: x [B, modules, R, R] normalised cores; c [B, condition]; z [B, latent].
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 
 from icmlora_cli.config.train import ObjectiveRecipe, OptimiserRecipe
 from icmlora_cli.generator.conditions import Support
+from icmlora_cli.generator.noise import Rng
 from icmlora_cli.generator.reader import AttentionReader, MeanReader
 
 
@@ -108,6 +110,11 @@ class Batch:
         """The index of the training task of each adapter in the batch, int64 [B]."""
         return self.owners[self.rows]
 
+    def part(self, rows: slice) -> "Batch":
+        """Return some rows of the batch as a smaller batch."""
+        support = Support(self.support.states[rows], self.support.slots[rows])
+        return replace(self, rows=self.rows[rows], support=support)
+
 
 @dataclass(frozen=True)
 class TrainStep:
@@ -145,10 +152,15 @@ class Objective:
             decoded: the cores in place of the batch's own, fp32 [B, modules, R, R].
             batch: the adapters, and how much each of their numbers counts.
         """
-        squares = (decoded - batch.x)[:, self.mask].square()
+        squares = (decoded - batch.x).flatten(1)[:, self.numbers].square()
         if batch.weights is not None:
-            squares = squares * batch.weights[batch.tasks][:, self.mask]
+            squares = squares * batch.weights[batch.tasks].flatten(1)[:, self.numbers]
         return squares.mean() / self.power
+
+    @cached_property
+    def numbers(self) -> torch.Tensor:
+        """The indices of the numbers that cores have, int64: to index by the mask, the host would wait in each step."""
+        return self.mask.flatten().nonzero()[:, 0]
 
 
 @dataclass(frozen=True)
@@ -219,8 +231,8 @@ class Network(nn.Module):
             tokens: the normalised cores of all training adapters, fp32 [adapters, modules, R, R].
         """
 
-    def losses(self, batch: Batch, objective: Objective, train_step: TrainStep, rng: torch.Generator) -> Losses:
-        """Return the losses of a batch.
+    def losses(self, batch: Batch, objective: Objective, train_step: TrainStep, rng: Rng) -> Losses:
+        """Return the losses of a batch, each of them a mean over its rows, so that a batch can be cut into parts.
 
         Args:
             batch: the adapters and the supports of their tasks.

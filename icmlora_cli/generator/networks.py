@@ -22,6 +22,7 @@ from icmlora_cli.generator.conditions import Support, pooled
 from icmlora_cli.generator.diffusion import PDiff
 from icmlora_cli.generator.interface import Batch, Losses, Network, NetworkConfig, Objective, TrainStep
 from icmlora_cli.generator.neighbours import Gaussian, NeighbourPrior
+from icmlora_cli.generator.noise import Rng, normal
 
 Further = tuple[str, float, torch.Tensor]
 """The name, the weight and the value of a loss that is added to the others."""
@@ -36,11 +37,10 @@ def kl_divergence(posterior: Gaussian, prior: Gaussian) -> torch.Tensor:
     return 0.5 * terms.mean()
 
 
-def sample(gaussian: Gaussian, rng: torch.Generator) -> torch.Tensor:
-    """Draw z from a diagonal Gaussian by reparametrization; noise is drawn on the CPU so that devices agree."""
+def sample(gaussian: Gaussian, rng: Rng) -> torch.Tensor:
+    """Draw z from a diagonal Gaussian by reparametrization."""
     mean, log_variance = gaussian
-    noise = torch.randn(mean.shape, generator=rng).to(mean.device)
-    return mean + noise * (0.5 * log_variance).exp()
+    return mean + normal(mean.shape, rng, mean.device) * (0.5 * log_variance).exp()
 
 
 def contrast(c: torch.Tensor, temperature: float = 0.1) -> torch.Tensor:
@@ -81,7 +81,7 @@ class CVAE(Network):
         """
         return kl_divergence(posterior, self.prior(c)), []
 
-    def losses(self, batch: Batch, objective: Objective, train_step: TrainStep, rng: torch.Generator) -> Losses:
+    def losses(self, batch: Batch, objective: Objective, train_step: TrainStep, rng: Rng) -> Losses:
         """Return the losses ``reconstruction``, relative to predicting zero, and ``kl``, in nats per latent number.
 
         With the recipe's ``prior_share`` there is also ``from_prior``, the reconstruction with z drawn from p(z | c) as
@@ -171,6 +171,9 @@ class TokenCVAE(CVAE):
         numbers, summary, condition = config.width**2, 16, self.reader.size
         self.register_buffer("layers", torch.tensor([layer for layer, _ in config.places]), persistent=False)
         self.register_buffer("kinds", torch.tensor([kind for _, kind in config.places]), persistent=False)
+        for kind in range(config.kinds):  # indices: to index by a mask, the host would wait for the device
+            of_kind = torch.tensor([at for at, (_, own) in enumerate(config.places) if own == kind], dtype=torch.long)
+            self.register_buffer(f"of_kind_{kind}", of_kind, persistent=False)
         self.seen = nn.Parameter(torch.randn(config.modules, numbers, summary) / numbers**0.5)
         self.posterior = _mlp(config.modules * summary + condition, config.hidden_dim, 2 * config.latent_dim)
         _start_narrow(self.posterior, config.latent_dim)
@@ -280,7 +283,7 @@ class TokenCVAE(CVAE):
         else:
             flat = torch.empty(len(z), self.config.modules, self.config.width**2, device=z.device, dtype=code.dtype)
             for kind in range(self.config.kinds):
-                of_kind = self.kinds == kind
+                of_kind = self.get_buffer(f"of_kind_{kind}")
                 flat[:, of_kind] = code[:, of_kind] @ self.heads[kind]
         return self._cores(flat)
 

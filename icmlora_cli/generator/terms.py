@@ -13,6 +13,7 @@ import torch
 from icmlora_cli.config.train import ObjectiveRecipe
 from icmlora_cli.generator.conditions import ConditionSpace, Support
 from icmlora_cli.generator.interface import Batch, Network, Objective, TrainStep
+from icmlora_cli.generator.noise import AtOnce, RowsRng, all_at_once, parts_of
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class ElboTerm:
         batch_size: how many (adapter, condition) pairs a step takes.
         weights: the weight of the loss in each stage; the last one also holds for all later stages.
         errors: the weights of squared errors, fp32 [tasks, modules, R, R]; None if all errors count the same.
+        at_once: runs a step on as many rows at once as memory suffices for.
     """
 
     data: TrainingData
@@ -96,6 +98,7 @@ class ElboTerm:
     batch_size: int
     weights: tuple[float, ...]
     errors: torch.Tensor | None = None
+    at_once: AtOnce = all_at_once
 
     @classmethod
     def of(
@@ -112,11 +115,12 @@ class ElboTerm:
         """
         indices = [index for index, task in enumerate(data.tasks) for _ in task.tokens]
         owners = torch.tensor(indices, device=tokens.device)
-        squares, errors = tokens[:, data.mask].square(), data.error_weights()
+        mask, errors = data.mask.to(tokens.device), data.error_weights()
+        squares = tokens[:, mask].square()
         if errors is not None:
             errors = errors.to(tokens.device)
-            squares = squares * errors[owners][:, data.mask]
-        scaled = Objective(objective, data.mask.to(tokens.device), squares.mean().clamp(min=1e-12))
+            squares = squares * errors[owners][:, mask]
+        scaled = Objective(objective, mask, squares.mean().clamp(min=1e-12))
         return cls(data, scaled, tokens, owners, batch_size, weights, errors)
 
     def backward(self, model: Network, train_step: TrainStep, rng: torch.Generator) -> dict[str, float]:
@@ -124,10 +128,33 @@ class ElboTerm:
         weight = self.weights[min(train_step.stage, len(self.weights) - 1)]
         if not weight:
             return {}
-        batch = self._draw(rng)
-        losses = model.losses(batch, self.objective, train_step, rng)
-        (weight * losses.total).backward()
-        return {name: float(item.detach()) for name, item in losses.parts.items()}
+        batch, state = self._draw(rng), rng.get_state()
+        earlier = [(parameter, parameter.grad) for parameter in model.parameters()]
+
+        def run(size: int) -> dict[str, torch.Tensor]:
+            for parameter, _ in earlier:
+                parameter.grad = None
+            sums: dict[str, torch.Tensor] = {}
+            for rows in parts_of(self.batch_size, size):
+                rng.set_state(state)
+                whole = size >= self.batch_size
+                losses = model.losses(
+                    batch if whole else batch.part(rows),
+                    self.objective,
+                    train_step,
+                    rng if whole else RowsRng(rng, rows, self.batch_size),
+                )
+                share = (rows.stop - rows.start) / self.batch_size
+                (share * weight * losses.total).backward()
+                for name, item in losses.parts.items():
+                    sums[name] = sums.get(name, 0.0) + share * item.detach()
+            return sums
+
+        losses = self.at_once(self.batch_size, run)
+        for parameter, grad in earlier:
+            if grad is not None:
+                parameter.grad = grad if parameter.grad is None else grad + parameter.grad
+        return dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))  # read all at once
 
     def _draw(self, rng: torch.Generator) -> Batch:
         """Return a batch, each row of which draws a task, then one of its adapters, all equally likely."""

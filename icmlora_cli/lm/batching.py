@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from icmlora_cli.lm.devices import upload
 from icmlora_cli.lm.prompts import Encoded
 
 IGNORED = -100
@@ -49,7 +50,7 @@ def collate(
         mask[index, longest - row.length :] = 1
         labels[index, answer - len(row.answer_ids) :] = torch.tensor(row.answer_ids)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    return TokenBatch(ids.to(device), mask.to(device), positions.to(device), labels.to(device))
+    return TokenBatch(*(upload(item, device) for item in (ids, mask, positions, labels)))
 
 
 def answer_logits(model: torch.nn.Module, batch: TokenBatch) -> torch.Tensor:

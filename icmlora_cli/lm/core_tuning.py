@@ -6,8 +6,10 @@ cross-validation are trained side by side.
 
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -103,10 +105,17 @@ class CoreBase:
         table = torch.zeros(len(cores), len(rows))
         for start in range(0, len(pairs), ROWS):
             part = pairs[start : start + ROWS]
-            at, index = (torch.tensor(side) for side in zip(*part, strict=True))
-            losses = self.losses([rows[item] for item in index.tolist()], cores[at].to(self.loaded.device))
-            table[at, index] = losses.float().cpu()
+            for pairs_of, losses in self.loaded.micro_batch.parts(
+                "scoring", part, lambda few: self._of_pairs(rows, cores, few)
+            ):
+                at, index = (torch.tensor(side) for side in zip(*pairs_of, strict=True))
+                table[at, index] = losses
         return table
+
+    def _of_pairs(self, rows: Sequence[Encoded], cores: torch.Tensor, pairs: Sequence[tuple[int, int]]) -> torch.Tensor:
+        """Return the NLL of each pair of a core's and a row's index, fp32 [pairs] on the CPU."""
+        own = cores[[at for at, _ in pairs]].to(self.loaded.device)
+        return self.losses([rows[index] for _, index in pairs], own).float().cpu()
 
 
 @dataclass(frozen=True)
@@ -155,15 +164,8 @@ def tune_cores(
         if not running or step == recipe.steps or (step and enough(step)):
             break
         drawn = [course.draw() for course in running]
-        cores = torch.cat([course.cores[[fold for fold, _ in own]] for course, own in zip(running, drawn, strict=True)])
-        losses = base.losses([rows[at] for own in drawn for _, at in own], cores)
-        total = torch.zeros((), device=losses.device)
-        for own, part in zip(drawn, losses.split([len(own) for own in drawn]), strict=True):
-            folds = torch.tensor([fold for fold, _ in own], device=part.device)
-            total = total + (part / folds.bincount()[folds]).sum()  # each fold's own mean: they do not share a core
-        for course in running:
-            course.optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        count = sum(map(len, drawn))
+        base.loaded.micro_batch.whole("tuning", count, partial(_gradient, base, rows, running, drawn))
         for course in running:
             course.step(step)
         step += 1
@@ -171,6 +173,26 @@ def tune_cores(
         for course in running:
             course.judge(step)
     return [course.best for course in courses]
+
+
+def _gradient(
+    base: CoreBase,
+    rows: Sequence[Encoded],
+    courses: "Sequence[_Course]",
+    drawn: Sequence[Sequence[tuple[int, int]]],
+    size: int,
+) -> None:
+    """Put the gradient of a step into the cores of all courses, ``size`` rows a pass."""
+    for course in courses:
+        course.optimizer.zero_grad(set_to_none=True)
+    every = [(course, fold, at) for course, own in zip(courses, drawn, strict=True) for fold, at in own]
+    counts = Counter((id(course), fold) for course, fold, _ in every)
+    shares = [1.0 / counts[id(course), fold] for course, fold, _ in every]  # each fold's own mean: they share no core
+    for start in range(0, len(every), size):
+        part = every[start : start + size]
+        cores = torch.stack([course.cores[fold] for course, fold, _ in part])
+        losses = base.losses([rows[at] for _, _, at in part], cores)
+        (losses * torch.tensor(shares[start : start + size], device=losses.device)).sum().backward()
 
 
 class _Course:
@@ -209,13 +231,18 @@ class _Course:
         total = 0.0
         for start in range(0, len(self.judged), ROWS):
             part = self.judged[start : start + ROWS]
-            own = self.cores[[fold for fold, _ in part]]
-            total += float(self.base.losses([self.rows[at] for _, at in part], own).double().sum())
+            for _, losses in self.base.loaded.micro_batch.parts("scoring", part, self._losses):
+                total += float(losses.double().sum())
         held_out = total / len(self.judged)
         self.curve.append((step, held_out))
         if held_out < self.best.held_out:
             self.best = TunedCores(self.cores.detach().cpu().clone(), step, held_out, ())
         self.best = replace(self.best, curve=tuple(self.curve))
+
+    def _losses(self, part: Sequence[tuple[int, int]]) -> torch.Tensor:
+        """Return the NLL of each pair of a fold's and a row's index, fp32 [pairs] on the CPU: MPS has no float64."""
+        own = self.cores[[fold for fold, _ in part]]
+        return self.base.losses([self.rows[at] for _, at in part], own).cpu()
 
 
 def _batches(indices: Sequence[int], recipe: TuningRecipe, shuffler: random.Random) -> Iterator[list[int]]:

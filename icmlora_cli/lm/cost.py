@@ -20,6 +20,7 @@ from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, P
 from icmlora_cli.disk.files import is_object, read_json
 from icmlora_cli.errors import CorruptFileError, UsageError
 from icmlora_cli.lm.batching import IGNORED, TokenBatch, answer_log_probs
+from icmlora_cli.lm.devices import MicroBatch
 from icmlora_cli.lm.load import LoadedBase, quiet_transformers
 from icmlora_cli.registry.bases import Base
 
@@ -159,7 +160,7 @@ def meta_base(folder: Path, name: str, *, dtype: torch.dtype) -> LoadedBase:
             hint="give --base a folder with the config.json of a causal language model",
         ) from error
     base = Base(name, name, None, folder, "", "folder", None, 0, type(model).__name__)
-    return LoadedBase(base, model.eval().requires_grad_(False), None, META, dtype)
+    return LoadedBase(base, model.eval().requires_grad_(False), None, META, dtype, MicroBatch(META))
 
 
 def parameters_of(model: PreTrainedModel) -> int:

@@ -7,6 +7,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from icmlora_cli.lm.batching import scoring_batches
+from icmlora_cli.lm.devices import upload
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.stream import end_tokens, text_after
@@ -42,9 +43,12 @@ def greedy(
     """
     written = [""] * len(rows)
     for indices in scoring_batches([len(row.prompt_ids) for row in rows], batch_size=batch_size):
-        texts = _decode(loaded, [rows[index] for index in indices], stop)
-        for index, text in zip(indices, texts, strict=True):
-            written[index] = text
+        parts = loaded.micro_batch.parts(
+            "writing", indices, lambda part: _decode(loaded, [rows[index] for index in part], stop)
+        )
+        for part, texts in parts:
+            for index, text in zip(part, texts, strict=True):
+                written[index] = text
     return tuple(written)
 
 
@@ -76,8 +80,8 @@ def _decode(loaded: LoadedBase, rows: Sequence[Encoded], stop: str | None) -> li
     stopping = StoppingCriteriaList([] if stop is None else [_StopAt(loaded, width, stop)])
     with _without_settings(loaded.model), torch.inference_mode():
         out = loaded.model.generate(
-            ids.to(loaded.device),
-            attention_mask=mask.to(loaded.device),
+            upload(ids, loaded.device),
+            attention_mask=upload(mask, loaded.device),
             generation_config=config,
             stopping_criteria=stopping,
         )

@@ -41,6 +41,7 @@ def finetune(
         The last step's loss.
 
     Raises:
+        DeviceMemoryError: if memory does not suffice for one example.
         TrainingDivergedError: if the loss or its gradient is not finite.
         UsageError: if the recipe packs rows, which would see each other in this base.
     """
@@ -64,4 +65,4 @@ def train_through(trainer: AdapterTrainer, training: TaskTraining) -> None:
     with checkpointed(trainer.loaded.model, on=trainer.recipe.gradient_checkpointing):
         passes = StepPasses(trainer)
         while not training.finished:
-            training.advance(passes.add_gradients(training.batch()))
+            training.advance(passes.gradients(training.batch()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from icmlora_cli.disk.files import is_object, read_json
-from icmlora_cli.errors import BaseUnavailableError, CorruptFileError, UsageError
+from icmlora_cli.errors import BaseUnavailableError, CorruptFileError
+from icmlora_cli.lm.devices import MicroBatch, make_repeatable, pick_device, pick_dtype
 from icmlora_cli.lm.load_options import LoadOptions, keep_differentiable
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from icmlora_cli.registry.bases import Base
     from icmlora_cli.weights.foreign.check import BaseShapes
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # quantisation method to the package that transformers reads it with
 QUANTISERS = {
     "bitsandbytes": "bitsandbytes",
@@ -48,6 +48,7 @@ class LoadedBase:
         tokenizer: The tokenizer of the base, with a padding token.
         device: where the parameters are.
         dtype: The dtype of the floating-point parameters.
+        micro_batch: How many rows a pass takes at most, as running out of memory has shown.
     """
 
     base: Base
@@ -55,6 +56,7 @@ class LoadedBase:
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
     dtype: torch.dtype
+    micro_batch: MicroBatch
 
     @cached_property
     def shapes(self) -> BaseShapes:
@@ -62,58 +64,6 @@ class LoadedBase:
         from icmlora_cli.lm.meta_model import base_shapes
 
         return base_shapes(self.base)
-
-
-def devices() -> tuple[str, ...]:
-    """Return the kinds of device found, the best first; ``cpu`` is always the last."""
-    found = ["cuda"] if torch.cuda.is_available() else []
-    found += ["xpu"] if torch.xpu.is_available() else []
-    found += ["mps"] if torch.backends.mps.is_available() else []
-    return (*found, "cpu")
-
-
-def pick_device(name: str | None) -> torch.device:
-    """Return the device to run on.
-
-    Args:
-        name: ``cpu``, ``cuda``, ``cuda:1``, ``mps`` ...; None takes the best one found.
-
-    Raises:
-        UsageError: if there is no such device.
-    """
-    found = devices()
-    if name is None:
-        return torch.device(found[0])
-    kind, _, index = name.partition(":")
-    counts = {"cuda": torch.cuda.device_count, "xpu": torch.xpu.device_count}
-    count = counts[kind]() if kind in counts else 1
-    if kind not in found or (":" in name and (not index.isdecimal() or int(index) >= count)):
-        raise UsageError(
-            f"there is no device {name!r} on this machine",
-            hint=f"--device {' or '.join(found)}, or leave it out for the best one (see: icmlora doctor)",
-        )
-    return torch.device(name)
-
-
-def bf16_supported(device: torch.device) -> bool:
-    """Tell whether ``device`` computes in bfloat16 natively."""
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "xpu"
-
-
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the dtype of a name; ``auto`` is bfloat16 where the device supports it, float32 elsewhere.
-
-    Raises:
-        UsageError: if the name is not known.
-    """
-    if name == "auto":
-        return torch.bfloat16 if bf16_supported(device) else torch.float32
-    if name not in DTYPES:
-        raise UsageError(f"unknown dtype {name!r}", hint=f"use auto, {', '.join(DTYPES)}")
-    return DTYPES[name]
 
 
 @contextmanager
@@ -134,15 +84,21 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def load_base(
-    base: Base, *, device: str | None = None, dtype: str = "auto", options: LoadOptions | None = None
+    base: Base,
+    *,
+    device: str | None = None,
+    dtype: str = "auto",
+    options: LoadOptions | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> LoadedBase:
     """Load a base model from its folder; nothing is fetched.
 
     Args:
         base: a recorded base.
-        device: see :func:`pick_device`.
+        device: see :func:`~icmlora_cli.lm.devices.pick_device`.
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
         options: packed weights, another attention, several devices; None loads the base as its files have it.
+        on_note: Called with a sentence for the user where memory does not suffice for the rows of a pass.
 
     Raises:
         BaseUnavailableError: if it is quantised, or needs a package, and what reads it is not here.
@@ -153,6 +109,7 @@ def load_base(
     options.check(device=device, packed=_quantisation(base))
     where = pick_device(device)
     kind = pick_dtype(dtype, where)
+    make_repeatable(where)
     with quiet_transformers():
         model = _model(base, kind, where, options)
         tokenizer = _tokenizer(base)
@@ -165,7 +122,9 @@ def load_base(
         tokenizer.pad_token = tokenizer.eos_token
     if options.device_map is not None:
         where = next(model.parameters()).device  # where its first layer reads tokens
-    return LoadedBase(base=base, model=model, tokenizer=tokenizer, device=where, dtype=kind)
+    return LoadedBase(
+        base=base, model=model, tokenizer=tokenizer, device=where, dtype=kind, micro_batch=MicroBatch(where, on_note)
+    )
 
 
 def contiguous_input(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

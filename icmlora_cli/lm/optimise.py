@@ -1,5 +1,6 @@
-"""One step of training an adapter, the same in harvesting and in tuning within a time."""
+"""The optimizer of an adapter, and one step by the gradients that are there, wherever an adapter is trained."""
 
+import math
 from typing import Protocol
 
 import torch
@@ -28,37 +29,24 @@ def adamw(trained: Trained) -> torch.optim.AdamW:
     )
 
 
-def take_step(loss: torch.Tensor, optimizer: torch.optim.Optimizer, recipe: HarvestRecipe, step: int) -> float:
-    """Take one step of the optimizer; none where the gradient is not finite, so that the weights stay good.
+def apply_gradients(
+    total: torch.Tensor, optimizer: torch.optim.Optimizer, recipe: HarvestRecipe, step: int
+) -> tuple[float, float]:
+    """Clip the gradients that are there and take a step by them; none where they or the loss are not finite.
 
     Args:
-        loss: a scalar.
+        total: The loss, a scalar; it is read together with the norm, so that the host waits for the device once.
         optimizer: The optimizer of the adapter's parameters.
-        recipe: the peak rate, its warm-up, and the norm to which gradients are clipped.
-        step: steps done before it, which gives the rate.
+        recipe: The peak rate, its warm-up, and the norm to which gradients are clipped.
+        step: The steps done before it, which gives the rate.
 
     Returns:
-        The norm of the gradient before it is clipped.
-    """
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    return apply_gradients(optimizer, recipe, step)
-
-
-def apply_gradients(optimizer: torch.optim.Optimizer, recipe: HarvestRecipe, step: int) -> float:
-    """Take one step by the gradients that are there, as ``take_step`` does after its backward pass.
-
-    Args:
-        optimizer: the optimizer of the adapter's parameters.
-        recipe: the peak rate, its warm-up, and the norm to which gradients are clipped.
-        step: steps done before it, which gives the rate.
-
-    Returns:
-        The norm of the gradient before it is clipped.
+        The loss, and the norm of the gradient before it is clipped.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
-    if bool(norm.isfinite()):
+    clipped = torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
+    loss, norm = torch.stack([total, clipped.to(total.device)]).tolist()
+    if math.isfinite(loss) and math.isfinite(norm):
         set_rate(optimizer, one_cycle(step, recipe.steps, recipe.learning_rate, recipe.warmup))
         optimizer.step()
-    return float(norm)
+    return loss, norm

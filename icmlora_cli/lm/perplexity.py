@@ -14,6 +14,7 @@ import torch
 
 from icmlora_cli.errors import UsageError
 from icmlora_cli.lm.batching import IGNORED, scoring_batches
+from icmlora_cli.lm.devices import upload
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.prompts import ids_after, prefix_token, text_ids
 
@@ -180,8 +181,9 @@ def score_texts(
     nll = [0.0] * len(texts)
     for indices in scoring_batches([window.length for window in windows], batch_size=batch_size):
         batch = [windows[at] for at in indices]
-        for window, value in zip(batch, _nll(loaded, batch), strict=True):
-            nll[window.text] += value
+        for part, values in loaded.micro_batch.parts("passages", batch, lambda part: _nll(loaded, part)):
+            for window, value in zip(part, values, strict=True):
+                nll[window.text] += value
     return tuple(
         TextScore(value, len(ids), len(text), len(text.encode("utf-8")), len(re.split(r"\s+", text)))
         for text, ids, value in zip(texts, encoded, nll, strict=True)
@@ -201,19 +203,16 @@ def _nll(loaded: LoadedBase, windows: Sequence[_Window]) -> list[float]:
         labels[row, count - len(window.predicted) :] = torch.tensor(window.predicted)
     with torch.inference_mode():
         logits = loaded.model(
-            input_ids=ids.to(loaded.device),
-            attention_mask=mask.to(loaded.device),
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0).to(loaded.device),
+            input_ids=upload(ids, loaded.device),
+            attention_mask=upload(mask, loaded.device),
+            position_ids=upload((mask.cumsum(1) - 1).clamp(min=0), loaded.device),
             use_cache=False,
             logits_to_keep=count,
         ).logits  # (windows, count, vocabulary)
-        labels = labels.to(loaded.device)
         # row by row: a softmax of the whole batch would double the largest tensor that there is
-        return [
-            float(
-                torch.nn.functional.cross_entropy(row.float(), label, ignore_index=IGNORED, reduction="none")
-                .double()
-                .sum()
-            )
-            for row, label in zip(logits, labels, strict=True)
+        rows = [
+            torch.nn.functional.cross_entropy(row.float(), label, ignore_index=IGNORED, reduction="none")
+            for row, label in zip(logits, upload(labels, loaded.device), strict=True)
         ]
+        sums: list[float] = torch.stack(rows).cpu().double().sum(1).tolist()  # MPS has no float64
+        return sums

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from icmlora_cli.lm.batching import IGNORED, answer_log_probs, collate
-from icmlora_cli.lm.optimise import adamw, take_step
+from icmlora_cli.lm.optimise import adamw
+from icmlora_cli.lm.passes import StepPasses, take_step
 from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.trainers import AdapterTrainer
 from icmlora_cli.weights.adapter import Adapter
@@ -48,17 +48,12 @@ def tune_for(
         seconds: wall time.
         clock: tells the time in seconds.
     """
-    recipe, loaded = trainer.recipe, trainer.loaded
     trainer.reset()
-    optimizer = adamw(trainer)
-    batch = collate(rows, loaded.tokenizer.pad_token_id, loaded.device)
+    optimizer, passes = adamw(trainer), StepPasses(trainer)
     started = clock()
     steps, elapsed, loss_value = 0, 0.0, math.inf
     while steps == 0 or (elapsed < seconds and loss_value > ENOUGH):
         share = min(1.0, elapsed / seconds) if seconds > 0 else 0.0
-        log_probs, _ = answer_log_probs(trainer.model, batch)
-        loss = -log_probs.sum() / (batch.labels != IGNORED).sum()
-        loss_value = float(loss.detach())
-        take_step(loss, optimizer, recipe, round(share * recipe.steps))
+        loss_value, _ = take_step(passes, rows, optimizer, round(share * trainer.recipe.steps))
         steps, elapsed = steps + 1, clock() - started
     return QuickTuned(trainer.adapter(), steps, loss_value, elapsed)

@@ -55,13 +55,18 @@ def score_rows(
     nll = [0.0] * len(rows)
     done = 0
     for indices in scoring_batches([row.length for row in rows], batch_size=batch_size):
-        batch = collate([rows[index] for index in indices], loaded.tokenizer.pad_token_id, loaded.device)
-        with torch.inference_mode():
-            log_probs, right = answer_log_probs(loaded.model, batch)
-        for at, index in enumerate(indices):
-            exact[index] = bool(right[at].all())
-            nll[index] = -float(log_probs[at].double().sum()) / len(rows[index].answer_ids)
-        done += len(indices)
-        if on_batch is not None:
-            on_batch(done)
+        for part, (sums, right) in loaded.micro_batch.parts("scoring", indices, lambda part: _read(loaded, rows, part)):
+            for index, log_likelihood, is_right in zip(part, sums, right, strict=True):
+                exact[index], nll[index] = is_right, -log_likelihood / len(rows[index].answer_ids)
+            done += len(part)
+            if on_batch is not None:
+                on_batch(done)
     return Scores(tuple(exact), tuple(nll))
+
+
+def _read(loaded: LoadedBase, rows: Sequence[Encoded], indices: Sequence[int]) -> tuple[list[float], list[bool]]:
+    """Return each answer's log-likelihood in nats, and whether it is exact; the host waits for the device twice."""
+    batch = collate([rows[index] for index in indices], loaded.tokenizer.pad_token_id, loaded.device)
+    with torch.inference_mode():
+        log_probs, right = answer_log_probs(loaded.model, batch)
+        return log_probs.cpu().double().sum(1).tolist(), right.all(1).tolist()  # MPS has no float64

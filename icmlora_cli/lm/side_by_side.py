@@ -16,6 +16,7 @@ from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.errors import UsageError
 from icmlora_cli.lm.batching import answer_log_probs, collate
 from icmlora_cli.lm.compiling import bucket, compiled
+from icmlora_cli.lm.devices import upload
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.row_cores import RowCores
@@ -262,17 +263,30 @@ class SharedPasses:
         self.side = side
         self._model = compiled(side.loaded.model, on=side.recipe.compile)
 
-    def add_gradients(self, batches: Mapping[int, Sequence[Encoded]]) -> dict[int, float]:
-        """Add the gradients of each task's loss to its adapter, and return the losses, nats per answer token.
+    def gradients(self, batches: Mapping[int, Sequence[Encoded]]) -> dict[int, torch.Tensor]:
+        """Give each adapter the gradients of its own task's loss, and return the losses, nats per answer token.
+
+        Where memory does not suffice for the rows of a pass, each task's go through the base in several.
 
         Args:
-            batches: the rows of a task's next step by its slot; each loss is the mean over all tokens of the answers of
+            batches: The rows of a task's next step by its slot; each loss is the mean over all tokens of the answers of
                 its own rows, as it is for a task alone.
+
+        Raises:
+            DeviceMemoryError: If memory does not suffice for one row of each task.
         """
+        recipe = self.side.recipe
+        longest = recipe.batch_size if recipe.compile else max(map(len, batches.values()))
+        limit = min(recipe.micro_batch or longest, longest)
+        work = f"training of {len(batches)} tasks"
+        return self.side.loaded.micro_batch.whole(work, limit, lambda size: self._gradients(batches, longest, size))
+
+    def _gradients(self, batches: Mapping[int, Sequence[Encoded]], longest: int, size: int) -> dict[int, torch.Tensor]:
         loaded, recipe = self.side.loaded, self.side.recipe
         slots = range(len(self.side.slots)) if recipe.compile else list(batches)  # all of them: the shapes stay
-        longest = recipe.batch_size if recipe.compile else max(map(len, batches.values()))
-        size = min(recipe.micro_batch or longest, longest)
+        for slot in slots:
+            for parameter in self.side.slots[slot].parameters.values():
+                parameter.grad = None
         given = [batches.get(slot, ()) for slot in slots]
         tokens = [max(1, sum(len(row.answer_ids) for row in rows)) for rows in given]
         totals = torch.zeros(len(given), device=loaded.device)
@@ -283,8 +297,8 @@ class SharedPasses:
             batch = collate(filled, pad_id, loaded.device, size=bucket if recipe.compile else int)
             with self.side.applied(list(slots), size):
                 log_probs, _ = answer_log_probs(self._model, batch)
-                counts = torch.tensor(tokens, device=log_probs.device)
+                counts = upload(torch.tensor(tokens), log_probs.device)
                 losses = -log_probs.reshape(len(given), -1).sum(1) / counts  # (slots,)
                 losses.sum().backward()  # within: checkpointed blocks run again
-            totals += losses.detach()
-        return {slot: loss for slot, loss in zip(slots, totals.tolist(), strict=True) if slot in batches}
+            totals = totals + losses.detach().to(totals.device)
+        return {slot: loss for slot, loss in zip(slots, totals.unbind(), strict=True) if slot in batches}

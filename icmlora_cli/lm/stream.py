@@ -176,6 +176,9 @@ def write(
         sampling: how to draw; its seed is set for the whole process, so that only one may be drawing at a time.
         on_text: told of each piece of the text.
         cancelled: asked after each token.
+
+    Raises:
+        DeviceMemoryError: If the memory of the device does not suffice.
     """
     ids = torch.tensor([list(prompt_ids)], device=loaded.device)  # (1, T)
     ends, pieces = (*end_tokens(loaded), *stop_tokens(loaded, sampling.stop)), Pieces(sampling.stop)
@@ -184,13 +187,18 @@ def write(
     else:
         torch.manual_seed(sampling.seed)
     watch = _Watch(loaded, prompt_ids, pieces, on_text, cancelled)
-    with torch.inference_mode():
-        out = loaded.model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            generation_config=_config(loaded, sampling, ends),
-            stopping_criteria=StoppingCriteriaList([watch]),
-        )
+
+    def made_ids(_: int) -> torch.Tensor:
+        with torch.inference_mode():
+            out: torch.Tensor = loaded.model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                generation_config=_config(loaded, sampling, ends),
+                stopping_criteria=StoppingCriteriaList([watch]),
+            )
+        return out
+
+    out = loaded.micro_batch.whole("writing", 1, made_ids)
     made = out[0, len(prompt_ids) :].tolist()
     text, stopped = pieces.cut(text_after(loaded.tokenizer, prompt_ids, made))
     if piece := pieces.more(text, final=True):

@@ -95,27 +95,26 @@ class TaskTraining:
         return self.step >= self.recipe.steps
 
     def batch(self) -> list[Encoded]:
-        """Return the rows of the next step, and clear the gradients for it."""
-        self.optimizer.zero_grad(set_to_none=True)
+        """Return the rows of the next step."""
         return [self.rows[index] for index in self._plan[self.step]]
 
-    def advance(self, loss: float) -> None:
+    def advance(self, loss: torch.Tensor) -> None:
         """Take a step by the gradients that are there, tell of it, and keep what is to be kept.
 
         Args:
-            loss: the step's loss, nats per answer token.
+            loss: The step's loss, a scalar, nats per answer token.
 
         Raises:
-            TrainingDivergedError: if the loss or its gradient is not finite.
+            TrainingDivergedError: If the loss or its gradient is not finite.
         """
-        recipe, listeners, self.loss = self.recipe, self.listeners, loss
-        if not math.isfinite(loss):
-            raise _diverged(f"the loss is {loss}", self.step)
-        norm = apply_gradients(self.optimizer, recipe, self.step)
+        recipe, listeners = self.recipe, self.listeners
+        self.loss, norm = apply_gradients(loss, self.optimizer, recipe, self.step)
+        if not math.isfinite(self.loss):
+            raise _diverged(f"the loss is {self.loss}", self.step)
         if not math.isfinite(norm):
             raise _diverged(f"the gradient's norm is {norm}", self.step)
         self.step += 1
-        listeners.on_step(self.step, loss)
+        listeners.on_step(self.step, self.loss)
         if listeners.on_checkpoint is not None and self.step in kept_steps(recipe):
             listeners.on_checkpoint(self.step, self.trained.adapter())
         if self.step % recipe.save_every == 0 and not self.finished:

@@ -7,6 +7,7 @@ is not the weight difference that "task arithmetic" calls by the same name.
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -259,13 +260,22 @@ class VectorReader:
             return list(found["states"].split(found["lengths"].tolist()))
         out, done = [torch.empty(0)] * len(prompts), 0
         for indices in scoring_batches([len(item.ids) for item in prompts], batch_size=READ_AT_ONCE):
-            for index, states in zip(indices, self._states([prompts[index].ids for index in indices]), strict=True):
-                out[index] = states[list(prompts[index].kept)].clamp(-LARGEST, LARGEST).half().cpu()
-            done += len(indices)
-            if on_batch is not None:
-                on_batch(done)
+            for part, read in self.loaded.micro_batch.parts("reading", indices, partial(self._kept, prompts)):
+                for index, states in zip(part, read, strict=True):
+                    out[index] = states
+                done += len(part)
+                if on_batch is not None:
+                    on_batch(done)
         keep(path, {"states": torch.cat(out), "lengths": torch.tensor([len(item) for item in out])})
         return out
+
+    def _kept(self, prompts: "Sequence[TokenPrompt]", indices: Sequence[int]) -> list[torch.Tensor]:
+        """Return the states of some prompts that are kept, fp16 [T, hidden] each, on the CPU."""
+        read = self._states([prompts[index].ids for index in indices])
+        return [
+            states[list(prompts[index].kept)].clamp(-LARGEST, LARGEST).half().cpu()
+            for index, states in zip(indices, read, strict=True)
+        ]
 
     def _states(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
         """Return the layer's states of rows of token ids, [T, hidden] each."""
@@ -356,6 +366,9 @@ class VectorReader:
 
     def _compute(self, ids: Sequence[int], pooling: str) -> torch.Tensor:
         self._check_length(len(ids))
+        return self.loaded.micro_batch.whole("reading", 1, lambda _: self._vector(ids, pooling))
+
+    def _vector(self, ids: Sequence[int], pooling: str) -> torch.Tensor:
         with torch.inference_mode():
             states = self.loaded.model(
                 input_ids=torch.tensor([list(ids)], device=self.loaded.device),

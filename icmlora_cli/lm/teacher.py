@@ -12,6 +12,7 @@ import torch
 
 from icmlora_cli.disk import files
 from icmlora_cli.lm.batching import answer_logits, collate, scoring_batches
+from icmlora_cli.lm.devices import upload
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.tensor_cache import cached, keep
@@ -79,14 +80,21 @@ def _compute(
     ids, log_probs = [torch.empty(0)] * len(rows), [torch.empty(0)] * len(rows)
     with applied(loaded.model, placed(loaded.model, adapter)):
         for indices in scoring_batches([row.length for row in rows], batch_size=AT_ONCE):
-            batch = collate([rows[index] for index in indices], loaded.tokenizer.pad_token_id, loaded.device)
-            every = torch.log_softmax(answer_logits(loaded.model, batch).float(), dim=-1)
-            top = every.topk(min(TOP, every.shape[-1]), dim=-1)
-            for row, index in enumerate(indices):
-                start = every.shape[1] - len(rows[index].answer_ids)  # answers end together
-                ids[index] = top.indices[row, start:].int().cpu()
-                log_probs[index] = top.values[row, start:].cpu()
+            for part, (likeliest, values) in loaded.micro_batch.parts(
+                "scoring", indices, lambda part: _top([rows[index] for index in part], loaded)
+            ):
+                for row, index in enumerate(part):
+                    start = values.shape[1] - len(rows[index].answer_ids)  # answers end together
+                    ids[index], log_probs[index] = likeliest[row, start:].clone(), values[row, start:].clone()
     return ids, log_probs
+
+
+def _top(rows: Sequence[Encoded], loaded: LoadedBase) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the likeliest tokens of a batch, int32 [B, K, TOP], and their log-probabilities, fp32, on the CPU."""
+    batch = collate(rows, loaded.tokenizer.pad_token_id, loaded.device)
+    every = torch.log_softmax(answer_logits(loaded.model, batch).float(), dim=-1)
+    top = every.topk(min(TOP, every.shape[-1]), dim=-1)
+    return top.indices.int().cpu(), top.values.cpu()
 
 
 def divergences(logits: torch.Tensor, teachers: Sequence[TopTokens | None]) -> torch.Tensor:
@@ -106,7 +114,7 @@ def divergences(logits: torch.Tensor, teachers: Sequence[TopTokens | None]) -> t
     for row, teacher in enumerate(known):
         start = shape[1] - len(teacher.ids)
         ids[row, start:], log_p[row, start:] = teacher.ids, teacher.log_probs
-    ids, log_p = ids.to(logits.device), log_p.to(logits.device)
+    ids, log_p = upload(ids, logits.device), upload(log_p, logits.device)
     told = log_p[..., :1] > -torch.inf  # positions of the answer
     log_q = (chosen := logits[rows].float()).gather(2, ids) - chosen.logsumexp(-1, keepdim=True)
     p, q = log_p.exp(), log_q.exp()

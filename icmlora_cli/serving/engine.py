@@ -32,7 +32,7 @@ from icmlora_cli.weights.foreign.open import open_adapter
 from icmlora_cli.workflows.gen.generate import adapter_generator_on, check
 from icmlora_cli.workflows.gen.generator import AdapterGenerator
 from icmlora_cli.workflows.gen.options import GenRequest
-from icmlora_cli.workflows.progress import OnProgress, silent
+from icmlora_cli.workflows.progress import OnProgress, notes_of_memory, silent
 
 SHOWN_CHARACTERS = 120  # how much of a model's name stands in an error
 
@@ -303,7 +303,7 @@ def load_engine(
     networks, inputs = (None, None) if generator is None else check(request, base)
     for_base = adapter_base(base) if adapters else None
     read = {name: open_adapter(path, for_base, any_base_name=any_base_name) for name, path in (adapters or {}).items()}
-    loaded = load_base(base, device=device)
+    loaded = load_base(base, device=device, on_note=notes_of_memory(on_progress))
     adapter_generator = None
     if networks is not None and inputs is not None:
         adapter_generator = adapter_generator_on(loaded, request, networks, inputs, home, on_progress)

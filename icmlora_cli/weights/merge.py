@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from icmlora_cli.errors import CorruptFileError, UnsupportedAdapterError
 from icmlora_cli.weights.adapter import Adapter
@@ -13,8 +14,14 @@ PLAIN = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def packed(weight: torch.nn.Parameter) -> bool:
-    """Tell whether a weight is quantised, so that nothing can be added to its numbers."""
-    return type(weight) is not torch.nn.Parameter or weight.dtype not in PLAIN
+    """Tell whether a weight is quantised, so that nothing can be added to its numbers.
+
+    A quantised weight has integers, or is of a subclass of ``Parameter`` (bitsandbytes), or wraps other tensors
+    (torchao, quanto). The tensors of a device that is written in Python are of a subclass too, and are plain numbers.
+    """
+    kind = type(weight)
+    subclass = kind is not torch.nn.Parameter and issubclass(kind, torch.nn.Parameter)
+    return weight.dtype not in PLAIN or subclass or is_traceable_wrapper_subclass(weight)
 
 
 def fitting(model: torch.nn.Module, adapter: Adapter, name: str) -> tuple[torch.nn.Parameter, bool]:

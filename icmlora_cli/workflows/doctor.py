@@ -10,11 +10,15 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import icmlora_cli
 from icmlora_cli.disk.home import Home
 from icmlora_cli.registry.bases import Base, BaseStore
 from icmlora_cli.workflows.base.pull import DEFAULT, at_hand
+
+if TYPE_CHECKING:
+    from icmlora_cli.lm.devices import Device
 
 PACKAGES = (
     "torch",
@@ -33,16 +37,6 @@ PACKAGES = (
 EXTRAS = {"parquet": "pyarrow", "datasets": "datasets"}
 BUSY = 0.5  # of the cores: beyond, training is slower by more than its share
 LITTLE_SPACE = 2 * 10**9  # bytes: one small base model with room for adapters
-
-
-@dataclass(frozen=True)
-class Device:
-    """A torch device: its name for ``--device``, what it is, its memory in bytes (0 if unknown), native bfloat16."""
-
-    name: str
-    description: str
-    memory: int
-    bf16: bool
 
 
 @dataclass(frozen=True)
@@ -123,39 +117,11 @@ def run(home: Home) -> DoctorReport:
 
 def _devices() -> tuple[tuple[Device, ...], Check]:
     try:
-        import torch
-
-        from icmlora_cli.lm.load import bf16_supported, devices
+        from icmlora_cli.lm.devices import described
     except (ImportError, OSError) as error:
         return (), Check("torch", False, f"cannot be imported: {error}", "pip install --force-reinstall torch")
-    available: list[Device] = []
-    for kind in devices():
-        if kind in ("cuda", "xpu"):
-            backend = torch.cuda if kind == "cuda" else torch.xpu
-            for index in range(backend.device_count()):
-                facts = backend.get_device_properties(index)
-                device = torch.device(kind, index)
-                name = f"{kind}:{index}"
-                available.append(Device(name, str(facts.name), int(facts.total_memory), bf16_supported(device)))
-        elif kind == "mps":
-            available.append(Device("mps", platform.machine(), _memory(), False))
-        else:
-            cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} torch threads"
-            available.append(Device("cpu", cores, _memory(), False))
-    return tuple(available), Check("torch", True, f"runs on {available[0].name}")
-
-
-def largest_memory() -> int:
-    """Return the bytes of memory of the best device of this machine; 0 if they are not known."""
-    found, _ = _devices()
-    return found[0].memory if found else 0
-
-
-def _memory() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
-        return 0
+    available = described()
+    return available, Check("torch", True, f"runs on {available[0].name}")
 
 
 def _versions() -> tuple[tuple[str, str], ...]:

@@ -25,7 +25,7 @@ from icmlora_cli.workflows.gen.options import ExampleFile, Template, read_file
 from icmlora_cli.workflows.gen.select import CandidateScorer, encoded
 from icmlora_cli.workflows.gen.write import listed
 from icmlora_cli.workflows.output import check_folder
-from icmlora_cli.workflows.progress import OnProgress, Progress, silent
+from icmlora_cli.workflows.progress import OnProgress, Progress, notes_of_memory, silent
 
 VERSION = 1  # of the procedure; a saved state of another version is not resumed
 DEFAULTS = HarvestRecipe(steps=20, learning_rate=1e-3, keep=1)
@@ -204,7 +204,14 @@ def run(
     examples = read_file(request.examples, request.template)
     parent = None if request.parent is None else read_parent(request.parent, base)
     on_progress(Progress("finetune", "load the base", 0, request.recipe.steps))
-    work = _Finetune(out, examples, load_base(base, device=device), request.recipe, parent, on_progress)
+    work = _Finetune(
+        out,
+        examples,
+        load_base(base, device=device, on_note=notes_of_memory(on_progress)),
+        request.recipe,
+        parent,
+        on_progress,
+    )
     return work.run(started)
 
 

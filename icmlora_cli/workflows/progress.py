@@ -35,6 +35,11 @@ def silent(progress: Progress) -> None:
     """Ignore a report of progress; the default of all workflows."""
 
 
+def notes_of_memory(on_progress: OnProgress) -> Callable[[str], None]:
+    """Return a function that reports as progress that memory does not suffice for the rows of a pass."""
+    return lambda text: on_progress(Progress("device", text, 1, 1))
+
+
 def notes_of_vectors(on_progress: OnProgress) -> Callable[[str], None]:
     """Return a function that reports a remark on cached task vectors as progress, the same one only once."""
 

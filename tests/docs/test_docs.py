@@ -17,12 +17,13 @@ from icmlora_cli.config.evaluate import METHODS, EvalRecipe
 from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.config.recipes import KINDS, recipe_path, resolve, shipped_recipes
 from icmlora_cli.config.train import TrainRecipe
+from icmlora_cli.lm.devices import Device
 from icmlora_cli.registry.tasks import draft
 from icmlora_cli.report.result import Mean, MethodScore, Result, TaskInfo, Unrelated
 from icmlora_cli.tasks.sources import load_examples
 from icmlora_cli.tasks.task_file import read_task_file
 from icmlora_cli.workflows.adapters.codec_report import CodecReport, Kept, Measured, MetricCost, WidthReport
-from icmlora_cli.workflows.doctor import Check, Device
+from icmlora_cli.workflows.doctor import Check
 from icmlora_cli.workflows.finetune import FinetuneResult
 from icmlora_cli.workflows.gen.batch import BatchEntry
 from icmlora_cli.workflows.gen.explain import DistanceRange, Explanation

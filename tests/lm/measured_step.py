@@ -13,7 +13,7 @@ import torch
 from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.lm.batching import IGNORED, TokenBatch, answer_log_probs
 from icmlora_cli.lm.load import load_base
-from icmlora_cli.lm.optimise import adamw, take_step
+from icmlora_cli.lm.optimise import adamw, apply_gradients
 from icmlora_cli.lm.trainers import make_trainer
 from icmlora_cli.registry.bases import Base
 
@@ -46,7 +46,9 @@ def main(folder: str, parametrization: str, rows: int, tokens: int, answer: int)
     for step in range(2):
         log_probs, _ = answer_log_probs(trainer.model, batch)
         loss = -log_probs.sum() / (batch.labels != IGNORED).sum()
-        take_step(loss, optimizer, trainer.recipe, step)
+        optimizer.zero_grad()
+        loss.backward()
+        apply_gradients(loss.detach(), optimizer, trainer.recipe, step)
     print(after - before, memory("VmHWM") - start)
 
 

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import BaseUnavailableError, CorruptFileError, UsageError
-from icmlora_cli.lm.load import load_base, pick_device, pick_dtype
+from icmlora_cli.lm.devices import pick_device, pick_dtype
+from icmlora_cli.lm.load import load_base
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.workflows.base.pull import pull
 

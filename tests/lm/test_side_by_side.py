@@ -57,7 +57,7 @@ def together(loaded: LoadedBase, folder: Path, recipe: HarvestRecipe) -> list[tu
     passes = SharedPasses(side)
     with checkpointed(loaded.model, on=recipe.gradient_checkpointing):
         for _ in range(recipe.steps):
-            values = passes.add_gradients({index: item.batch() for index, item in enumerate(trainings)})
+            values = passes.gradients({index: item.batch() for index, item in enumerate(trainings)})
             for index, item in enumerate(trainings):
                 item.advance(values[index])
     adapters = [slot.adapter() for slot in side.slots]

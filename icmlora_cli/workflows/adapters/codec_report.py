@@ -20,7 +20,7 @@ from icmlora_cli.weights.frame import FrameSpec, learned_directions
 from icmlora_cli.weights.layout import layout_of
 from icmlora_cli.weights.merge import merged
 from icmlora_cli.workflows.evaluate.task_metric import task_metric
-from icmlora_cli.workflows.progress import OnProgress, Progress, silent
+from icmlora_cli.workflows.progress import OnProgress, Progress, notes_of_memory, silent
 from icmlora_cli.workflows.train.inputs import Harvested, chosen_frame, find_harvested, frame_codec
 
 WIDTHS = (4, 8, 16, 24, 32, 48)
@@ -177,7 +177,13 @@ def run(
     distinct = {codec.width: codec for codec in codecs.values()}
     scores: Mapping[str, _Scores] = {}
     if limit is not None:
-        scores = _scored(harvested, distinct, load_base(base, device=device), limit, on_progress)
+        scores = _scored(
+            harvested,
+            distinct,
+            load_base(base, device=device, on_note=notes_of_memory(on_progress)),
+            limit,
+            on_progress,
+        )
     energies = {
         used: {item.task.name: energy_kept(codec, item.adapters[-1]) for item in harvested}
         for used, codec in distinct.items()

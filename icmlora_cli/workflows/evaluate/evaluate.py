@@ -26,7 +26,7 @@ from icmlora_cli.workflows.evaluate.methods import EvalContext, evaluation, meth
 from icmlora_cli.workflows.evaluate.result import compose, oracle
 from icmlora_cli.workflows.evaluate.scores import MethodScorer, RawScore, read_score, write_score
 from icmlora_cli.workflows.gen.generate import check_base
-from icmlora_cli.workflows.progress import OnProgress, Progress, silent
+from icmlora_cli.workflows.progress import OnProgress, Progress, notes_of_memory, silent
 
 SCORES = "scores"
 TIMINGS = "timings.json"
@@ -112,7 +112,7 @@ def run(
     _check_out(folder)
     if request.lm_eval is not None:
         lm_eval.check(request.lm_eval)
-    loaded = load_base(base, device=device)
+    loaded = load_base(base, device=device, on_note=notes_of_memory(on_progress))
     shared = evaluation(tasks, loaded, home, recipe, generator_folder, on_progress)
     if shared.generator is not None:
         check_base(shared.generator, base)

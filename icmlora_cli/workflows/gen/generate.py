@@ -19,7 +19,7 @@ from icmlora_cli.workflows.gen.generator import AdapterGenerator, GenResult
 from icmlora_cli.workflows.gen.options import GenInputs, GenRequest, read_given
 from icmlora_cli.workflows.gen.write import check_format
 from icmlora_cli.workflows.output import check_folder
-from icmlora_cli.workflows.progress import OnProgress, Progress, notes_of_vectors, silent
+from icmlora_cli.workflows.progress import OnProgress, Progress, notes_of_memory, notes_of_vectors, silent
 
 __all__ = [
     "GenResult",
@@ -112,7 +112,14 @@ def load_adapter_generator(
         UsageError: If there is no such device.
     """
     on_progress(Progress("gen", "load the base", 0, 3))
-    return adapter_generator_on(load_base(base, device=device), request, generator, inputs, home, on_progress)
+    return adapter_generator_on(
+        load_base(base, device=device, on_note=notes_of_memory(on_progress)),
+        request,
+        generator,
+        inputs,
+        home,
+        on_progress,
+    )
 
 
 def adapter_generator_on(

@@ -29,7 +29,7 @@ from icmlora_cli.registry.tasks import Task
 from icmlora_cli.workflows.harvest.keys import harvest_key
 from icmlora_cli.workflows.harvest.task_harvest import InSlot, LostLeaseError, TaskHarvest
 from icmlora_cli.workflows.harvest.together import Running, fitting_tasks
-from icmlora_cli.workflows.progress import OnProgress, Progress, silent
+from icmlora_cli.workflows.progress import OnProgress, Progress, notes_of_memory, silent
 
 POLL = 0.5  # seconds between looks at the tasks that other workers train
 
@@ -201,7 +201,7 @@ class _Worker:
         """Take a step of all trainings, end those that are done, and return the names of these."""
         meter = CostMeter()
         going = {slot: item.training.batch() for slot, item in running.items() if not item.training.finished}
-        losses = passes.add_gradients(going) if going else {}
+        losses = passes.gradients(going) if going else {}
         cost = meter.figures()
         trained: list[str] = []
         for slot, item in list(running.items()):
@@ -240,7 +240,12 @@ class _Worker:
 
     def _load(self) -> LoadedBase:
         if self._loaded is None:
-            self._loaded = load_base(self.base, device=self.device, options=LoadOptions.of(self.recipe))
+            self._loaded = load_base(
+                self.base,
+                device=self.device,
+                options=LoadOptions.of(self.recipe),
+                on_note=notes_of_memory(self.on_progress),
+            )
         return self._loaded
 
     def _folder(self, task: Task) -> Path:

@@ -94,7 +94,7 @@ def run(
 ) -> harvest.HarvestResult:
     """Train the adapters that the registry lacks, with several processes.
 
-    CUDA devices are given to the processes in turn; on the CPU each process gets an equal share of the cores.
+    Devices of one kind are given to the processes in turn; on the CPU each process gets an equal share of the cores.
 
     Args:
         tasks: The tasks to harvest, in order.
@@ -111,6 +111,8 @@ def run(
         IcmloraError: If an error stopped a worker; it is raised once the others have done all that they could. What a
             worker that died has left is trained in this process.
     """
+    from icmlora_cli.lm.devices import dealt
+
     started = time.monotonic()
     context = multiprocessing.get_context("spawn")
     messages: multiprocessing.Queue[Progress | _Ended] = context.Queue()
@@ -118,7 +120,7 @@ def run(
     processes = [
         context.Process(
             target=_worker,
-            args=(_Work(tuple(tasks), base, recipe, home, _dealt(device, index), threads, tasks_per_batch), messages),
+            args=(_Work(tuple(tasks), base, recipe, home, dealt(device, index), threads, tasks_per_batch), messages),
             name=f"harvest-{index}",
         )
         for index in range(workers)
@@ -138,13 +140,6 @@ def run(
     )
     trained = (*(name for item in ended for name in item.trained), *result.trained)
     return replace(result, trained=trained, seconds=time.monotonic() - started)
-
-
-def _dealt(device: str | None, index: int) -> str | None:
-    import torch
-
-    several = device in (None, "cuda") and torch.cuda.is_available() and torch.cuda.device_count() > 1
-    return f"cuda:{index % torch.cuda.device_count()}" if several else device
 
 
 def _listen(

@@ -146,7 +146,7 @@ class TaskHarvest:
         )
         return TaskTraining(self.trainer, self._train.rows, listeners)
 
-    def advance(self, training: TaskTraining, loss: float) -> None:
+    def advance(self, training: TaskTraining, loss: torch.Tensor) -> None:
         """Take a step whose gradients are there."""
         with files.disk_errors(self.folder / MANIFEST):
             training.advance(loss)

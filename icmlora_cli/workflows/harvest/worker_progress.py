@@ -34,7 +34,10 @@ class AggregateProgress:
         self._done = set(harvest.records_of(self.tasks, self.base, self.recipe, self.store))
 
     def __call__(self, progress: Progress) -> None:
-        """Pass on a worker's progress, except that it waits for other workers."""
+        """Pass on a worker's progress, except that it waits for other workers; a remark finishes no task."""
+        if progress.stage != "harvest":
+            self.on_progress(progress)
+            return
         if progress.total and progress.done >= progress.total:
             self._done.add(progress.label)
         if progress.total:

@@ -14,7 +14,7 @@ from icmlora_cli.config.train import TrainRecipe
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import UsageError
 from icmlora_cli.lm.cost import meta_base, parameters_of
-from icmlora_cli.lm.load import DTYPES
+from icmlora_cli.lm.devices import DTYPES
 from icmlora_cli.lm.perplexity import max_tokens
 from icmlora_cli.workflows.plan.phases import Phase, Planner, PlanOptions
 from icmlora_cli.workflows.plan.sources import config_folder, kind_of

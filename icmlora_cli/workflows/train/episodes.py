@@ -103,11 +103,9 @@ class EpisodeTerm:
     episodes: EpisodeRecipe
     process: tuple[int, int] = (0, 1)
     _planned: dict[int, list[list[tuple[int, int]]]] = field(default_factory=dict, init=False)
-    _micro: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        """Set how many rows one pass takes, and turn on gradient checkpointing where the recipe asks for it."""
-        self._micro = min(self.episodes.micro_batch or self.episodes.rows, self.episodes.rows)
+        """Turn on gradient checkpointing where the recipe asks for it."""
         if self.episodes.gradient_checkpointing:
             checkpoint_blocks(self.loaded.model)
 
@@ -181,15 +179,15 @@ class EpisodeTerm:
             return loss + recipe.distill_weight * seen.taught.sum() / taught if taught else loss
 
         own, gradient = self._through_base(queries, cores, weighted, teachers if taught else None)
-        values = {"nll": float(own.total.sum() / sum(lengths)), "exact": float(own.exact.float().mean())}
+        values = {"nll": own.total.sum() / sum(lengths), "exact": own.exact.float().mean()}
         if swap is not None:
             hinge = hinges(slice(None), own.nll)
             active = recipe.swap_weight * swap.shares * (hinge > 0)
             gradient.index_add_(0, swap.partners, -active[:, None, None, None] * away)
-            values["swap"] = float((swap.shares * hinge).sum())
+            values["swap"] = (swap.shares * hinge).sum()
         if taught:
-            values["distill"] = float(own.taught.sum() / taught)
-        return values, gradient
+            values["distill"] = own.taught.sum() / taught
+        return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True)), gradient  # one read
 
     def _teacher(self, index: int, query: int) -> TopTokens | None:
         known = self.tasks[index].teachers if self.episodes.distill_weight else ()
@@ -212,14 +210,10 @@ class EpisodeTerm:
             loss_of: The loss.
             teachers: What harvested adapters say of each row's answer; None leaves the divergence from them out.
         """
-        while True:
-            try:
-                return self._pass(queries, cores, loss_of, teachers)
-            except torch.OutOfMemoryError:
-                if self._micro == 1:
-                    raise
-            self._micro = (self._micro + 1) // 2
-            torch.cuda.empty_cache()  # now that no traceback holds the tensors
+        micro_batch = min(self.episodes.micro_batch or len(queries), len(queries))
+        return self.loaded.micro_batch.whole(
+            "episodes", micro_batch, lambda size: self._pass(queries, cores, loss_of, teachers, size)
+        )
 
     def _pass(
         self,
@@ -227,10 +221,11 @@ class EpisodeTerm:
         cores: torch.Tensor,
         loss_of: LossOf,
         teachers: Sequence[TopTokens | None] | None,
+        size: int,
     ) -> tuple[_Seen, torch.Tensor]:
         parts, gradient = list[_Seen](), torch.zeros_like(cores)
-        for start in range(0, len(queries), self._micro):
-            part = slice(start, start + self._micro)
+        for start in range(0, len(queries), size):
+            part = slice(start, start + size)
             leaf = cores[part].requires_grad_()
             batch = collate(queries[part], self.loaded.tokenizer.pad_token_id, self.loaded.device)
             with self.cores.applied(leaf):
@@ -337,19 +332,28 @@ class TaskValidation:
         rows = [(index, query) for index, task in enumerate(self.tasks) for query in task.queries[: self.examples]]
         sums = [[0.0, 0.0, 0.0] for _ in self.tasks]
         for indices in scoring_batches([row.length for _, row in rows], batch_size=16):
-            batch = collate(
-                [rows[index][1] for index in indices], term.loaded.tokenizer.pad_token_id, term.loaded.device
-            )
-            owners = [rows[index][0] for index in indices]
-            with term.cores.applied(cores[owners]):
-                log_probs, right = answer_log_probs(term.loaded.model, batch)
-            means = -log_probs.sum(1) / (batch.labels != IGNORED).sum(1)
-            for row, owner in enumerate(owners):
-                nll = float(means[row])
-                for figure, value in enumerate((nll, float(right[row].all()), math.exp(-nll))):
-                    sums[owner][figure] += value
+            for part, seen in term.loaded.micro_batch.parts(
+                "scoring", [rows[at] for at in indices], self._figures(cores)
+            ):
+                for (owner, _), (nll, exact) in zip(part, seen, strict=True):
+                    for figure, value in enumerate((nll, exact, math.exp(-nll))):
+                        sums[owner][figure] += value
         counts = [min(self.examples, len(task.queries)) for task in self.tasks]
         return {
             task.name: TaskScore(*(value / counts[index] for value in sums[index]))
             for index, task in enumerate(self.tasks)
         }
+
+    def _figures(self, cores: torch.Tensor) -> Callable[[Sequence[tuple[int, Encoded]]], list[list[float]]]:
+        """Return a function that gives the NLL of each answer, nats per token, and 1.0 where it is exact, else 0.0."""
+        loaded, applied = self.term.loaded, self.term.cores.applied
+
+        def figures(rows: Sequence[tuple[int, Encoded]]) -> list[list[float]]:
+            batch = collate([row for _, row in rows], loaded.tokenizer.pad_token_id, loaded.device)
+            with applied(cores[[owner for owner, _ in rows]]):
+                log_probs, right = answer_log_probs(loaded.model, batch)
+            means = -log_probs.sum(1) / (batch.labels != IGNORED).sum(1)
+            values: list[list[float]] = torch.stack([means, right.all(1).float()], dim=1).tolist()
+            return values
+
+        return figures

@@ -18,7 +18,7 @@ from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.generators import CONFIG, GeneratorStore
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.registry.upkeep import quarantine
-from icmlora_cli.workflows.progress import OnProgress, Progress, silent
+from icmlora_cli.workflows.progress import OnProgress, Progress, notes_of_memory, silent
 from icmlora_cli.workflows.train import manifest, sensitivity
 from icmlora_cli.workflows.train.distributed import Distributed
 from icmlora_cli.workflows.train.episode_tasks import builtin_pool
@@ -90,8 +90,7 @@ def run(
         recipe: How to train.
         home: The registry.
         name: The name of the generator; an earlier one of this name is replaced once the new one is whole.
-        device: The torch device on which the base runs; None takes a GPU where there is one. With episodes the
-            generator trains there too, and otherwise on the CPU.
+        device: The torch device on which the base runs and the generator trains; None takes a GPU where there is one.
         log_with: The tracker of accelerate's, such as ``tensorboard``, that logs the losses; None logs nothing.
         on_progress: Called for each task that is read, and after each step.
 
@@ -119,7 +118,7 @@ def run(
         on_progress(progress)
 
     with Distributed(log_with, home.root / "logs" / name, name, recipe.flat()) as distributed:
-        loaded = load_base(base, device=distributed.device or device)
+        loaded = load_base(base, device=distributed.device or device, on_note=notes_of_memory(on_progress))
         basis = make_basis(harvested, loaded, recipe.data)
         training = Training(tasks, harvested, basis, loaded, recipe, home, name, key, distributed, meter, report)
         generator, curve = training.fit()

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -153,11 +154,10 @@ class Training:
             for cores, texts, shown, errors in zip(tokens, self.texts, self.shown, weights, strict=True)
         ]
         data = TrainingData(tasks, space, mask, recipe.data.condition_noise, recipe.data.token_dropout)
-        model = self._network(space)
+        model = self._network(space).to(self.loaded.device)
         terms: list[EpisodeTerm] = []
         validation: Validation | None = None
         if recipe.episodes is not None:
-            model = model.to(self.loaded.device)
             names = [item.name for item in codec.layout.modules]
             rows = RowCores(self.loaded.model, names, codec.left, codec.right)
             on_device = scale.to(self.loaded.device)
@@ -213,7 +213,8 @@ class Training:
 
     def _options(self) -> FitOptions:
         reduce, main = self.distributed.reduce, self.distributed.main
-        return FitOptions(self.state, self.key, self._report, self.recipe.seed, reduce, main, self.meter)
+        at_once = partial(self.loaded.micro_batch.whole, "generator")
+        return FitOptions(self.state, self.key, self._report, self.recipe.seed, reduce, main, self.meter, at_once)
 
     def _network(self, space: ConditionSpace) -> Network:
         codec = self.basis.codec

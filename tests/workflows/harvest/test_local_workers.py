@@ -12,6 +12,7 @@ from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.workflows.harvest import harvest, local_workers, status
+from icmlora_cli.workflows.harvest.worker_progress import AggregateProgress
 from icmlora_cli.workflows.progress import Progress
 
 RECIPE = HarvestRecipe(steps=12, batch_size=4, learning_rate=3e-2, keep=1, rank=2)
@@ -41,6 +42,14 @@ def test_two_workers_train_each_task_once(llama_base: Base, home: Home, say_task
     assert hashes(home) == shared
     again = local_workers.run(say_tasks, llama_base, RECIPE, home, workers=2, device="cpu")
     assert again.trained == ()
+
+
+def test_a_remark_of_a_worker_finishes_no_task(llama_base: Base, home: Home, say_tasks: tuple[Task, ...]) -> None:
+    said: list[Progress] = []
+    together = AggregateProgress(say_tasks, llama_base, RECIPE, AdapterStore(home), said.append)
+    together(Progress("device", "memory of cuda:0 does not suffice", 1, 1))
+    together(Progress("harvest", say_tasks[0].name, 12, 12))
+    assert [(item.stage, item.items_done, item.items_total) for item in said] == [("device", 0, 0), ("harvest", 1, 3)]
 
 
 def test_what_stops_a_worker_is_told(llama_base: Base, home: Home, say_tasks: tuple[Task, ...]) -> None:

@@ -13,6 +13,7 @@ import torch
 from icmlora_cli.config.episodes import EpisodeRecipe
 from icmlora_cli.config.train import TrainRecipe, VectorRecipe
 from icmlora_cli.disk.home import Home
+from icmlora_cli.errors import DeviceMemoryError
 from icmlora_cli.generator.checkpoint import Generator
 from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics, Support
 from icmlora_cli.generator.interface import NetworkConfig, TrainStep
@@ -392,7 +393,7 @@ def test_gradients_of_passes_before_the_memory_ran_out_are_not_counted_twice(
     assert same(found, wanted)
 
 
-def test_when_one_row_does_not_fit_the_error_comes_out_and_the_base_is_as_before(
+def test_when_one_row_does_not_fit_the_error_says_so_and_the_base_is_as_before(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = torch.arange(5, 20)[None]
@@ -400,7 +401,7 @@ def test_when_one_row_does_not_fit_the_error_comes_out_and_the_base_is_as_before
         plain = room.loaded.model(input_ids=ids).logits
     with monkeypatch.context() as patch:
         sizes, _ = limited(room, patch, lambda rows, _: False)
-        with pytest.raises(torch.OutOfMemoryError):
+        with pytest.raises(DeviceMemoryError, match="one row"):
             room.gradients(room.term())
     assert sizes == [6, 3, 2, 1]
     with torch.no_grad():
