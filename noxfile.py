@@ -25,6 +25,9 @@ TAKE_LONG = ("ablation.py", "hostile_readers.py", "parts.py", "warm_start.py")
 SHIPPED = (
     "icmlora_cli/recipes/train/default.yaml",
     "icmlora_cli/report/templates/report.html.jinja",
+    "icmlora_cli/serving/http/play/page/index.html",
+    "icmlora_cli/serving/http/play/page/play.css",
+    "icmlora_cli/serving/http/play/page/play.js",
     "icmlora_cli/tasks/unrelated.txt",
     "icmlora_cli/bundled/smollm2-135m/generator.safetensors",
 )
@@ -89,9 +92,16 @@ def e2e(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def browser(session: nox.Session) -> None:
-    """Look at the HTML report with Debian's Chromium (apt-get install chromium), or that of ICMLORA_CHROMIUM."""
+    """Look at report and playground with Debian's Chromium (apt-get install chromium), or that of ICMLORA_CHROMIUM."""
     install(session, "test", "browser")
     session.run("python", "-m", "pytest", "-m", "browser", *session.posargs)
+
+
+@nox.session(default=False)
+def pictures(session: nox.Session) -> None:
+    """Make the pictures of docs/pictures anew: the playground with SmolLM2, in Chromium as for the session browser."""
+    install(session, "test", "browser")
+    session.run("python", "docs/make_pictures.py", *session.posargs)
 
 
 @nox.session(default=False)

@@ -18,6 +18,7 @@ from icmlora_cli.cli import (
     gen,
     harvest,
     merge,
+    play,
     push,
     recipe,
     registry,
@@ -30,13 +31,14 @@ from icmlora_cli.cli import (
 from icmlora_cli.cli.help import HelpCommand, HelpGroup
 
 PANELS = {
-    "Start here": ("demo", "doctor", "recipe"),
+    "Start here": ("demo", "play", "doctor", "recipe"),
     "Main job": ("harvest", "train", "gen", "eval", "report"),
     "Your things": ("task", "base", "adapter", "registry", "storage", "codec"),
     "Take it away": ("merge", "finetune", "serve", "push"),
 }
 VERBS: dict[str, tuple[Callable[..., None], str]] = {
     "demo": (demo.demo, "icmlora demo"),
+    "play": (play.play, "icmlora play"),
     "doctor": (doctor.doctor, "icmlora doctor --json"),
     "train": (train.train, "icmlora train --name mine"),
     "gen": (gen.gen, 'icmlora gen "Give the last of the three words." -o out/'),
