@@ -66,10 +66,9 @@ def ask(page: "Page") -> None:
     page.wait_for_selector("#ask:enabled")
 
 
-def picture(page: "Page", name: str, width: int) -> None:
+def picture(page: "Page", name: str, width: int, height: int) -> None:
     """Write a picture of the page from its top."""
     page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
-    height = min(HEIGHTS[width], int(page.evaluate("document.documentElement.scrollHeight")))
     path = FOLDER / f"{name}.png"
     page.screenshot(path=path, full_page=True, clip={"x": 0, "y": 0, "width": width, "height": height})
     print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
@@ -84,7 +83,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home, playing(Path(home)) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"], timeout=PATIENCE)
         for scheme in SCHEMES:
-            for width in HEIGHTS:
+            for width, height in HEIGHTS.items():
                 page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
                 page.set_default_timeout(PATIENCE)
                 page.goto(url)
@@ -92,7 +91,7 @@ def main() -> None:
                 page.fill("#text", TEXT)
                 make(page)
                 ask(page)
-                picture(page, f"playground-{width}-{scheme}", width)
+                picture(page, f"playground-{width}-{scheme}", width, height)
                 page.context.close()
         page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
         page.set_default_timeout(PATIENCE)
@@ -104,7 +103,7 @@ def main() -> None:
         page.fill("#budget", "10")
         make(page, "Control+Enter", "#examples")
         ask(page)
-        picture(page, "playground-examples", 1280)
+        picture(page, "playground-examples", 1280, 2150)
         browser.close()
 
 

@@ -6,7 +6,7 @@ import typer
 
 from icmlora_cli.cli.options import Device, Json, Offline, OtherBase, Quiet
 from icmlora_cli.cli.out import Out, session
-from icmlora_cli.cli.serve import NETWORK, Results, address, bound, need_the_extra, play_page, run_server
+from icmlora_cli.cli.serve import NETWORK, Results, address, bound, evaluation, need_the_extra, play_page, run_server
 
 HOST = "127.0.0.1"
 GRACE = 1.0  # seconds that answers under way have after Ctrl-C: whoever reads them sits here
@@ -43,6 +43,7 @@ def play(
 
         home = Home.from_environment()
         folder = GeneratorStore(home).find(generator)
+        result = evaluation(results)
         with bound(HOST, port) as listening:
             from icmlora_cli.serving.engine import load_engine
             from icmlora_cli.serving.http.app import make_app
@@ -53,11 +54,7 @@ def play(
             with out.progress() as on_progress:
                 base_model = resolve_base(base or base_name(folder), home, offline=offline, on_progress=on_progress)
                 engine = load_engine(base_model, home, generator=folder, device=device, on_progress=on_progress)
-            try:
-                page = play_page(engine, home, results)
-            except BaseException:
-                engine.close()
-                raise
+            page = play_page(engine, home, result)
             url = f"{address(listening)}/play/{page.token}/"
 
             def started() -> None:
@@ -72,9 +69,14 @@ def play(
 
 
 def _show(url: str, out: Out) -> bool:
+    """Open the page in the user's browser, in a thread, since one in a terminal runs until it is left."""
+    import threading
     import webbrowser
 
-    if webbrowser.open(url):
-        return True
-    out.note("no browser could be opened here; open the address in one of yours")
-    return False
+    try:
+        controller = webbrowser.get()
+    except webbrowser.Error:
+        out.note("no browser could be opened here; open the address in one of yours")
+        return False
+    threading.Thread(target=controller.open, args=(url,), name="icmlora-browser", daemon=True).start()
+    return True

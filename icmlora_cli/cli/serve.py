@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from icmlora_cli.disk.home import Home
+    from icmlora_cli.report.result import Result
     from icmlora_cli.serving.engine import Engine
     from icmlora_cli.serving.http.play.routes import PlayPage
 
@@ -119,6 +120,7 @@ def serve(
         folder = None if generator is None else GeneratorStore(home).find(generator)
         if ui:
             _check_ui(host, folder)
+        result = evaluation(results)
         with bound(host, port) as listening:
             from icmlora_cli.serving.engine import EngineSettings, load_engine
             from icmlora_cli.workflows.base.pull import resolve as resolve_base
@@ -137,7 +139,7 @@ def serve(
             from icmlora_cli.serving.http.app import make_app
 
             hosts = _known_hosts(host, keys, allow_host or [])
-            page = play_page(engine, home, results) if ui else None
+            page = play_page(engine, home, result) if ui else None
             url = f"{address(listening)}/v1"
             play_url = None if page is None else f"{address(listening)}/play/{page.token}/"
 
@@ -178,25 +180,31 @@ def _check_ui(host: str, generator: Path | None) -> None:
         raise UsageError(f"--ui is for this machine alone, and {host} is open to others", hint="leave out --host")
 
 
-def play_page(engine: "Engine", home: "Home", results: Path | None) -> "PlayPage":
+def evaluation(results: Path | None) -> "Result | None":
+    """Return the evaluation in the folder of ``--results``; None for none.
+
+    Raises:
+        CorruptFileError: If its result is broken.
+        NotFoundError: If there is no result.
+    """
+    from icmlora_cli.report.result import read_result
+
+    return None if results is None else read_result(results)
+
+
+def play_page(engine: "Engine", home: "Home", result: "Result | None") -> "PlayPage":
     """Return the playground of an engine, with a new token.
 
     Args:
         engine: The engine, which has a generator.
         home: The registry.
-        results: The folder of an evaluation; None for none.
-
-    Raises:
-        CorruptFileError: If the evaluation's result is broken.
-        NotFoundError: If there is no result.
+        result: An evaluation to show; None for none.
     """
     import secrets
 
-    from icmlora_cli.report.result import read_result
     from icmlora_cli.serving.http.play.routes import PlayPage
     from icmlora_cli.serving.play.playground import Playground
 
-    result = None if results is None else read_result(results)
     return PlayPage(Playground(engine, home, result), secrets.token_urlsafe(18))
 
 

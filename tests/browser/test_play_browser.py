@@ -470,7 +470,8 @@ def test_smollm2_with_the_bundled_generator(visitor: Visitor, tmp_path: Path) ->
         assert name == "write-the-last-of-the-three-words.zip" and len(data) > 1_000_000
         make(page, "Say it.")  # this says of nothing what the generator learned
         assert page.is_visible("#outside")
-        page.click("#learned button >> nth=20")
+        page.fill("#filter", "capitalize_word")
+        page.click("#learned button")
         wait_until(page, "() => document.getElementById('input').value !== 'sun, tea, owl'")
         send(page, "make", "text")
         send(page, "ask", "input")

@@ -88,7 +88,7 @@ function ask(event) {
   const body = { input: byId("input").value, text, template: byId("template").value, max_tokens: Math.round(Number(byId("tokens").value)) };
   if (adapter?.made) body.made = adapter.made;
   if (adapter?.task) body.task = adapter.task;
-  run("ask", () => "Answering, one after another …", ["input", "tokens"], async (signal) => {
+  run("ask", "Answering, one after another …", () => "", ["input", "tokens"], async (signal) => {
     const shown = ["base", ...(text.trim() ? ["described"] : []), ...(adapter?.made || adapter?.task ? ["adapter"] : [])];
     byId("answers").replaceChildren(...shown.map(card));
     try {

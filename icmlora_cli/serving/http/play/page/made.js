@@ -78,7 +78,7 @@ export function showNear(event) {
     what.append(element("small", item.task));
     return { parts: [what, element("td", figure(item.alike), { class: "n" })] };
   });
-  fillTable(byId("nearest"), [["Nearest learned tasks"], ["Alike (1: read as the same)", "n"]], rows);
+  fillTable(byId("nearest"), [["Nearest learned tasks"], ["Alike, up to 1", "n"]], rows);
   byId("near").hidden = false;
 }
 

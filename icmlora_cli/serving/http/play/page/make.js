@@ -36,23 +36,24 @@ export function offerMade(made, choose) {
 
 function make(event) {
   event.preventDefault();
-  const examples = byId("examples-details").open ? byId("examples").value : "";
+  const examples = byId("examples").value;
   const body = { text: byId("text").value, examples, budget: Number(byId("budget").value), template: byId("examples-template").value };
   const withExamples = Boolean(examples.trim());
   const typing = document.activeElement === byId("text") || document.activeElement === byId("make");
-  let label = "Working …";
+  let detail = "";
   byId("making").hidden = false;
   showSteps("wait", withExamples);
   showProgress();
-  run("make", () => label, FIELDS, async (signal) => {
+  run("make", "Working …", () => detail, FIELDS, async (signal) => {
     try {
       await stream("api/make", body, (each) => {
         if (each.event === "step") {
           showSteps(each.step, withExamples);
           showProgress();
+          detail = "";
         } else if (each.event === "progress") {
           showProgress(each);
-          label = each.total ? `${each.label}, ${each.done} of ${each.total} …` : `${each.label} …`;
+          detail = each.total ? `${each.label}: ${each.done} of ${each.total};` : `${each.label};`;
         } else if (each.event === "made") {
           showMade(each.made);
           offerMade(each.made, true);
@@ -87,6 +88,13 @@ export function take(name, text) {
   byId("text").focus();
 }
 
+/** Say how many examples there are, since they count where they are folded away too. */
+function countExamples() {
+  const lines = byId("examples").value.split("\n").filter((line) => line.trim()).length;
+  byId("examples-summary").textContent = lines ? `Examples (${plural(lines, "line")})` : "Add a few examples (optional)";
+}
+
+byId("examples").addEventListener("input", countExamples);
 byId("make-form").addEventListener("submit", make);
 sendOnEnter(byId("text"), byId("make-form"));
 sendOnEnter(byId("budget"), byId("make-form"));

@@ -10,20 +10,22 @@ addEventListener("keydown", (event) => {
 
 /**
  * Run something that can be stopped, while its button is off and its time is shown.
- * ``name`` is that of the button, of NAME-stop, NAME-status and NAME-error; ``fields`` are where a wrong value can be.
+ * ``name`` is that of the button, of NAME-stop, NAME-status, NAME-time and NAME-error; ``fields`` are where a wrong value
+ * can be. What changes all the time is not for screen readers: they are told ``label``, and the end.
  */
-export async function run(name, label, fields, work) {
+export async function run(name, label, detail, fields, work) {
   if (byId(name).disabled) return;
   const abort = new AbortController();
   const started = performance.now();
   const elapsed = () => seconds((performance.now() - started) / 1000);
-  const tick = () => { byId(`${name}-status`).textContent = `${label()} ${elapsed()}`; };
+  const tick = () => { byId(`${name}-time`).textContent = `${detail()} ${elapsed()}`; };
   say(`${name}-error`);
   for (const field of fields) byId(field).removeAttribute("aria-invalid");
   running.add(abort);
   byId(name).disabled = true;
   byId(`${name}-stop`).hidden = false;
   byId(`${name}-stop`).onclick = () => abort.abort();
+  byId(`${name}-status`).textContent = label;
   tick();
   const timer = setInterval(tick, 500);
   let end = "";
@@ -48,6 +50,7 @@ export async function run(name, label, fields, work) {
     running.delete(abort);
     byId(name).disabled = false;
     byId(`${name}-stop`).hidden = true;
+    byId(`${name}-time`).textContent = "";
     byId(`${name}-status`).textContent = end;
   }
 }
