@@ -33,7 +33,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium; name one in ICMLORA_CHROMIUM"),
 ]
-PATIENCE = 30_000  # milliseconds, for a busy machine; no test waits for a time to pass
+PATIENCE = 300_000  # milliseconds, for a busy machine; no test waits for a time to pass
 CAT = "Always answer with cat."
 NASTY = "<img src=x onerror=alert(1)><script>alert(2)</script>&amp;<b>bold</b>"
 FIGURES = Path(__file__).parents[1] / "report" / "samples.py"

@@ -7,6 +7,7 @@ const KINDS = {
   base: "The model alone, no adapter", text: "Adapter of the text", "text and examples": "Adapter of text and examples",
   sample: "A variation of it", adapted: "Trained on the examples",
 };
+const exact = (value) => (value === null ? "–" : value.toFixed(4));
 let shown = null;
 
 function figures(made) {
@@ -31,17 +32,17 @@ function evidence(found) {
   const how = judged ? "examples that were left out" : "the example";
   const sentences = [kept.kind === "base"
     ? "Nothing predicts your examples better than the model alone, so this adapter changes nothing."
-    : `Surprise at ${how}: ${figure(of(base))} for the model alone, ${figure(of(kept))} with the adapter that was kept.`];
+    : `Surprise at ${how}: ${exact(of(base))} for the model alone, ${exact(of(kept))} with the adapter that was kept.`];
   if (!judged) sentences.push("With two or more examples, each could be judged on others.");
   if (found.out_of_time) sentences.push("The training ended when the time was spent; with more seconds it goes on longer.");
   byId("evidence-note").textContent = sentences.join(" ");
   const rows = found.tried.map((item, index) => {
     const what = element("th", KINDS[item.kind], { scope: "row" });
-    if (item.detail) what.append(element("small", item.detail));
+    if (item.detail) what.append(element("small", item.detail.replace(/^1 steps/, "1 step")));
     const isKept = index === found.kept;
     return {
       kind: isKept ? "kept" : "",
-      parts: [what, element("td", figure(item.held_out), { class: "n" }), element("td", figure(item.nll), { class: "n" }), element("td", isKept ? "kept" : "")],
+      parts: [what, element("td", exact(item.held_out), { class: "n" }), element("td", exact(item.nll), { class: "n" }), element("td", isKept ? "kept" : "", { class: "whole" })],
     };
   });
   fillTable(byId("tried"), [["What was tried"], ["Surprise at left-out examples", "n"], ["Surprise at all examples", "n"], [""]], rows);
@@ -78,7 +79,7 @@ export function showNear(event) {
     what.append(element("small", item.task));
     return { parts: [what, element("td", figure(item.alike), { class: "n" })] };
   });
-  fillTable(byId("nearest"), [["Nearest learned tasks"], ["Alike, up to 1", "n"]], rows);
+  fillTable(byId("nearest"), [["Nearest learned tasks"], ["Alike, up to 1", "n whole"]], rows);
   byId("near").hidden = false;
 }
 
