@@ -305,8 +305,9 @@ def test_the_registry_is_browsed_and_used(url: str, visitor: Visitor) -> None:
     assert page.input_value("#text") == CAT
 
 
-def test_the_evaluation_is_shown(url: str, visitor: Visitor) -> None:
-    page = visitor.open(url)
+@pytest.mark.parametrize("width", [390, 1600])
+def test_the_evaluation_is_shown(url: str, visitor: Visitor, width: int) -> None:
+    page = visitor.open(url, width)
     page.click("#show-comparison")
     frame = page.frame_locator("#report")
     frame.locator("#comparison-chart .barlayer").wait_for()

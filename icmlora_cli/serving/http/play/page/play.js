@@ -21,7 +21,7 @@ function showState(state) {
   }
   byId("budget").max = state.limits.budget;
   byId("tokens").max = state.limits.tokens;
-  offer("none", { text: "" }, "none yet: make one, or take one of the registry's", true);
+  offer("none", { text: "" }, "none yet", true);
   for (const made of state.made) offerMade(made, false);
   byId("results").hidden = !state.results;
 }
