@@ -21,7 +21,7 @@ LM_EVAL_TESTS = (
 )
 DEFAULT_TESTS = " and ".join(f"not {marker}" for marker in "slow network gpu browser ray llamacpp serve vllm".split())
 LLAMA_CPP = "-DLLAVA_BUILD=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TOOLS=OFF"
-TAKE_LONG = ("ablation.py", "hostile_readers.py", "parts.py", "warm_start.py")
+TAKE_LONG = ("ablation.py", "busy_cores.py", "hostile_readers.py", "parts.py", "warm_start.py")
 SHIPPED = (
     "icmlora_cli/recipes/train/default.yaml",
     "icmlora_cli/report/templates/report.html.jinja",
@@ -59,10 +59,20 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Check that docs/cli.md is what --help says, and that links between pages lead somewhere."""
-    install(session)
+    """Check that docs/cli.md is what --help says, build the site strictly, and check links outside of it."""
+    install(session, "docs")
     session.run("python", "docs/make_cli_reference.py", "--check")
+    session.run("python", "docs/pictures/make.py", "--check")
+    session.run("mkdocs", "build", "--strict", "--quiet", "--site-dir", str(Path(session.create_tmp()) / "site"))
     session.run("python", "docs/check_links.py")
+
+
+@nox.session(default=False)
+def pictures(session: nox.Session) -> None:
+    """Make the pictures of the pages from their data, and those of the playground with SmolLM2 in Chromium."""
+    install(session, "pictures", "test", "browser")
+    session.run("python", "docs/pictures/make.py")
+    session.run("python", "docs/pictures/playground.py")
 
 
 @nox.session
@@ -95,13 +105,6 @@ def browser(session: nox.Session) -> None:
     """Look at report and playground with Debian's Chromium (apt-get install chromium), or that of ICMLORA_CHROMIUM."""
     install(session, "test", "browser")
     session.run("python", "-m", "pytest", "-m", "browser", *session.posargs)
-
-
-@nox.session(default=False)
-def pictures(session: nox.Session) -> None:
-    """Make the pictures of docs/pictures anew: the playground with SmolLM2, in Chromium as for the session browser."""
-    install(session, "test", "browser")
-    session.run("python", "docs/make_pictures.py", *session.posargs)
 
 
 @nox.session(default=False)

@@ -17,9 +17,19 @@ def _ready_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def _wait_without_spinning() -> None:
+    """Let OpenMP's threads sleep while they wait for one another, unless the environment says otherwise.
+
+    By default they spin, and where other work is on the same cores a training step takes many times as long
+    (``benchmarks/busy_cores.py``). OpenMP reads this when torch is imported, so it has to be set before.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def main() -> None:
     """Run the command line; Ctrl-C ends it with one line on stderr and exit code 130."""
     interrupt.watch()
+    _wait_without_spinning()
     _ready_streams()
     try:
         from icmlora_cli.cli.app import app

@@ -18,6 +18,7 @@ from icmlora_cli.cli import (
     gen,
     harvest,
     merge,
+    plan,
     play,
     push,
     recipe,
@@ -31,7 +32,7 @@ from icmlora_cli.cli import (
 from icmlora_cli.cli.help import HelpCommand, HelpGroup
 
 PANELS = {
-    "Start here": ("demo", "play", "doctor", "recipe"),
+    "Start here": ("demo", "play", "doctor", "recipe", "plan"),
     "Main job": ("harvest", "train", "gen", "eval", "report"),
     "Your things": ("task", "base", "adapter", "registry", "storage", "codec"),
     "Take it away": ("merge", "finetune", "serve", "push"),
@@ -40,6 +41,7 @@ VERBS: dict[str, tuple[Callable[..., None], str]] = {
     "demo": (demo.demo, "icmlora demo"),
     "play": (play.play, "icmlora play"),
     "doctor": (doctor.doctor, "icmlora doctor --json"),
+    "plan": (plan.plan, "icmlora plan harvest/frame --base meta-llama/Llama-3.1-8B-Instruct --device-memory 80GB"),
     "train": (train.train, "icmlora train --name mine"),
     "gen": (gen.gen, 'icmlora gen "Give the last of the three words." -o out/'),
     "eval": (evaluate.evaluate, "icmlora eval --tasks 'pick_*' --limit 50"),

@@ -1,4 +1,4 @@
-"""``icmlora demo``: harvest, train, generate and score on six small tasks, in ten minutes."""
+"""``icmlora demo``: harvest, train, generate and score on six small tasks, in five minutes."""
 
 import os
 import shlex
@@ -20,10 +20,10 @@ def demo(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run the whole idea on SmolLM2-135M, in ten minutes.
+    """Run the whole idea on SmolLM2-135M, in five minutes.
 
-    It harvests 6 tasks, trains one generator, and generates and scores adapters. This takes at most 10 minutes on 2 CPU
-    cores, and fetches 93 MB once. After an interrupt, the same command goes on where it was.
+    It harvests 6 tasks, trains one generator, and generates and scores adapters. This takes about 5 minutes on 2 idle
+    CPU cores, and fetches 93 MB once. After an interrupt, the same command goes on where it was.
     """
     with session("demo", as_json=as_json, quiet=quiet) as out:
         from icmlora_cli.disk.home import Home

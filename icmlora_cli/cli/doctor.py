@@ -55,7 +55,7 @@ def _facts(out: Out, report: "DoctorReport") -> None:
 def _state(check: "Check") -> str:
     if check.ok:
         return "ok"
-    return "FAILED" if check.required else "missing"
+    return "FAILED" if check.required else "warning"
 
 
 def _as_dict(report: "DoctorReport") -> dict[str, object]:

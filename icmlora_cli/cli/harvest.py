@@ -33,7 +33,7 @@ class Executor(StrEnum):
     ray = "ray"
 
 
-OF_EXECUTOR = {"ray": ("address", "gpus_per_task"), "local": ("workers", "device")}
+OF_EXECUTOR = {"ray": ("address", "gpus_per_task"), "local": ("workers", "tasks_per_batch", "device")}
 
 
 def _typed_options(context: typer.Context) -> dict[str, str]:
@@ -101,6 +101,15 @@ def harvest(
             rich_help_panel=WHERE,
         ),
     ] = 1,
+    tasks_per_batch: Annotated[
+        int | None,
+        typer.Option(
+            "--tasks-per-batch",
+            min=1,
+            help="local: tasks that share a pass; by default what a GPU's memory holds, 1 on a CPU.",
+            rich_help_panel=WHERE,
+        ),
+    ] = None,
     address: Annotated[
         str | None,
         typer.Option(
@@ -156,11 +165,15 @@ def harvest(
                     on_progress=on_progress,
                 )  # fmt: skip
             elif workers == 1:
-                result = one.run(chosen, base_model, settings, home, device=device, on_progress=on_progress)
+                result = one.run(
+                    chosen, base_model, settings, home, device=device, tasks_per_batch=tasks_per_batch,
+                    on_progress=on_progress,
+                )  # fmt: skip
             else:
                 result = several.run(
-                    chosen, base_model, settings, home, workers=workers, device=device, on_progress=on_progress
-                )
+                    chosen, base_model, settings, home, workers=workers, device=device,
+                    tasks_per_batch=tasks_per_batch, on_progress=on_progress,
+                )  # fmt: skip
         out.result(
             {
                 "base": base_model.name,
@@ -170,6 +183,9 @@ def harvest(
             }
         )
         print_adapters(out, result.records)
+        for record in result.records:
+            if "cut_examples" in record.figures:
+                out.note(cut_warning(record, settings.max_length))
         out.note(f"{len(result.trained)} trained, {len(result.records) - len(result.trained)} were there already")
         out.note("next: icmlora train")
 
@@ -218,6 +234,16 @@ def status(
             for item in statuses
         ]
         out.table(("task", "state", "worker", "heart-beat", "saved step"), rows)
+
+
+def cut_warning(record: "AdapterRecord", max_length: int | None) -> str:
+    """Return the warning that says how much of a task's examples a harvest did not see."""
+    count, tokens, longest = (int(record.figures[name]) for name in ("cut_examples", "cut_tokens", "longest"))
+    what = "one example lost" if count == 1 else f"{count:,} examples lost together"
+    return (
+        f"warning: {record.task}: {what} {tokens:,} tokens to max_length: {max_length} (the longest had {longest:,}); "
+        "what was cut was never trained on"
+    )
 
 
 def adapter_dict(record: "AdapterRecord") -> dict[str, object]:

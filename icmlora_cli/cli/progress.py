@@ -33,10 +33,14 @@ def progress_display(*, quiet: bool) -> Iterator["OnProgress"]:
 
 def _lines() -> "OnProgress":
     last: dict[str, float] = {}
+    begun: dict[str, tuple[float, float]] = {}  # when each stage was first seen, and how much of it was done then
+    finished_lines: set[str] = set()
 
     def show(progress: "Progress") -> None:
         now = time.monotonic()
         key = f"{progress.stage} {progress.label}"
+        share = _share(progress)
+        since, before = begun.setdefault(progress.stage, (now, share))
         finished = progress.total > 0 and progress.done >= progress.total
         if not finished and now - last.get(key, now - LINE_EVERY + 1.0) < LINE_EVERY:
             last.setdefault(key, now)
@@ -44,9 +48,28 @@ def _lines() -> "OnProgress":
         last[key] = now
         items = f"[{progress.items_done}/{progress.items_total}] " if progress.items_total else ""
         line = f"{items}{progress.stage} {progress.label}: {_amount(progress)} {progress.detail}".rstrip()
+        if finished and line in finished_lines:
+            return  # the same thing is at hand, and was asked for again
+        if finished:
+            finished_lines.add(line)
+        if share < 1.0 and share > before and now - since >= LINE_EVERY:
+            line += f", {_left((now - since) * (1.0 - share) / (share - before))} left"
         print(visible(line), file=sys.stderr, flush=True)
 
     return show
+
+
+def _share(progress: "Progress") -> float:
+    """Return how much of a stage is done, 0 to 1."""
+    share = min(1.0, progress.done / progress.total) if progress.total else 0.0
+    if not progress.items_total:
+        return share
+    return (progress.items_done + (share if share < 1.0 else 0.0)) / progress.items_total  # a whole one counts as done
+
+
+def _left(seconds: float) -> str:
+    """Return a time that is left in words, in seconds or minutes."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def _amount(progress: "Progress") -> str:
@@ -78,12 +101,10 @@ def _bars() -> Iterator["OnProgress"]:
             if progress.items_total:
                 if progress.stage not in overall:
                     overall[progress.stage] = bars.add_task(progress.stage, amount="", detail="", total=1.0)
-                share = progress.done / progress.total if progress.total else 0.0
-                whole = progress.items_done + (share if progress.items_done < progress.items_total else 0.0)
                 bars.update(
                     overall[progress.stage],
                     total=progress.items_total,
-                    completed=whole,
+                    completed=_share(progress) * progress.items_total,
                     amount=f"{progress.items_done}/{progress.items_total}",
                 )
             item = current.get(progress.stage)

@@ -1,6 +1,9 @@
 """The settings of harvest: how one LoRA per task is trained on the frozen base."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from icmlora_cli.config.recipe_model import Count, Decay, Positive, Rate, RecipeModel, Seed, Share
 
@@ -25,7 +28,31 @@ class HarvestRecipe(RecipeModel):
         save_every: steps between saves of the training state, for resuming.
         validate_on: validation examples scored at the end, at most.
         seed: the seed of lora_A (one for all tasks of a base) and of the order of the data.
+        max_length: rows of more tokens lose the start of their prompt, which is counted and told; plain text is cut
+            into windows of so many tokens instead. null: nothing is cut, and a row that the base cannot read at once
+            is refused.
+        micro_batch: rows of a task in one forward pass, whose gradients are added up over the step; null: all rows.
+        gradient_checkpointing: compute the base's activations twice rather than keep them, for larger bases.
+        packing: put the rows of a pass one after the other, without padding, none of which sees another.
+        attn_implementation: the kernel of the attention: ``eager``, ``sdpa``, ``flash_attention_2`` (with flash-attn
+            installed), or ``auto``, transformers' own choice.
+        device_map: ``auto`` spreads the base over all GPUs and main memory, for bases that do not fit one GPU.
+        compile: run passes through ``torch.compile``; rows are padded to powers of two, so that there are few shapes.
+        quantise: pack the base's linear layers as they are loaded: ``nf4`` into 4 bits (bitsandbytes, as QLoRA does),
+            ``int8`` into 8 (torchao); null leaves them as they are.
     """
+
+    LATER: ClassVar[Mapping[str, bool]] = {
+        "max_length": True,
+        "micro_batch": False,
+        "gradient_checkpointing": False,
+        "packing": False,
+        "attn_implementation": False,
+        "device_map": False,
+        "compile": False,
+        "quantise": True,
+    }
+    """The settings that 0.1.0 did not have, and whether they decide what is trained, beyond rounding."""
 
     parametrization: Literal["lora", "frozen-a", "frame"] = "lora"
     rank: Count = 4
@@ -42,3 +69,28 @@ class HarvestRecipe(RecipeModel):
     save_every: Count = 25
     validate_on: Count = 64
     seed: Seed = 0
+    max_length: Annotated[int, Field(ge=2)] | None = None
+    micro_batch: Count | None = None
+    gradient_checkpointing: bool = False
+    packing: bool = False
+    attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    device_map: Literal["auto"] | None = None
+    compile: bool = False
+    quantise: Literal["nf4", "int8"] | None = None
+
+    @property
+    def later_defaults(self) -> set[str]:
+        """The names of the later settings that have their default, without which a key is what it was before them."""
+        fields = type(self).model_fields
+        return {name for name in self.LATER if getattr(self, name) == fields[name].default}
+
+    def decisive(self) -> dict[str, object]:
+        """Return the values that decide what is trained, in JSON's types, as keys of harvests hold them.
+
+        Later settings are among them only where they do not have their default, and decide anything.
+        """
+        left_out = {"save_every", "validate_on", *self.later_defaults}
+        left_out |= {name for name, decides in self.LATER.items() if not decides}
+        if self.parametrization == "lora":
+            left_out.add("parametrization")  # so that adapters from before this setting existed keep their keys
+        return self.model_dump(mode="json", exclude=left_out)

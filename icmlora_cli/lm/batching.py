@@ -1,7 +1,7 @@
 """Batches of examples of like length, padded on the left so that all answers end together."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,10 +28,19 @@ class TokenBatch:
     labels: torch.Tensor
 
 
-def collate(rows: Sequence[Encoded], pad_id: int, device: torch.device) -> TokenBatch:
-    """Pad a few examples into one batch."""
-    longest = max(row.length for row in rows)
-    answer = max(len(row.answer_ids) for row in rows)
+def collate(
+    rows: Sequence[Encoded], pad_id: int, device: torch.device, *, size: Callable[[int], int] = int
+) -> TokenBatch:
+    """Pad a few examples into one batch.
+
+    Args:
+        rows: the examples.
+        pad_id: the token that stands where a row has none.
+        device: where the tensors are put.
+        size: gives the size of the batch for the longest row and the longest answer, where it is to be larger.
+    """
+    longest, answer = size(max(row.length for row in rows)), size(max(len(row.answer_ids) for row in rows))
+    longest = max(longest, answer + 1)  # the token before each answer's first predicts it
     ids = torch.full((len(rows), longest), pad_id, dtype=torch.long)
     mask = torch.zeros(len(rows), longest, dtype=torch.long)
     labels = torch.full((len(rows), answer), IGNORED, dtype=torch.long)

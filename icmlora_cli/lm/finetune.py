@@ -1,28 +1,17 @@
 """Training one adapter on the frozen base; stopped at any step, it goes on where it was."""
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
-from icmlora_cli.config.harvest import HarvestRecipe
-from icmlora_cli.errors import TrainingDivergedError
-from icmlora_cli.lm.batching import IGNORED, answer_log_probs, collate, training_batches
-from icmlora_cli.lm.optimise import adamw, take_step
+from icmlora_cli.lm.checkpointing import checkpointed
+from icmlora_cli.lm.passes import StepPasses
 from icmlora_cli.lm.prompts import Encoded
+from icmlora_cli.lm.task_training import Listeners, TaskTraining
 from icmlora_cli.lm.trainers import AdapterTrainer
 from icmlora_cli.provenance.energy import CostMeter
 from icmlora_cli.weights.adapter import Adapter
-from icmlora_cli.weights.training_state import load_state, save_state
-
-PLAN = 2  # version of the order in which examples are seen; a state of another order is not gone on with
-
-
-def kept_steps(recipe: HarvestRecipe) -> tuple[int, ...]:
-    """Return after how many steps a checkpoint is kept; the last is ``recipe.steps``."""
-    steps = [recipe.steps - index * recipe.keep_every for index in range(recipe.keep)]
-    return tuple(sorted(step for step in steps if step > 0))
 
 
 def finetune(
@@ -53,38 +42,26 @@ def finetune(
 
     Raises:
         TrainingDivergedError: if the loss or its gradient is not finite.
+        UsageError: if the recipe packs rows, which would see each other in this base.
     """
-    recipe, loaded, identity = trainer.recipe, trainer.loaded, f"{identity} {PLAN}"
-    trainer.reset()
-    optimizer = adamw(trainer)
-    resumed = load_state(state, trainer.parameters, optimizer, identity=identity)
-    meter = meter or CostMeter()
-    if resumed is not None:
-        meter.resume(resumed.cost)
-    plan = training_batches(
-        [row.length for row in rows], batch_size=recipe.batch_size, steps=recipe.steps, seed=recipe.seed
-    )
-    loss_value = math.nan
-    for step in range(resumed.step if resumed else 0, recipe.steps):
-        batch = collate([rows[index] for index in plan[step]], loaded.tokenizer.pad_token_id, loaded.device)
-        log_probs, _ = answer_log_probs(trainer.model, batch)
-        loss = -log_probs.sum() / (batch.labels != IGNORED).sum()
-        loss_value = float(loss.detach())
-        if not math.isfinite(loss_value):
-            raise TrainingDivergedError(
-                f"the loss is {loss_value} at step {step + 1}", hint="lower learning_rate in the harvest recipe"
-            )
-        norm = take_step(loss, optimizer, recipe, step)
-        if not math.isfinite(norm):
-            raise TrainingDivergedError(
-                f"the gradient's norm is {norm} at step {step + 1}", hint="lower learning_rate in the harvest recipe"
-            )
-        on_step(step + 1, loss_value)
-        if on_checkpoint is not None and step + 1 in kept_steps(recipe):
-            on_checkpoint(step + 1, trainer.adapter())
-        if (step + 1) % recipe.save_every == 0 and step + 1 < recipe.steps:
-            cost = meter.figures()
-            save_state(state, trainer.parameters, optimizer, step=step + 1, identity=identity, cost=cost)
-    if on_end is not None:
-        on_end(optimizer)
-    return loss_value
+    listeners = Listeners(state, identity, on_step, on_checkpoint, on_end, meter or CostMeter())
+    training = TaskTraining(trainer, rows, listeners)
+    train_through(trainer, training)
+    return training.end()
+
+
+def train_through(trainer: AdapterTrainer, training: TaskTraining) -> None:
+    """Take all steps of a training that are left.
+
+    Args:
+        trainer: the base with the adapter that is trained.
+        training: the training.
+
+    Raises:
+        TrainingDivergedError: if the loss or its gradient is not finite.
+        UsageError: if the recipe packs rows, which would see each other in this base.
+    """
+    with checkpointed(trainer.loaded.model, on=trainer.recipe.gradient_checkpointing):
+        passes = StepPasses(trainer)
+        while not training.finished:
+            training.advance(passes.add_gradients(training.batch()))

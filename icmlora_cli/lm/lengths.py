@@ -1,6 +1,10 @@
-"""Examples that are longer than what the base reads are refused before they are run, never cut or left out."""
+"""Examples that are longer than what the base reads are refused before they are run, never left out.
+
+They are cut only where the user says to how many tokens, and what is cut is counted.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from icmlora_cli.errors import UsageError
 from icmlora_cli.lm.load import LoadedBase
@@ -26,6 +30,46 @@ def task_rows(loaded: LoadedBase, task: Task, examples: Sequence[Example]) -> li
     rows = encode_task(loaded.tokenizer, task, examples)
     check_fit(loaded, rows, task, examples)
     return rows
+
+
+@dataclass(frozen=True)
+class CutRows:
+    """Rows of which the long ones were cut.
+
+    Args:
+        rows: the rows, in order.
+        cut: how many of them were cut.
+        tokens: how many tokens they lost together.
+        longest: the tokens of the longest row before.
+    """
+
+    rows: list[Encoded]
+    cut: int
+    tokens: int
+    longest: int
+
+
+def cut_rows(rows: Sequence[Encoded], max_length: int | None, *, keep_first: int | None) -> CutRows:
+    """Cut rows to a length: the start of the prompt goes first, and the answer's end only where it alone is too long.
+
+    Args:
+        rows: the rows.
+        max_length: the tokens of the longest row, at least 2; None cuts nothing.
+        keep_first: a token, such as BOS, that stays where a prompt begins with it; None for none.
+    """
+    longest = max((row.length for row in rows), default=0)
+    if max_length is None or longest <= max_length:
+        return CutRows(list(rows), 0, 0, longest)
+    done = [row if row.length <= max_length else _cut(row, max_length, keep_first) for row in rows]
+    lost = [before.length - after.length for before, after in zip(rows, done, strict=True)]
+    return CutRows(done, sum(map(bool, lost)), sum(lost), longest)
+
+
+def _cut(row: Encoded, max_length: int, keep_first: int | None) -> Encoded:
+    answer = row.answer_ids[: max_length - 1]
+    room = max_length - len(answer)
+    first = row.prompt_ids[:1] if room > 1 and row.prompt_ids[0] == keep_first else ()
+    return Encoded((*first, *row.prompt_ids[len(row.prompt_ids) - room + len(first) :]), answer)
 
 
 def check_fit(loaded: LoadedBase, rows: Sequence[Encoded], task: Task, examples: Sequence[Example]) -> None:

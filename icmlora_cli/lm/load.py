@@ -13,6 +13,7 @@ import torch
 
 from icmlora_cli.disk.files import is_object, read_json
 from icmlora_cli.errors import BaseUnavailableError, CorruptFileError, UsageError
+from icmlora_cli.lm.load_options import LoadOptions, keep_differentiable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -132,30 +133,38 @@ def quiet_transformers() -> Iterator[None]:
             hf_logging.enable_progress_bar()
 
 
-def load_base(base: Base, *, device: str | None = None, dtype: str = "auto") -> LoadedBase:
+def load_base(
+    base: Base, *, device: str | None = None, dtype: str = "auto", options: LoadOptions | None = None
+) -> LoadedBase:
     """Load a base model from its folder; nothing is fetched.
 
     Args:
         base: a recorded base.
         device: see :func:`pick_device`.
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+        options: packed weights, another attention, several devices; None loads the base as its files have it.
 
     Raises:
         BaseUnavailableError: if it is quantised, or needs a package, and what reads it is not here.
         CorruptFileError: if a file is damaged, missing, or lacks weights of the architecture.
-        UsageError: if the device or dtype is not there.
+        UsageError: if the device or dtype is not there, or an option cannot be had here.
     """
+    options = options or LoadOptions()
+    options.check(device=device, packed=_quantisation(base))
     where = pick_device(device)
     kind = pick_dtype(dtype, where)
     with quiet_transformers():
-        model = _model(base, kind, where)
+        model = _model(base, kind, where, options)
         tokenizer = _tokenizer(base)
     model = model.eval()
     model.requires_grad_(False)
+    keep_differentiable(model)
     if (head := model.get_output_embeddings()) is not None:
         head.register_forward_pre_hook(contiguous_input)
     if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
         tokenizer.pad_token = tokenizer.eos_token
+    if options.device_map is not None:
+        where = next(model.parameters()).device  # where its first layer reads tokens
     return LoadedBase(base=base, model=model, tokenizer=tokenizer, device=where, dtype=kind)
 
 
@@ -168,15 +177,14 @@ def contiguous_input(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tupl
     return tuple(item.contiguous() for item in args)
 
 
-def _model(base: Base, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+def _model(base: Base, dtype: torch.dtype, device: torch.device, options: LoadOptions) -> PreTrainedModel:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    # packed weights are put where they are used as they are loaded: some kinds cannot be moved afterwards
-    placed = {"device_map": device} if _quantisation(base) else {}
+    arguments = options.arguments(device, dtype, packed=_quantisation(base) is not None)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
-            base.path, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True, **placed
+            base.path, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True, **arguments
         )
     except ImportError as error:
         raise (_quantised(base, error) or _lacking(base, error)) from error
@@ -185,7 +193,7 @@ def _model(base: Base, dtype: torch.dtype, device: torch.device) -> PreTrainedMo
     missing = sorted(report["missing_keys"])
     if missing:  # transformers would leave them random
         raise _corrupt(base, f"{len(missing)} weights are missing, {missing[0]} the first of them")
-    return model if placed else model.to(device)
+    return model if "device_map" in arguments else model.to(device)
 
 
 def _lacking(base: Base, error: ImportError) -> BaseUnavailableError:

@@ -130,22 +130,39 @@ def prefix_token(tokenizer: PreTrainedTokenizerBase) -> int:
     )
 
 
-def encode_text(tokenizer: PreTrainedTokenizerBase, text: str, *, description: str | None = None) -> list[Encoded]:
+def encode_text(
+    tokenizer: PreTrainedTokenizerBase, text: str, *, description: str | None = None, max_length: int | None = None
+) -> list[Encoded]:
     """Cut plain text into rows of at most ``WINDOW`` tokens, each after the prefix token; all of them are learned.
 
     Args:
         tokenizer: the base model's.
         text: a passage.
         description: put this before each row, on a line of its own and followed by an empty one; None puts nothing.
+        max_length: the tokens of the longest row in all, in place of ``WINDOW`` tokens of the text.
+
+    Raises:
+        UsageError: if what stands before each row leaves no room in ``max_length``.
     """
     before = f"{description}\n\n" if description else ""
     prompt = [prefix_token(tokenizer), *(text_ids(tokenizer, before) if before else [])]
     ids = ids_after(tokenizer, before, text)
-    return [Encoded(tuple(prompt), tuple(ids[start : start + WINDOW])) for start in range(0, len(ids), WINDOW)]
+    window = WINDOW if max_length is None else max_length - len(prompt)
+    if window < 1:
+        raise UsageError(
+            f"max_length: {max_length}: what stands before each row of text has {len(prompt):,} tokens",
+            hint=f"max_length: {len(prompt) + WINDOW} in the harvest recipe",
+        )
+    return [Encoded(tuple(prompt), tuple(ids[start : start + window])) for start in range(0, len(ids), window)]
 
 
 def encode_task(
-    tokenizer: PreTrainedTokenizerBase, task: Task, examples: Sequence[Example], *, described: bool = False
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    examples: Sequence[Example],
+    *,
+    described: bool = False,
+    max_length: int | None = None,
 ) -> list[Encoded]:
     """Render examples of a task, in order: one row an example, or, of plain text, one a window (see ``encode_text``).
 
@@ -154,9 +171,17 @@ def encode_task(
         task: whose template is used.
         examples: what to write.
         described: put the task's first description in the prompt; a template that asks for it has it always.
+        max_length: the tokens of the longest row of plain text; rows of other tasks are not cut here.
+
+    Raises:
+        UsageError: if what stands before each row of plain text leaves no room in ``max_length``.
     """
     told = described or "{description}" in task.template.prompt
     description = task.descriptions[0] if told else None
     if task.template.kind == "text":
-        return [row for item in examples for row in encode_text(tokenizer, item.output, description=description)]
+        return [
+            row
+            for item in examples
+            for row in encode_text(tokenizer, item.output, description=description, max_length=max_length)
+        ]
     return [encode(tokenizer, task.template, example, description=description) for example in examples]

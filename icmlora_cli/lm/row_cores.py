@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 
 from icmlora_cli.errors import CorruptFileError
+from icmlora_cli.lm.targets import module_shape
 
 
 class RowCores:
@@ -33,20 +34,22 @@ class RowCores:
         left: Sequence[torch.Tensor],
         right: Sequence[torch.Tensor],
     ) -> None:
-        """Find the modules in the model and move the frame to its device and dtype."""
-        parameter = next(model.parameters())
+        """Find the modules in the model and move each one's frame to its device, in the dtype of the model."""
+        dtype = next(item.dtype for item in model.parameters() if item.is_floating_point())
         self.modules: list[torch.nn.Module] = []
-        self.left = [item.to(parameter.device, parameter.dtype) for item in left]
-        self.right = [item.to(parameter.device, parameter.dtype) for item in right]
-        for name, u, v in zip(names, self.left, self.right, strict=True):
+        self.left: list[torch.Tensor] = []
+        self.right: list[torch.Tensor] = []
+        for name, u, v in zip(names, left, right, strict=True):
             try:
                 module = model.get_submodule(name)
             except AttributeError as error:
                 raise CorruptFileError(f"the base model has no module {name}: the frame is of another base") from error
             assert isinstance(module.weight, torch.nn.Parameter)
-            if sorted(module.weight.shape) != sorted((u.shape[0], v.shape[1])):
+            if module_shape(module) != (u.shape[0], v.shape[1]):
                 raise CorruptFileError(f"{name} has another shape in the base: the frame is of another base")
             self.modules.append(module)
+            self.left.append(u.to(module.weight.device, dtype))  # the modules of a base may be on several devices
+            self.right.append(v.to(module.weight.device, dtype))
 
     @contextmanager
     def applied(self, cores: torch.Tensor) -> Iterator[None]:
@@ -69,7 +72,7 @@ class RowCores:
         u, v = self.left[index], self.right[index]
 
         def add(module: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-            core = cores[:, index, : u.shape[1], : v.shape[0]].to(u.dtype)  # (B, R, R')
+            core = cores[:, index, : u.shape[1], : v.shape[0]].to(u)  # (B, R, R')
             seen = args[0] @ v.T  # (B, T, R')
             return output + (seen @ core.transpose(1, 2)) @ u.T  # (B, T, out)
 

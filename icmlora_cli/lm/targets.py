@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from transformers import PreTrainedModel
 
@@ -57,8 +58,15 @@ def target_layout(model: PreTrainedModel, wanted: str | Sequence[str]) -> Layout
     turned = False
     for name, module in model.named_modules():
         if any(name == ending or name.endswith(f".{ending}") for ending in endings):
-            rows, columns = module.weight.shape
             turned = turned or type(module).__name__ == "Conv1D"  # GPT-2 keeps these weights as [in, out]
-            out, inn = (columns, rows) if type(module).__name__ == "Conv1D" else (rows, columns)
-            shapes.append(ModuleShape(name, int(out), int(inn)))
+            shapes.append(ModuleShape(name, *module_shape(module)))
     return Layout(tuple(sorted(shapes, key=lambda item: (item.layer, item.kind, item.name))), turned)
+
+
+def module_shape(module: torch.nn.Module) -> tuple[int, int]:
+    """Return how many numbers a module gives and how many it takes, also where its weight is packed."""
+    if isinstance(module, torch.nn.Linear):
+        return module.out_features, module.in_features
+    assert isinstance(module.weight, torch.Tensor)
+    rows, columns = module.weight.shape
+    return (columns, rows) if type(module).__name__ == "Conv1D" else (rows, columns)

@@ -24,6 +24,8 @@ from icmlora_cli.weights.frame import FrameSpec, framed_adapter, seeded_frame
 from icmlora_cli.weights.merge import check_fits
 from icmlora_cli.weights.seeds import named_source
 
+PEFT_NAME = "base_model.model.{}.lora_{}.default.weight"  # of a module's A or B, as PEFT names the parameter
+
 
 class AdapterTrainer(Protocol):
     """The base with one adapter on it, which is set anew for each task."""
@@ -115,20 +117,41 @@ class LoraTrainer:
 
     def reset(self) -> None:
         """Set lora_A to the values that the recipe's seed gives for every task, and lora_B to zero."""
-        for name, parameter in self._all.items():
-            with torch.no_grad():
-                if ".lora_B." in name:
-                    parameter.zero_()
-                    continue
-                source = named_source(self.recipe.seed, name)
-                bound = 1.0 / math.sqrt(parameter.shape[1])  # as PEFT's kaiming_uniform_(a=sqrt(5))
-                values = torch.rand(parameter.shape, generator=source) * 2 * bound - bound
-                parameter.copy_(values)
+        lora_start(self._all, self.recipe.seed)
 
     def adapter(self) -> Adapter:
         """Return a copy of the LoRA as it is now, fp32 on the CPU."""
         factors = _factors(self._all)
         return Adapter(self.loaded.base.model_id, self.recipe.alpha, factors, fan_in_fan_out=self.fan_in_fan_out)
+
+
+@torch.no_grad()
+def lora_start(parameters: Mapping[str, torch.nn.Parameter], seed: int) -> None:
+    """Set each lora_A to the values that a seed gives for every task, and each lora_B to zero.
+
+    Args:
+        parameters: The parameters by PEFT's names.
+        seed: The recipe's seed.
+    """
+    for name, parameter in parameters.items():
+        if ".lora_B." in name:
+            parameter.zero_()
+            continue
+        source = named_source(seed, name)
+        bound = 1.0 / math.sqrt(parameter.shape[1])  # as PEFT's kaiming_uniform_(a=sqrt(5))
+        parameter.copy_(torch.rand(parameter.shape, generator=source) * 2 * bound - bound)
+
+
+def core_squares(frame: Codec, cores: torch.nn.Parameter, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Return the mean squared gradient of each module's core, fp32 [R, R], as Adam estimates it.
+
+    Args:
+        frame: The frame of the cores.
+        cores: The cores, [1, modules, R, R].
+        optimizer: The Adam that has trained them for a step or more.
+    """
+    squares: torch.Tensor = optimizer.state[cores]["exp_avg_sq"]
+    return {item.name: _copy(square) for item, square in zip(frame.layout.modules, squares[0], strict=True)}
 
 
 def _with_lora(loaded: LoadedBase, config: LoraConfig) -> PeftModel:
@@ -251,8 +274,7 @@ class FrameTrainer:
         Args:
             optimizer: the Adam that has trained the cores for a step or more.
         """
-        squares: torch.Tensor = optimizer.state[self.parameters["cores"]]["exp_avg_sq"]
-        return {item.name: _copy(square) for item, square in zip(self.frame.layout.modules, squares[0], strict=True)}
+        return core_squares(self.frame, self.parameters["cores"], optimizer)
 
     def adapter(self) -> Adapter:
         """Return a copy of the adapter as it is now, fp32 on the CPU: ``lora_A`` is V, ``lora_B`` is U C."""

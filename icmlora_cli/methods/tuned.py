@@ -44,7 +44,7 @@ class TunedMethod:
 
     def identity(self, context: TaskContext) -> object:
         """Return the recipe and how the time is set."""
-        return [self.recipe.model_dump(mode="json"), self.about_time]
+        return [self.recipe.model_dump(mode="json", exclude=self.recipe.later_defaults), self.about_time]
 
     def serve(self, context: TaskContext) -> Served:
         """Return the tuned adapter, with the number of steps that the time allowed and the last loss.
@@ -94,7 +94,9 @@ class MultiTaskMethod:
             str(self.loaded.dtype),
             PER_TASK,
             [[task.name, task.data_hash] for task in self.tasks],
-            self.recipe.model_dump(mode="json", exclude={"save_every", "validate_on", "keep", "keep_every"}),
+            self.recipe.model_dump(
+                mode="json", exclude={"save_every", "validate_on", "keep", "keep_every", *self.recipe.later_defaults}
+            ),
             *self.loaded.base.encoding,
         ]
 

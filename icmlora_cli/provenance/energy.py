@@ -73,6 +73,32 @@ class CostMeter:
         return {name: value + self._earlier[name] for name, value in figures.items() if name in self._earlier}
 
 
+class ShareMeter(CostMeter):
+    """Adds up a computation's shares of what it takes together with others, which another meter measures."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        super().__init__()
+        self._shares: dict[str, float] = {"seconds": 0.0}
+
+    def add(self, cost: Mapping[str, float], share: float) -> None:
+        """Add a share of a cost.
+
+        Args:
+            cost: seconds, and joules where they are known.
+            share: the part of it that counts here, 0 to 1.
+        """
+        for name, value in cost.items():
+            self._shares[name] = self._shares.get(name, 0.0) + share * value
+
+    def sample(self) -> None:
+        """Do nothing: the other meter reads the counters."""
+
+    def figures(self) -> dict[str, float]:
+        """Return ``seconds``, and ``joules`` if they are known for all runs."""
+        return {name: value + self._earlier[name] for name, value in self._shares.items() if name in self._earlier}
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii").strip()

@@ -28,7 +28,7 @@ SEEN = (
     "sentiment_word",
     "color_among_animals_3",
 )
-UNSEEN = ("pick_first_of_4", "pick_last_of_4")
+UNSEEN = ("pick_first_of_4", "pick_last_of_4", "past_word")  # the last is unlike all that it learns
 SHOWN = "pick_last_of_3"  # the task whose adapter is written
 
 

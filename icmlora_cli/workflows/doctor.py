@@ -31,6 +31,7 @@ PACKAGES = (
     "numpy",
 )
 EXTRAS = {"parquet": "pyarrow", "datasets": "datasets"}
+BUSY = 0.5  # of the cores: beyond, training is slower by more than its share
 LITTLE_SPACE = 2 * 10**9  # bytes: one small base model with room for adapters
 
 
@@ -114,6 +115,7 @@ def run(home: Home) -> DoctorReport:
         *(check for folder in folders for check in _folder_checks(folder)),
         *_base_checks(store),
         _pip_check(),
+        *_cores_checks(),
         *(_extra_check(extra, module) for extra, module in EXTRAS.items()),
     )
     return DoctorReport(devices, versions, folders, store.all(), checks)
@@ -141,6 +143,12 @@ def _devices() -> tuple[tuple[Device, ...], Check]:
             cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} torch threads"
             available.append(Device("cpu", cores, _memory(), False))
     return tuple(available), Check("torch", True, f"runs on {available[0].name}")
+
+
+def largest_memory() -> int:
+    """Return the bytes of memory of the best device of this machine; 0 if they are not known."""
+    found, _ = _devices()
+    return found[0].memory if found else 0
 
 
 def _memory() -> int:
@@ -215,6 +223,17 @@ def _pip_check() -> Check:
     installed = importlib.util.find_spec("pip") is not None
     detail = "can fetch a base model as a wheel" if installed else "not in this Python, so no wheel can be fetched"
     return Check("pip", installed, detail, None if installed else "python -m ensurepip", required=False)
+
+
+def _cores_checks() -> list[Check]:
+    """Return whether the cores are free, by how many threads wanted one in the last minute; nothing on Windows."""
+    if not hasattr(os, "getloadavg"):
+        return []
+    cores, wanted = os.cpu_count() or 1, os.getloadavg()[0]
+    busy = wanted > BUSY * cores
+    detail = f"{wanted:.1f} of {cores} busy in the last minute"
+    mend = "wait for other work to end, or training on the CPU takes several times as long" if busy else None
+    return [Check("cores", not busy, detail, mend, required=False)]
 
 
 def _extra_check(extra: str, module: str) -> Check:

@@ -262,7 +262,7 @@ class _Finetune:
         return ContinuedTrainer(self.loaded, self.recipe, self.parent.adapter)
 
     def _identity(self) -> list[object]:
-        recipe = self.recipe.model_dump(mode="json", exclude={"save_every"})
+        recipe = self.recipe.model_dump(mode="json", exclude={"save_every", *self.recipe.later_defaults})
         start = None if self.parent is None else [self.parent.sha256, files.sha256_file(self.parent.folder / CONFIG)]
         weights, template = self.loaded.base.weight_hash, vars(self.examples.template)
         return [VERSION, weights, str(self.loaded.dtype), start, self.examples.identity(), template, recipe]

@@ -197,7 +197,8 @@ def test_a_home_that_is_a_file(empty: "Registry") -> None:
 def test_options_that_do_not_go_together_are_not_dropped(trained: "Registry") -> None:
     base = ("--base", trained.base)
     assert "--executor ray" in told(trained, "harvest", *base, "--address", "auto", code=2)
-    assert "--executor local" in told(trained, "harvest", *base, "--executor", "ray", "--workers", "2", code=2)
+    for option in ("--workers", "--tasks-per-batch"):
+        assert "--executor local" in told(trained, "harvest", *base, "--executor", "ray", option, "2", code=2)
     assert "icmlora harvest status --tasks" in told(trained, "harvest", "--tasks", "always_cat", "status", code=2)
     assert "icmlora harvest status --json" in trained.call("harvest", "--json", "status", code=2).stderr
     trained.call("harvest", "status", *base)

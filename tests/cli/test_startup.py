@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import icmlora_cli
 
 HEAVY = {"torch", "transformers", "peft", "datasets", "accelerate", "safetensors", "numpy"}
@@ -81,3 +83,21 @@ def test_every_help_has_an_example_and_imports_nothing_heavy() -> None:
 
 def test_version() -> None:
     assert python("-m", "icmlora_cli", "--version").stdout == f"icmlora {icmlora_cli.__version__}\n"
+
+
+ENTER = """
+import os, sys
+sys.argv = ["icmlora", "--version"]
+from icmlora_cli.__main__ import main
+try:
+    main()
+finally:
+    print(os.environ["OMP_WAIT_POLICY"])
+"""
+
+
+def test_the_command_lets_idle_threads_sleep_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert python("-c", ENTER).stdout.split()[-1] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert python("-c", ENTER).stdout.split()[-1] == "ACTIVE"

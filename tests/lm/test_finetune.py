@@ -8,11 +8,12 @@ import torch
 
 from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.errors import TrainingDivergedError, UsageError
-from icmlora_cli.lm.finetune import finetune, kept_steps
+from icmlora_cli.lm.finetune import finetune
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.optimise import take_step
 from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.targets import target_layout
+from icmlora_cli.lm.task_training import kept_steps
 from icmlora_cli.lm.trainers import LoraTrainer, make_trainer, trainer_of
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.weights.adapter import Adapter

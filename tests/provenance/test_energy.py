@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from icmlora_cli.provenance.energy import CostMeter, EnergyMeter
+from icmlora_cli.provenance.energy import CostMeter, EnergyMeter, ShareMeter
 
 
 def zone(root: Path, name: str, kind: str, count: str, most: int = 1000_000_000) -> Path:
@@ -61,3 +61,18 @@ def test_what_earlier_runs_took_is_added(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert meter.figures()["joules"] == 3.5 and 100 <= meter.figures()["seconds"] < 160
     meter.resume({"seconds": 100.0})  # that run could not read the counters
     assert set(meter.figures()) == {"seconds"}
+
+
+def test_shares_of_what_is_taken_together_add_up_over_runs() -> None:
+    meters = [ShareMeter() for _ in range(2)]
+    meters[0].resume({"seconds": 10.0, "joules": 50.0})
+    meters[1].resume({"seconds": 10.0})  # its energy was not known before
+    for meter in meters:
+        meter.add({"seconds": 4.0, "joules": 8.0}, 0.5)
+        meter.sample()
+        meter.add({"seconds": 1.0, "joules": 2.0}, 1.0)
+    assert meters[0].figures() == {"seconds": 13.0, "joules": 56.0}
+    assert meters[1].figures() == {"seconds": 13.0}
+    alone = ShareMeter()
+    alone.add({"seconds": 4.0}, 0.25)
+    assert alone.figures() == {"seconds": 1.0}

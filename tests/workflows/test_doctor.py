@@ -72,3 +72,12 @@ def test_extras_are_advice(extra: str, home: Home) -> None:
     found = check(run(home), f"extra {extra}")
     assert not found.required
     assert found.ok == (found.mend is None)
+
+
+def test_busy_cores_are_told(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 9.0, 9.0))
+    assert check(run(home), "cores").ok
+    monkeypatch.setattr("os.getloadavg", lambda: (1000.0, 0.0, 0.0))
+    busy = check(run(home), "cores")
+    assert not busy.ok and not busy.required
+    assert busy.detail.startswith("1000.0 of") and "several times as long" in str(busy.mend)

@@ -5,45 +5,32 @@ trained by the worker that holds its lease (``disk.leases``). When other workers
 waits, in case one of them dies and its task has to be taken over.
 """
 
-import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from icmlora_cli.config.harvest import HarvestRecipe
-from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.disk.leases import Lease
-from icmlora_cli.lm.finetune import finetune
-from icmlora_cli.lm.lengths import task_rows
+from icmlora_cli.lm.checkpointing import checkpointed
 from icmlora_cli.lm.load import LoadedBase, load_base
-from icmlora_cli.lm.perplexity import aggregate, score_texts
-from icmlora_cli.lm.prompts import Encoded
-from icmlora_cli.lm.scoring import score_rows
-from icmlora_cli.lm.trainers import AdapterTrainer, FrameTrainer, make_trainer
-from icmlora_cli.manifests.adapter import AdapterAbout
-from icmlora_cli.provenance.energy import CostMeter
-from icmlora_cli.provenance.versions import command_line, now, versions
+from icmlora_cli.lm.load_options import LoadOptions
+from icmlora_cli.lm.side_by_side import SharedPasses, SideBySide, make_slots
+from icmlora_cli.lm.trainers import AdapterTrainer, make_trainer
+from icmlora_cli.provenance.energy import CostMeter, ShareMeter
 from icmlora_cli.registry.adapters import (
-    MANIFEST,
-    SENSITIVITY,
-    STATE,
     AdapterRecord,
     AdapterStore,
-    checkpoint_of,
-    sensitivity_of,
 )
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.tasks import Task
-from icmlora_cli.tasks.examples import Example
-from icmlora_cli.weights.adapter import Adapter, write_adapter
-from icmlora_cli.weights.sensitivity import write_sensitivity
+from icmlora_cli.workflows.harvest.keys import harvest_key
+from icmlora_cli.workflows.harvest.task_harvest import InSlot, LostLeaseError, TaskHarvest
+from icmlora_cli.workflows.harvest.together import Running, fitting_tasks
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
-VERSION = 1  # of the training procedure; part of every key
 POLL = 0.5  # seconds between looks at the tasks that other workers train
 
 
@@ -60,31 +47,6 @@ class HarvestResult:
     records: tuple[AdapterRecord, ...]
     trained: tuple[str, ...]
     seconds: float
-
-
-def harvest_key(base: Base, task: Task, recipe: HarvestRecipe) -> str:
-    """Return the hash of all that decides a task's harvest: base weights, task data and recipe.
-
-    What was harvested before the procedure was mended keeps its key where the mend makes no difference to it.
-    """
-    values = recipe.model_dump(mode="json")
-    values.pop("save_every")
-    values.pop("validate_on")
-    if recipe.parametrization == "lora":
-        values.pop("parametrization")  # so that adapters from before this setting existed keep their keys
-    return files.sha256_json([VERSION, base.weight_hash, task.data_hash, values, *_mended(base, task, recipe)])[:12]
-
-
-def _mended(base: Base, task: Task, recipe: HarvestRecipe) -> list[str]:
-    """Return the mends of the procedure without which this harvest would be worse.
-
-    Until the first one, the longest of fewer than eight batches of examples were never trained on unless all batches
-    were whole. Until the second, only byte-level tokenizers gave an answer the tokens that it has after its prompt.
-    """
-    count, windows = task.counts["train"], task.template.kind == "text"
-    dropped = recipe.batch_size < count < 8 * recipe.batch_size and count % recipe.batch_size
-    mends = ["every example"] if dropped or (windows and count < 8 * recipe.batch_size) else []
-    return [*mends, *base.encoding]
 
 
 def records_of(
@@ -106,6 +68,7 @@ def run(
     home: Home,
     *,
     device: str | None = None,
+    tasks_per_batch: int | None = 1,
     on_progress: OnProgress = silent,
 ) -> HarvestResult:
     """Train the adapters that the registry lacks.
@@ -116,6 +79,8 @@ def run(
         recipe: How to train.
         home: The registry.
         device: The torch device to train on; None takes a GPU where there is one.
+        tasks_per_batch: How many tasks share a pass through the base, each with its own adapter; None takes as many as
+            the device's free memory holds, and 1 on a CPU.
         on_progress: Called after each step.
 
     Raises:
@@ -130,13 +95,9 @@ def run(
     trained: tuple[str, ...] = ()
     if missing:
         with _Worker(base, recipe, store, device, len(tasks), on_progress) as worker:
-            trained = worker.run(missing)
+            trained = worker.run(missing, tasks_per_batch)
         done = records_of(tasks, base, recipe, store)
     return HarvestResult(tuple(done.values()), trained, time.monotonic() - started)
-
-
-class LostLeaseError(Exception):
-    """Raised when another worker has taken over the task that this one trains."""
 
 
 @dataclass
@@ -152,15 +113,26 @@ class _Worker:
 
     def __enter__(self) -> "_Worker":
         self._trainer: AdapterTrainer | None = None
+        self._loaded: LoadedBase | None = None
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._trainer is not None:
             self._trainer.close()
 
-    def run(self, missing: Sequence[Task]) -> tuple[str, ...]:
-        """Train what no other worker trains until all tasks have adapters; return the names of those trained here."""
+    def run(self, missing: Sequence[Task], together: int | None) -> tuple[str, ...]:
+        """Train what no other worker trains until all tasks have adapters; return the names of those trained here.
+
+        Args:
+            missing: The tasks that lack an adapter.
+            together: How many tasks share a pass; None takes as many as the free memory holds.
+        """
         waiting = {task.name: (task, Lease(self._folder(task))) for task in missing}
+        if together != 1 and len(missing) > 1:
+            loaded = self._load()
+            count = min(len(missing), together or fitting_tasks(loaded, self.recipe, missing))
+            if count > 1:
+                return self._run_together(waiting, make_slots(loaded, self.recipe, count))
         trained: list[str] = []
         while waiting:
             before = len(waiting)
@@ -173,6 +145,81 @@ class _Worker:
                 self._wait(waiting)
         return tuple(trained)
 
+    def _run_together(self, waiting: dict[str, tuple[Task, Lease]], side: SideBySide) -> tuple[str, ...]:
+        """Do what ``run`` does with several tasks in each pass; a task that is done makes room for another."""
+        trained: list[str] = []
+        running: dict[int, Running] = {}
+        passes, look = SharedPasses(side), 0.0
+        with ExitStack() as stack:
+            stack.callback(side.close)
+            stack.callback(_leave_all, running)
+            stack.enter_context(checkpointed(side.loaded.model, on=self.recipe.gradient_checkpointing))
+            while waiting:
+                if len(running) < len(side.slots) and time.monotonic() >= look:
+                    self._fill(waiting, running, side)
+                    look = time.monotonic() + POLL  # what other workers train is not looked at before each step
+                if running:
+                    done = self._step_together(running, passes, self.total - len(waiting))
+                    trained += done
+                    for name in done:
+                        del waiting[name]
+                        look = 0.0
+                elif waiting:
+                    self._wait(waiting)
+        return tuple(trained)
+
+    def _fill(self, waiting: dict[str, tuple[Task, Lease]], running: dict[int, Running], side: SideBySide) -> None:
+        """Begin as many tasks as there is room for, and forget those that other workers have finished."""
+        busy = {item.task.name for item in running.values()}
+        for name, (task, lease) in list(waiting.items()):
+            if len(running) == len(side.slots):
+                return
+            if name in busy:
+                continue
+            if self._finished(task):
+                del waiting[name]
+                continue
+            free = next(slot for slot in range(len(side.slots)) if slot not in running)
+            if (item := self._begun(task, lease, side, free)) is not None:
+                running[free] = item
+
+    def _begun(self, task: Task, lease: Lease, side: SideBySide, slot: int) -> Running | None:
+        """Return the task's training in a slot; None where another worker holds its lease, or has finished it."""
+        stack = ExitStack()
+        try:
+            if not stack.enter_context(lease.tried()) or self._finished(task):
+                stack.close()
+                return None
+            harvest = TaskHarvest(task, InSlot(side, slot), self.store, self.on_progress, 0, self.total, lease)
+            harvest.meter = ShareMeter()
+            return Running(task, harvest, harvest.begin(), stack)
+        except BaseException:
+            stack.close()
+            raise
+
+    def _step_together(self, running: dict[int, Running], passes: SharedPasses, done: int) -> list[str]:
+        """Take a step of all trainings, end those that are done, and return the names of these."""
+        meter = CostMeter()
+        going = {slot: item.training.batch() for slot, item in running.items() if not item.training.finished}
+        losses = passes.add_gradients(going) if going else {}
+        cost = meter.figures()
+        trained: list[str] = []
+        for slot, item in list(running.items()):
+            item.harvest.done = done + len(trained)
+            try:
+                if slot in losses:
+                    item.share(cost, 1 / len(losses))
+                    item.harvest.advance(item.training, losses[slot])
+                if not item.training.finished:
+                    continue
+                item.harvest.finish(item.training)
+                trained.append(item.task.name)
+            except LostLeaseError:
+                pass
+            del running[slot]
+            item.leave()
+        return trained
+
     def _train(self, task: Task, lease: Lease, done: int) -> bool:
         """Train the task unless another worker holds its lease; return whether this worker finished it."""
         if self._finished(task):
@@ -181,15 +228,20 @@ class _Worker:
             if not acquired or self._finished(task):  # another worker may have finished it a moment ago
                 return False
             try:
-                _TaskHarvest(task, self._ready(), self.store, self.on_progress, done, self.total, lease).run()
+                TaskHarvest(task, self._ready(), self.store, self.on_progress, done, self.total, lease).run()
             except LostLeaseError:
                 return False
             return True
 
     def _ready(self) -> AdapterTrainer:
         if self._trainer is None:
-            self._trainer = make_trainer(load_base(self.base, device=self.device), self.recipe)
+            self._trainer = make_trainer(self._load(), self.recipe)
         return self._trainer
+
+    def _load(self) -> LoadedBase:
+        if self._loaded is None:
+            self._loaded = load_base(self.base, device=self.device, options=LoadOptions.of(self.recipe))
+        return self._loaded
 
     def _folder(self, task: Task) -> Path:
         return self.store.folder(self.base.slug, task.name, harvest_key(self.base, task, self.recipe))
@@ -204,123 +256,7 @@ class _Worker:
         time.sleep(POLL)
 
 
-@dataclass
-class _TaskHarvest:
-    """The harvest of one task by the worker that holds its lease."""
-
-    task: Task
-    trainer: AdapterTrainer
-    store: AdapterStore
-    on_progress: OnProgress
-    done: int
-    total: int
-    lease: Lease
-
-    def __post_init__(self) -> None:
-        self._meter = CostMeter()
-
-    def run(self) -> None:
-        recipe, loaded = self.trainer.recipe, self.trainer.loaded
-        key = harvest_key(loaded.base, self.task, recipe)
-        folder = self.store.folder(loaded.base.slug, self.task.name, key)
-        rows = task_rows(loaded, self.task, self.task.examples("train"))
-        self._validation_rows()  # before anything is trained, in case that one of them is too long
-        with files.disk_errors(folder / MANIFEST):
-            loss = finetune(
-                self.trainer,
-                rows,
-                state=folder / STATE,
-                identity=key,
-                on_step=self._report,
-                on_checkpoint=lambda step, adapter: self._keep(folder, step, adapter),
-                on_end=lambda optimizer: self._keep_sensitivity(folder, optimizer),
-                meter=self._meter,
-            )
-        figures = {"loss": loss} | self._meter.figures()
-        figures |= self._validate(loaded)
-        self._check_lease()
-        self.store.record(self._record(folder, key, figures))
-        (folder / STATE).unlink(missing_ok=True)
-        last = self._note(figures)
-        steps = recipe.steps
-        self.on_progress(Progress("harvest", self.task.name, steps, steps, last, self.done + 1, self.total))
-
-    def _check_lease(self) -> None:
-        """Stop before anything is written, if another worker has taken over the task.
-
-        Raises:
-            LostLeaseError: If the lease is lost.
-        """
-        if self.lease.lost:
-            raise LostLeaseError(self.task.name)
-
-    def _report(self, step: int, loss: float) -> None:
-        self._check_lease()
-        self._meter.sample()
-        steps = self.trainer.recipe.steps
-        if step < steps:
-            detail = f"loss {loss:.3f}"
-            self.on_progress(Progress("harvest", self.task.name, step, steps, detail, self.done, self.total))
-
-    def _note(self, figures: dict[str, float]) -> str:
-        note = f"loss {figures['loss']:.3f}"
-        if "exact_match" in figures:
-            note += f", validation exact match {figures['exact_match']:.2f}"
-        if "bits_per_character" in figures:
-            note += f", validation bits per character {figures['bits_per_character']:.3f}"
-        return note
-
-    def _keep(self, folder: Path, step: int, adapter: Adapter) -> None:
-        loaded = self.trainer.loaded
-        write_adapter(folder / f"checkpoint-{step:05d}", adapter, loaded.shapes, revision=loaded.base.revision)
-
-    def _keep_sensitivity(self, folder: Path, optimizer: torch.optim.Optimizer) -> None:
-        """Write what the optimizer knows of the gradients, where these are of cores in a frame."""
-        if isinstance(self.trainer, FrameTrainer):
-            write_sensitivity(folder / SENSITIVITY, self.trainer.mean_squares(optimizer))
-
-    @property
-    def _validation_examples(self) -> tuple[Example, ...]:
-        return self.task.examples("validation")[: self.trainer.recipe.validate_on]
-
-    def _validation_rows(self) -> list[Encoded]:
-        return task_rows(self.trainer.loaded, self.task, self._validation_examples)
-
-    def _validate(self, loaded: LoadedBase) -> dict[str, float]:
-        examples = self._validation_examples
-        if not examples:
-            return {}
-        if self.task.template.kind == "text":
-            whole = aggregate(score_texts(loaded, [example.output for example in examples]))
-            return {"bits_per_character": whole.bits_per_character, "perplexity": whole.perplexity}
-        scores = score_rows(loaded, self._validation_rows())
-        return {"exact_match": scores.exact_match, "nll": scores.mean_nll}
-
-    def _record(self, folder: Path, key: str, figures: dict[str, float]) -> AdapterRecord:
-        loaded, recipe = self.trainer.loaded, self.trainer.recipe
-        checkpoints = tuple(checkpoint_of(path) for path in sorted(folder.glob("checkpoint-*")))
-        about = AdapterAbout(
-            model_id=loaded.base.model_id,
-            revision=loaded.base.revision,
-            base_licence=loaded.base.licence,
-            licence=self.task.licence,
-            source=self.task.source,
-            recipe=recipe.model_dump(mode="json"),
-            versions=versions(),
-            command=command_line(),
-            device=str(loaded.device),
-            dtype=str(loaded.dtype),
-        )
-        return AdapterRecord(
-            task=self.task.name,
-            key=key,
-            base=loaded.base.slug,
-            weight_hash=loaded.base.weight_hash,
-            data_hash=self.task.data_hash,
-            created=now(),
-            checkpoints=checkpoints,
-            figures={name: value for name, value in figures.items() if math.isfinite(value)},  # not a perplexity of inf
-            about=about,
-            folder=folder,
-            sensitivity=sensitivity_of(folder),
-        )
+def _leave_all(running: dict[int, Running]) -> None:
+    """Release the leases of the tasks that are under way."""
+    for item in running.values():
+        item.leave()

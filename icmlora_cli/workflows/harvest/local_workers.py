@@ -46,6 +46,7 @@ class _Work:
     home: Home
     device: str | None
     threads: int
+    tasks_per_batch: int | None
 
 
 def _end_with_parent() -> None:
@@ -63,7 +64,15 @@ def _worker(work: _Work, messages: "multiprocessing.Queue[Progress | _Ended]") -
 
     torch.set_num_threads(work.threads)
     try:
-        done = harvest.run(work.tasks, work.base, work.recipe, work.home, device=work.device, on_progress=messages.put)
+        done = harvest.run(
+            work.tasks,
+            work.base,
+            work.recipe,
+            work.home,
+            device=work.device,
+            tasks_per_batch=work.tasks_per_batch,
+            on_progress=messages.put,
+        )
     except IcmloraError as error:
         messages.put(_Ended((), error))
     except KeyboardInterrupt:
@@ -80,6 +89,7 @@ def run(
     *,
     workers: int,
     device: str | None = None,
+    tasks_per_batch: int | None = 1,
     on_progress: OnProgress = silent,
 ) -> harvest.HarvestResult:
     """Train the adapters that the registry lacks, with several processes.
@@ -93,6 +103,8 @@ def run(
         home: The registry.
         workers: The number of processes.
         device: The torch device to train on; None takes a GPU where there is one.
+        tasks_per_batch: How many tasks of a process share a pass through the base; None takes as many as its device's
+            free memory holds, and 1 on a CPU.
         on_progress: Called after each step of each process.
 
     Raises:
@@ -106,7 +118,7 @@ def run(
     processes = [
         context.Process(
             target=_worker,
-            args=(_Work(tuple(tasks), base, recipe, home, _dealt(device, index), threads), messages),
+            args=(_Work(tuple(tasks), base, recipe, home, _dealt(device, index), threads, tasks_per_batch), messages),
             name=f"harvest-{index}",
         )
         for index in range(workers)
@@ -121,7 +133,9 @@ def run(
     if errors:
         raise errors[0]
     # trains what a worker that died has left
-    result = harvest.run(tasks, base, recipe, home, device=device, on_progress=on_progress)
+    result = harvest.run(
+        tasks, base, recipe, home, device=device, tasks_per_batch=tasks_per_batch, on_progress=on_progress
+    )
     trained = (*(name for item in ended for name in item.trained), *result.trained)
     return replace(result, trained=trained, seconds=time.monotonic() - started)
 

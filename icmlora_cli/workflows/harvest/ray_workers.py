@@ -4,6 +4,7 @@ The registry and the base's folder must be on a file system that all nodes share
 resumes its harvest from the saved state, once the lease has run out.
 """
 
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from icmlora_cli.workflows.harvest.worker_progress import AggregateProgress
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
 
 RETRIES = 20  # of a Ray task whose node or process died
-LOOK = 0.5  # seconds between looks at which Ray tasks are finished
+LOOK = 0.5  # seconds between looks at which Ray tasks are finished, and between reports of one
 
 
 def run(
@@ -63,7 +64,6 @@ def run(
         num_cpus=cpus_per_task, num_gpus=gpus_per_task, max_retries=RETRIES, name="icmlora harvest"
     )
     pending = [remote.remote(task, base, recipe, home, messages) for task in missing]
-    trained: list[str] = []
     errors: list[IcmloraError] = []
     stop = threading.Event()
     listener = threading.Thread(target=_listen, args=(messages, progress, stop), daemon=True)
@@ -71,9 +71,7 @@ def run(
     try:
         while pending:
             done, pending = ray.wait(pending, timeout=LOOK)
-            outcomes = [ray.get(reference) for reference in done]
-            errors += [outcome for outcome in outcomes if isinstance(outcome, IcmloraError)]
-            trained += [name for outcome in outcomes if not isinstance(outcome, IcmloraError) for name in outcome]
+            errors += [error for error in map(ray.get, done) if error is not None]
     finally:
         for reference in pending:
             ray.cancel(reference, force=True)
@@ -83,22 +81,29 @@ def run(
     if errors:
         raise errors[0]
     records = harvest.records_of(tasks, base, recipe, store)
-    return harvest.HarvestResult(tuple(records.values()), tuple(trained), time.monotonic() - started)
+    trained = tuple(task.name for task in missing if task.name in records)  # whichever attempt of Ray's finished them
+    return harvest.HarvestResult(tuple(records.values()), trained, time.monotonic() - started)
 
 
 def _train(
     task: Task, base: Base, recipe: HarvestRecipe, home: Home, messages: Any
-) -> tuple[str, ...] | IcmloraError:  # Ray's queue has no types
+) -> IcmloraError | None:  # Ray's queue has no types
     """Harvest one task on the node where Ray runs it; an error is returned, so that Ray does not run it again."""
+    last = -math.inf
 
     def tell(progress: Progress) -> None:
+        nonlocal last
+        if progress.done < progress.total and time.monotonic() - last < LOOK:
+            return
+        last = time.monotonic()
         with suppress(Exception):  # the harvest goes on even if the command that shows its progress has ended
-            messages.put_nowait(progress)
+            messages.actor.put_nowait.remote(progress)  # and does not wait until the report has arrived
 
     try:
-        return harvest.run([task], base, recipe, home, on_progress=tell).trained
+        harvest.run([task], base, recipe, home, on_progress=tell)
     except IcmloraError as error:
         return error
+    return None
 
 
 def _listen(messages: Any, on_progress: OnProgress, stop: threading.Event) -> None:

@@ -232,7 +232,8 @@ def _harvest_again(
     mend = lost.entry.note.mend if lost.entry.note else f"icmlora harvest --tasks {name}"
     try:
         task, base = TaskStore(home).get(name), _base(home, base_slug)
-        from icmlora_cli.workflows.harvest.harvest import harvest_key, run  # imported here, since it loads torch
+        from icmlora_cli.workflows.harvest.harvest import run  # imported here, since it loads torch
+        from icmlora_cli.workflows.harvest.keys import harvest_key
 
         fitting = [recipe for recipe in recipes if harvest_key(base, task, recipe) == folder.name]
         if not fitting:

@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from icmlora_cli.config.episodes import EpisodeRecipe
 from icmlora_cli.config.train import TrainRecipe
@@ -20,6 +18,7 @@ from icmlora_cli.generator.interface import Network, TrainStep
 from icmlora_cli.generator.networks import CVAE, contrast, kl_divergence, sample
 from icmlora_cli.generator.terms import draw_support, pick
 from icmlora_cli.lm.batching import IGNORED, answer_log_probs, answer_logits, collate, of_logits, scoring_batches
+from icmlora_cli.lm.checkpointing import checkpoint_blocks
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.row_cores import RowCores
@@ -110,7 +109,7 @@ class EpisodeTerm:
         """Set how many rows one pass takes, and turn on gradient checkpointing where the recipe asks for it."""
         self._micro = min(self.episodes.micro_batch or self.episodes.rows, self.episodes.rows)
         if self.episodes.gradient_checkpointing:
-            _checkpoint(self.loaded.model)
+            checkpoint_blocks(self.loaded.model)
 
     def backward(self, model: Network, train_step: TrainStep, rng: torch.Generator) -> dict[str, float]:
         """Add the gradients of the contrastive loss, and in the last stage those of a batch of episodes."""
@@ -274,17 +273,6 @@ class EpisodeTerm:
         names = list(families)
         weights = [math.sqrt(len(families[name])) for name in names]
         return [rng.choice(families[name]) for name in rng.choices(names, weights, k=count)] if names else []
-
-
-def _checkpoint(model: PreTrainedModel) -> None:
-    """Turn on gradient checkpointing: blocks compute their activations again in the backward pass.
-
-    Only the blocks themselves are put in training mode, which transformers requires for it.
-    """
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    for module in model.modules():
-        if isinstance(module, GradientCheckpointingLayer):
-            module.training = True  # not its children, whose dropout stays off
 
 
 def _even(items: Sequence[int], count: int, rng: random.Random) -> list[int]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from icmlora_cli.config.train import TrainRecipe
+from icmlora_cli.config.train import NetworkRecipe, TrainRecipe
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import TrainingDivergedError
 from icmlora_cli.generator.checkpoint import Generator, module_scales
@@ -26,6 +26,7 @@ from icmlora_cli.registry.tasks import Task
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.codec import relative_error
 from icmlora_cli.weights.compare import compare, norm
+from icmlora_cli.weights.layout import Layout
 from icmlora_cli.workflows.progress import OnProgress, Progress, notes_of_vectors
 from icmlora_cli.workflows.train.distributed import Distributed
 from icmlora_cli.workflows.train.episode_tasks import EpisodeTask, builtin_pool, read_tasks
@@ -215,33 +216,18 @@ class Training:
         return FitOptions(self.state, self.key, self._report, self.recipe.seed, reduce, main, self.meter)
 
     def _network(self, space: ConditionSpace) -> Network:
-        network, codec = self.recipe.network, self.basis.codec
-        framed = self.basis.frame is not None
+        codec = self.basis.codec
+        sizes = network_config(
+            self.recipe.network,
+            codec.layout,
+            width=codec.width,
+            framed=self.basis.frame is not None,
+            hidden=space.hidden,
+            harvested=len(self.harvested),
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.recipe.seed)
-            return build(
-                NetworkConfig(
-                    arch=network.arch,
-                    places=codec.layout.places(),
-                    width=codec.width,
-                    hidden=space.hidden,
-                    latent_dim=network.latent_dim,
-                    hidden_dim=network.hidden_dim,
-                    code_dim=network.code_dim,
-                    shared_heads=network.heads == "shared" or (network.heads == "auto" and framed),
-                    code_norm=network.code_norm,
-                    output_scale=network.output_scale,
-                    mean_adapter=network.mean_adapter,
-                    bounded=network.bounded,
-                    learned_prior=network.prior != "standard",
-                    remembered=len(self.harvested) if (network.arch, network.prior) == ("token", "neighbours") else 0,
-                    reader=network.reader,
-                    reader_dim=network.reader_dim,
-                    reader_layers=network.reader_layers,
-                    queries=network.queries,
-                    condition_dim=network.condition_dim,
-                )
-            )
+            return build(sizes)
 
     def _report(self, losses: StepLosses) -> None:
         self.distributed.log(losses.values, losses.step)
@@ -292,6 +278,42 @@ class Training:
             where=str(self.home.generators / self.name),
             hint="lower learning_rate in the train recipe",
         )
+
+
+def network_config(
+    network: NetworkRecipe, layout: Layout, *, width: int, framed: bool, hidden: int, harvested: int
+) -> NetworkConfig:
+    """Return the sizes of the networks that a recipe describes, for the modules of a base.
+
+    Args:
+        network: the recipe's settings of the networks.
+        layout: the modules that get an adapter.
+        width: R of the frame or of the learned basis.
+        framed: whether the basis is a frame.
+        hidden: how many numbers a hidden state of the base has.
+        harvested: the number of tasks with harvested adapters, which a prior of neighbours remembers.
+    """
+    return NetworkConfig(
+        arch=network.arch,
+        places=layout.places(),
+        width=width,
+        hidden=hidden,
+        latent_dim=network.latent_dim,
+        hidden_dim=network.hidden_dim,
+        code_dim=network.code_dim,
+        shared_heads=network.heads == "shared" or (network.heads == "auto" and framed),
+        code_norm=network.code_norm,
+        output_scale=network.output_scale,
+        mean_adapter=network.mean_adapter,
+        bounded=network.bounded,
+        learned_prior=network.prior != "standard",
+        remembered=harvested if (network.arch, network.prior) == ("token", "neighbours") else 0,
+        reader=network.reader,
+        reader_dim=network.reader_dim,
+        reader_layers=network.reader_layers,
+        queries=network.queries,
+        condition_dim=network.condition_dim,
+    )
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -26,6 +26,7 @@ from icmlora_cli.weights.adapter import read_adapter
 from icmlora_cli.weights.merge import merged
 from icmlora_cli.weights.sensitivity import read_sensitivity
 from icmlora_cli.workflows.harvest import harvest
+from icmlora_cli.workflows.harvest.keys import harvest_key
 from icmlora_cli.workflows.progress import Progress
 from icmlora_cli.workflows.registry import export, import_archive
 from tests.small_registry import cut, flip
@@ -72,9 +73,11 @@ def test_a_key_changes_only_where_a_mend_counts(
     task, _ = TaskStore(home).add(spec, [Example(f"{number}", "b") for number in range(20)])
     task = dataclasses.replace(task, counts={"train": count, "validation": 1, "test": 1})
     recipe = HarvestRecipe(batch_size=12)
-    values = recipe.model_dump(mode="json", exclude={"save_every", "validate_on", "parametrization"})
+    values = recipe.model_dump(
+        mode="json", exclude={"save_every", "validate_on", "parametrization", *HarvestRecipe.LATER}
+    )
     known = files.sha256_json([1, base.weight_hash, task.data_hash, values, *mends])[:12]
-    assert harvest.harvest_key(base, task, recipe) == known
+    assert harvest_key(base, task, recipe) == known
 
 
 FRAMED = HarvestRecipe(parametrization="frame", steps=1, batch_size=4, learning_rate=3e-2, keep=1, rank=4, seed=3)
@@ -140,3 +143,21 @@ def test_the_recorded_gradients_are_checked_and_go_along(
     export.run(home, tmp_path / "without.tar.zst")  # what no manifest lists stays here
     import_archive.run(Home(tmp_path / "third", tmp_path / "cache"), tmp_path / "without.tar.zst")
     assert not (tmp_path / "third" / (framed.folder / SENSITIVITY).relative_to(home.root)).exists()
+
+
+OLD = {
+    "parametrization": "frame", "rank": 4, "alpha": 8.0, "target_modules": "auto", "steps": 100, "batch_size": 12,
+    "learning_rate": 3e-3, "warmup": 0.2, "weight_decay": 0.0, "max_grad_norm": 1.0, "keep": 3, "keep_every": 5,
+    "seed": 0,
+}  # fmt: skip
+
+
+def test_later_settings_change_a_key_only_where_they_decide_something() -> None:
+    assert HarvestRecipe(parametrization="frame").decisive() == OLD
+    assert HarvestRecipe().decisive() == {name: value for name, value in OLD.items() if name != "parametrization"}
+    same = {"micro_batch": 2, "gradient_checkpointing": True, "packing": True, "attn_implementation": "eager"}
+    same |= {"device_map": "auto", "compile": True, "save_every": 7}
+    assert HarvestRecipe.model_validate({"parametrization": "frame"} | same).decisive() == OLD
+    for other in ({"max_length": 100}, {"quantise": "nf4"}):
+        assert HarvestRecipe.model_validate({"parametrization": "frame"} | other).decisive() == OLD | other
+    assert set(HarvestRecipe.model_fields) - set(OLD) - {"save_every", "validate_on"} == set(HarvestRecipe.LATER)

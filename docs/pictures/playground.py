@@ -1,4 +1,4 @@
-"""Make docs/pictures: the playground with SmolLM2 and the bundled generator, in Chromium, light and dark."""
+"""Make the pictures of the playground: its page with SmolLM2 and the bundled generator, in Chromium, light and dark."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-ROOT = Path(__file__).resolve().parents[1]
-FOLDER = Path(__file__).with_name("pictures")
+FOLDER = Path(__file__).resolve().parent
+ROOT = FOLDER.parents[1]
 PATIENCE = 300_000  # milliseconds, for a busy machine
 TEXT = "Write the last of the three words."
 INPUT = "sun, tea, owl"
@@ -79,7 +79,6 @@ def main() -> None:
     from playwright.sync_api import sync_playwright
 
     chromium = os.environ.get("ICMLORA_CHROMIUM") or shutil.which("chromium")
-    FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as home, playing(Path(home)) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"], timeout=PATIENCE)
         for scheme in SCHEMES:

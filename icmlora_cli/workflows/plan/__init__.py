@@ -1,0 +1,1 @@
+"""What harvest, training and generation take on a base, without its weights."""
