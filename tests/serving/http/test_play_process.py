@@ -6,8 +6,10 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ pytest.importorskip("fastapi", reason="the extra icmlora[serve] is not installed
 pytest.importorskip("uvicorn", reason="the extra icmlora[serve] is not installed")
 pytest.importorskip("cachetools", reason="the extra icmlora[serve] is not installed")
 
+SEARCHED = "\n".join(f"word {index} => cat" for index in range(50, 56))
 SECONDS = 300.0  # after which a server counts as hanging; no test waits for a time to pass
 
 
@@ -77,17 +80,29 @@ def test_play_prints_its_address_and_ends_on_ctrl_c(trained: "Registry") -> None
         assert ended(process, signal.SIGINT) == f"the playground of {value['base']}: {url} (Ctrl-C ends it)\n"
 
 
-def test_ctrl_c_ends_a_search_too(trained: "Registry") -> None:
+def test_ctrl_c_ends_searches_too(trained: "Registry") -> None:
+    """A search may be done within the grace; five of them, one after another, are not."""
     with running(trained, "play", "--no-open", "--json") as process:
         url = json.loads(printed(process))["url"]
-        body = {"text": "Say cat.", "examples": "a => cat\nb => cat\nc => cat", "budget": 600}
-        with httpx.stream("POST", f"{url}api/make", json=body, timeout=SECONDS) as response:
-            lines = response.iter_lines()
-            while json.loads(next(lines))["event"] != "progress":
-                pass
+        begun, body = threading.Event(), {"text": "Say cat.", "examples": SEARCHED, "budget": 600}
+
+        def search(_: int) -> str:
+            with httpx.stream("POST", f"{url}api/make", json=body, timeout=SECONDS) as response:
+                last = ""
+                for last in response.iter_lines():
+                    if "progress" in last:
+                        begun.set()
+            return last
+
+        with ThreadPoolExecutor(5) as pool:
+            found = pool.map(search, range(5))
+            assert begun.wait(SECONDS)
+            state = httpx.get(f"{url}api/state", timeout=SECONDS)
+            assert state.status_code == 200  # the page is answered meanwhile
             process.send_signal(signal.SIGINT)
-            last = [json.loads(line) for line in lines][-1]
-        assert last["event"] == "error" and last["error"]["code"] == "server_stopping"
+            ends = [json.loads(line) for line in found]
+        stopped = [end["error"]["code"] for end in ends if "error" in end]
+        assert stopped and set(stopped) == {"server_stopping"}
         _, stderr = process.communicate(timeout=SECONDS)
         assert process.returncode == 0 and "Traceback" not in stderr
 
