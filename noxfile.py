@@ -25,6 +25,9 @@ TAKE_LONG = ("ablation.py", "busy_cores.py", "hostile_readers.py", "parts.py", "
 SHIPPED = (
     "icmlora_cli/recipes/train/default.yaml",
     "icmlora_cli/report/templates/report.html.jinja",
+    "icmlora_cli/serving/http/play/page/index.html",
+    "icmlora_cli/serving/http/play/page/play.css",
+    "icmlora_cli/serving/http/play/page/play.js",
     "icmlora_cli/tasks/unrelated.txt",
     "icmlora_cli/bundled/smollm2-135m/generator.safetensors",
 )
@@ -66,9 +69,10 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def pictures(session: nox.Session) -> None:
-    """Make the pictures of the pages from their data."""
-    install(session, "pictures")
+    """Make the pictures of the pages from their data, and those of the playground with SmolLM2 in Chromium."""
+    install(session, "pictures", "test", "browser")
     session.run("python", "docs/pictures/make.py")
+    session.run("python", "docs/pictures/playground.py")
 
 
 @nox.session
@@ -98,7 +102,7 @@ def e2e(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def browser(session: nox.Session) -> None:
-    """Look at the HTML report with Debian's Chromium (apt-get install chromium), or that of ICMLORA_CHROMIUM."""
+    """Look at report and playground with Debian's Chromium (apt-get install chromium), or that of ICMLORA_CHROMIUM."""
     install(session, "test", "browser")
     session.run("python", "-m", "pytest", "-m", "browser", *session.posargs)
 

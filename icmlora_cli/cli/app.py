@@ -19,6 +19,7 @@ from icmlora_cli.cli import (
     harvest,
     merge,
     plan,
+    play,
     push,
     recipe,
     registry,
@@ -31,13 +32,14 @@ from icmlora_cli.cli import (
 from icmlora_cli.cli.help import HelpCommand, HelpGroup
 
 PANELS = {
-    "Start here": ("demo", "doctor", "recipe", "plan"),
+    "Start here": ("demo", "play", "doctor", "recipe", "plan"),
     "Main job": ("harvest", "train", "gen", "eval", "report"),
     "Your things": ("task", "base", "adapter", "registry", "storage", "codec"),
     "Take it away": ("merge", "finetune", "serve", "push"),
 }
 VERBS: dict[str, tuple[Callable[..., None], str]] = {
     "demo": (demo.demo, "icmlora demo"),
+    "play": (play.play, "icmlora play"),
     "doctor": (doctor.doctor, "icmlora doctor --json"),
     "plan": (plan.plan, "icmlora plan harvest/frame --base meta-llama/Llama-3.1-8B-Instruct --device-memory 80GB"),
     "train": (train.train, "icmlora train --name mine"),

@@ -6,16 +6,28 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from icmlora_cli.cli.options import DEFAULT_BASE, Device, Generator, Json, Offline, OtherBase, Quiet
-from icmlora_cli.cli.out import Out, session
+from icmlora_cli.cli.out import session
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
+    from fastapi import FastAPI
+
+    from icmlora_cli.disk.home import Home
+    from icmlora_cli.report.result import Result
     from icmlora_cli.serving.engine import Engine
+    from icmlora_cli.serving.http.play.routes import PlayPage
+
+    Started = Callable[[], None]
 
 NETWORK = "Network"
 LIMITS = "Limits"
 LOCAL = ("127.0.0.1", "localhost", "::1")
+Results = Annotated[
+    Path | None,
+    typer.Option("--results", help="Folder of an evaluation, whose comparison and maps the playground shows."),
+]
 
 
 def serve(
@@ -73,6 +85,10 @@ def serve(
             "--max-tokens", min=1, help="Tokens of one answer; as many as fit, by default.", rich_help_panel=LIMITS
         ),
     ] = None,
+    ui: Annotated[
+        bool, typer.Option("--ui", help="Serve the playground's page too, to this machine alone; see icmlora play.")
+    ] = False,
+    results: Results = None,
     grace: Annotated[
         float,
         typer.Option(
@@ -94,7 +110,7 @@ def serve(
     docs/serving.md has examples, and says how to serve with vLLM instead.
     """
     with session("serve", as_json=as_json, quiet=quiet) as out:
-        _need_the_extra()
+        need_the_extra()
         folders = _folders(adapter or [])
         keys = [] if api_key_file is None else _keys(api_key_file)
         from icmlora_cli.disk.home import Home
@@ -102,7 +118,10 @@ def serve(
 
         home = Home.from_environment()
         folder = None if generator is None else GeneratorStore(home).find(generator)
-        with _bound(host, port) as listening:
+        if ui:
+            _check_ui(host, folder)
+        result = evaluation(results)
+        with bound(host, port) as listening:
             from icmlora_cli.serving.engine import EngineSettings, load_engine
             from icmlora_cli.workflows.base.pull import resolve as resolve_base
             from icmlora_cli.workflows.gen.generate import base_name
@@ -117,20 +136,76 @@ def serve(
                 )  # fmt: skip
             if host not in LOCAL and not keys:
                 out.note(f"warning: whoever reaches {host} may use this server; --api-key-file asks for a key")
+            from icmlora_cli.serving.http.app import make_app
+
             hosts = _known_hosts(host, keys, allow_host or [])
-            try:
-                _run(out, engine, listening, keys, hosts, grace)
-            finally:
-                engine.close()
+            page = play_page(engine, home, result) if ui else None
+            url = f"{address(listening)}/v1"
+            play_url = None if page is None else f"{address(listening)}/play/{page.token}/"
+
+            def started() -> None:
+                models = [vars(model) for model in engine.models()]
+                facts = {"url": url, "base": engine.base_name, "models": models, "context": engine.context}
+                out.result(facts | {"playground": play_url})
+                if out.quiet:
+                    out.line(url)
+                out.note(f"serving {engine.base_name} on {url} (Ctrl-C ends it)")
+                if play_url is not None:
+                    out.note(f"the playground: {play_url}")
+                out.flush()
+
+            run_server(make_app(engine, keys, hosts, page), engine, listening, grace, started)
 
 
-def _need_the_extra() -> None:
+def need_the_extra() -> None:
+    """Check that the packages of the extra ``serve`` are installed.
+
+    Raises:
+        UsageError: If one is not.
+    """
     from importlib.util import find_spec
 
     from icmlora_cli.errors import UsageError
 
     if not (find_spec("fastapi") and find_spec("uvicorn") and find_spec("cachetools")):
         raise UsageError("the server needs fastapi, uvicorn and cachetools", hint="pip install 'icmlora[serve]'")
+
+
+def _check_ui(host: str, generator: Path | None) -> None:
+    from icmlora_cli.errors import UsageError
+
+    if generator is None:
+        raise UsageError("--ui needs a generator", hint="--ui -g default")
+    if host not in LOCAL:
+        raise UsageError(f"--ui is for this machine alone, and {host} is open to others", hint="leave out --host")
+
+
+def evaluation(results: Path | None) -> "Result | None":
+    """Return the evaluation in the folder of ``--results``; None for none.
+
+    Raises:
+        CorruptFileError: If its result is broken.
+        NotFoundError: If there is no result.
+    """
+    from icmlora_cli.report.result import read_result
+
+    return None if results is None else read_result(results)
+
+
+def play_page(engine: "Engine", home: "Home", result: "Result | None") -> "PlayPage":
+    """Return the playground of an engine, with a new token.
+
+    Args:
+        engine: The engine, which has a generator.
+        home: The registry.
+        result: An evaluation to show; None for none.
+    """
+    import secrets
+
+    from icmlora_cli.serving.http.play.routes import PlayPage
+    from icmlora_cli.serving.play.playground import Playground
+
+    return PlayPage(Playground(engine, home, result), secrets.token_urlsafe(18))
 
 
 def _folders(given: list[str]) -> dict[str, Path]:
@@ -187,7 +262,7 @@ def _known_hosts(host: str, keys: list[str], allowed: list[str]) -> list[str]:
     return [*LOCAL_HOSTS, host, *(name.strip("[]") for name in allowed)]
 
 
-def _bound(host: str, port: int) -> "socket.socket":
+def bound(host: str, port: int) -> "socket.socket":
     """Return a listening socket; it is opened first, so that an address in use is reported before a base is loaded.
 
     Raises:
@@ -206,22 +281,26 @@ def _bound(host: str, port: int) -> "socket.socket":
         ) from error
 
 
-def _run(
-    out: Out, engine: "Engine", listening: "socket.socket", keys: list[str], hosts: list[str], grace: float
-) -> None:
-    from icmlora_cli.serving.http.app import make_app
+def address(listening: "socket.socket") -> str:
+    """Return the address of a listening socket, without a path."""
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def run_server(app: "FastAPI", engine: "Engine", listening: "socket.socket", grace: float, started: "Started") -> None:
+    """Serve an application until Ctrl-C or SIGTERM.
+
+    Args:
+        app: The application.
+        engine: The engine behind it, which is closed at the end.
+        listening: The listening socket.
+        grace: The seconds that answers under way have to be finished.
+        started: Called once requests are taken.
+    """
     from icmlora_cli.serving.http.run import Server, make_config
 
-    host, port = listening.getsockname()[:2]
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
-
-    def started() -> None:
-        models = [vars(model) for model in engine.models()]
-        out.result({"url": url, "base": engine.base_name, "models": models, "context": engine.context})
-        if out.quiet:
-            out.line(url)
-        out.note(f"serving {engine.base_name} on {url} (Ctrl-C ends it)")
-        out.flush()
-
-    config = make_config(make_app(engine, keys, hosts), engine.settings.queue, grace)
-    Server(config, started, engine.queue.stop, grace).run(sockets=[listening])
+    try:
+        config = make_config(app, engine.settings.queue, grace)
+        Server(config, started, engine.queue.stop, grace).run(sockets=[listening])
+    finally:
+        engine.close()

@@ -7,7 +7,7 @@ which is in ``serving/http``.
 import copy
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,6 +50,21 @@ class GenerationRequest:
     prompt_ids: tuple[int, ...]
     sampling: Sampling
     adapter: Adapter | AdapterSource | None = None
+
+
+@dataclass(frozen=True)
+class EngineTask:
+    """Other work with the base, such as the making of an adapter, which waits for its turn as requests do.
+
+    Args:
+        do: Does the work in the worker's thread; it is given what reports a result of it, and what tells whether nobody
+            waits for it any more. Once it returns, the engine reports None.
+    """
+
+    do: Callable[[Callable[[object], None], Callable[[], bool]], None]
+
+
+EngineWork = GenerationRequest | EngineTask
 
 
 @dataclass(frozen=True)
@@ -102,13 +117,13 @@ class Engine:
     ) -> None:
         """Keep the base and start the queue of its requests."""
         self.loaded, self.sources, self.pinned, self.settings = loaded, sources, dict(pinned), settings
-        self._adapter_generator = adapter_generator
+        self.adapter_generator = adapter_generator
         self._cache = AdapterCache(settings.max_adapters)
         self._tokenizer_lock = threading.Lock()
         self._tokenizer = copy.deepcopy(loaded.tokenizer)  # the worker's thread uses the other one
         self.context = max_tokens(loaded)
         self.started = int(time.time())
-        self.queue: RequestQueue[GenerationRequest] = RequestQueue(self._answer, settings.queue)
+        self.queue: RequestQueue[EngineWork] = RequestQueue(self._work, settings.queue)
 
     @property
     def base_name(self) -> str:
@@ -237,7 +252,7 @@ class Engine:
         source = self.sources.find(model)
         if source is None:
             short_name = f"{model[:SHOWN_CHARACTERS]}..." if len(model) > SHOWN_CHARACTERS else model
-            lacks_generator = self._adapter_generator is None and model.startswith(PREFIX)
+            lacks_generator = self.adapter_generator is None and model.startswith(PREFIX)
             why = ": no generator is loaded (icmlora serve -g)" if lacks_generator else ""
             raise NotFoundError(f"the model {short_name!r} does not exist{why}")
         return source
@@ -246,15 +261,35 @@ class Engine:
         """Cancel the requests that wait or are being answered, and return once the worker has ended."""
         self.queue.close()
 
-    def _answer(self, job: QueuedJob[GenerationRequest], request: GenerationRequest) -> None:
+    def answer(
+        self, request: GenerationRequest, on_text: Callable[[str], None], cancelled: Callable[[], bool]
+    ) -> StreamedText:
+        """Return the answer to a request; only the worker's thread may call this.
+
+        Args:
+            request: The request.
+            on_text: Called with each piece of the text.
+            cancelled: Asked after each token whether nobody waits for the answer any more.
+
+        Raises:
+            StoppedError: If the answer was given up.
+        """
         adapter = request.adapter
         if isinstance(adapter, AdapterSource):
             adapter = self._loaded_adapter(adapter)
         with applied(self.loaded.model, adapter):
-            answer: StreamedText = write(
-                self.loaded, request.prompt_ids, request.sampling, job.report, job.cancelled.is_set
-            )
-        job.report(StoppedError("the answer was given up") if answer.finish == "cancelled" else answer)
+            answer = write(self.loaded, request.prompt_ids, request.sampling, on_text, cancelled)
+        if answer.finish == "cancelled":
+            raise StoppedError("the answer was given up")
+        return answer
+
+    def _work(self, job: QueuedJob[EngineWork], work: EngineWork) -> None:
+        cancelled = job.cancelled.is_set
+        if isinstance(work, GenerationRequest):
+            job.report(self.answer(work, job.report, cancelled))
+        else:
+            work.do(job.report, cancelled)
+            job.report(None)
 
     def _loaded_adapter(self, source: AdapterSource) -> Adapter:
         def load() -> Adapter:
@@ -263,8 +298,8 @@ class Engine:
         return self._cache.get(source, load)
 
     def _generated_adapter(self, text: str) -> Adapter:
-        assert self._adapter_generator is not None
-        return self._adapter_generator.make(text).adapter
+        assert self.adapter_generator is not None
+        return self.adapter_generator.make(text).adapter
 
 
 def load_engine(

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from icmlora_cli.errors import StoppedError
-from icmlora_cli.serving.engine import Engine, GenerationRequest
+from icmlora_cli.serving.engine import Engine, EngineWork
 from icmlora_cli.serving.queue import QueuedJob
 
 MAX_BODY = 2 * 2**20  # the most bytes that a request's body may have
@@ -25,11 +25,12 @@ class AdmittedRequest:
 
     Args:
         job: The place of the request in the queue.
-        events: The pieces of text that the worker reports, and at the end a ``StreamedText`` or an error.
+        events: The pieces of text that the worker reports, and at the end a ``StreamedText`` or an error; what an
+            ``EngineTask`` reports, and at the end None or an error.
         data: The bytes of the request's body.
     """
 
-    job: QueuedJob[GenerationRequest]
+    job: QueuedJob[EngineWork]
     events: "asyncio.Queue[object]"
     data: bytes
 

@@ -31,7 +31,7 @@ async def respond(
     Raises:
         IcmloraError: If the answer fails before any part of it is sent.
     """
-    async with _noticing_hang_up(request, events):
+    async with noticing_hang_up(request, events):
         event = await _next_event(events)
         if not stream:
             while not isinstance(event, StreamedText):
@@ -42,7 +42,7 @@ async def respond(
 
 
 @asynccontextmanager
-async def _noticing_hang_up(request: Request, events: "asyncio.Queue[object]") -> AsyncIterator[None]:
+async def noticing_hang_up(request: Request, events: "asyncio.Queue[object]") -> AsyncIterator[None]:
     """Put ``StoppedError`` among the events when the client hangs up."""
 
     async def watch() -> None:

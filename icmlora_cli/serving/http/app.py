@@ -1,4 +1,4 @@
-"""The FastAPI application of ``icmlora serve``: OpenAI's endpoints in front of an engine."""
+"""The FastAPI application: OpenAI's endpoints, the playground, or both, in front of an engine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from icmlora_cli.lm.stream import Sampling
 from icmlora_cli.serving.engine import Engine, GenerationRequest
 from icmlora_cli.serving.http.admission import AdmittedRequest, admitted, get_engine
 from icmlora_cli.serving.http.answer import respond
-from icmlora_cli.serving.http.guard import RequireHost, RequireKey
+from icmlora_cli.serving.http.guard import PLAY, RequireHost, RequireKey, RequireToken
+from icmlora_cli.serving.http.play.routes import PlayPage, play_router
 from icmlora_cli.serving.http.reply import ChatReply, CompletionReply, Reply, error_body, status_of
 from icmlora_cli.serving.http.schema import COMPLETION_TOKENS, ChatBody, CompletionBody, GenerationBody, parse
 
@@ -21,7 +22,14 @@ EngineDep = Annotated[Engine, Depends(get_engine)]
 AdmittedDep = Annotated[AdmittedRequest, Depends(admitted)]
 
 
-def make_app(engine: Engine, keys: Sequence[str] = (), hosts: Sequence[str] = ()) -> FastAPI:
+def make_app(
+    engine: Engine,
+    keys: Sequence[str] = (),
+    hosts: Sequence[str] = (),
+    play: PlayPage | None = None,
+    *,
+    api: bool = True,
+) -> FastAPI:
     """Return the application that serves an engine.
 
     Args:
@@ -29,6 +37,8 @@ def make_app(engine: Engine, keys: Sequence[str] = (), hosts: Sequence[str] = ()
         keys: The API keys, one of which has to be sent as ``Authorization: Bearer KEY``; if there are none, no key is
             needed.
         hosts: The host names to which requests may be sent; if there are none, any host name will do.
+        play: The playground, with its token; None for none.
+        api: Whether OpenAI's endpoints are served.
     """
     app = FastAPI(
         openapi_url=None,
@@ -36,10 +46,15 @@ def make_app(engine: Engine, keys: Sequence[str] = (), hosts: Sequence[str] = ()
     )
     app.state.engine = engine
     app.add_api_route("/health", health)
-    app.add_api_route("/v1/models", models)
-    app.add_api_route("/v1/models/{name:path}", model)
-    app.add_api_route("/v1/completions", generate_completion, methods=["POST"])
-    app.add_api_route("/v1/chat/completions", generate_chat, methods=["POST"])
+    if api:
+        app.add_api_route("/v1/models", models)
+        app.add_api_route("/v1/models/{name:path}", model)
+        app.add_api_route("/v1/completions", generate_completion, methods=["POST"])
+        app.add_api_route("/v1/chat/completions", generate_chat, methods=["POST"])
+    if play is not None:
+        app.state.playground = play.playground
+        app.include_router(play_router(), prefix=PLAY.rstrip("/") + "/{token}")
+        app.add_middleware(RequireToken, token=play.token)
     if keys:
         app.add_middleware(RequireKey, keys=tuple(keys))
     if hosts:

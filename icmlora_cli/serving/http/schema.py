@@ -43,24 +43,26 @@ EmptyList = Annotated[list[JsonValue], Field(max_length=0, fail_fast=True)]
 Stop = Annotated[Text, Field(min_length=1, max_length=256)]
 
 
-class _RequestModel(BaseModel):
+class RequestModel(BaseModel):
+    """The base class of all that is read from a request: unknown keys and values of another type are errors."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class StreamOptions(_RequestModel):
+class StreamOptions(RequestModel):
     """The field ``stream_options``."""
 
     include_usage: bool = False
     include_obfuscation: bool = False  # asks for padding that hides lengths from a listener; ignored here
 
 
-class ResponseFormat(_RequestModel):
+class ResponseFormat(RequestModel):
     """The field ``response_format``."""
 
     type: Literal["text"]
 
 
-class IgnoredFields(_RequestModel):
+class IgnoredFields(RequestModel):
     """The fields that do not change an answer; they may have any value."""
 
     user: object = None
@@ -71,7 +73,7 @@ class IgnoredFields(_RequestModel):
     prompt_cache_key: object = None
 
 
-class UnservedFields(_RequestModel):
+class UnservedFields(RequestModel):
     """The fields that would change an answer and are not served; only values that change nothing are allowed."""
 
     n: One | None = None
@@ -137,14 +139,14 @@ class CompletionBody(GenerationBody):
         return texts[0] if texts else [item for item in self.prompt if isinstance(item, int)]
 
 
-class ContentPart(_RequestModel):
+class ContentPart(RequestModel):
     """A part of a message."""
 
     type: Literal["text"]
     text: Text
 
 
-class ChatMessage(_RequestModel):
+class ChatMessage(RequestModel):
     """A message of a conversation; messages from this server or from OpenAI's may be sent back unchanged."""
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -185,7 +187,7 @@ class ChatBody(GenerationBody):
         return self.max_completion_tokens or self.max_tokens
 
 
-BodyT = TypeVar("BodyT", bound=GenerationBody)
+BodyT = TypeVar("BodyT", bound=RequestModel)
 
 
 def parse(kind: type[BodyT], data: bytes) -> BodyT:

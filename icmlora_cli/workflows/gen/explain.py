@@ -109,13 +109,14 @@ class Seen:
 
 def read_seen(generator: Generator, reader: VectorReader, on_progress: OnProgress) -> Seen:
     """Read the first descriptions of the tasks that a generator learned from, registered and built-in."""
-    texts = _descriptions(generator)
+    texts = learned_texts(generator)
     readings = _readings(list(texts.values()), reader, on_progress)
     conditions = [generator.condition(item).double() for item in readings]
     return Seen(tuple(texts), tuple(texts.values()), torch.stack(conditions) if conditions else torch.zeros(0, 0))
 
 
-def _descriptions(generator: Generator) -> dict[str, str]:
+def learned_texts(generator: Generator) -> dict[str, str]:
+    """Return the first descriptions of the tasks that a generator learned from, by the tasks' names."""
     from icmlora_cli.tasks.builtin import dense_tasks
 
     texts, builtin = dict(generator.manifest.tasks), frozenset(generator.manifest.builtin_tasks)

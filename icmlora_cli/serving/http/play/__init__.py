@@ -1,0 +1,1 @@
+"""The playground over HTTP: its page, and what the page asks for."""

@@ -1,0 +1,1 @@
+"""The playground of ``icmlora play``: what its page can ask for, without HTTP."""
