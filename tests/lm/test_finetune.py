@@ -10,7 +10,7 @@ from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.errors import TrainingDivergedError, UsageError
 from icmlora_cli.lm.finetune import finetune
 from icmlora_cli.lm.load import LoadedBase, load_base
-from icmlora_cli.lm.optimise import apply_gradient
+from icmlora_cli.lm.optimise import apply_gradients
 from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.targets import target_layout
 from icmlora_cli.lm.task_training import kept_steps
@@ -175,9 +175,9 @@ def test_a_gradient_that_is_not_finite_takes_no_step() -> None:
     def step(loss: torch.Tensor) -> float:
         optimizer.zero_grad()
         loss.backward()
-        return apply_gradient(loss.detach(), optimizer, RECIPE, 0)[1]
+        return apply_gradients(loss.detach(), optimizer, RECIPE, 0)[1]
 
     assert not math.isfinite(step(parameter.sqrt().sum()))  # the loss is 0, its gradient infinite
     assert not parameter.any()
-    assert not math.isfinite(apply_gradient(torch.tensor(math.nan), optimizer, RECIPE, 0)[0]) and not parameter.any()
+    assert not math.isfinite(apply_gradients(torch.tensor(math.nan), optimizer, RECIPE, 0)[0]) and not parameter.any()
     assert math.isfinite(step((parameter - 1).square().sum())) and parameter.all()
