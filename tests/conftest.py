@@ -47,6 +47,15 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(_HF_HOME, ignore_errors=True)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Make the simulated accelerator known before the first backward pass: autograd's engine then counts the devices."""
+    if any(item.get_closest_marker("sim") for item in session.items):
+        from tests import sim_device
+
+        if sim_device.missing() is None:
+            sim_device.install()
+
+
 @pytest.fixture(autouse=True)
 def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Point every folder that icmlora or the hub client writes to into ``tmp_path``; fetch nothing."""
