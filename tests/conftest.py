@@ -48,7 +48,7 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Make the simulated accelerator known before the first backward pass: autograd's engine then counts the devices."""
+    """Make the simulated accelerator known before the first backward pass, in which autograd counts the devices."""
     if any(item.get_closest_marker("sim") for item in session.items):
         from tests import sim_device
 

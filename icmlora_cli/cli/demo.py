@@ -49,20 +49,22 @@ def demo(
             out.line(storage_line(generator))
         out.line(f"adapter for {result.task_text!r}: {os.path.relpath(result.adapter)}")
         out.note(f"done in {result.seconds:.0f} s; try next:")
-        for command in next_commands(folder, result.task_text):
+        for command in next_commands(folder, result.task_text, result.evaluation.folder):
             out.note(f"  {command}")
 
 
-def next_commands(folder: Path, text: str) -> tuple[str, str, str]:
+def next_commands(folder: Path, text: str, evaluation: Path) -> tuple[str, str, str]:
     """Return three commands to try next.
 
     Args:
         folder: The demo's registry.
         text: The task text of the adapter that the demo generated.
+        evaluation: The folder of the demo's comparison.
     """
     icmlora = f"icmlora --home {shlex.quote(str(folder))}"
+    results = shlex.quote(os.path.relpath(evaluation))
     return (
+        f"{icmlora} play -g demo --results {results}",
         f"{icmlora} gen {shlex.quote(text)} --generator demo --merge -o merged/",
         f"{icmlora} eval --generator demo --tasks 'pick_*'",
-        f"{icmlora} task builtins",
     )

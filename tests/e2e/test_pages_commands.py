@@ -46,3 +46,31 @@ def test_a_tutorials_commands(name: str, tmp_path: Path) -> None:
         assert folder is not None
         local = code.replace("HuggingFaceTB/SmolLM2-135M-Instruct", folder.group(1))  # there may be no hub
         assert "chair" in run(f"{sys.executable} - <<'END'\n{local}\nEND", tmp_path)
+
+
+@pytest.mark.slow
+def test_the_readmes_commands(tmp_path: Path) -> None:
+    """In the order of what they need; the servers are asked for their page, and ended."""
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = [line.partition("  #")[0].strip() for block in COMMANDS.findall(page) for line in block.splitlines()]
+    commands = [line.removeprefix(".venv/bin/") for line in lines if line and not line.startswith("python3 -m venv")]
+    assert "icmlora demo" in page and len(commands) >= 8
+    rows = [
+        ("go home", "home"),
+        ("see a dog", "dog"),
+        ("a red car", "car"),
+        ("one two three", "three"),
+        ("hi you", "you"),
+    ]
+    text = "".join(f'{{"input": "{given}", "output": "{answer}"}}\n' for given, answer in rows)
+    (tmp_path / "few.jsonl").write_text(text, encoding="utf-8")
+    before = (
+        "icmlora demo && export ICMLORA_HOME=$PWD/icmlora-demo && icmlora adapter export pick_first_of_3 -o my-lora/"
+    )
+    ends = {"icmlora play": " --no-open & p=$!", "icmlora serve": " & p=$!"}
+    for command in commands:
+        for server, end in ends.items():
+            if command.startswith(server):
+                command += f"{end}; sleep 60; kill -INT $p; wait $p"
+        before += f"\n{command}"
+    run(before, tmp_path)
