@@ -157,6 +157,12 @@ def machine_memory() -> int:
         return 0
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Return the bytes that are free on a device; None of the CPU, and of a device that does not say."""
+    count = None if device.type == "cpu" else getattr(_module(device.type), "mem_get_info", None)
+    return None if count is None else int(count(device)[0])
+
+
 def make_repeatable(device: torch.device) -> None:
     """Let torch choose operations that give the same bits each time, where the device has them.
 

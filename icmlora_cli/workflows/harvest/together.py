@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-import torch
-
 from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.lm.checkpointing import checkpointed
 from icmlora_cli.lm.cost import meta_base, meta_rows, training_cost
+from icmlora_cli.lm.devices import free_memory
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.perplexity import max_tokens
 from icmlora_cli.lm.prompts import encode_task
@@ -29,12 +28,11 @@ def fitting_tasks(loaded: LoadedBase, recipe: HarvestRecipe, tasks: Sequence[Tas
         loaded: The base.
         recipe: How to train.
         tasks: The tasks, whose longest rows count.
-        free: The bytes that are free on the device; None asks the device. On a CPU it is 1.
+        free: The bytes that are free on the device; None asks the device. Where it does not say, as a CPU, it is 1.
     """
-    if free is None:
-        if loaded.device.type != "cuda" or recipe.packing:
-            return 1
-        free = int(torch.cuda.mem_get_info(loaded.device)[0])
+    free = free_memory(loaded.device) if free is None else free
+    if free is None or recipe.packing:
+        return 1
     rows = [
         row
         for task in tasks
