@@ -103,7 +103,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(out: "Registry") -> None:
 
 
 def test_a_saved_state_is_gone_on_with(out: "Registry", monkeypatch: pytest.MonkeyPatch) -> None:
-    from icmlora_cli.lm import finetune as module
+    from icmlora_cli.lm import task_training as module
 
     command = ("finetune", "--from", "out", "--examples", "few.jsonl", "--steps", "40")
     out.call(*command, "-o", "whole")

@@ -18,7 +18,7 @@ from icmlora_cli.disk.safetensors_header import safetensors_metadata
 from icmlora_cli.errors import AlreadyExistsError, BaseUnavailableError, CorruptFileError, NotFoundError, UsageError
 from icmlora_cli.generator.checkpoint import load_generator
 from icmlora_cli.lm.load import load_base
-from icmlora_cli.registry.adapters import AdapterStore
+from icmlora_cli.registry.adapters import STATE, AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.tasks.examples import Example
@@ -151,7 +151,7 @@ def test_a_stopped_harvest_goes_on_within_the_task(llama_base: Base, home: Home,
         harvest.run(tasks, llama_base, HARVEST, home, device="cpu", on_progress=stop)
     seen.clear()
     stopping = False
-    state = next(home.adapters.glob(f"*/always_dog/*/{harvest.STATE}"))
+    state = next(home.adapters.glob(f"*/always_dog/*/{STATE}"))
     metadata = safetensors_metadata(state)
     assert json.loads(metadata["cost"])["seconds"] > 0
     changed = metadata | {"cost": json.dumps({"seconds": 1000.0})}
@@ -162,7 +162,7 @@ def test_a_stopped_harvest_goes_on_within_the_task(llama_base: Base, home: Home,
     for record, wanted in zip(resumed.records, whole.records, strict=True):
         assert [item.sha256 for item in record.checkpoints] == [item.sha256 for item in wanted.checkpoints]
         assert len(record.checkpoints) == 2
-        assert not (record.folder / harvest.STATE).exists()
+        assert not (record.folder / STATE).exists()
     seconds = {record.task: record.figures["seconds"] for record in resumed.records}
     assert seconds["always_cat"] < 1000 <= seconds["always_dog"]  # what was before the stop counts
 
