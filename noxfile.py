@@ -21,7 +21,15 @@ LM_EVAL_TESTS = (
 )
 DEFAULT_TESTS = " and ".join(f"not {marker}" for marker in "slow network gpu browser ray llamacpp serve vllm".split())
 LLAMA_CPP = "-DLLAVA_BUILD=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TOOLS=OFF"
-TAKE_LONG = ("ablation.py", "busy_cores.py", "harvest.py", "hostile_readers.py", "parts.py", "warm_start.py")
+TAKE_LONG = (
+    "ablation.py",
+    "busy_cores.py",
+    "harvest.py",
+    "hostile_readers.py",
+    "kept_cores.py",
+    "parts.py",
+    "warm_start.py",
+)
 SHIPPED = (
     "icmlora_cli/recipes/train/default.yaml",
     "icmlora_cli/report/templates/report.html.jinja",

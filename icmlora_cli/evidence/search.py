@@ -27,6 +27,8 @@ FOLDS = 3  # of a cross-validation with more than LEAVE_ONE_OUT examples
 LEAVE_ONE_OUT = 3
 ROWS_A_STEP = 24  # of all folds of one start together
 SCREENED = 15  # examples at most on which all candidates are scored; more are only trained on
+VERSION = 2  # of what is tried and how it is chosen; scores of another version are not used again
+REMEMBERED_ROWS = 480  # rows at most on which remembered tasks are scored: some 15 s on two CPU cores
 TUNING = TuningRecipe()
 NEAR = 0.25  # of the learning rate, for cores that start from a candidate: it is near already, and overfits soon
 
@@ -227,9 +229,15 @@ class EvidenceSearch:
         """The candidates that are made without examples."""
         words = self.reader.read_text(self.text)
         text = self.generator.cores(words, None)
-        samples = self.generator.samples(words, None, self.options.samples, self.options.seed)
+        samples = self._samples(words, None)
         drawn = [CoreCandidate("sample", _detail(name, "the text"), cores) for name, cores in samples.items()]
         return [CoreCandidate("base", "", torch.zeros_like(text)), CoreCandidate("text", "", text), *drawn]
+
+    def _samples(self, words: torch.Tensor | None, shown: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """Return samples of the generator; of remembered tasks as many as the time allows, whatever the text says."""
+        count, rows = self.options.samples, max(1, len(self.screened))
+        most = max(count, REMEMBERED_ROWS // rows)
+        return self.generator.samples(words, shown, count, self.options.seed, remembered=most)
 
     def _of_both(self, examples: Sequence[Example]) -> list[CoreCandidate]:
         """Return the candidates for which the generator reads examples too: as many as it is used to, and as fit.
@@ -242,7 +250,7 @@ class EvidenceSearch:
         if len(shown) < 2:
             return []
         readings = self.reader.readings(self.text, shown, self.kind)
-        samples = self.generator.samples(*readings, self.options.samples, self.options.seed)
+        samples = self._samples(*readings)
         drawn = [
             CoreCandidate("sample", _detail(name, "text and examples"), cores, of_examples=_is_drawn(name))
             for name, cores in samples.items()

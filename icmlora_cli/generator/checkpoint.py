@@ -106,7 +106,7 @@ class Generator:
         return tokens
 
     def samples(
-        self, text: torch.Tensor | None, demonstrations: torch.Tensor | None, count: int, seed: int
+        self, text: torch.Tensor | None, demonstrations: torch.Tensor | None, count: int, seed: int, *, remembered: int
     ) -> dict[str, torch.Tensor]:
         """Return several cores that a task may have, fp32 [modules, R, R] each, by a word on where they come from.
 
@@ -116,12 +116,13 @@ class Generator:
         Args:
             text: as for ``generate``.
             demonstrations: as for ``generate``.
-            count: the number of samples; there are fewer where fewer tasks are remembered.
+            count: the number of samples that are drawn.
             seed: the seed of the first draw; each further one has the next higher seed.
+            remembered: the number of tasks at most, where the prior remembers some.
         """
         with torch.no_grad():
             c = self.model.read(self.space.support(text, demonstrations))
-            likeliest = self.model.likeliest(c, count)
+            likeliest = self.model.likeliest(c, remembered)
         if likeliest is None:
             return {f"seed {at}": self.cores(text, demonstrations, seed=at) for at in range(seed, seed + count)}
         tasks, latents = likeliest

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
-from icmlora_cli.evidence.search import EvidenceSearch, SearchOptions
+from icmlora_cli.evidence.search import VERSION, EvidenceSearch, SearchOptions
 from icmlora_cli.generator.checkpoint import Generator
 from icmlora_cli.lm.core_tuning import CoreBase
 from icmlora_cli.lm.lengths import task_rows
@@ -238,8 +238,8 @@ class EvidenceMethod:
     uses: Uses = "text and examples"
 
     def identity(self, context: TaskContext) -> object:
-        """Return the generator's key, the text, and what is tried."""
-        return [self.source.key, context.text, asdict(self.options)]
+        """Return the generator's key, the text, what is tried, and the version of the search."""
+        return [self.source.key, context.text, asdict(self.options), VERSION]
 
     def serve(self, context: TaskContext) -> Served:
         """Return the adapter that predicts examples best that it was not made with, and what was tried.
