@@ -17,19 +17,21 @@ def _ready_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _wait_without_spinning() -> None:
-    """Let OpenMP's threads sleep while they wait for one another, unless the environment says otherwise.
+def _wait_briefly() -> None:
+    """Let OpenMP's threads spin only a moment while they wait for one another, unless the environment says otherwise.
 
-    By default they spin, and where other work is on the same cores a training step takes many times as long
-    (``benchmarks/busy_cores.py``). OpenMP reads this when torch is imported, so it has to be set before.
+    By default they spin for long, and where other work is on the same cores a training step takes many times as long; to
+    let them sleep at once costs a fifth where the cores are idle (``benchmarks/busy_cores.py``). GNU's OpenMP, which
+    torch has on Linux, reads this when torch is imported, so it has to be set before.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def main() -> None:
     """Run the command line; Ctrl-C ends it with one line on stderr and exit code 130."""
     interrupt.watch()
-    _wait_without_spinning()
+    _wait_briefly()
     _ready_streams()
     try:
         from icmlora_cli.cli.app import app

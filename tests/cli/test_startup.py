@@ -92,12 +92,16 @@ from icmlora_cli.__main__ import main
 try:
     main()
 finally:
-    print(os.environ["OMP_WAIT_POLICY"])
+    print(os.environ.get("GOMP_SPINCOUNT"))
 """
 
 
-def test_the_command_lets_idle_threads_sleep_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_lets_threads_spin_only_a_moment_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    assert python("-c", ENTER).stdout.split()[-1] == "PASSIVE"
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    assert python("-c", ENTER).stdout.split()[-1] == "1000"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    assert python("-c", ENTER).stdout.split()[-1] == "7"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    assert python("-c", ENTER).stdout.split()[-1] == "ACTIVE"
+    assert python("-c", ENTER).stdout.split()[-1] == "None"
