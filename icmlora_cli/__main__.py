@@ -20,8 +20,8 @@ def _ready_streams() -> None:
 def _wait_briefly() -> None:
     """Let OpenMP's threads spin only a moment while they wait for one another, unless the environment says otherwise.
 
-    By default they spin for long, and where other work is on the same cores a training step takes many times as long; to
-    let them sleep at once costs a fifth where the cores are idle (``benchmarks/busy_cores.py``). GNU's OpenMP, which
+    By default they spin for long, and where other work is on the same cores a training step takes many times as long;
+    to let them sleep at once costs a fifth where the cores are idle (``benchmarks/busy_cores.py``). GNU's OpenMP, which
     torch has on Linux, reads this when torch is imported, so it has to be set before.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
