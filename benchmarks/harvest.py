@@ -18,6 +18,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
+
+from icmlora_cli.config.harvest import HarvestRecipe
+from icmlora_cli.disk.home import Home
+from icmlora_cli.lm.batching import training_batches
+from icmlora_cli.lm.finetune import train_through
+from icmlora_cli.lm.load import LoadedBase, load_base
+from icmlora_cli.lm.prompts import Encoded, encode_task
+from icmlora_cli.lm.side_by_side import SharedPasses, make_slots
+from icmlora_cli.lm.task_training import Listeners, TaskTraining
+from icmlora_cli.lm.trainers import trainer_of
+from icmlora_cli.registry.tasks import TaskStore
+from icmlora_cli.workflows.base.pull import resolve
 
 TASKS = ("pick_last_of_3", "capitalize_word", "color_among_animals_3", "past_word")
 
@@ -33,12 +47,10 @@ def peak_flops() -> float:
     return 2 * 512 * 576 * 1536 / min(seconds)
 
 
-def train_icmlora(rows: Sequence[Sequence], loaded, recipe, together: int, folder: Path) -> None:  # type: ignore[no-untyped-def,type-arg]
+def train_icmlora(
+    rows: Sequence[Sequence[Encoded]], loaded: LoadedBase, recipe: HarvestRecipe, together: int, folder: Path
+) -> None:
     """Train a LoRA of each task's rows, ``together`` of them in each pass."""
-    from icmlora_cli.lm.finetune import train_through
-    from icmlora_cli.lm.side_by_side import SharedPasses, make_slots
-    from icmlora_cli.lm.task_training import Listeners, TaskTraining
-    from icmlora_cli.lm.trainers import trainer_of
 
     def listeners(index: int) -> Listeners:
         return Listeners(folder / f"state-{together}-{index}", "benchmark", lambda step, loss: None)
@@ -60,11 +72,8 @@ def train_icmlora(rows: Sequence[Sequence], loaded, recipe, together: int, folde
         side.close()
 
 
-def train_trainer(rows: Sequence[Sequence], loaded, recipe, folder: Path) -> None:  # type: ignore[no-untyped-def,type-arg]
+def train_trainer(rows: Sequence[Sequence[Encoded]], loaded: LoadedBase, recipe: HarvestRecipe, folder: Path) -> None:
     """Train a LoRA of each task's rows by the Trainer, one after the other."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
-
     for own in rows:
         config = LoraConfig(
             r=recipe.rank, lora_alpha=recipe.alpha, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"
@@ -90,14 +99,6 @@ def train_trainer(rows: Sequence[Sequence], loaded, recipe, folder: Path) -> Non
 
 def measure(method: str, steps: int, tasks: Sequence[str]) -> None:
     """Print tokens, needed FLOPs, seconds and peak memory of one method as JSON."""
-    from icmlora_cli.config.harvest import HarvestRecipe
-    from icmlora_cli.disk.home import Home
-    from icmlora_cli.lm.batching import training_batches
-    from icmlora_cli.lm.load import load_base
-    from icmlora_cli.lm.prompts import encode_task
-    from icmlora_cli.registry.tasks import TaskStore
-    from icmlora_cli.workflows.base.pull import resolve
-
     with tempfile.TemporaryDirectory() as folder:
         own = Home.from_environment()
         loaded = load_base(resolve("smollm2-135m", own))

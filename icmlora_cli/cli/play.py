@@ -6,7 +6,17 @@ import typer
 
 from icmlora_cli.cli.options import Device, Json, Offline, OtherBase, Quiet
 from icmlora_cli.cli.out import Out, session
-from icmlora_cli.cli.serve import NETWORK, Results, address, bound, evaluation, need_the_extra, play_page, run_server
+from icmlora_cli.cli.serve import (
+    NETWORK,
+    Port,
+    Results,
+    address,
+    bound,
+    evaluation,
+    need_the_extra,
+    play_page,
+    run_server,
+)
 
 HOST = "127.0.0.1"
 GRACE = 1.0  # seconds that answers under way have after Ctrl-C: whoever reads them sits here
@@ -16,12 +26,7 @@ def play(
     generator: Annotated[str, typer.Option("--generator", "-g", help="A generator's name or folder.")] = "default",
     base: OtherBase = None,
     results: Results = None,
-    port: Annotated[
-        int,
-        typer.Option(
-            "--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.", rich_help_panel=NETWORK
-        ),
-    ] = 0,
+    port: Port = 0,
     browser: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the page in a browser.", rich_help_panel=NETWORK)
     ] = True,

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 NETWORK = "Network"
 LIMITS = "Limits"
 LOCAL = ("127.0.0.1", "localhost", "::1")
+Port = Annotated[
+    int,
+    typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.", rich_help_panel=NETWORK),
+]
 Results = Annotated[
     Path | None,
     typer.Option("--results", help="Folder of an evaluation, whose comparison and maps the playground shows."),
@@ -41,12 +45,7 @@ def serve(
         typer.Option("--any-base-name", help="Take adapters that say they are for another base; shapes must fit."),
     ] = False,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.", rich_help_panel=NETWORK)] = "127.0.0.1",
-    port: Annotated[
-        int,
-        typer.Option(
-            "--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.", rich_help_panel=NETWORK
-        ),
-    ] = 8000,
+    port: Port = 8000,
     api_key_file: Annotated[
         Path | None,
         typer.Option(

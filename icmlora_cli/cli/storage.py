@@ -48,13 +48,15 @@ def storage_dict(report: "StorageReport") -> dict[str, object]:
 
 def storage_line(item: "GeneratorStorage") -> str:
     """Return a sentence about the storage of one generator."""
+    from icmlora_cli.report.figures import plural
+
     head = f"generator {item.name}: {_mb(item.bytes)} MB for {item.tasks} tasks"
     if item.ratio_all is None or item.ratio_one is None or item.break_even is None:
         return f"{head}; none of their adapters is in this registry"
     return (
         f"{head}: {100 * item.ratio_all:.1f} per cent of all their kept checkpoints, "
         f"{100 * item.ratio_one:.1f} of one adapter a task; "
-        f"smaller than one adapter a task from {_tasks(item.break_even)} on, at this size"
+        f"smaller than one adapter a task from {plural(item.break_even, 'task')} on, at this size"
     )
 
 
@@ -95,10 +97,6 @@ def _print_waste(out: Out, report: "StorageReport") -> None:
         out.line(f"hard links save {_mb(duplicates.linked_bytes)} MB of the above (links: {duplicates.linked_files})")
     kinds = ", ".join(f"{what} {_mb(size)}" for what, size in report.gc.items())
     out.line(f"icmlora registry gc would free {f'{_mb(report.gc_bytes)} MB: {kinds}' if kinds else 'nothing'}")
-
-
-def _tasks(count: int) -> str:
-    return "1 task" if count == 1 else f"{count} tasks"
 
 
 def _mb(size: int) -> str:

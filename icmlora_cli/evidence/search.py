@@ -229,15 +229,11 @@ class EvidenceSearch:
         """The candidates that are made without examples."""
         words = self.reader.read_text(self.text)
         text = self.generator.cores(words, None)
-        samples = self._samples(words, None)
+        count = self.options.samples
+        remembered = max(count, REMEMBERED_ROWS // max(1, len(self.screened)))
+        samples = self.generator.samples(words, None, count, self.options.seed, remembered=remembered)
         drawn = [CoreCandidate("sample", _detail(name, "the text"), cores) for name, cores in samples.items()]
         return [CoreCandidate("base", "", torch.zeros_like(text)), CoreCandidate("text", "", text), *drawn]
-
-    def _samples(self, words: torch.Tensor | None, shown: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        """Return samples of the generator; of remembered tasks as many as the time allows, whatever the text says."""
-        count, rows = self.options.samples, max(1, len(self.screened))
-        most = max(count, REMEMBERED_ROWS // rows)
-        return self.generator.samples(words, shown, count, self.options.seed, remembered=most)
 
     def _of_both(self, examples: Sequence[Example]) -> list[CoreCandidate]:
         """Return the candidates for which the generator reads examples too: as many as it is used to, and as fit.
@@ -250,7 +246,7 @@ class EvidenceSearch:
         if len(shown) < 2:
             return []
         readings = self.reader.readings(self.text, shown, self.kind)
-        samples = self._samples(*readings)
+        samples = self.generator.samples(*readings, self.options.samples, self.options.seed)
         drawn = [
             CoreCandidate("sample", _detail(name, "text and examples"), cores, of_examples=_is_drawn(name))
             for name, cores in samples.items()

@@ -106,7 +106,13 @@ class Generator:
         return tokens
 
     def samples(
-        self, text: torch.Tensor | None, demonstrations: torch.Tensor | None, count: int, seed: int, *, remembered: int
+        self,
+        text: torch.Tensor | None,
+        demonstrations: torch.Tensor | None,
+        count: int,
+        seed: int,
+        *,
+        remembered: int | None = None,
     ) -> dict[str, torch.Tensor]:
         """Return several cores that a task may have, fp32 [modules, R, R] each, by a word on where they come from.
 
@@ -118,11 +124,11 @@ class Generator:
             demonstrations: as for ``generate``.
             count: the number of samples that are drawn.
             seed: the seed of the first draw; each further one has the next higher seed.
-            remembered: the number of tasks at most, where the prior remembers some.
+            remembered: the number of tasks at most, where the prior remembers some; None takes ``count``.
         """
         with torch.no_grad():
             c = self.model.read(self.space.support(text, demonstrations))
-            likeliest = self.model.likeliest(c, remembered)
+            likeliest = self.model.likeliest(c, remembered or count)
         if likeliest is None:
             return {f"seed {at}": self.cores(text, demonstrations, seed=at) for at in range(seed, seed + count)}
         tasks, latents = likeliest

@@ -21,6 +21,7 @@ from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.row_cores import RowCores
 from icmlora_cli.lm.targets import target_layout
+from icmlora_cli.lm.task_training import TrainedAdapter
 from icmlora_cli.lm.trainers import PEFT_NAME, core_squares, lora_start
 from icmlora_cli.weights.adapter import Adapter, Factors
 from icmlora_cli.weights.codec import Codec
@@ -28,22 +29,8 @@ from icmlora_cli.weights.frame import FrameSpec, framed_adapter, seeded_frame
 from icmlora_cli.weights.layout import Layout
 
 
-class Slot(Protocol):
+class Slot(TrainedAdapter, Protocol):
     """One of the adapters; its parameters have the names and shapes that the trainer of a single one gives them."""
-
-    @property
-    def recipe(self) -> HarvestRecipe:
-        """How to train."""
-
-    @property
-    def parameters(self) -> dict[str, torch.nn.Parameter]:
-        """What is trained, by name."""
-
-    def reset(self) -> None:
-        """Set the adapter to its start, the same for every task."""
-
-    def adapter(self) -> Adapter:
-        """Return a copy of the adapter as it is now, fp32 on the CPU."""
 
     def mean_squares(self, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor] | None:
         """Return the mean squared gradient of each module's core, fp32 [R, R]; None where there are no cores."""

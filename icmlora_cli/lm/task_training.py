@@ -11,7 +11,7 @@ import torch
 from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.errors import TrainingDivergedError
 from icmlora_cli.lm.batching import training_batches
-from icmlora_cli.lm.optimise import adamw, apply_gradients
+from icmlora_cli.lm.optimise import Trained, adamw, apply_gradients
 from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.provenance.energy import CostMeter
 from icmlora_cli.weights.adapter import Adapter
@@ -20,19 +20,11 @@ from icmlora_cli.weights.training_state import load_state, save_state
 PLAN = 2  # version of the order in which examples are seen; a state of another order is not gone on with
 
 
-class TrainedAdapter(Protocol):
+class TrainedAdapter(Trained, Protocol):
     """An adapter of which some parameters are trained."""
 
-    @property
-    def recipe(self) -> HarvestRecipe:
-        """How to train."""
-
-    @property
-    def parameters(self) -> dict[str, torch.nn.Parameter]:
-        """What is trained, by name."""
-
     def reset(self) -> None:
-        """Set the adapter to its start."""
+        """Set the adapter to its start, the same for every task: delta-W is zero, or that of what it starts from."""
 
     def adapter(self) -> Adapter:
         """Return a copy of the adapter as it is now, fp32 on the CPU."""

@@ -18,6 +18,7 @@ from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.row_cores import RowCores
 from icmlora_cli.lm.targets import target_layout, target_modules
+from icmlora_cli.lm.task_training import TrainedAdapter
 from icmlora_cli.weights.adapter import Adapter, Factors, config_dict
 from icmlora_cli.weights.codec import Codec
 from icmlora_cli.weights.frame import FrameSpec, framed_adapter, seeded_frame
@@ -27,7 +28,7 @@ from icmlora_cli.weights.seeds import named_source
 PEFT_NAME = "base_model.model.{}.lora_{}.default.weight"  # of a module's A or B, as PEFT names the parameter
 
 
-class AdapterTrainer(Protocol):
+class AdapterTrainer(TrainedAdapter, Protocol):
     """The base with one adapter on it, which is set anew for each task."""
 
     @property
@@ -35,22 +36,8 @@ class AdapterTrainer(Protocol):
         """The frozen base."""
 
     @property
-    def recipe(self) -> HarvestRecipe:
-        """How to train."""
-
-    @property
     def model(self) -> torch.nn.Module:
         """The base with the adapter, for forward passes."""
-
-    @property
-    def parameters(self) -> dict[str, torch.nn.Parameter]:
-        """What is trained, by name."""
-
-    def reset(self) -> None:
-        """Set the adapter to its start, the same for every task: delta-W is zero, or that of what it starts from."""
-
-    def adapter(self) -> Adapter:
-        """Return a copy of the adapter as it is now, fp32 on the CPU."""
 
     def close(self) -> None:
         """Take the adapter off, which leaves the base as it was."""

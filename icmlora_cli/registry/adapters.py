@@ -99,6 +99,10 @@ class AdapterRecord:
         beside = 0 if self.sensitivity is None else self.sensitivity.bytes
         return beside + sum(item.bytes for item in self.checkpoints)
 
+    def is_current(self, task: Task) -> bool:
+        """Return whether it is of a task's present data; what was imported was not trained on them, and always is."""
+        return self.imported is not None or self.data_hash == task.data_hash
+
     def manifest(self) -> AdapterManifest:
         """Return what ``manifest.json`` holds."""
         return AdapterManifest(
@@ -262,11 +266,7 @@ class AdapterStore:
             CorruptFileError: If a manifest is broken.
         """
         records = [read_record(path) for path in self._manifests(f"{base.slug}/{task.name}/*/{MANIFEST}")]
-        same = [
-            item
-            for item in records
-            if item.weight_hash == base.weight_hash and (item.imported or item.data_hash == task.data_hash)
-        ]
+        same = [item for item in records if item.weight_hash == base.weight_hash and item.is_current(task)]
         return max(same, key=lambda item: item.created, default=None)
 
     def checked(self, record: AdapterRecord, checkpoint: AdapterCheckpoint) -> Path:

@@ -1,7 +1,6 @@
 """The playground in a real browser, before the real server: type, make, ask, download; nothing foreign is asked for."""
 
 import io
-import json
 import os
 import re
 import runpy
@@ -21,6 +20,7 @@ import pytest
 
 import icmlora_cli
 from tests.cli.conftest import Registry, _template
+from tests.printed import printed_json
 
 pytest.importorskip("playwright")
 pytest.importorskip("fastapi", reason="the extra icmlora[serve] is not installed")
@@ -28,11 +28,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 __all__ = ["_template"]
-CHROMIUM = os.environ.get("ICMLORA_CHROMIUM") or shutil.which("chromium")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium; name one in ICMLORA_CHROMIUM"),
-]
+pytestmark = pytest.mark.browser
 PATIENCE = 300_000  # milliseconds, for a busy machine; no test waits for a time to pass
 CAT = "Always answer with cat."
 NASTY = "<img src=x onerror=alert(1)><script>alert(2)</script>&amp;<b>bold</b>"
@@ -48,13 +44,7 @@ def playing(environment: Mapping[str, str], *arguments: object) -> Iterator[dict
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
-        lines: list[str] = []
-        assert process.stdout is not None
-        while not lines or lines[-1] != "}\n":
-            line = process.stdout.readline()
-            assert line, process.communicate()
-            lines.append(line)
-        yield json.loads("".join(lines))
+        yield printed_json(process)
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=PATIENCE / 1000)
         assert process.returncode == 0 and stderr.count("\n") == 1, stderr
@@ -76,16 +66,6 @@ def url(_template: Path, tiny_bases: dict[str, Path], tmp_path_factory: pytest.T
     write_result(root / "results", runpy.run_path(str(FIGURES))["sample"]())
     with playing(registry.environment, "--results", root / "results") as printed:
         yield str(printed["url"])
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator["Browser"]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=PATIENCE)
-        yield browser
-        browser.close()
 
 
 @dataclass

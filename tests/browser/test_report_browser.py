@@ -1,9 +1,7 @@
 """The report in a real browser: it draws the result's own figures, fetches nothing, and fits a phone."""
 
 import json
-import os
 import runpy
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,23 +18,9 @@ pytest.importorskip("playwright")
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = os.environ.get("ICMLORA_CHROMIUM") or shutil.which("chromium")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium; name one in ICMLORA_CHROMIUM"),
-]
+pytestmark = pytest.mark.browser
 PATIENCE = 180_000  # milliseconds; a busy machine takes a minute to read plotly.js
 samples = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "report" / "samples.py")))
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator["Browser"]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=PATIENCE)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -105,7 +105,7 @@ def _row(
         "text": visible(text if task is None else task.descriptions[0]),
         "examples": 0 if task is None else sum(task.counts.values()),
         "kept_out": task is not None and task.split == "unseen",
-        "usable": newest is not None and task is not None and _is_current(newest, task),
+        "usable": newest is not None and task is not None and newest.is_current(task),
         "adapter": None
         if newest is None
         else {
@@ -115,8 +115,3 @@ def _row(
             "count": len(records),
         },
     }
-
-
-def _is_current(record: AdapterRecord, task: Task) -> bool:
-    """Tell whether an adapter still belongs to its task, as ``AdapterStore.newest`` decides it."""
-    return record.imported is not None or record.data_hash == task.data_hash

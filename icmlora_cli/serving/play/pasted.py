@@ -1,6 +1,7 @@
 """Reads examples that a user pasted: a line each, as ``input => output``, or rows as a file of examples has them."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from icmlora_cli.errors import RequestError, SpecError, UsageError
@@ -74,9 +75,14 @@ def _from_lines(text: str, template: Template) -> ExampleFile:
         else:
             examples.append(Example(before.strip(), after.strip()))
     if faults:
-        more = f"; and {len(faults) - LISTED} more" if len(faults) > LISTED else ""
-        raise RequestError("; ".join(faults[:LISTED]) + more, param=FIELD)
+        raise _refused(faults)
     return _file(examples, template)
+
+
+def _refused(faults: Sequence[str]) -> RequestError:
+    """Return the error that names the first faults, and says how many more there are."""
+    more = f"; and {len(faults) - LISTED} more" if len(faults) > LISTED else ""
+    return RequestError("; ".join(faults[:LISTED]) + more, param=FIELD)
 
 
 def _from_rows(text: str, suffix: str, template: Template) -> ExampleFile:
@@ -86,9 +92,7 @@ def _from_rows(text: str, suffix: str, template: Template) -> ExampleFile:
         try:
             loaded = read_examples(path, text=template == "text")
         except SpecError as error:
-            faults = [fault.replace(str(path), NAME) for fault in error.faults]
-            more = f"; and {len(faults) - LISTED} more" if len(faults) > LISTED else ""
-            raise RequestError("; ".join(faults[:LISTED]) + more, param=FIELD) from error
+            raise _refused([fault.replace(str(path), NAME) for fault in error.faults]) from error
         except UsageError as error:
             raise RequestError(error.message.replace(str(path), NAME), param=FIELD) from error
     return _file(list(loaded.examples), template, loaded.told())

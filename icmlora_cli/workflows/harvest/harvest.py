@@ -20,10 +20,7 @@ from icmlora_cli.lm.load_options import LoadOptions
 from icmlora_cli.lm.side_by_side import SharedPasses, SideBySide, make_slots
 from icmlora_cli.lm.trainers import AdapterTrainer, make_trainer
 from icmlora_cli.provenance.energy import CostMeter, ShareMeter
-from icmlora_cli.registry.adapters import (
-    AdapterRecord,
-    AdapterStore,
-)
+from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.workflows.harvest.keys import harvest_key

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.printed import printed_json
+
 if TYPE_CHECKING:
     from tests.cli.conftest import Registry
 
@@ -94,13 +96,7 @@ def serving(registry: "Registry", *arguments: object, before: Sequence[str] = ()
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
-        lines: list[str] = []
-        assert process.stdout is not None
-        while not lines or lines[-1] != "}\n":
-            line = process.stdout.readline()
-            assert line, process.communicate()
-            lines.append(line)
-        yield Running(process, json.loads("".join(lines)))
+        yield Running(process, printed_json(process))
     finally:
         if process.poll() is None:
             process.kill()
