@@ -55,14 +55,15 @@ def collate(
 
 def answer_logits(model: torch.nn.Module, batch: TokenBatch) -> torch.Tensor:
     """Run the model and return its logits of each answer token, [B, K, vocabulary], and of no other position."""
-    count = batch.labels.shape[1]
+    length, count = batch.input_ids.shape[1], batch.labels.shape[1]
+    predicting = torch.arange(length - 1 - count, length - 1, device=batch.input_ids.device)  # each before its token
     logits: torch.Tensor = model(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
         position_ids=batch.position_ids,
         use_cache=False,
-        logits_to_keep=count + 1,
-    ).logits[:, :-1]  # the position before each answer token predicts it
+        logits_to_keep=predicting,
+    ).logits
     return logits
 
 
