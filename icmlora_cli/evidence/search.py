@@ -27,7 +27,7 @@ FOLDS = 3  # of a cross-validation with more than LEAVE_ONE_OUT examples
 LEAVE_ONE_OUT = 3
 ROWS_A_STEP = 24  # of all folds of one start together
 SCREENED = 15  # examples at most on which all candidates are scored; more are only trained on
-VERSION = 2  # of what is tried and how it is chosen; scores of another version are not used again
+VERSION = 3  # of what is tried and how it is chosen; scores of another version are not used again
 REMEMBERED_ROWS = 480  # rows at most on which remembered tasks are scored: some 15 s on two CPU cores
 TUNING = TuningRecipe()
 NEAR = 0.25  # of the learning rate, for cores that start from a candidate: it is near already, and overfits soon
@@ -288,7 +288,7 @@ class EvidenceSearch:
     def _adapted(
         self, folds: list["_Fold"], whole: "_Fold", deadline: float
     ) -> tuple[dict[str, TunedCores], int, bool]:
-        """Train cores from zero and from the best candidate, for each fold, and on all examples beside them.
+        """Train cores from zero, from the best candidate and from the text's, for each fold, and on all examples.
 
         The last fold of each start leaves no example out: it is what would be kept. It judges nothing, unless separate
         examples judge.
@@ -304,6 +304,9 @@ class EvidenceSearch:
         starts = {"the base": CoreFolds(torch.zeros_like(best), left_out, judges)}
         if best.any():  # else it is the base itself
             starts[whole.best.name] = CoreFolds(best, left_out, judges, NEAR)
+        text = self._of_text[1]
+        if text.name not in starts and text.cores.any():
+            starts[text.name] = CoreFolds(text.cores.expand_as(best).clone(), left_out, judges, NEAR)
         recipe = replace(
             self.options.recipe, batch_size=min(self.options.recipe.batch_size, max(1, ROWS_A_STEP // len(left_out)))
         )

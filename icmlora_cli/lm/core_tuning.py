@@ -33,6 +33,9 @@ class TuningRecipe:
         batch_size: The number of examples that each fold sees in a step; fewer where it has fewer.
         judge_every: The number of steps between two scorings of the examples that were left out.
         patience: The number of steps without a lower held-out NLL after which the training ends.
+        narrow_at: The numbers of steps, judged ones, after which the start with the highest held-out NLL is given up, if
+            that is ``worse`` times the lowest or more (successive halving, Jamieson & Talwalkar 2016, arXiv 1502.07943).
+        worse: See ``narrow_at``.
         seed: The seed of the order of the examples.
     """
 
@@ -42,6 +45,8 @@ class TuningRecipe:
     batch_size: int = 8
     judge_every: int = 4
     patience: int = 12
+    narrow_at: tuple[int, ...] = (12, 20)
+    worse: float = 1.1
     seed: int = 0
 
 
@@ -145,7 +150,7 @@ def tune_cores(
 ) -> list[TunedCores]:
     """Train one core a fold on all rows but those that the fold leaves out, all folds of all starts side by side.
 
-    A start whose held-out NLL has not fallen for a while is not trained on.
+    A start whose held-out NLL has not fallen for a while is not trained on, nor one that was given up for a better one.
 
     Args:
         base: The base with the codec of the cores.
@@ -160,6 +165,10 @@ def tune_cores(
         if step % recipe.judge_every == 0 or step == recipe.steps:
             for course in running:
                 course.judge(step)
+        if step in recipe.narrow_at and running:
+            worst = max(running, key=lambda course: course.best.held_out)
+            if worst.best.held_out > recipe.worse * min(course.best.held_out for course in running):
+                running.remove(worst)
         running = [course for course in running if course.is_running(step)]
         if not running or step == recipe.steps or (step and enough(step)):
             break

@@ -18,7 +18,7 @@ def kept_of(evidence: dict[str, Any]) -> dict[str, Any]:
     """Return what was kept, which has to be what predicts examples best that it was not made with."""
     tried = evidence["tried"]
     kinds = [item["kind"] for item in tried]
-    assert kinds == sorted(kinds, key=KINDS.index) and len(set(kinds[:-2])) == len(kinds[:-2])
+    assert kinds == sorted(kinds, key=KINDS.index) and len(set(kinds[:-3])) == len(kinds[:-3])
     kept: dict[str, Any] = tried[evidence["kept"]]
     assert kept["held_out"] == min(item["held_out"] for item in tried if item["held_out"] is not None)
     return kept

@@ -79,3 +79,18 @@ def test_it_learns_and_ends_where_it_is_told(on_base: CoreBase) -> None:
     assert 4 <= ended.curve[-1][0] - ended.steps < 8 and ended.curve[-1][0] < 40
     (again,) = tune_cores(on_base, worse, [judged], impatient)
     assert torch.equal(again.cores, ended.cores)
+
+
+def test_the_worst_of_several_starts_is_given_up_and_the_others_go_on(on_base: CoreBase) -> None:
+    rows = rows_of(on_base.loaded)
+    near = CoreFolds(zeros(on_base, 2), [frozenset({0}), frozenset()], [(0,), ()])
+    far = CoreFolds(torch.full_like(zeros(on_base, 2), 3.0), near.left_out, near.judges, rate=0.01)
+    recipe = replace(RECIPE, narrow_at=(2,), worse=1.0)
+    kept, given_up = sorted(tune_cores(on_base, rows, [near, far], recipe), key=lambda item: -len(item.curve))
+    assert [step for step, _ in kept.curve] == [0, 2, 4, 6]
+    assert [step for step, _ in given_up.curve] == [0, 2]
+    assert given_up.held_out > min(nll for step, nll in kept.curve if step <= 2)
+    unlike = tune_cores(on_base, rows, [near, far], replace(recipe, worse=100.0))  # none is that much worse
+    assert [[step for step, _ in item.curve] for item in unlike] == [[0, 2, 4, 6]] * 2
+    (alone,) = tune_cores(on_base, rows, [near], recipe)
+    assert [step for step, _ in alone.curve] == [0, 2, 4, 6]
