@@ -33,9 +33,9 @@ class TuningRecipe:
         batch_size: The number of examples that each fold sees in a step; fewer where it has fewer.
         judge_every: The number of steps between two scorings of the examples that were left out.
         patience: The number of steps without a lower held-out NLL after which the training ends.
-        narrow_at: The numbers of steps, judged ones, after which the start with the highest held-out NLL is given up, if
-            that is ``worse`` times the lowest or more (successive halving, Jamieson & Talwalkar 2016, arXiv 1502.07943).
-        worse: See ``narrow_at``.
+        narrow_at: The numbers of steps, judged ones, after which the start with the highest held-out NLL is given up
+            (successive halving, Jamieson & Talwalkar 2016, arXiv 1502.07943).
+        worse: By which factor that must be above the lowest, for a start to be given up.
         seed: The seed of the order of the examples.
     """
 
