@@ -1,6 +1,6 @@
 """Make the pictures of the playground: its page with SmolLM2 and the bundled generator, in Chromium, light and dark."""
 
-import json
+import io
 import os
 import shutil
 import signal
@@ -35,17 +35,14 @@ def playing(home: Path) -> Iterator[str]:
     environment = os.environ | {"ICMLORA_HOME": str(home), "PYTHONPATH": str(ROOT)}
     if "ICMLORA_TEST_CACHE" in os.environ:  # where SmolLM2 is already
         environment["ICMLORA_CACHE"] = os.environ["ICMLORA_TEST_CACHE"]
-    command = [sys.executable, "-m", "icmlora_cli", "play", "--no-open", "--json", "--device", "cpu"]
+    command = [sys.executable, "-m", "icmlora_cli", "play", "--no-open", "--quiet", "--device", "cpu"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     try:
-        lines: list[str] = []
         assert process.stdout is not None
-        while not lines or lines[-1] != "}\n":
-            line = process.stdout.readline()
-            if not line:
-                raise SystemExit("icmlora play did not start")
-            lines.append(line)
-        yield str(json.loads("".join(lines))["url"])
+        url = process.stdout.readline().strip()
+        if not url:
+            raise SystemExit("icmlora play did not start")
+        yield url
     finally:
         process.send_signal(signal.SIGINT)
         process.wait()
@@ -67,10 +64,13 @@ def ask(page: "Page") -> None:
 
 
 def picture(page: "Page", name: str, width: int, height: int) -> None:
-    """Write a picture of the page from its top."""
+    """Write a picture of the page from its top, in 256 colours, which is a third of the bytes."""
+    from PIL import Image
+
     page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
     path = FOLDER / f"{name}.png"
-    page.screenshot(path=path, full_page=True, clip={"x": 0, "y": 0, "width": width, "height": height})
+    shot = page.screenshot(full_page=True, clip={"x": 0, "y": 0, "width": width, "height": height})
+    Image.open(io.BytesIO(shot)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
 
 

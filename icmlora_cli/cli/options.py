@@ -12,7 +12,10 @@ TRAINING = "Training"
 EXAMPLES = "Examples"
 
 Tasks = Annotated[
-    list[str] | None, typer.Option("--tasks", "-t", help="Task names or patterns such as 'choose_*'; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--tasks", "-t", help="Task names, patterns such as 'choose_*', or @LIST, a file of them; repeatable."
+    ),
 ]
 Base = Annotated[
     str, typer.Option("--base", "-b", help="Base model: an alias, a hub id, or a local folder.", show_default=True)

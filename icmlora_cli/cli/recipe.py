@@ -69,7 +69,7 @@ def copy(
 @app.command(epilog="Example: icmlora recipe validate my-train.yaml --kind train")
 def validate(
     name: Name,
-    kind: Annotated[str, typer.Option("--kind", "-k", help="harvest, train, eval, or tasks (a task file).")],
+    kind: Annotated[str, typer.Option("--kind", "-k", help="harvest, train, eval, tasks (a task file), or lists.")],
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -86,8 +86,15 @@ def validate(
             out.result({"name": str(name), "kind": kind, "values": {"tasks": names}})
             out.line(str(name) if quiet else f"{name}: a good task file with {len(names)} tasks")
             return
+        if kind == "lists":
+            from icmlora_cli.config.task_list import read_task_list
+
+            listed = read_task_list(name)
+            out.result({"name": str(name), "kind": kind, "values": {"tasks": list(listed)}})
+            out.line(str(name) if quiet else f"{name}: a good list of {len(listed)} tasks")
+            return
         if kind not in KINDS:
-            raise UsageError(f"there is no kind of recipe {kind!r}", hint=f"--kind {', '.join(KINDS)} or tasks")
+            raise UsageError(f"there is no kind of recipe {kind!r}", hint=f"--kind {', '.join(KINDS)}, tasks or lists")
         recipe = resolve(KINDS[kind], name, kind, {})
         out.result({"name": str(name), "kind": kind, "values": recipe.model_dump(mode="json")})
         out.line(str(name) if quiet else f"{name}: a good {kind} recipe")

@@ -117,8 +117,7 @@ def serve(
 
         home = Home.from_environment()
         folder = None if generator is None else GeneratorStore(home).find(generator)
-        if ui:
-            _check_ui(host, folder)
+        _check_ui(ui, host, folder, results)
         result = evaluation(results)
         with bound(host, port) as listening:
             from icmlora_cli.serving.engine import EngineSettings, load_engine
@@ -170,9 +169,13 @@ def need_the_extra() -> None:
         raise UsageError("the server needs fastapi, uvicorn and cachetools", hint="pip install 'icmlora[serve]'")
 
 
-def _check_ui(host: str, generator: Path | None) -> None:
+def _check_ui(ui: bool, host: str, generator: Path | None, results: Path | None) -> None:
     from icmlora_cli.errors import UsageError
 
+    if not ui:
+        if results is not None:
+            raise UsageError("--results is shown by the playground alone", hint="add --ui, or leave out --results")
+        return
     if generator is None:
         raise UsageError("--ui needs a generator", hint="--ui -g default")
     if host not in LOCAL:

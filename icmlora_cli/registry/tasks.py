@@ -13,6 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from icmlora_cli.config.task_list import without_lists
 from icmlora_cli.disk import files, temporary
 from icmlora_cli.disk.home import NAME, Home
 from icmlora_cli.errors import AlreadyExistsError, CorruptFileError, IcmloraError, NotFoundError, SpecError
@@ -309,14 +310,17 @@ class TaskStore:
         """Return the names of the tasks that match any of some patterns, sorted.
 
         Args:
-            patterns: patterns of names, such as ``choose_*``, or of families, such as ``family:list``.
+            patterns: patterns of names, such as ``choose_*``, or of families, such as ``family:list``; or ``@LIST``, a
+                file of them.
 
         Raises:
             CorruptFileError: If a pattern is of families and a task is damaged.
             NotFoundError: If a pattern matches nothing.
+            SpecError: If a list has faults.
+            UsageError: If there is no such list.
         """
         names, matched = self.names(), set[str]()
-        for pattern in patterns:
+        for pattern in without_lists(patterns):
             family = pattern.removeprefix("family:")
             if family != pattern:
                 hits = {task.name for task in self.all() if fnmatchcase(task.family or "", family)}

@@ -13,6 +13,7 @@ from typing import TypeVar
 import yaml
 
 from icmlora_cli.config.recipes import recipes_folder
+from icmlora_cli.config.task_list import without_lists
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import AlreadyExistsError, NotFoundError, SpecError, UsageError
@@ -100,7 +101,7 @@ def add(home: Home, sources: Sequence[str], *, force: bool = False) -> AddResult
     Args:
         home: The registry.
         sources: Task files, the names of those that ship with icmlora (``tasks/domains``), ``builtin:NAME``,
-            ``builtin:PATTERN`` or ``builtin:family:NAME``.
+            ``builtin:PATTERN``, ``builtin:family:NAME``, or ``builtin:@LIST`` for those that a list names.
         force: Whether other tasks of the same names are replaced.
 
     Raises:
@@ -108,13 +109,14 @@ def add(home: Home, sources: Sequence[str], *, force: bool = False) -> AddResult
         IcmloraError: If a dataset or an optional package is missing.
         NotFoundError: If a built-in task or family does not exist.
         SpecError: If a source has faults; the error lists those of all sources, and nothing is written.
-        UsageError: If the only source is a file that does not exist.
+        UsageError: If the only source is a file that does not exist, or there is no such list.
     """
     collected, drafts = _FaultList(), list[Draft]()
     for source in sources:
         path = _task_file(Path(source))
         if source.startswith(BUILTIN):
-            names = builtins_matching(source.removeprefix(BUILTIN))
+            patterns = without_lists([source.removeprefix(BUILTIN)])
+            names = dict.fromkeys(name for pattern in patterns for name in builtins_matching(pattern))
             specs = tuple(builtin_spec(name) for name in names)
         elif len(sources) == 1:
             specs = _read(path)

@@ -227,6 +227,20 @@ def test_built_in_tasks() -> None:
     assert name in run("builtins").stdout
 
 
+def test_lists_of_tasks(tmp_path: Path) -> None:
+    first, second, third = builtin_names()[:3]
+    listed = tmp_path / "few.yaml"
+    listed.write_text(f"tasks: [{second}, {first}]\n", encoding="utf-8")
+    assert names(run_json("add", f"builtin:@{listed}")) == [second, first]
+    run("add", f"builtin:{third}")
+    assert names(run_json("list", "--tasks", f"@{listed}")) == sorted([first, second])
+    assert names(run_json("list", "--tasks", f"@{listed}", "--tasks", third)) == sorted([first, second, third])
+    assert "list of tasks 'no-such-list'" in run("list", "--tasks", "@no-such-list", code=2).stderr
+    listed.write_text("tasks: [no_such_task]\n", encoding="utf-8")
+    assert "icmlora task builtins" in run("add", f"builtin:@{listed}", code=1).stderr
+    run("list", "--tasks", f"@{listed}", code=1)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_an_example_and_the_output_modes(command: str) -> None:
     text = run(command, "--help").stdout

@@ -16,6 +16,7 @@ from icmlora_cli.config.episodes import EpisodeRecipe
 from icmlora_cli.config.evaluate import METHODS, EvalRecipe
 from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.config.recipes import KINDS, recipe_path, resolve, shipped_recipes
+from icmlora_cli.config.task_list import read_task_list
 from icmlora_cli.config.train import TrainRecipe
 from icmlora_cli.lm.devices import Device
 from icmlora_cli.registry.tasks import draft
@@ -56,6 +57,9 @@ def test_shipped_recipes_are_good(name: str) -> None:
     kind = name.split("/")[0]
     if kind == "tasks":
         assert read_task_file(recipe_path(Path(name), kind))
+        return
+    if kind == "lists":
+        assert read_task_list(Path(name))
         return
     assert resolve(KINDS[kind], recipe_path(Path(name), kind), kind, {}) is not None
 

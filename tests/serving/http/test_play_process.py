@@ -151,6 +151,7 @@ def test_quiet_prints_the_address_alone(trained: "Registry") -> None:
         (("play", "-g", "no-such-generator"), 1, "no generator"),
         (("play", "--results", "no-such-folder"), 1, "result.json"),
         (("serve", "--ui"), 2, "--ui needs a generator"),
+        (("serve", "--results", "some-folder"), 2, "by the playground alone"),
         (("serve", "--ui", "-g", "default", "--host", "0.0.0.0"), 2, "for this machine alone"),
         (("serve", "--ui", "-g", "default", "--results", "no-such-folder"), 1, "result.json"),
     ],
