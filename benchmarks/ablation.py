@@ -183,7 +183,7 @@ class Table:
         """Return the share of the test examples that are answered exactly."""
         examples = task.examples("test")[: self.limit]
         with merged(self.loaded.model, adapter):
-            return score_rows(self.loaded, encode_task(self.loaded.tokenizer, task, examples)).exact_match
+            return score_rows(self.loaded, encode_task(self.loaded.family, task, examples)).exact_match
 
 
 def makers_of(source: GeneratorSource, context: TaskContext, swapped: SwappedText) -> dict[str, Callable[[], Adapter]]:

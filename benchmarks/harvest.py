@@ -105,7 +105,7 @@ def measure(method: str, steps: int, tasks: Sequence[str]) -> None:
         store = TaskStore(Home(root=Path(folder), cache=own.cache))
         recipe = HarvestRecipe(steps=steps, save_every=steps)
         found = [store.add_builtin(name) for name in tasks]
-        rows = [encode_task(loaded.tokenizer, task, task.examples("train")) for task in found]
+        rows = [encode_task(loaded.family, task, task.examples("train")) for task in found]
         tokens = answers = 0
         for own_rows in rows:
             plan = training_batches([row.length for row in own_rows], batch_size=12, steps=steps, seed=recipe.seed)

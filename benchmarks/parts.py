@@ -67,7 +67,7 @@ class Parts:
     def fit(self, tasks: Sequence[Task], options: argparse.Namespace) -> None:
         """Train the parts, and print the loss now and then, in nats per answer token."""
         source, pad = random.Random(options.seed), self.loaded.tokenizer.pad_token_id
-        data = [encode_task(self.loaded.tokenizer, task, task.examples("train")) for task in tasks]
+        data = [encode_task(self.loaded.family, task, task.examples("train")) for task in tasks]
         optimizer = torch.optim.AdamW([self.cores], lr=options.rate, weight_decay=0.0)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, options.rate, total_steps=options.steps, pct_start=0.1
@@ -89,7 +89,7 @@ class Parts:
 
     def scored(self, task: Task, limit: int) -> tuple[float, float, float, float]:
         """Return exact match and mean NLL (nats per answer token) on test examples, with the sum and without."""
-        rows = encode_task(self.loaded.tokenizer, task, task.examples("test")[:limit])
+        rows = encode_task(self.loaded.family, task, task.examples("test")[:limit])
         plain = score_rows(self.loaded, rows)
         with merged(self.loaded.model, framed_adapter(self.frame, self.core(task).detach().clone())):
             found = score_rows(self.loaded, rows)

@@ -77,8 +77,8 @@ def compare(
     task: Task, loaded: LoadedBase, oracle: Adapter, made: Adapter, rates: Sequence[float], options: argparse.Namespace
 ) -> tuple[float, Course, Course, float]:
     """Return the oracle's NLL, the courses from the generated start and from zero, and the latter's rate."""
-    rows = encode_task(loaded.tokenizer, task, task.examples("train")[: options.examples])
-    test = encode_task(loaded.tokenizer, task, task.examples("test")[: options.limit])
+    rows = encode_task(loaded.family, task, task.examples("train")[: options.examples])
+    test = encode_task(loaded.family, task, task.examples("test")[: options.limit])
     with merged(loaded.model, oracle):
         wanted = score_rows(loaded, test).mean_nll
     recipes = [

@@ -27,6 +27,7 @@ from icmlora_cli.disk.home import Home  # noqa: E402
 from icmlora_cli.registry.bases import Base  # noqa: E402
 
 ARCHITECTURES = ("llama", "gpt2", "qwen3", "gemma3")
+ENCODER_DECODERS = ("t5", "bart")
 CORPUS = (
     "The capital of France is Paris. The capital of Italy is Rome.",
     "Question: which animal is the largest? Answer: the blue whale.",
@@ -72,9 +73,14 @@ def home(isolated: None) -> Home:
     return Home.from_environment()
 
 
-def _save_tokenizer(folder: Path) -> int:
-    """Train a byte-level BPE, save it with a chat template, and return its vocabulary size."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+def _save_tokenizer(folder: Path, marks: str = "$A") -> int:
+    """Train a byte-level BPE, save it with a chat template, and return its vocabulary size.
+
+    Args:
+        folder: where it is saved.
+        marks: which special tokens it puts around a text, such as ``$A <eos>``.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
@@ -82,11 +88,13 @@ def _save_tokenizer(folder: Path) -> int:
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=384,
-        special_tokens=["<pad>", "<eos>"],
+        special_tokens=["<pad>", "<eos>"] if marks == "$A" else ["<pad>", "<eos>", "<s>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     bpe.train_from_iterator(CORPUS, trainer)
+    if marks != "$A":
+        bpe.post_processor = processors.TemplateProcessing(single=marks, special_tokens=[("<eos>", 1), ("<s>", 2)])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<eos>", pad_token="<pad>")
     tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.save_pretrained(folder)
@@ -100,6 +108,17 @@ def _tiny_model(architecture: str, vocab_size: int) -> object:
     if architecture == "gpt2":
         sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}
         return hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=vocab_size, **sizes, **ids))
+    if architecture == "t5":
+        sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+        return hf.T5ForConditionalGeneration(
+            hf.T5Config(vocab_size=vocab_size, dropout_rate=0.0, **sizes, **ids, decoder_start_token_id=0)
+        )
+    if architecture == "bart":
+        sizes = {"d_model": 32, "max_position_embeddings": 512}
+        for stack, layers in (("encoder", 2), ("decoder", 3)):
+            sizes |= {f"{stack}_layers": layers, f"{stack}_attention_heads": 4, f"{stack}_ffn_dim": 64}
+        own = ids | {"bos_token_id": 2, "decoder_start_token_id": 1, "forced_eos_token_id": None}
+        return hf.BartForConditionalGeneration(hf.BartConfig(vocab_size=vocab_size, **sizes, **own))
     common = {
         "vocab_size": vocab_size,
         "hidden_size": 32,
@@ -124,7 +143,7 @@ def build_tiny(architecture: str, folder: Path, seed: int = 0) -> Path:
 
     from icmlora_cli.lm.load import quiet_transformers
 
-    vocab_size = _save_tokenizer(folder)
+    vocab_size = _save_tokenizer(folder, {"t5": "$A <eos>", "bart": "<s> $A <eos>"}.get(architecture, "$A"))
     with torch.random.fork_rng(devices=[]), quiet_transformers():
         torch.manual_seed(seed)
         _tiny_model(architecture, vocab_size).save_pretrained(folder)  # type: ignore[attr-defined]
@@ -144,6 +163,20 @@ def tiny_base(request: pytest.FixtureRequest, tiny_bases: dict[str, Path], home:
     from icmlora_cli.workflows.base.pull import pull
 
     return pull(str(tiny_bases[request.param]), home, offline=True)
+
+
+@pytest.fixture(scope="session", params=ENCODER_DECODERS)
+def encoder_decoder_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny model with an encoder and a decoder; the test runs once for each architecture."""
+    return build_tiny(request.param, tmp_path_factory.mktemp("tiny-pairs") / request.param)
+
+
+@pytest.fixture
+def encoder_decoder(encoder_decoder_folder: Path, home: Home) -> Base:
+    """A recorded tiny base with an encoder and a decoder."""
+    from icmlora_cli.workflows.base.pull import pull
+
+    return pull(str(encoder_decoder_folder), home, offline=True)
 
 
 @pytest.fixture

@@ -1,8 +1,13 @@
-"""Batches of examples of like length, padded on the left so that all answers end together."""
+"""Batches of examples of like length.
+
+A decoder alone reads them padded on the left, so that all answers end together; where an encoder reads the prompts,
+these are padded on the right, and all answers begin together.
+"""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -12,9 +17,23 @@ from icmlora_cli.lm.prompts import Encoded
 IGNORED = -100
 
 
+class RowBatch(Protocol):
+    """Examples as a base reads them in one pass."""
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """The tokens of the answers, int64 [B, K], ``IGNORED`` where a row has none."""
+
+    def place(self, tokens: int) -> slice:
+        """Return where in its row of ``labels`` an answer of so many tokens is."""
+
+    def logits(self, model: torch.nn.Module) -> torch.Tensor:
+        """Run the model and return its logits of each answer token, [B, K, vocabulary], and of no other position."""
+
+
 @dataclass(frozen=True)
 class TokenBatch:
-    """Padded token ids.
+    """Padded token ids of a decoder alone.
 
     Args:
         input_ids: int64 [B, T], padded on the left.
@@ -28,11 +47,52 @@ class TokenBatch:
     position_ids: torch.Tensor
     labels: torch.Tensor
 
+    def place(self, tokens: int) -> slice:
+        """Return where in its row of ``labels`` an answer of so many tokens is: at the end."""
+        return slice(self.labels.shape[1] - tokens, self.labels.shape[1])
+
+    def logits(self, model: torch.nn.Module) -> torch.Tensor:
+        """Run the model and return its logits of each answer token, [B, K, vocabulary], and of no other position."""
+        length, count = self.input_ids.shape[1], self.labels.shape[1]
+        predicting = torch.arange(length - 1 - count, length - 1, device=self.input_ids.device)  # each before its token
+        logits: torch.Tensor = model(
+            input_ids=self.input_ids,
+            attention_mask=self.attention_mask,
+            position_ids=self.position_ids,
+            use_cache=False,
+            logits_to_keep=predicting,
+        ).logits
+        return logits
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Prompts for an encoder and answers for a decoder.
+
+    Args:
+        inputs: the model's arguments: ``input_ids`` and ``attention_mask``, int64 [B, T], padded on the right;
+            ``decoder_input_ids``, int64 [B, S + K - 1]: the S tokens that each answer starts after, and all of the
+            answer but its last token; and what the base reads of images.
+        labels: int64 [B, K], the answers at the row's start, ``IGNORED`` after them.
+    """
+
+    inputs: Mapping[str, torch.Tensor]
+    labels: torch.Tensor
+
+    def place(self, tokens: int) -> slice:
+        """Return where in its row of ``labels`` an answer of so many tokens is: at the start."""
+        return slice(0, tokens)
+
+    def logits(self, model: torch.nn.Module) -> torch.Tensor:
+        """Run the model and return its logits of each answer token, [B, K, vocabulary], and of no other position."""
+        logits: torch.Tensor = model(**self.inputs, use_cache=False).logits  # (B, S + K - 1, vocabulary)
+        return logits[:, logits.shape[1] - self.labels.shape[1] :]
+
 
 def collate(
     rows: Sequence[Encoded], pad_id: int, device: torch.device, *, size: Callable[[int], int] = int
 ) -> TokenBatch:
-    """Pad a few examples into one batch.
+    """Pad a few examples into one batch for a decoder alone.
 
     Args:
         rows: the examples.
@@ -53,35 +113,21 @@ def collate(
     return TokenBatch(*(upload(item, device) for item in (ids, mask, positions, labels)))
 
 
-def answer_logits(model: torch.nn.Module, batch: TokenBatch) -> torch.Tensor:
-    """Run the model and return its logits of each answer token, [B, K, vocabulary], and of no other position."""
-    length, count = batch.input_ids.shape[1], batch.labels.shape[1]
-    predicting = torch.arange(length - 1 - count, length - 1, device=batch.input_ids.device)  # each before its token
-    logits: torch.Tensor = model(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        use_cache=False,
-        logits_to_keep=predicting,
-    ).logits
-    return logits
-
-
-def answer_log_probs(model: torch.nn.Module, batch: TokenBatch) -> tuple[torch.Tensor, torch.Tensor]:
+def answer_log_probs(model: torch.nn.Module, batch: RowBatch) -> tuple[torch.Tensor, torch.Tensor]:
     """Run the model and read its prediction of each answer token; logits are computed at those positions only.
 
     Returns:
         Log-probabilities of the answer tokens, fp32 [B, K] (0 where ignored), and whether each is the model's first
         choice, bool [B, K] (True where ignored).
     """
-    return of_logits(answer_logits(model, batch), batch)
+    return of_logits(batch.logits(model), batch)
 
 
-def of_logits(logits: torch.Tensor, batch: TokenBatch) -> tuple[torch.Tensor, torch.Tensor]:
+def of_logits(logits: torch.Tensor, batch: RowBatch) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what ``answer_log_probs`` does, from the logits of a forward pass that is done.
 
     Args:
-        logits: what ``answer_logits`` gave for the batch, [B, K, vocabulary].
+        logits: what ``batch.logits`` gave, [B, K, vocabulary].
         batch: the batch.
     """
     scored = batch.labels != IGNORED

@@ -13,7 +13,7 @@ from functools import partial
 
 import torch
 
-from icmlora_cli.lm.batching import answer_log_probs, collate
+from icmlora_cli.lm.batching import answer_log_probs
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.row_cores import RowCores
@@ -91,7 +91,7 @@ class CoreBase:
             rows: The examples.
             cores: The core of each row, fp32 [rows, modules, R, R], or one for all, [1, modules, R, R].
         """
-        batch = collate(rows, self.loaded.tokenizer.pad_token_id, self.loaded.device)
+        batch = self.loaded.batch(rows)
         with self.row_cores.applied(cores):
             log_probs, _ = answer_log_probs(self.loaded.model, batch)
         counts = torch.tensor([len(row.answer_ids) for row in rows], device=log_probs.device)

@@ -15,10 +15,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
-from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AttentionInterface, AutoConfig, PreTrainedModel
 
 from icmlora_cli.disk.files import is_object, read_json
 from icmlora_cli.errors import CorruptFileError, UsageError
+from icmlora_cli.lm.architectures import auto_class, only_decoders
 from icmlora_cli.lm.batching import IGNORED, TokenBatch, answer_log_probs
 from icmlora_cli.lm.devices import MicroBatch
 from icmlora_cli.lm.load import LoadedBase, quiet_transformers
@@ -148,17 +149,19 @@ def meta_base(folder: Path, name: str, *, dtype: torch.dtype) -> LoadedBase:
 
     Raises:
         CorruptFileError: if the configuration cannot be read.
+        UsageError: if the base has an encoder.
     """
     try:
         with quiet_transformers(), META:
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=FUSED)
+            model = auto_class(config).from_config(config, dtype=dtype, attn_implementation=FUSED)
     except (OSError, ValueError, KeyError) as error:
         raise CorruptFileError(
             f"the configuration of base model {name} cannot be read: {str(error).strip().splitlines()[0]}",
             where=str(folder / "config.json"),
             hint="give --base a folder with the config.json of a causal language model",
         ) from error
+    only_decoders(model, name, "the estimate of what a pass takes")
     base = Base(name, name, None, folder, "", "folder", None, 0, type(model).__name__)
     return LoadedBase(base, model.eval().requires_grad_(False), None, META, dtype, MicroBatch(META))
 

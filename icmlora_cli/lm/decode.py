@@ -7,7 +7,6 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from icmlora_cli.lm.batching import scoring_batches
-from icmlora_cli.lm.devices import upload
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.stream import end_tokens, text_after
@@ -64,29 +63,19 @@ def _without_settings(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _decode(loaded: LoadedBase, rows: Sequence[Encoded], stop: str | None) -> list[str]:
-    width = max(len(row.prompt_ids) for row in rows)
-    pad = int(loaded.tokenizer.pad_token_id)
-    ids = torch.full((len(rows), width), pad, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for at, row in enumerate(rows):
-        ids[at, width - len(row.prompt_ids) :] = torch.tensor(row.prompt_ids)
-        mask[at, width - len(row.prompt_ids) :] = 1
+    prompts = loaded.family.prompts(rows, loaded.device)
     config = GenerationConfig(
         max_new_tokens=max(len(row.answer_ids) for row in rows) + SPARE,
         do_sample=False,
         eos_token_id=list(end_tokens(loaded)),
-        pad_token_id=pad,
+        pad_token_id=int(loaded.tokenizer.pad_token_id),
+        decoder_start_token_id=prompts.start,
     )
-    stopping = StoppingCriteriaList([] if stop is None else [_StopAt(loaded, width, stop)])
+    stopping = StoppingCriteriaList([] if stop is None else [_StopAt(loaded, prompts.width, stop)])
     with _without_settings(loaded.model), torch.inference_mode():
-        out = loaded.model.generate(
-            upload(ids, loaded.device),
-            attention_mask=upload(mask, loaded.device),
-            generation_config=config,
-            stopping_criteria=stopping,
-        )
+        out = loaded.model.generate(**prompts.inputs, generation_config=config, stopping_criteria=stopping)
     texts = [
-        text_after(loaded.tokenizer, row.prompt_ids, ids)
-        for row, ids in zip(rows, out[:, width:].tolist(), strict=True)
+        text_after(loaded.tokenizer, before, ids)
+        for before, ids in zip(prompts.before, out[:, prompts.width :].tolist(), strict=True)
     ]
     return [text if stop is None else text.split(stop)[0] for text in texts]

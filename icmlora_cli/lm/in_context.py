@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 
-from transformers import PreTrainedTokenizerBase
-
-from icmlora_cli.lm.prompts import Encoded, chat_end, encode_task, ids_after, open_ids, text_ids
+from icmlora_cli.lm.prompts import Encoded, RowCoder, encode_task
 from icmlora_cli.registry.task_record import Task
 from icmlora_cli.tasks.examples import Example
 
 
 def encode_with_shots(
-    tokenizer: PreTrainedTokenizerBase,
+    coder: RowCoder,
     task: Task,
     examples: Sequence[Example],
     shots: Sequence[Example],
@@ -23,23 +21,23 @@ def encode_with_shots(
     description, where it is asked for, stands once, at the top.
 
     Args:
-        tokenizer: the base model's.
+        coder: writes rows as the base reads them.
         task: whose template is used.
         examples: what to write.
         shots: what is shown before; none leaves the plain prompt.
         described: put the task's first description at the top.
     """
     if not shots:
-        return encode_task(tokenizer, task, examples, described=described)
+        return encode_task(coder, task, examples, described=described)
     told = described or "{description}" in task.template.prompt
     description = task.descriptions[0] if told else None
     if task.template.kind == "chat":
-        return _chats(tokenizer, task, examples, shots, description)
-    return _texts(tokenizer, task, examples, shots, description)
+        return _chats(coder, task, examples, shots, description)
+    return _texts(coder, task, examples, shots, description)
 
 
 def _texts(
-    tokenizer: PreTrainedTokenizerBase,
+    coder: RowCoder,
     task: Task,
     examples: Sequence[Example],
     shots: Sequence[Example],
@@ -50,13 +48,12 @@ def _texts(
     rows = []
     for example in examples:
         prompt, answer = task.template.render(example)
-        ids = open_ids(tokenizer, shown + prompt)
-        rows.append(Encoded(tuple(ids), tuple(ids_after(tokenizer, shown + prompt, answer))))
+        rows.append(coder.row(shown + prompt, answer))
     return rows
 
 
 def _chats(
-    tokenizer: PreTrainedTokenizerBase,
+    coder: RowCoder,
     task: Task,
     examples: Sequence[Example],
     shots: Sequence[Example],
@@ -69,8 +66,5 @@ def _chats(
     rows = []
     for example in examples:
         prompt, answer = task.template.render(example)
-        asked = [*turns, {"role": "user", "content": prompt}]
-        text = str(tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True))
-        answer_ids = ids_after(tokenizer, text, answer + chat_end(tokenizer))
-        rows.append(Encoded(tuple(text_ids(tokenizer, text)), tuple(answer_ids)))
+        rows.append(coder.chat_row([*turns, {"role": "user", "content": prompt}], answer))
     return rows

@@ -4,7 +4,7 @@ They are cut only where the user says to how many tokens, and what is cut is cou
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from icmlora_cli.errors import UsageError
 from icmlora_cli.lm.load import LoadedBase
@@ -27,7 +27,7 @@ def task_rows(loaded: LoadedBase, task: Task, examples: Sequence[Example]) -> li
     Raises:
         UsageError: if it does not; it names the task, the longest example, and the lengths.
     """
-    rows = encode_task(loaded.tokenizer, task, examples)
+    rows = encode_task(loaded.family, task, examples)
     check_fit(loaded, rows, task, examples)
     return rows
 
@@ -61,12 +61,18 @@ def cut_rows(rows: Sequence[Encoded], max_length: int | None, *, keep_first: int
     if max_length is None or longest <= max_length:
         return CutRows(list(rows), 0, 0, longest)
     done = [row if row.length <= max_length else _cut(row, max_length, keep_first) for row in rows]
-    lost = [before.length - after.length for before, after in zip(rows, done, strict=True)]
+    lost = [_tokens(before) - _tokens(after) for before, after in zip(rows, done, strict=True)]
     return CutRows(done, sum(map(bool, lost)), sum(lost), longest)
+
+
+def _tokens(row: Encoded) -> int:
+    return len(row.prompt_ids) + len(row.answer_ids)
 
 
 def _cut(row: Encoded, max_length: int, keep_first: int | None) -> Encoded:
     answer = row.answer_ids[: max_length - 1]
+    if row.apart:
+        return replace(row, prompt_ids=row.prompt_ids[-max_length:], answer_ids=answer)
     room = max_length - len(answer)
     first = row.prompt_ids[:1] if room > 1 and row.prompt_ids[0] == keep_first else ()
     return Encoded((*first, *row.prompt_ids[len(row.prompt_ids) - room + len(first) :]), answer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +19,9 @@ from icmlora_cli.lm.load_options import LoadOptions, keep_differentiable
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from icmlora_cli.lm.batching import RowBatch
+    from icmlora_cli.lm.families import Family
+    from icmlora_cli.lm.prompts import Encoded
     from icmlora_cli.registry.bases import Base
     from icmlora_cli.weights.foreign.check import BaseShapes
 
@@ -44,7 +47,7 @@ class LoadedBase:
 
     Args:
         base: where it came from.
-        model: the causal language model, in eval mode, no parameter of which requires a gradient.
+        model: the language model, in eval mode, no parameter of which requires a gradient.
         tokenizer: The tokenizer of the base, with a padding token.
         device: where the parameters are.
         dtype: The dtype of the floating-point parameters.
@@ -57,6 +60,22 @@ class LoadedBase:
     device: torch.device
     dtype: torch.dtype
     micro_batch: MicroBatch
+
+    @cached_property
+    def family(self) -> Family:
+        """How the base reads rows."""
+        from icmlora_cli.lm.families import family_of
+
+        return family_of(self.model, self.tokenizer)
+
+    def batch(self, rows: Sequence[Encoded], *, size: Callable[[int], int] = int) -> RowBatch:
+        """Pad a few rows into one batch on the base's device.
+
+        Args:
+            rows: the rows.
+            size: gives the size of the batch for the longest row and the longest answer, where it is to be larger.
+        """
+        return self.family.collate(rows, self.device, size=size)
 
     @cached_property
     def shapes(self) -> BaseShapes:
@@ -138,11 +157,14 @@ def contiguous_input(_: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> tupl
 
 def _model(base: Base, dtype: torch.dtype, device: torch.device, options: LoadOptions) -> PreTrainedModel:
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig
+
+    from icmlora_cli.lm.architectures import auto_class
 
     arguments = options.arguments(device, dtype, packed=_quantisation(base) is not None)
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        kind = auto_class(AutoConfig.from_pretrained(base.path, local_files_only=True))
+        model, report = kind.from_pretrained(
             base.path, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True, **arguments
         )
     except ImportError as error:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
     Concatenate,
@@ -18,6 +18,7 @@ from transformers.core_model_loading import (
 )
 
 from icmlora_cli.errors import CorruptFileError
+from icmlora_cli.lm.architectures import auto_class, is_encoder_decoder
 from icmlora_cli.lm.load import quiet_transformers
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.weights.foreign.check import BaseModule, BaseShapes, ExpertMatrix
@@ -76,7 +77,7 @@ def _skeleton(folder: Path, name: str) -> PreTrainedModel:
     try:
         with quiet_transformers(), torch.device("meta"):
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
-            model = AutoModelForCausalLM.from_config(config)
+            model: PreTrainedModel = auto_class(config).from_config(config)
     except (OSError, ValueError, KeyError) as error:
         raise CorruptFileError(
             f"the configuration of base model {name} cannot be read: {str(error).strip().splitlines()[0]}",
@@ -100,7 +101,8 @@ def shapes_of(model: PreTrainedModel) -> BaseShapes:
             rows, columns = columns, rows
         modules[name] = BaseModule(kind, rows, columns, tied=tied and (module is output or kind == "embedding"))
     parameters = {name: tuple(item.shape) for name, item in model.named_parameters(remove_duplicate=False)}
-    return BaseShapes(modules, parameters)
+    task_type = "SEQ_2_SEQ_LM" if is_encoder_decoder(model.config) else "CAUSAL_LM"
+    return BaseShapes(modules, parameters, task_type=task_type)
 
 
 class _Names:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from icmlora_cli.errors import UsageError
+from icmlora_cli.lm.architectures import only_decoders
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.prompts import Encoded
 
@@ -74,8 +75,9 @@ def check_apart(loaded: LoadedBase, model: torch.nn.Module) -> None:
         model: the base, or the same with an adapter on it.
 
     Raises:
-        UsageError: if they do, as in models with a state that runs on from token to token.
+        UsageError: if the base has an encoder, or they do, as in models with a state that runs on from token to token.
     """
+    only_decoders(loaded.model, loaded.base.name, "packing")
     last = Encoded((5, 6, 7), (8, 9))
     found = [
         packed_log_probs(model, pack([Encoded(first, (6,)), last], loaded.device))[1:]

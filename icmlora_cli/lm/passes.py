@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from icmlora_cli.errors import UsageError
-from icmlora_cli.lm.batching import answer_log_probs, collate
+from icmlora_cli.lm.batching import answer_log_probs
 from icmlora_cli.lm.compiling import bucket, compiled
 from icmlora_cli.lm.optimise import apply_gradients
 from icmlora_cli.lm.packing import check_apart, pack, packed_log_probs
@@ -65,7 +65,7 @@ class StepPasses:
         loaded = self.trainer.loaded
         if self.trainer.recipe.packing:
             return packed_log_probs(self._model, pack(rows, loaded.device))
-        batch = collate(rows, loaded.tokenizer.pad_token_id, loaded.device, size=self._size)
+        batch = loaded.batch(rows, size=self._size)
         return answer_log_probs(self._model, batch)[0]
 
 

@@ -160,8 +160,11 @@ def score_texts(
         A score for each text, in order.
 
     Raises:
-        UsageError: if a text is empty, or the prefix leaves no room for a text.
+        UsageError: if the base has an encoder, a text is empty, or the prefix leaves no room for a text.
     """
+    if not texts:
+        return ()
+    loaded.family.check_passages()
     limit = max_length or max_tokens(loaded)
     told = tuple(text_ids(loaded.tokenizer, prefix)) if prefix else ()
     size = limit - len(told)

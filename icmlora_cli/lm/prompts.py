@@ -1,7 +1,8 @@
 """Examples as token ids: the prompt that the model reads and the answer that it must give."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from tokenizers.decoders import ByteLevel
 from transformers import PreTrainedTokenizerBase
@@ -22,24 +23,68 @@ class Encoded:
     Args:
         prompt_ids: what is given, with the tokenizer's special tokens.
         answer_ids: what is scored and learned, with whatever ends the answer.
+        apart: whether an encoder reads the prompt and a decoder the answer.
     """
 
     prompt_ids: tuple[int, ...]
     answer_ids: tuple[int, ...]
+    apart: bool = False
 
     @property
     def length(self) -> int:
-        """Tokens in all."""
+        """The tokens of the longest sequence that is read: of both, or of the longer one where they are apart."""
+        if self.apart:
+            return max(len(self.prompt_ids), len(self.answer_ids) + 1)  # a decoder starts with a token before its first
         return len(self.prompt_ids) + len(self.answer_ids)
 
 
-def _chat(tokenizer: PreTrainedTokenizerBase, content: str) -> str:
-    messages = [{"role": "user", "content": content}]
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+class RowCoder(Protocol):
+    """Writes prompts and answers as the token ids that a base reads."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The base's tokenizer."""
+
+    def row(self, prompt: str, answer: str) -> Encoded:
+        """Return a prompt and its answer as token ids."""
+
+    def chat_row(self, turns: Sequence[Mapping[str, str]], answer: str) -> Encoded:
+        """Return a conversation, each turn with its ``role`` and ``content``, and the answer to it as token ids."""
+
+    def check_passages(self) -> None:
+        """Check that the base reads plain text without a prompt.
+
+        Raises:
+            UsageError: if it has an encoder, which reads a prompt.
+        """
+
+
+@dataclass(frozen=True)
+class DecoderCoder:
+    """Writes rows for a decoder alone, which reads prompt and answer as one sequence.
+
+    Args:
+        tokenizer: the base's tokenizer.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+
+    def row(self, prompt: str, answer: str) -> Encoded:
+        """Return a prompt and its answer as token ids."""
+        return Encoded(tuple(open_ids(self.tokenizer, prompt)), tuple(ids_after(self.tokenizer, prompt, answer)))
+
+    def chat_row(self, turns: Sequence[Mapping[str, str]], answer: str) -> Encoded:
+        """Return a conversation and the answer to it as token ids, by the base's own chat template."""
+        text = str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+        answer_ids = ids_after(self.tokenizer, text, answer + chat_end(self.tokenizer))
+        return Encoded(tuple(text_ids(self.tokenizer, text)), tuple(answer_ids))
+
+    def check_passages(self) -> None:
+        """Do nothing: a decoder reads plain text."""
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase,
+    coder: RowCoder,
     template: PromptTemplate,
     example: Example,
     *,
@@ -48,19 +93,15 @@ def encode(
     """Render one example.
 
     Args:
-        tokenizer: the base model's.
+        coder: writes rows as the base reads them.
         template: how the task writes a prompt and its answer.
         example: what to write.
         description: put this before the prompt (the ``described`` protocol); None leaves the prompt bare.
     """
     prompt, answer = template.render(example, description=description)
     if template.kind == "chat":
-        prompt = _chat(tokenizer, prompt)
-        prompt_ids = text_ids(tokenizer, prompt)
-        answer += chat_end(tokenizer)
-    else:
-        prompt_ids = open_ids(tokenizer, prompt)
-    return Encoded(tuple(prompt_ids), tuple(ids_after(tokenizer, prompt, answer)))
+        return coder.chat_row([{"role": "user", "content": prompt}], answer)
+    return coder.row(prompt, answer)
 
 
 def chat_end(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -131,19 +172,21 @@ def prefix_token(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def encode_text(
-    tokenizer: PreTrainedTokenizerBase, text: str, *, description: str | None = None, max_length: int | None = None
+    coder: RowCoder, text: str, *, description: str | None = None, max_length: int | None = None
 ) -> list[Encoded]:
     """Cut plain text into rows of at most ``WINDOW`` tokens, each after the prefix token; all of them are learned.
 
     Args:
-        tokenizer: the base model's.
+        coder: writes rows as the base reads them.
         text: a passage.
         description: put this before each row, on a line of its own and followed by an empty one; None puts nothing.
         max_length: the tokens of the longest row in all, in place of ``WINDOW`` tokens of the text.
 
     Raises:
-        UsageError: if what stands before each row leaves no room in ``max_length``.
+        UsageError: if what stands before each row leaves no room in ``max_length``, or the base has an encoder.
     """
+    coder.check_passages()
+    tokenizer = coder.tokenizer
     before = f"{description}\n\n" if description else ""
     prompt = [prefix_token(tokenizer), *(text_ids(tokenizer, before) if before else [])]
     ids = ids_after(tokenizer, before, text)
@@ -157,7 +200,7 @@ def encode_text(
 
 
 def encode_task(
-    tokenizer: PreTrainedTokenizerBase,
+    coder: RowCoder,
     task: Task,
     examples: Sequence[Example],
     *,
@@ -167,14 +210,15 @@ def encode_task(
     """Render examples of a task, in order: one row an example, or, of plain text, one a window (see ``encode_text``).
 
     Args:
-        tokenizer: the base model's.
+        coder: writes rows as the base reads them.
         task: whose template is used.
         examples: what to write.
         described: put the task's first description in the prompt; a template that asks for it has it always.
         max_length: the tokens of the longest row of plain text; rows of other tasks are not cut here.
 
     Raises:
-        UsageError: if what stands before each row of plain text leaves no room in ``max_length``.
+        UsageError: if what stands before each row of plain text leaves no room in ``max_length``, or the base cannot
+            read a row.
     """
     told = described or "{description}" in task.template.prompt
     description = task.descriptions[0] if told else None
@@ -182,6 +226,6 @@ def encode_task(
         return [
             row
             for item in examples
-            for row in encode_text(tokenizer, item.output, description=description, max_length=max_length)
+            for row in encode_text(coder, item.output, description=description, max_length=max_length)
         ]
-    return [encode(tokenizer, task.template, example, description=description) for example in examples]
+    return [encode(coder, task.template, example, description=description) for example in examples]

@@ -74,6 +74,8 @@ class RowCores:
         def add(module: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
             core = cores[:, index, : u.shape[1], : v.shape[0]].to(u)  # (B, R, R')
             seen = args[0] @ v.T  # (B, T, R')
-            return output + (seen @ core.transpose(1, 2)) @ u.T  # (B, T, out)
+            if len(core) > 1:  # what is read of an image can be cut into windows, several in a row of the batch
+                seen = seen.reshape(len(core), -1, v.shape[0])
+            return output + ((seen @ core.transpose(1, 2)) @ u.T).reshape(output.shape)  # (B, T, out)
 
         return add

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from icmlora_cli.lm.batching import answer_log_probs, collate, scoring_batches
+from icmlora_cli.lm.batching import answer_log_probs, scoring_batches
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.prompts import Encoded
 
@@ -66,7 +66,7 @@ def score_rows(
 
 def _read(loaded: LoadedBase, rows: Sequence[Encoded], indices: Sequence[int]) -> tuple[list[float], list[bool]]:
     """Return each answer's log-likelihood in nats, and whether it is exact; the host waits for the device twice."""
-    batch = collate([rows[index] for index in indices], loaded.tokenizer.pad_token_id, loaded.device)
+    batch = loaded.batch([rows[index] for index in indices])
     with torch.inference_mode():
         log_probs, right = answer_log_probs(loaded.model, batch)
         return log_probs.cpu().double().sum(1).tolist(), right.all(1).tolist()  # MPS has no float64

@@ -7,14 +7,14 @@ with gradients). In a frame, rows have cores of their own (``lm.row_cores``). No
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 
 from icmlora_cli.config.harvest import HarvestRecipe
 from icmlora_cli.errors import UsageError
-from icmlora_cli.lm.batching import answer_log_probs, collate
+from icmlora_cli.lm.batching import answer_log_probs
 from icmlora_cli.lm.compiling import bucket, compiled
 from icmlora_cli.lm.devices import upload
 from icmlora_cli.lm.load import LoadedBase
@@ -215,9 +215,6 @@ class FrameSlots:
         """Do nothing: cores are on the base only while they are applied."""
 
 
-NOTHING = Encoded((0, 0), ())  # a row that fills a pass up, and of which nothing is learned
-
-
 def make_slots(loaded: LoadedBase, recipe: HarvestRecipe, count: int) -> SideBySide:
     """Return several adapters of the recipe's parametrization on one base.
 
@@ -279,9 +276,9 @@ class SharedPasses:
         totals = torch.zeros(len(given), device=loaded.device)
         for start in range(0, longest, size):
             parts = [rows[start : start + size] for rows in given]
-            filled = [row for part in parts for row in (*part, *[NOTHING] * (size - len(part)))]
-            pad_id = loaded.tokenizer.pad_token_id
-            batch = collate(filled, pad_id, loaded.device, size=bucket if recipe.compile else int)
+            nothing = replace(next(row for rows in given for row in rows), answer_ids=())  # nothing is learned of it
+            filled = [row for part in parts for row in (*part, *[nothing] * (size - len(part)))]
+            batch = loaded.batch(filled, size=bucket if recipe.compile else int)
             with self.side.applied(list(slots), size):
                 log_probs, _ = answer_log_probs(self._model, batch)
                 counts = upload(torch.tensor(tokens), log_probs.device)

@@ -7,7 +7,18 @@ from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPP
 from transformers import PreTrainedModel
 
 from icmlora_cli.errors import UsageError
-from icmlora_cli.weights.layout import Layout, ModuleShape
+from icmlora_cli.weights.layout import Layout, ModuleShape, ordered
+
+# the choice for architectures of which PEFT has none
+OWN = {
+    "gemma3_text": ["q_proj", "v_proj"],
+    "florence2": ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2", "qkv", "proj"],
+}
+
+
+def _is_linear(module: torch.nn.Module) -> bool:
+    # packed layers keep torch's class, or have its sizes
+    return isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D" or hasattr(module, "out_features")
 
 
 def target_modules(model: PreTrainedModel, wanted: str | Sequence[str]) -> tuple[str, ...]:
@@ -15,14 +26,15 @@ def target_modules(model: PreTrainedModel, wanted: str | Sequence[str]) -> tuple
 
     Args:
         model: the base model.
-        wanted: ``auto`` for PEFT's own choice for the architecture, else the endings.
+        wanted: ``auto`` for PEFT's own choice for the architecture, and for Florence-2 the linear layers of all its
+            stacks (ICM-LoRA, arXiv 2501.17635, whose targets these are); else the endings.
 
     Raises:
-        UsageError: if PEFT knows no default for the architecture, or an ending matches nothing.
+        UsageError: if there is no default for the architecture, or an ending matches nothing, or a convolution.
     """
     if wanted == "auto":
         kind = str(model.config.model_type)
-        known = dict(TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING) | {"gemma3_text": ["q_proj", "v_proj"]}
+        known = dict(TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING) | OWN
         if kind not in known:
             raise UsageError(
                 f"no default target modules for the architecture {kind!r}",
@@ -30,11 +42,18 @@ def target_modules(model: PreTrainedModel, wanted: str | Sequence[str]) -> tuple
             )
         wanted = known[kind]
     endings = (wanted,) if isinstance(wanted, str) else tuple(wanted)
-    names = [name for name, _ in model.named_modules()]
+    modules = dict(model.named_modules())
     for ending in endings:
-        if not any(name == ending or name.endswith(f".{ending}") for name in names):
+        found = [name for name in modules if name == ending or name.endswith(f".{ending}")]
+        other = next((name for name in found if not _is_linear(modules[name])), None)
+        if other is not None:
+            raise UsageError(
+                f"{other} is a {type(modules[other]).__name__}, and a LoRA goes on linear layers only",
+                hint=f"leave {ending} out of target_modules",
+            )
+        if not found:
             leaves = sorted(
-                {name.rsplit(".", 1)[-1] for name in names if name.endswith(("proj", "attn", "fc1", "fc2"))}
+                {name.rsplit(".", 1)[-1] for name in modules if name.endswith(("proj", "attn", "fc1", "fc2"))}
             )
             raise UsageError(
                 f"the base model has no module that ends in {ending!r}",
@@ -60,7 +79,7 @@ def target_layout(model: PreTrainedModel, wanted: str | Sequence[str]) -> Layout
         if any(name == ending or name.endswith(f".{ending}") for ending in endings):
             turned = turned or type(module).__name__ == "Conv1D"  # GPT-2 keeps these weights as [in, out]
             shapes.append(ModuleShape(name, *module_shape(module)))
-    return Layout(tuple(sorted(shapes, key=lambda item: (item.layer, item.kind, item.name))), turned)
+    return Layout(ordered(shapes), turned)
 
 
 def module_shape(module: torch.nn.Module) -> tuple[int, int]:

@@ -2,6 +2,9 @@
 
 A task vector here is the *condition* of the generator, as in the paper (ICM-LoRA, arXiv 2501.17635, section 3.2). It
 is not the weight difference that "task arithmetic" calls by the same name.
+
+The states are those of ``lm.families``. Of an encoder-decoder base a description's are the encoder's at its tokens;
+those of examples with an open question are the decoder's at its start, from which the answer would come.
 """
 
 import random
@@ -15,7 +18,7 @@ from icmlora_cli.config.train import VectorRecipe
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import UsageError
-from icmlora_cli.lm.batching import TokenBatch, collate, scoring_batches
+from icmlora_cli.lm.batching import scoring_batches
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.perplexity import max_tokens
 from icmlora_cli.lm.prompts import Encoded, ids_after, open_ids, text_ids
@@ -32,10 +35,6 @@ VERSION = 2  # of the prompts below and of the cached files; part of the cache's
 
 def _shown(examples: Sequence[Example]) -> str:
     return "".join(f"Q: {item.input}\nA: {item.output}\n" for item in examples)
-
-
-class _CaughtError(Exception):
-    """Ends a forward pass whose wanted state has been seen."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +68,9 @@ class VectorReader:
     on_note: Callable[[str], None] = lambda note: None
 
     @property
-    def layer(self) -> int:
-        """The index of the hidden state that is read (0 are the embeddings)."""
-        depth = int(self.loaded.model.config.get_text_config().num_hidden_layers)
-        return max(1, min(depth, round(self.recipe.layer * depth)))
+    def layer(self) -> object:
+        """Which states are read: of a decoder alone the index of its layer (0 are the embeddings)."""
+        return self.loaded.family.place(self.recipe.layer)
 
     @property
     def size(self) -> int:
@@ -92,7 +90,10 @@ class VectorReader:
         return self._compute(self._ids(self.text_prompt(description)), pooling="mean")
 
     def demonstrations(self, examples: Sequence[Example], query: str) -> torch.Tensor:
-        """Return the vector of k examples and an open question: the last token's state, fp32 [hidden]."""
+        """Return the vector of k examples and an open question: the last state, fp32 [hidden].
+
+        It is that of the last token; where an encoder reads the prompt, that of the decoder at its start.
+        """
         return self._read(f"{_shown(examples)}Q: {query}\nA:", pooling="last")
 
     def passages(self, texts: Sequence[str]) -> torch.Tensor:
@@ -231,6 +232,8 @@ class VectorReader:
             kept += range(len(ids) - 1, len(ids) + len(answer_ids))
             ids += answer_ids
             before = answer
+        closing = self.loaded.family.closing
+        ids += closing
         cut = max(0, len(ids) - min(MAX_EXAMPLE_TOKENS, max_tokens(self.loaded)))
         return TokenPrompt(tuple(ids[cut:]), tuple(at - cut for at in kept if at >= cut))
 
@@ -239,8 +242,9 @@ class VectorReader:
         whole = self.examples_states(examples)
         last = examples[-1]
         answer = ids_after(self.loaded.tokenizer, f"Q: {last.input}\nA:", f" {last.output}\n")
-        ids = whole.ids[: len(whole.ids) - len(answer)]
-        return TokenPrompt(ids, (len(ids) - 1,))
+        closing = self.loaded.family.closing
+        ids = (*whole.ids[: len(whole.ids) - len(answer) - len(closing)], *closing)
+        return TokenPrompt(ids, (self.loaded.family.last(ids),))
 
     def read_all(
         self, prompts: "Sequence[TokenPrompt]", *, on_batch: Callable[[int], None] | None = None
@@ -278,42 +282,10 @@ class VectorReader:
         ]
 
     def _states(self, rows: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-        """Return the layer's states of rows of token ids, [T, hidden] each."""
-        tokenizer, device = self.loaded.tokenizer, self.loaded.device
+        """Return the states of rows of token ids, [T, hidden] each."""
+        family, loaded = self.loaded.family, self.loaded
         self._check_length(max(map(len, rows)))
-        batch = collate([Encoded(tuple(row), ()) for row in rows], tokenizer.pad_token_id, device)
-        with torch.inference_mode():
-            states = self._hidden(batch)
-        return [states[index, states.shape[1] - len(row) :] for index, row in enumerate(rows)]
-
-    def _hidden(self, batch: TokenBatch) -> torch.Tensor:
-        """Return the layer's states [B, T, hidden]; where the blocks are found, those above it are not run."""
-        model, depth = self.loaded.model, int(self.loaded.model.config.get_text_config().num_hidden_layers)
-        lists = (item for item in model.modules() if isinstance(item, torch.nn.ModuleList) and len(item) == depth)
-        blocks, caught = next(lists, None), list[torch.Tensor]()
-        arguments = {
-            "input_ids": batch.input_ids,
-            "attention_mask": batch.attention_mask,
-            "position_ids": batch.position_ids,
-            "use_cache": False,
-            "logits_to_keep": 1,
-        }
-        if blocks is None or self.layer >= depth:  # the last state has a norm on it, which is no block
-            states: torch.Tensor = model(**arguments, output_hidden_states=True).hidden_states[self.layer]
-            return states
-
-        def catch(_: torch.nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, torch.Tensor]) -> None:
-            caught.append(args[0] if args else kwargs["hidden_states"])
-            raise _CaughtError
-
-        handle = blocks[self.layer].register_forward_pre_hook(catch, with_kwargs=True)
-        try:
-            model(**arguments)
-        except _CaughtError:
-            pass
-        finally:
-            handle.remove()
-        return caught[0]
+        return family.states([Encoded(tuple(row), ()) for row in rows], loaded.device, self.recipe.layer)
 
     def _start(self, text: str, tokens: int) -> str:
         tokenizer = self.loaded.tokenizer
@@ -369,13 +341,6 @@ class VectorReader:
         return self.loaded.micro_batch.whole("reading", 1, lambda _: self._vector(ids, pooling))
 
     def _vector(self, ids: Sequence[int], pooling: str) -> torch.Tensor:
-        with torch.inference_mode():
-            states = self.loaded.model(
-                input_ids=torch.tensor([list(ids)], device=self.loaded.device),
-                output_hidden_states=True,
-                use_cache=False,
-                logits_to_keep=1,
-            ).hidden_states
-        hidden = states[self.layer][0].float()  # (tokens, hidden)
-        vector: torch.Tensor = hidden.mean(0) if pooling == "mean" else hidden[-1]
+        hidden = self._states([ids])[0].float()  # (tokens, hidden)
+        vector: torch.Tensor = hidden[: len(ids)].mean(0) if pooling == "mean" else hidden[-1]
         return vector.cpu().clone()

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from icmlora_cli.disk import files
-from icmlora_cli.lm.batching import answer_logits, collate, scoring_batches
+from icmlora_cli.lm.batching import RowBatch, scoring_batches
 from icmlora_cli.lm.devices import upload
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.prompts import Encoded
@@ -80,29 +80,30 @@ def _compute(
     ids, log_probs = [torch.empty(0)] * len(rows), [torch.empty(0)] * len(rows)
     with applied(loaded.model, placed(loaded.model, adapter)):
         for indices in scoring_batches([row.length for row in rows], batch_size=AT_ONCE):
-            for part, (likeliest, values) in loaded.micro_batch.parts(
+            for part, (batch, likeliest, values) in loaded.micro_batch.parts(
                 "scoring", indices, lambda part: _top([rows[index] for index in part], loaded)
             ):
                 for row, index in enumerate(part):
-                    start = values.shape[1] - len(rows[index].answer_ids)  # answers end together
-                    ids[index], log_probs[index] = likeliest[row, start:].clone(), values[row, start:].clone()
+                    at = batch.place(len(rows[index].answer_ids))
+                    ids[index], log_probs[index] = likeliest[row, at].clone(), values[row, at].clone()
     return ids, log_probs
 
 
-def _top(rows: Sequence[Encoded], loaded: LoadedBase) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the likeliest tokens of a batch, int32 [B, K, TOP], and their log-probabilities, fp32, on the CPU."""
-    batch = collate(rows, loaded.tokenizer.pad_token_id, loaded.device)
-    every = torch.log_softmax(answer_logits(loaded.model, batch).float(), dim=-1)
+def _top(rows: Sequence[Encoded], loaded: LoadedBase) -> tuple[RowBatch, torch.Tensor, torch.Tensor]:
+    """Return a batch, its likeliest tokens, int32 [B, K, TOP], and their log-probabilities, fp32, on the CPU."""
+    batch = loaded.batch(rows)
+    every = torch.log_softmax(batch.logits(loaded.model).float(), dim=-1)
     top = every.topk(min(TOP, every.shape[-1]), dim=-1)
-    return top.indices.int().cpu(), top.values.cpu()
+    return batch, top.indices.int().cpu(), top.values.cpu()
 
 
-def divergences(logits: torch.Tensor, teachers: Sequence[TopTokens | None]) -> torch.Tensor:
+def divergences(logits: torch.Tensor, teachers: Sequence[TopTokens | None], batch: RowBatch) -> torch.Tensor:
     """Return KL(teacher || model) of each row in nats, summed over its answer, fp32 [B]; 0 for rows without a teacher.
 
     Args:
-        logits: the model's logits of the answers, which end together, [B, K, vocabulary].
+        logits: the model's logits of the answers, [B, K, vocabulary].
         teachers: what the adapter of each row's task says of the row's answer; None where nothing is known.
+        batch: the batch, which says where the answers are.
     """
     rows = [index for index, teacher in enumerate(teachers) if teacher is not None]
     total = torch.zeros(len(teachers), device=logits.device)
@@ -112,8 +113,8 @@ def divergences(logits: torch.Tensor, teachers: Sequence[TopTokens | None]) -> t
     shape = (len(rows), logits.shape[1], known[0].ids.shape[1])
     ids, log_p = torch.zeros(shape, dtype=torch.long), torch.full(shape, -torch.inf)
     for row, teacher in enumerate(known):
-        start = shape[1] - len(teacher.ids)
-        ids[row, start:], log_p[row, start:] = teacher.ids, teacher.log_probs
+        at = batch.place(len(teacher.ids))
+        ids[row, at], log_p[row, at] = teacher.ids, teacher.log_probs
     ids, log_p = upload(ids, logits.device), upload(log_p, logits.device)
     told = log_p[..., :1] > -torch.inf  # positions of the answer
     log_q = (chosen := logits[rows].float()).gather(2, ids) - chosen.logsumexp(-1, keepdim=True)

@@ -88,7 +88,7 @@ class LoraTrainer:
             target_modules=list(endings),
             lora_dropout=0.0,
             bias="none",
-            task_type="CAUSAL_LM",
+            task_type=self.loaded.family.task_type,
             fan_in_fan_out=self.fan_in_fan_out,
         )
         self.model = _with_lora(self.loaded, config)
@@ -191,7 +191,7 @@ class ContinuedTrainer:
         """Put the given LoRA on the base."""
         check_fits(self.loaded.model, self.start)
         given = config_dict(self.start)
-        config = LoraConfig(task_type="CAUSAL_LM", **{name: given[name] for name in LIKE})
+        config = LoraConfig(task_type=self.loaded.family.task_type, **{name: given[name] for name in LIKE})
         self.model = _with_lora(self.loaded, config)
         self.parameters = {name: item for name, item in self.model.named_parameters() if item.requires_grad}
 

@@ -119,6 +119,12 @@ class Base:
         """The name in files that leave this machine: ``name``, unless that is the path of a folder."""
         return self.model_id if self.origin == "folder" else self.name
 
+    @property
+    def loader(self) -> str:
+        """The class of transformers that code in a card loads it with."""
+        has_encoder_or_images = self.architecture.endswith(("ForConditionalGeneration", "MTModel"))
+        return self.architecture if has_encoder_or_images else "AutoModelForCausalLM"
+
     def reference(self) -> BaseReference:
         """Return what ``icmlora.json`` says of the base of a written model or adapter."""
         return BaseReference(

@@ -25,19 +25,21 @@ CARD = "README.md"
 
 @dataclass(frozen=True)
 class CardData:
-    """What a card says of the data behind an adapter, a model or a generator, and of what these cost.
+    """What a card says of the data behind an adapter, a model or a generator, of what these cost and of the base.
 
     Args:
         licences: the licences that the data state.
         unlicensed: the number of tasks that state no licence.
         datasets: the hub's datasets among the data, as ``organisation/name``.
         cost: the seconds and joules that the generator took, under the names that its manifest uses.
+        loader: the class of transformers that loads the base.
     """
 
     licences: Sequence[str] = ()
     unlicensed: int = 0
     datasets: Sequence[str] = ()
     cost: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    loader: str = "AutoModelForCausalLM"
 
     @classmethod
     def of(cls, manifest: GeneratorAbout | Output) -> "CardData":
@@ -123,16 +125,16 @@ def _cost(cost: Mapping[str, float]) -> list[str]:
     return [f"{sentence[0].upper()}{sentence[1:]}.", ""] if sentence else []
 
 
-def _peft(base_model: str) -> list[str]:
-    """Return the lines that show how PEFT loads an adapter."""
+def _peft(base_model: str, loader: str) -> list[str]:
+    """Return the lines that show how PEFT loads an adapter, on a base that a class of transformers loads."""
     return [
         "```python",
         "from peft import PeftModel",
-        "from transformers import AutoModelForCausalLM",
+        f"from transformers import {loader}",
         "",
-        f"base = AutoModelForCausalLM.from_pretrained({one_line(base_model)!r})"
+        f"base = {loader}.from_pretrained({one_line(base_model)!r})"
         if is_hub_id(base_model)
-        else f'base = AutoModelForCausalLM.from_pretrained("path/to/the/base")  # {one_line(base_model)}',
+        else f'base = {loader}.from_pretrained("path/to/the/base")  # {one_line(base_model)}',
         'model = PeftModel.from_pretrained(base, "path/to/this/folder")',
         "```",
     ]
@@ -184,7 +186,7 @@ def adapter_card(
         *remarks,
         "`icmlora.json` says how it was made.",
         "",
-        *(_peft(base_model) if gguf is None else llama_cpp),
+        *(_peft(base_model, data.loader) if gguf is None else llama_cpp),
         "",
         "A generated adapter can be wrong, above all for tasks unlike those that the generator saw.",
         "Test it on examples.",
@@ -224,7 +226,7 @@ def kept_card(
         "",
         f"{origin}, for {code(base_model)}. `icmlora.json` says how it was made.",
         "",
-        *_peft(base_model),
+        *_peft(base_model, data.loader),
         "",
         *(f"- {name}: {value:.4g}" for name, value in figures.items()),
         *(f"- {name}: {code(value)}" for name, value in facts.items()),

@@ -17,6 +17,7 @@ from jinja2 import TemplateError
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import NotFoundError, RequestError, StoppedError, UsageError
 from icmlora_cli.lm.adapter_base import adapter_base
+from icmlora_cli.lm.architectures import only_decoders
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.perplexity import max_tokens
 from icmlora_cli.lm.prompts import open_ids
@@ -331,7 +332,7 @@ def load_engine(
         NotFoundError: If there is no folder of an adapter.
         CorruptFileError: If a file is damaged, or an adapter does not fit the base.
         UnsupportedAdapterError: If an adapter is not a LoRA, or has parts that a LoRA cannot hold.
-        UsageError: If there is no such device, or an adapter has the name of the base.
+        UsageError: If there is no such device, the base has an encoder, or an adapter has the name of the base.
         WrongBaseError: If an adapter is for another base.
     """
     request = GenRequest(generator or Path())
@@ -339,6 +340,7 @@ def load_engine(
     for_base = adapter_base(base) if adapters else None
     read = {name: open_adapter(path, for_base, any_base_name=any_base_name) for name, path in (adapters or {}).items()}
     loaded = load_base(base, device=device, on_note=notes_of_memory(on_progress))
+    only_decoders(loaded.model, base.public_name, "icmlora serve")
     adapter_generator = None
     if networks is not None and inputs is not None:
         adapter_generator = adapter_generator_on(loaded, request, networks, inputs, home, on_progress)

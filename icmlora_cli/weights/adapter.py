@@ -91,11 +91,17 @@ def state_dict(adapter: Adapter) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def config_dict(adapter: Adapter, *, revision: str | None = None) -> dict[str, object]:
-    """Return what ``adapter_config.json`` holds, with PEFT's keys."""
+def config_dict(adapter: Adapter, *, revision: str | None = None, task_type: str = "CAUSAL_LM") -> dict[str, object]:
+    """Return what ``adapter_config.json`` holds, with PEFT's keys.
+
+    Args:
+        adapter: The adapter.
+        revision: The revision of the base.
+        task_type: What PEFT calls the task: ``SEQ_2_SEQ_LM`` where the base has an encoder.
+    """
     return {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": task_type,
         "base_model_name_or_path": adapter.base_model,
         "revision": revision,
         "r": adapter.rank,
@@ -185,7 +191,7 @@ def write_adapter(folder: Path, adapter: Adapter, base: BaseShapes, *, revision:
     check_writable(adapter, base, folder)
     tensors = state_dict(adapter)
     files.write_with(folder / WEIGHTS, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-    files.write_json(folder / CONFIG, config_dict(adapter, revision=revision))
+    files.write_json(folder / CONFIG, config_dict(adapter, revision=revision, task_type=base.task_type))
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from icmlora_cli.weights.adapter import Adapter
-from icmlora_cli.weights.layout import layer_of
+from icmlora_cli.weights.layout import layers_of
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,10 @@ def compare(adapter: Adapter, wanted: Adapter) -> AdapterComparison:
         products[module] = (own, both, inner(wanted, wanted, module))
     types: dict[str, list[tuple[float, float, float]]] = {}
     layers: dict[int, list[tuple[float, float, float]]] = {}
+    places = layers_of(products)
     for module, values in products.items():
         types.setdefault(module.rsplit(".", 1)[-1], []).append(values)
-        layer = layer_of(module)
+        layer = places[module]
         if layer is not None:
             layers.setdefault(layer, []).append(values)
     return AdapterComparison(

@@ -58,7 +58,7 @@ def about(folder: str) -> dict[str, Any]:
 
 def nll(loaded: LoadedBase, adapter: Adapter | None, examples: tuple[Example, ...]) -> float:
     with merged(loaded.model, adapter):
-        return score_rows(loaded, [encode(loaded.tokenizer, QA, example) for example in examples]).mean_nll
+        return score_rows(loaded, [encode(loaded.family, QA, example) for example in examples]).mean_nll
 
 
 def test_without_options_nothing_is_added(trained: "Registry") -> None:

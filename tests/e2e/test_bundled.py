@@ -36,7 +36,7 @@ def test_gen_without_a_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     add(other, [f"builtin:{name}" for name in TASKS])
     for task in TaskStore(other).all():
         done = generate.run(task.descriptions[0], tmp_path / task.name, GenRequest(folder), base, home)
-        examples = encode_task(loaded.tokenizer, task, task.examples("test")[:32])
+        examples = encode_task(loaded.family, task, task.examples("test")[:32])
         with merged(loaded.model, read_adapter(done.folder)):
             assert score_rows(loaded, examples).exact_match >= 0.8, task.name
         assert score_rows(loaded, examples).exact_match <= 0.1

@@ -21,7 +21,7 @@ RECIPE = TuningRecipe(steps=6, learning_rate=0.05, warmup=2, batch_size=2, judge
 
 def rows_of(loaded: LoadedBase, word: str = "cat", count: int = 4) -> list[Encoded]:
     examples = [Example("word " * (index + 1), word) for index in range(count)]
-    return [encode(loaded.tokenizer, QA, item) for item in examples]
+    return [encode(loaded.family, QA, item) for item in examples]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from icmlora_cli.disk.home import Home
 from icmlora_cli.lm.decode import SPARE, greedy
 from icmlora_cli.lm.in_context import encode_with_shots
 from icmlora_cli.lm.load import load_base
-from icmlora_cli.lm.prompts import Encoded, encode_task
+from icmlora_cli.lm.prompts import DecoderCoder, Encoded, encode_task
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.tasks.examples import Example
@@ -47,17 +47,19 @@ def test_shots_stand_before_each_prompt(llama_base: Base, home: Home) -> None:
     tokenizer = load_base(llama_base, device="cpu").tokenizer
     made = task(home, "qa")
     shots, examples = [Example("a", "b"), Example("c", "d")], [Example("e", "f")]
-    (row,) = encode_with_shots(tokenizer, made, examples, shots)
+    (row,) = encode_with_shots(DecoderCoder(tokenizer), made, examples, shots)
     assert tokenizer.decode(row.prompt_ids) == "Q: a\nA: b\nQ: c\nA: d\nQ: e\nA:"
     assert tokenizer.decode(row.answer_ids) == " f\n"
-    (told,) = encode_with_shots(tokenizer, made, examples, shots, described=True)
+    (told,) = encode_with_shots(DecoderCoder(tokenizer), made, examples, shots, described=True)
     assert tokenizer.decode(told.prompt_ids) == "Say out.\nQ: a\nA: b\nQ: c\nA: d\nQ: e\nA:"
-    assert encode_with_shots(tokenizer, made, examples, []) == encode_task(tokenizer, made, examples)
+    assert encode_with_shots(DecoderCoder(tokenizer), made, examples, []) == encode_task(
+        DecoderCoder(tokenizer), made, examples
+    )
 
 
 def test_shots_are_turns_with_a_chat_template(llama_base: Base, home: Home) -> None:
     tokenizer = load_base(llama_base, device="cpu").tokenizer
-    (row,) = encode_with_shots(tokenizer, task(home, "chat"), [Example("e", "f")], [Example("a", "b")])
+    (row,) = encode_with_shots(DecoderCoder(tokenizer), task(home, "chat"), [Example("e", "f")], [Example("a", "b")])
     assert tokenizer.decode(row.prompt_ids) == "user: a\nassistant: b\nuser: e\nassistant: "
 
 

@@ -10,7 +10,7 @@ from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import UsageError
 from icmlora_cli.lm.lengths import cut_rows, fits, task_rows
 from icmlora_cli.lm.load import load_base
-from icmlora_cli.lm.prompts import Encoded, encode_text
+from icmlora_cli.lm.prompts import DecoderCoder, Encoded, encode_text
 from icmlora_cli.lm.task_vector import VectorReader
 from icmlora_cli.methods.method import TaskContext
 from icmlora_cli.methods.prompting import BaseMethod, InContextMethod
@@ -99,12 +99,14 @@ def test_rows_lose_the_start_of_their_prompt_and_it_is_counted() -> None:
 def test_plain_text_is_cut_into_windows_and_loses_nothing(llama_base: Base) -> None:
     tokenizer = load_base(llama_base, device="cpu").tokenizer
     text = "one two three four " * 60
-    rows = encode_text(tokenizer, text, max_length=40)
+    rows = encode_text(DecoderCoder(tokenizer), text, max_length=40)
     assert {row.length for row in rows[:-1]} == {40} and rows[-1].length <= 40
-    whole = [token for row in encode_text(tokenizer, text, max_length=100_000) for token in row.answer_ids]
+    whole = [
+        token for row in encode_text(DecoderCoder(tokenizer), text, max_length=100_000) for token in row.answer_ids
+    ]
     assert [token for row in rows for token in row.answer_ids] == whole
     with pytest.raises(UsageError, match="max_length: 2"):
-        encode_text(tokenizer, text, description="A long description of it.", max_length=2)
+        encode_text(DecoderCoder(tokenizer), text, description="A long description of it.", max_length=2)
 
 
 @pytest.mark.parametrize("part", ["train", "validation"])

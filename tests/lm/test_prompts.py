@@ -5,7 +5,7 @@ import pytest
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import UsageError
 from icmlora_cli.lm.load import load_base
-from icmlora_cli.lm.prompts import WINDOW, encode_task, encode_text, prefix_token, text_ids
+from icmlora_cli.lm.prompts import WINDOW, DecoderCoder, encode_task, encode_text, prefix_token, text_ids
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.tasks.examples import Example
@@ -20,7 +20,7 @@ def text_task(home: Home, passages: list[str]) -> Task:
 def test_windows_hold_every_token_once(tiny_base: Base) -> None:
     tokenizer = load_base(tiny_base, device="cpu").tokenizer
     text = "one two three four five.\n\n" * 60
-    rows = encode_text(tokenizer, text)
+    rows = encode_text(DecoderCoder(tokenizer), text)
     assert [token for row in rows for token in row.answer_ids] == text_ids(tokenizer, text)
     assert len(rows) > 2
     assert all(row.prompt_ids == (prefix_token(tokenizer),) for row in rows)
@@ -32,9 +32,9 @@ def test_a_task_of_plain_text_has_a_row_a_window(llama_base: Base, home: Home) -
     passages = [f"Passage {number}. " + "one two three " * 40 for number in range(20)]
     task = text_task(home, passages)
     examples = task.examples("train")
-    rows = encode_task(tokenizer, task, examples)
-    assert rows == [row for item in examples for row in encode_text(tokenizer, item.output)]
-    told = encode_task(tokenizer, task, examples, described=True)
+    rows = encode_task(DecoderCoder(tokenizer), task, examples)
+    assert rows == [row for item in examples for row in encode_text(DecoderCoder(tokenizer), item.output)]
+    told = encode_task(DecoderCoder(tokenizer), task, examples, described=True)
     assert tokenizer.decode(told[0].prompt_ids[1:]) == "A book.\n\n"
     assert [row.answer_ids for row in told] == [row.answer_ids for row in rows]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from icmlora_cli.disk.home import Home
-from icmlora_cli.lm.batching import answer_logits, collate
+from icmlora_cli.lm.batching import IGNORED, TokenBatch, collate
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.prompts import Encoded, encode
 from icmlora_cli.lm.targets import target_layout
@@ -38,12 +38,12 @@ def adapter(loaded: LoadedBase) -> Adapter:
 
 @pytest.fixture
 def rows(loaded: LoadedBase) -> list[Encoded]:
-    return [encode(loaded.tokenizer, PLAIN, example) for example in EXAMPLES]
+    return [encode(loaded.family, PLAIN, example) for example in EXAMPLES]
 
 
 def every(loaded: LoadedBase, row: Encoded) -> torch.Tensor:
     with torch.no_grad():
-        return answer_logits(loaded.model, collate([row], 0, loaded.device)).float().log_softmax(-1)[0]
+        return collate([row], 0, loaded.device).logits(loaded.model).float().log_softmax(-1)[0]
 
 
 def test_it_keeps_what_the_merged_model_says(
@@ -86,6 +86,12 @@ def test_it_is_computed_once_and_a_damaged_file_again(
         assert runs
 
 
+def padded(logits: torch.Tensor) -> TokenBatch:
+    """A batch of a decoder alone whose answers' logits these are."""
+    ids = torch.zeros(logits.shape[0], logits.shape[1] + 1, dtype=torch.long)
+    return TokenBatch(ids, ids, ids, torch.full(logits.shape[:2], IGNORED))
+
+
 def top_of(logits: torch.Tensor) -> TopTokens:
     values, ids = logits.log_softmax(-1).topk(TOP)
     return TopTokens(ids, values)
@@ -95,24 +101,24 @@ def test_the_divergence_is_that_of_the_kept_tokens_and_the_rest() -> None:
     rng = torch.Generator().manual_seed(0)
     teacher, student = (2.0 * torch.randn(3, 100, generator=rng) for _ in range(2))
     logits = torch.cat([torch.randn(2, 100, generator=rng), student])[None]  # two positions of padding before them
-    found = float(divergences(logits, [top_of(teacher)])[0])
+    found = float(divergences(logits, [top_of(teacher)], padded(logits))[0])
     p, q = teacher.softmax(-1), student.softmax(-1)
     ids = top_of(teacher).ids
     p, q = (torch.cat([x.gather(1, ids), 1 - x.gather(1, ids).sum(1, keepdim=True)], dim=1) for x in (p, q))
     assert found == pytest.approx(float((p * (p / q).log()).sum()), rel=1e-4)
     full = float((teacher.softmax(-1) * (teacher.log_softmax(-1) - student.log_softmax(-1))).sum())
     assert 0 < found < full
-    assert float(divergences(teacher[None], [top_of(teacher)])[0]) == pytest.approx(0, abs=1e-4)
+    assert float(divergences(teacher[None], [top_of(teacher)], padded(teacher[None]))[0]) == pytest.approx(0, abs=1e-4)
 
 
 def test_rows_without_a_teacher_count_nothing_and_gradients_reach_the_others_answers_alone() -> None:
     rng = torch.Generator().manual_seed(0)
     logits = torch.randn(3, 4, 50, generator=rng).requires_grad_()
-    found = divergences(logits, [None, top_of(torch.randn(2, 50, generator=rng)), None])
+    found = divergences(logits, [None, top_of(torch.randn(2, 50, generator=rng)), None], padded(logits))
     assert [value > 0 for value in found.tolist()] == [False, True, False]
     (gradient,) = torch.autograd.grad(found.sum(), logits)
     assert gradient.isfinite().all() and gradient[1, 2:].any(dim=-1).all()
     assert not gradient[0].any() and not gradient[2].any() and not gradient[1, :2].any()
     sure = torch.full((2, 50), -100.0)
     sure[:, 3] = 100.0  # no rest at all, in fp32
-    assert divergences(logits, [top_of(sure)] + [None] * 2).isfinite().all()
+    assert divergences(logits, [top_of(sure)] + [None] * 2, padded(logits)).isfinite().all()

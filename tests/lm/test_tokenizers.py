@@ -16,7 +16,7 @@ from icmlora_cli.lm.decode import greedy
 from icmlora_cli.lm.in_context import encode_with_shots
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.perplexity import score_texts
-from icmlora_cli.lm.prompts import encode, encode_text, ids_after, open_ids, prefix_token, text_ids
+from icmlora_cli.lm.prompts import DecoderCoder, encode, encode_text, ids_after, open_ids, prefix_token, text_ids
 from icmlora_cli.lm.scoring import score_rows
 from icmlora_cli.lm.stream import Pieces, Sampling, text_after, write
 from icmlora_cli.lm.task_vector import VectorReader
@@ -94,15 +94,15 @@ def test_a_character_may_end_in_the_answer() -> None:
 @pytest.mark.parametrize("name", SENTENCEPIECE)
 def test_rows_of_text_go_on_with_the_description(name: str) -> None:
     tokenizer = MADE[name]
-    (row,) = encode_text(tokenizer, "Paris", description="city")
+    (row,) = encode_text(DecoderCoder(tokenizer), "Paris", description="city")
     whole = (prefix_token(tokenizer), *text_ids(tokenizer, "city\n\nParis"))
     assert row.prompt_ids + row.answer_ids == whole
-    assert encode_text(tokenizer, "Paris")[0].answer_ids == tuple(text_ids(tokenizer, "Paris"))
+    assert encode_text(DecoderCoder(tokenizer), "Paris")[0].answer_ids == tuple(text_ids(tokenizer, "Paris"))
 
 
 def test_chat_answers_stand_after_the_turn() -> None:
     tokenizer = MADE["phi3"]
-    row = encode(tokenizer, CHAT, Example("city", "Paris"))
+    row = encode(DecoderCoder(tokenizer), CHAT, Example("city", "Paris"))
     whole = "<|user|>\ncity<|end|>\n<|assistant|>\nParis</s>"
     assert list(row.prompt_ids + row.answer_ids) == text_ids(tokenizer, whole)
 
@@ -120,7 +120,9 @@ def test_shown_examples_change_no_answer(template: PromptTemplate, home: Home) -
         TaskSpec.model_validate(values), [Example(f"c{index}", "Paris") for index in range(20)]
     )
     examples = [Example("x", "Rome")]
-    (bare,), (shown,) = (encode_with_shots(tokenizer, task, examples, shots) for shots in ([], [Example("y", "Paris")]))
+    (bare,), (shown,) = (
+        encode_with_shots(DecoderCoder(tokenizer), task, examples, shots) for shots in ([], [Example("y", "Paris")])
+    )
     assert bare.answer_ids == shown.answer_ids
     assert tokenizer.convert_ids_to_tokens(bare.answer_ids)[0] == ("\u2581Rome" if template == QA else "Rome")
 
@@ -158,7 +160,7 @@ def base_of(tmp_path: Path, home: Home) -> BaseOf:
 @pytest.mark.parametrize("name", [*SENTENCEPIECE, "gemma", *BYTE_LEVEL])
 def test_a_base_that_knows_the_answer_is_exact(name: str, base_of: BaseOf) -> None:
     loaded = base_of(MADE[name])
-    rows = [encode(loaded.tokenizer, QA, Example(f"c{index}", "Paris")) for index in range(3)]
+    rows = [encode(loaded.family, QA, Example(f"c{index}", "Paris")) for index in range(3)]
     assert score_rows(loaded, rows).exact_match == 1.0
     assert greedy(loaded, rows) == (" Paris",) * 3
     pieces: list[str] = []

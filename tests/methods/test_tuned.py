@@ -37,7 +37,7 @@ class Clock:
 def test_it_stops_when_the_time_is_up_and_has_learned_the_examples(make_room: MakeRoom) -> None:
     room = make_room(generator=False)
     context, loaded = room.context(2), room.evaluation.loaded
-    rows = encode_task(loaded.tokenizer, context.task, context.shots)
+    rows = encode_task(loaded.family, context.task, context.shots)
     trainer = LoraTrainer(loaded, RECIPE)
     short = tune_for(trainer, rows, seconds=0.0, clock=Clock())
     long = tune_for(trainer, rows, seconds=60.0, clock=Clock())

@@ -149,7 +149,7 @@ def test_scoring_and_reading_go_on_with_what_was_learned_of_the_memory(
 ) -> None:
     place, notes = twice[0], list[str]()
     loaded = load_base(place.base, device="sim:0", on_note=notes.append)
-    rows = encode_task(loaded.tokenizer, place.tasks[0], place.tasks[0].examples("train"))
+    rows = encode_task(loaded.family, place.tasks[0], place.tasks[0].examples("train"))
     wanted = score_rows(loaded, rows)
     with sim.limited(1 << 40):
         score_rows(loaded, rows)
@@ -166,7 +166,7 @@ def test_scoring_and_reading_go_on_with_what_was_learned_of_the_memory(
 def test_when_one_row_does_not_fit_an_error_says_so(sim: SimDevice, twice: tuple[Place, Place]) -> None:
     place = twice[0]
     loaded = load_base(place.base, device="sim:0")
-    rows = encode_task(loaded.tokenizer, place.tasks[0], place.tasks[0].examples("train"))
+    rows = encode_task(loaded.family, place.tasks[0], place.tasks[0].examples("train"))
     with sim.limited(1000), pytest.raises(DeviceMemoryError, match="sim:0 does not suffice for one row") as caught:
         score_rows(loaded, rows)
     assert isinstance(caught.value.__cause__, torch.OutOfMemoryError) and "--device cpu" in str(caught.value.hint)

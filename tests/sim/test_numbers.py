@@ -38,7 +38,7 @@ def both_formats(base: Base) -> tuple[LoadedBase, LoadedBase]:
 
 def rows_of(loaded: LoadedBase, home: Home) -> list[Encoded]:
     task = register(home, "cat", "train")
-    return encode_task(loaded.tokenizer, task, task.examples("train")[:16])
+    return encode_task(loaded.family, task, task.examples("train")[:16])
 
 
 def trained(loaded: LoadedBase, rows: list[Encoded], kind: str) -> tuple[list[float], Adapter]:
@@ -100,7 +100,7 @@ def test_a_device_with_bf16_is_used_in_it(
     assert record.about is not None and record.about.dtype == "torch.bfloat16"
     loaded = load_base(place.base, device="sim:0")
     assert {item.dtype for item in loaded.model.parameters()} == {torch.bfloat16}
-    rows = encode_task(loaded.tokenizer, place.tasks[0], place.tasks[0].examples("train")[:8])
+    rows = encode_task(loaded.family, place.tasks[0], place.tasks[0].examples("train")[:8])
     with trainer_of(loaded, HARVEST) as trainer:
         trainer.reset()
         take_step(StepPasses(trainer), rows, adamw(trainer), 0)

@@ -37,7 +37,7 @@ def loaded(place: Place) -> LoadedBase:
 
 @pytest.fixture(scope="module")
 def rows(place: Place, loaded: LoadedBase) -> list[Encoded]:
-    return encode_task(loaded.tokenizer, place.tasks[0], place.tasks[0].examples("train"))
+    return encode_task(loaded.family, place.tasks[0], place.tasks[0].examples("train"))
 
 
 @pytest.mark.parametrize("kind", ["lora", "frozen-a", "frame"])

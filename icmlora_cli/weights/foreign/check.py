@@ -59,11 +59,13 @@ class BaseShapes:
         parameters: The shapes of all parameters, by name.
         experts: The matrices of single experts that are no modules of the loaded model, by the name that each one's
             module had where it was one.
+        task_type: What PEFT calls the task of an adapter of this base.
     """
 
     modules: Mapping[str, BaseModule]
     parameters: Mapping[str, tuple[int, ...]]
     experts: Mapping[str, ExpertMatrix] = field(default_factory=dict)
+    task_type: str = "CAUSAL_LM"
 
     def matrix(self, name: str) -> BaseModule | None:
         """Return a module, or a single expert's matrix as one; None if the base has neither."""

@@ -13,7 +13,7 @@ from icmlora_cli.manifests.parts import BaseReference
 from icmlora_cli.provenance.licences import hub_datasets
 from icmlora_cli.provenance.versions import ABOUT, command_line, versions
 from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
-from icmlora_cli.registry.bases import BaseStore, local_folder, pull_command
+from icmlora_cli.registry.bases import Base, BaseStore, local_folder, pull_command
 from icmlora_cli.report.cards import CARD, CardData, kept_card
 from icmlora_cli.weights.adapter import CONFIG, WEIGHTS, Adapter, check_writable, read_adapter
 from icmlora_cli.weights.adapter_form import Format
@@ -136,7 +136,7 @@ def _peft(named: NamedAdapter, output: Path, home: Home, dtype: Numbers | None, 
     with files.new_folder(output.absolute()) as folder:
         for name in (WEIGHTS, CONFIG):
             shutil.copyfile(named.folder / name, folder / name)
-        files.write_text(folder / CARD, _card(named.record))
+        files.write_text(folder / CARD, _card(named.record, base))
         _manifest(named, named.record).model_copy(update={"files": listed(folder)}).write(folder / ABOUT)
         files.sync_tree(folder)
     return _done(named, adapter, output, "peft", None, files.folder_bytes(output))
@@ -160,7 +160,7 @@ def _licences(record: AdapterRecord) -> list[str]:
     return sorted({name for name in (record.about.licence, record.about.base_licence) if name})
 
 
-def _card(record: AdapterRecord) -> str:
+def _card(record: AdapterRecord, base: Base | None) -> str:
     about = record.about
     texts = {key: text for key, text in (("source", about.source), ("command", about.command)) if text}
     return kept_card(
@@ -174,6 +174,7 @@ def _card(record: AdapterRecord) -> str:
             _licences(record),
             unlicensed=0 if about.licence else 1,
             datasets=hub_datasets([texts.get("source")]),
+            **({} if base is None else {"loader": base.loader}),
         ),
     )
 

@@ -8,7 +8,7 @@ from icmlora_cli.registry.adapters import AdapterRecord, AdapterStore
 from icmlora_cli.weights.adapter import Adapter, read_adapter
 from icmlora_cli.weights.compare import AdapterComparison, compare, inner, norm
 from icmlora_cli.weights.foreign.open import open_adapter
-from icmlora_cli.weights.layout import layer_of
+from icmlora_cli.weights.layout import layers_of
 from icmlora_cli.weights.lowrank import effective_rank, singular_values
 from icmlora_cli.weights.registered import read_last
 from icmlora_cli.workflows.adapters.named import find_named
@@ -105,8 +105,8 @@ def facts(store: AdapterStore, record: AdapterRecord, *, nearest: int = 3) -> Ad
     """
     adapter = read_last(store, record)
     by_layer: dict[int | None, list[str]] = {}
-    for module in adapter.factors:
-        by_layer.setdefault(layer_of(module), []).append(module)
+    for module, layer in layers_of(adapter.factors).items():
+        by_layer.setdefault(layer, []).append(module)
     spectra = {module: singular_values(adapter, module) for module in adapter.factors}
     effective = {module: effective_rank(values) for module, values in spectra.items()}
     ranks = [item.rank for item in adapter.factors.values()]

@@ -11,6 +11,7 @@ from icmlora_cli.config.evaluate import EvalRecipe
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import AlreadyExistsError, UsageError
+from icmlora_cli.lm.architectures import is_encoder_decoder, only_decoders
 from icmlora_cli.lm.load import load_base
 from icmlora_cli.manifests.notes import ScoreTime, Timings
 from icmlora_cli.methods.method import Method, TaskContext
@@ -98,7 +99,7 @@ def run(
         on_progress: Called before each method of each task, and after each task.
 
     Raises:
-        UsageError: If there is no task, or no method can be scored.
+        UsageError: If there is no task, no method can be scored, or lm-eval is to score a base that has an encoder.
         AlreadyExistsError: If ``out`` holds something else.
         BaseUnavailableError: If the generator is of another base.
         CorruptFileError: If a generator or adapter is broken.
@@ -113,13 +114,15 @@ def run(
     if request.lm_eval is not None:
         lm_eval.check(request.lm_eval)
     loaded = load_base(base, device=device, on_note=notes_of_memory(on_progress))
+    if request.lm_eval is not None:
+        only_decoders(loaded.model, base.public_name, "--lm-eval")
     shared = evaluation(tasks, loaded, home, recipe, generator_folder, on_progress)
     if shared.generator is not None:
         check_base(shared.generator, base)
     methods = methods_of(shared)
     if not methods:
         raise UsageError("none of the methods asked for can be there without a generator", hint="icmlora train")
-    passages = unrelated_passages() if recipe.unrelated else ()
+    passages = unrelated_passages() if recipe.unrelated and not is_encoder_decoder(loaded.model.config) else ()
     scorer = MethodScorer(loaded, recipe.protocol == "described", recipe.limit, recipe.outputs, passages)
     contexts = [context_of(task, shared) for task in tasks]
     scores: list[RawScore] = []

@@ -229,7 +229,7 @@ class MethodScorer:
         self, served: Served, context: TaskContext, examples: Sequence[Example]
     ) -> tuple[dict[str, Scored], tuple[Output, ...]]:
         task, described = context.task, served.described or self.described
-        rows = encode_with_shots(self.loaded.tokenizer, task, examples, served.shots, described=described)
+        rows = encode_with_shots(self.loaded.family, task, examples, served.shots, described=described)
         if served.shots and not fits(self.loaded, rows):
             raise UnavailableError("with the examples before it, a question is longer than what the base reads")
         check_fit(self.loaded, rows, task, examples)

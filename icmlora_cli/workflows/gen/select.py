@@ -77,9 +77,9 @@ def rows_of(loaded: LoadedBase, file: ExampleFile) -> tuple[tuple[Encoded, ...],
         UsageError: If an example is longer than what the base reads.
     """
     rows = tuple(
-        tuple(encode_text(loaded.tokenizer, example.output))
+        tuple(encode_text(loaded.family, example.output))
         if file.template.kind == "text"
-        else (encode(loaded.tokenizer, file.template, example),)
+        else (encode(loaded.family, file.template, example),)
         for example in file.examples
     )
     limit = max_tokens(loaded)

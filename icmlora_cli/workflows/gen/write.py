@@ -78,7 +78,7 @@ class Provenance:
     @property
     def data(self) -> CardData:
         """The licences and data sets of what the generator learned from; a merged model adds the base's licence."""
-        data = CardData.of(self.generator.manifest)
+        data = replace(CardData.of(self.generator.manifest), loader=self.base.loader)
         if not self.merged or self.base.licence is None:
             return data
         return replace(data, licences=sorted({*data.licences, self.base.licence}))

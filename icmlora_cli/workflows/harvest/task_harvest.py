@@ -208,7 +208,7 @@ class TaskHarvest:
 
     def _rows(self, examples: Sequence[Example]) -> CutRows:
         loaded, length = self.trainer.loaded, self.trainer.recipe.max_length
-        rows = encode_task(loaded.tokenizer, self.task, examples, max_length=length)
+        rows = encode_task(loaded.family, self.task, examples, max_length=length)
         cut = cut_rows(rows, length, keep_first=loaded.tokenizer.bos_token_id)
         check_fit(loaded, cut.rows, self.task, examples)
         return cut

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from icmlora_cli.config.harvest import HarvestRecipe
+from icmlora_cli.lm.architectures import is_encoder_decoder
 from icmlora_cli.lm.checkpointing import checkpointed
 from icmlora_cli.lm.cost import meta_base, meta_rows, training_cost
 from icmlora_cli.lm.devices import free_memory
@@ -31,12 +32,12 @@ def fitting_tasks(loaded: LoadedBase, recipe: HarvestRecipe, tasks: Sequence[Tas
         free: The bytes that are free on the device; None asks the device. Where it does not say, as a CPU, it is 1.
     """
     free = free_memory(loaded.device) if free is None else free
-    if free is None or recipe.packing:
+    if free is None or recipe.packing or is_encoder_decoder(loaded.model.config):
         return 1
     rows = [
         row
         for task in tasks
-        for row in encode_task(loaded.tokenizer, task, task.examples("train"), max_length=recipe.max_length)
+        for row in encode_task(loaded.family, task, task.examples("train"), max_length=recipe.max_length)
     ]
     limit = recipe.max_length or max_tokens(loaded)
     answer = min(max(len(row.answer_ids) for row in rows), limit - 1)

@@ -152,7 +152,7 @@ def read_tasks(
 def _registered_plan(task: Task, reader: VectorReader, recipe: TrainRecipe, episodes: EpisodeRecipe) -> _Plan:
     rng = random.Random(f"icmlora episodes {task.name} {recipe.seed}")
     examples = task.examples("train")
-    rows = encode_task(reader.loaded.tokenizer, task, examples)
+    rows = encode_task(reader.loaded.family, task, examples)
     queries = _short(rows, episodes.max_tokens)
     check_fit(reader.loaded, queries, task, ())
     texts = tuple(dict.fromkeys(form for text in task.descriptions for form in _forms(text)))
@@ -179,7 +179,7 @@ def _builtin_plan(task: BuiltinTask, reader: VectorReader, recipe: TrainRecipe, 
     rng = random.Random(f"icmlora episodes {task.name} {recipe.seed}")
     examples = learnable(task, episodes, recipe.seed)
     templates = [PromptTemplate("plain", item.prompt, item.answer) for item in episodes.templates]
-    rows = [encode(reader.loaded.tokenizer, rng.choice(templates), example) for example in examples]
+    rows = [encode(reader.loaded.family, rng.choice(templates), example) for example in examples]
     queries = _short(rows, episodes.max_tokens)
     texts = list(task.descriptions)
     if episodes.phrasings:

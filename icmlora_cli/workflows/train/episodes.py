@@ -17,7 +17,7 @@ from icmlora_cli.generator.conditions import ConditionSpace, Support
 from icmlora_cli.generator.interface import Network, TrainStep
 from icmlora_cli.generator.networks import CVAE, contrast, kl_divergence, sample
 from icmlora_cli.generator.terms import draw_support, pick
-from icmlora_cli.lm.batching import IGNORED, answer_log_probs, answer_logits, collate, of_logits, scoring_batches
+from icmlora_cli.lm.batching import IGNORED, answer_log_probs, of_logits, scoring_batches
 from icmlora_cli.lm.checkpointing import checkpoint_blocks
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.prompts import Encoded
@@ -227,12 +227,12 @@ class EpisodeTerm:
         for start in range(0, len(queries), size):
             part = slice(start, start + size)
             leaf = cores[part].requires_grad_()
-            batch = collate(queries[part], self.loaded.tokenizer.pad_token_id, self.loaded.device)
+            batch = self.loaded.batch(queries[part])
             with self.cores.applied(leaf):
-                logits = answer_logits(self.loaded.model, batch)
+                logits = batch.logits(self.loaded.model)
                 log_probs, right = of_logits(logits, batch)
                 total = -log_probs.sum(1)
-                taught = total.new_empty(0) if teachers is None else divergences(logits, teachers[part])
+                taught = total.new_empty(0) if teachers is None else divergences(logits, teachers[part], batch)
                 seen = _Seen(total, total / (batch.labels != IGNORED).sum(1), right.all(1), taught)
                 # while the cores are applied, since checkpointed blocks run again
                 (gradient[part],) = torch.autograd.grad(loss_of(part, seen).sum(), leaf)
@@ -349,7 +349,7 @@ class TaskValidation:
         loaded, applied = self.term.loaded, self.term.cores.applied
 
         def figures(rows: Sequence[tuple[int, Encoded]]) -> list[list[float]]:
-            batch = collate([row for _, row in rows], loaded.tokenizer.pad_token_id, loaded.device)
+            batch = loaded.batch([row for _, row in rows])
             with applied(cores[[owner for owner, _ in rows]]):
                 log_probs, right = answer_log_probs(loaded.model, batch)
             means = -log_probs.sum(1) / (batch.labels != IGNORED).sum(1)

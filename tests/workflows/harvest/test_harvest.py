@@ -94,7 +94,7 @@ def test_a_harvest_in_a_frame_records_the_mean_squared_gradient(
     found = read_sensitivity(path)
     trainer = FrameTrainer(load_base(llama_base, device="cpu"), FRAMED)
     trainer.reset()
-    rows = encode_task(trainer.loaded.tokenizer, say_tasks[0], say_tasks[0].examples("train"))
+    rows = encode_task(trainer.loaded.family, say_tasks[0], say_tasks[0].examples("train"))
     plan = training_batches([row.length for row in rows], batch_size=4, steps=1, seed=FRAMED.seed)
     batch = collate([rows[index] for index in plan[0]], trainer.loaded.tokenizer.pad_token_id, trainer.loaded.device)
     loss = -answer_log_probs(trainer.model, batch)[0].sum()

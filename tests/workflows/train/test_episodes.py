@@ -21,7 +21,7 @@ from icmlora_cli.generator.networks import CVAE, build, kl_divergence, sample
 from icmlora_cli.generator.terms import draw_support
 from icmlora_cli.lm.batching import answer_log_probs, answer_logits, collate, of_logits
 from icmlora_cli.lm.load import LoadedBase, load_base
-from icmlora_cli.lm.prompts import encode_task
+from icmlora_cli.lm.prompts import DecoderCoder, encode_task
 from icmlora_cli.lm.row_cores import RowCores
 from icmlora_cli.lm.scoring import score_rows
 from icmlora_cli.lm.targets import target_layout
@@ -207,7 +207,7 @@ def test_tasks_are_read_from_their_training_examples_alone(room: Room, say_tasks
     tokenizer = room.loaded.tokenizer
     for task, read in zip(say_tasks, room.tasks, strict=False):
         assert read.name == task.name and read.registered
-        assert set(read.queries) == set(encode_task(tokenizer, task, task.examples("train")))
+        assert set(read.queries) == set(encode_task(DecoderCoder(tokenizer), task, task.examples("train")))
         assert len(read.demonstrations) == RECIPE.data.vectors.draws
         assert len(read.texts) == 6  # two descriptions, as they are, in lower case, and as a request
         assert all(item.shape[1] == room.space.hidden for item in (*read.texts, *read.demonstrations))
@@ -221,7 +221,7 @@ def test_long_queries_are_left_out_unless_there_are_no_shorter_ones(
 ) -> None:
     loaded = load_base(llama_base, device="cpu")
     reader = VectorReader(loaded, RECIPE.data.vectors, home)
-    rows = encode_task(loaded.tokenizer, say_tasks[0], say_tasks[0].examples("train"))
+    rows = encode_task(loaded.family, say_tasks[0], say_tasks[0].examples("train"))
     lengths = sorted(row.length for row in rows)
     middle = lengths[len(lengths) // 2]
 
@@ -256,7 +256,7 @@ def test_a_tasks_own_template_writes_its_queries(llama_base: Base, home: Home) -
     task, _ = TaskStore(home).add(spec, [Example(**row) for row in rows])
     loaded = load_base(llama_base, device="cpu")
     (read,) = read_tasks([task], [], VectorReader(loaded, RECIPE.data.vectors, home), RECIPE, EPISODES)
-    assert set(read.queries) == set(encode_task(loaded.tokenizer, task, task.examples("train")))
+    assert set(read.queries) == set(encode_task(loaded.family, task, task.examples("train")))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
@@ -327,7 +327,7 @@ def direct(room: Room, recipe: TrainRecipe, step: int, seed: int) -> tuple[dict[
         known = [room.tasks[own].teachers for own, _ in rows]
         teachers = [item[query] if query < len(item) else None for item, (_, query) in zip(known, rows, strict=True)]
         taught = lengths[[teacher is not None for teacher in teachers]].sum()
-        values["distill"] = divergences(logits, teachers).sum() / taught
+        values["distill"] = divergences(logits, teachers, batch).sum() / taught
         loss = loss + episodes.distill_weight * values["distill"]
     loss.backward()
     return {name: float(value.detach()) for name, value in values.items()}, collected(model)

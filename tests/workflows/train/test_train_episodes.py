@@ -128,7 +128,7 @@ def test_it_learns_to_serve_its_tasks_on_examples_that_it_has_not_seen(
     loaded = load_base(llama_base, device="cpu")
     reader = VectorReader(loaded, recipe.data.vectors, home)
     for task in say_tasks:
-        rows = encode_task(loaded.tokenizer, task, task.examples("test"))
+        rows = encode_task(loaded.family, task, task.examples("test"))
         base = score_rows(loaded, rows).mean_nll
         with merged(loaded.model, generate_adapter(generator, reader, task.descriptions[0])):
             assert score_rows(loaded, rows).mean_nll < base - 0.2
