@@ -1,8 +1,8 @@
 """Makes an adapter of a text and a few examples, and keeps what predicts the examples best that were left out.
 
 Text and examples are evidence of the task. Several candidates are tried on it: the base alone, the adapter of the text,
-that of text and examples, the best of many samples, and cores that are trained on the examples: from zero, from the best
-of all these, and from the adapter of the text.
+that of text and examples, the best of many samples, and cores that are trained on the examples: from zero, from the
+best of all these, and from the adapter of the text.
 Each is judged by cross-validation: whatever examples a candidate is made with, it is scored on others.
 """
 
