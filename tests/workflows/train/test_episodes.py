@@ -107,7 +107,7 @@ class Room:
         """Return what a step's backward pass says, and the gradients that it leaves."""
         model = self.network(reader)
         values = term.backward(model, TrainStep(0, step, RECIPE.optimiser.steps), torch.Generator().manual_seed(seed))
-        return values, collected(model)
+        return {name: float(value) for name, value in values.items()}, collected(model)
 
 
 def collected(model: torch.nn.Module) -> Gradients:
@@ -446,7 +446,7 @@ def test_the_contrastive_loss_falls_when_readings_of_a_task_agree(room: Room) ->
     losses = []
     for step in range(250):
         optimizer.zero_grad(set_to_none=True)
-        losses.append(term.backward(model, TrainStep(0, step, 79), rng)["contrast"])
+        losses.append(float(term.backward(model, TrainStep(0, step, 79), rng)["contrast"]))
         optimizer.step()
     assert losses[0] > 0.9 * math.log(8) and sum(losses[-50:]) / 50 < 0.8 * math.log(8)
 
@@ -520,7 +520,7 @@ def test_a_hinge_at_rest_pulls_at_nothing(room: Room) -> None:
             [room.tasks[at].queries[0] for at in (0, 1)], cores.flip(0), lambda _, seen: seen.nll
         )[0].nll
         rests = own < other
-        assert values["swap"] == pytest.approx(float(torch.relu(own - other).mean()), abs=1e-5)
+        assert float(values["swap"]) == pytest.approx(float(torch.relu(own - other).mean()), abs=1e-5)
         assert bool(pulled.any()) == (not bool(rests.all()))
         cores = cores.flip(0)
 
