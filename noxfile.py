@@ -24,6 +24,7 @@ LLAMA_CPP = "-DLLAVA_BUILD=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TOOLS=OF
 TAKE_LONG = (
     "ablation.py",
     "busy_cores.py",
+    "episodes.py",
     "harvest.py",
     "hostile_readers.py",
     "kept_cores.py",

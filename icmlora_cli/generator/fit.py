@@ -236,13 +236,15 @@ class _Fit:
             TrainingDivergedError: If a loss or the gradient is not finite.
         """
         self.adamw.zero_grad(set_to_none=True)  # None, not 0: networks of other stages then stay as they are
-        values: dict[str, float] = {}
+        losses: dict[str, torch.Tensor] = {}
         for term in self.terms:
-            values |= term.backward(self.model, train_step, self.rng)
+            losses |= term.backward(self.model, train_step, self.rng)
         if self.options.reduce is not None:
             self.options.reduce(self.parameters)  # what is not finite in one process is then so in every one
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, 1.0))
-        if not all(math.isfinite(value) for value in (*values.values(), norm)):
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        *read, size = torch.stack([*losses.values(), norm]).tolist()  # all at once: the host waits here, and only here
+        values = dict(zip(losses, read, strict=True))
+        if not all(math.isfinite(value) for value in (*read, size)):
             raise TrainingDivergedError(
                 f"the loss or its gradient is not finite at step {step + 1}",
                 hint="lower learning_rate in the train recipe",

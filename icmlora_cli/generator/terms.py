@@ -66,8 +66,10 @@ class TrainingData:
 class Term(Protocol):
     """Something that a step of training minimises; a step adds up the gradients of all terms."""
 
-    def backward(self, model: Network, train_step: TrainStep, rng: torch.Generator) -> dict[str, float]:
+    def backward(self, model: Network, train_step: TrainStep, rng: torch.Generator) -> dict[str, torch.Tensor]:
         """Add the term's gradients to those of the model's parameters, and return the losses by name.
+
+        The losses are scalars without a graph, on the device of the model, so that a step reads them all at once.
 
         Args:
             model: the networks that are trained.
@@ -123,7 +125,7 @@ class ElboTerm:
         scaled = Objective(objective, mask, squares.mean().clamp(min=1e-12))
         return cls(data, scaled, tokens, owners, batch_size, weights, errors)
 
-    def backward(self, model: Network, train_step: TrainStep, rng: torch.Generator) -> dict[str, float]:
+    def backward(self, model: Network, train_step: TrainStep, rng: torch.Generator) -> dict[str, torch.Tensor]:
         """Draw a batch, add its gradients to the parameters', and return its losses by name."""
         weight = self.weights[min(train_step.stage, len(self.weights) - 1)]
         if not weight:
@@ -154,7 +156,7 @@ class ElboTerm:
         for parameter, grad in earlier:
             if grad is not None:
                 parameter.grad = grad if parameter.grad is None else grad + parameter.grad
-        return dict(zip(losses, torch.stack(list(losses.values())).tolist(), strict=True))  # read all at once
+        return losses
 
     def _draw(self, rng: torch.Generator) -> Batch:
         """Return a batch, each row of which draws a task, then one of its adapters, all equally likely."""

@@ -134,7 +134,7 @@ def test_a_stage_starts_with_fresh_moments_and_its_own_rate(tmp_path: Path) -> N
     class Louder:
         """After the first stage, a gradient that is as large as clipping lets it be."""
 
-        def backward(self, model: Network, train_step: TrainStep, rng: torch.Generator) -> dict[str, float]:
+        def backward(self, model: Network, train_step: TrainStep, rng: torch.Generator) -> dict[str, torch.Tensor]:
             if train_step.stage:
                 sum(1e3 * item.sum() for item in model.parameters()).backward()  # type: ignore[union-attr]
             return {}

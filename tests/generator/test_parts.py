@@ -69,7 +69,7 @@ def test_a_batch_in_parts_gives_the_same_gradients(arch: str, remembered: bool, 
         rng = seeded(1)
         values = term.backward(model, TrainStep(stage, 3, 8), rng)
         found = {name: item.grad.clone() for name, item in model.named_parameters() if item.grad is not None}
-        return values, found, rng.get_state()
+        return {name: float(value) for name, value in values.items()}, found, rng.get_state()
 
     def thrice(count: int, run: Callable[[int], T]) -> T:
         run(4)  # what was computed before memory ran out does not count

@@ -109,10 +109,10 @@ class EpisodeTerm:
         if self.episodes.gradient_checkpointing:
             checkpoint_blocks(self.loaded.model)
 
-    def backward(self, model: Network, train_step: TrainStep, rng: torch.Generator) -> dict[str, float]:
+    def backward(self, model: Network, train_step: TrainStep, rng: torch.Generator) -> dict[str, torch.Tensor]:
         """Add the gradients of the contrastive loss, and in the last stage those of a batch of episodes."""
         assert isinstance(model, CVAE)
-        values: dict[str, float] = {}
+        values: dict[str, torch.Tensor] = {}
         learned = next(model.reader.parameters(), None) is not None
         if self.episodes.contrast_weight and len(self.tasks) > 1 and learned:
             values["contrast"] = self._contrast(model, rng)
@@ -120,13 +120,13 @@ class EpisodeTerm:
             values |= self._episodes(model, train_step.step, rng)
         return values
 
-    def _contrast(self, model: CVAE, rng: torch.Generator) -> float:
+    def _contrast(self, model: CVAE, rng: torch.Generator) -> torch.Tensor:
         recipe = self.episodes
         order = torch.randperm(len(self.tasks), generator=rng)[: recipe.contrast_tasks].tolist()
         supports = [self._slot(self.tasks[index], rng) for index in order for _ in range(2)]
         loss = contrast(model.reader(self._disturbed(supports, rng)))
         (recipe.contrast_weight * loss).backward()
-        return float(loss.detach())
+        return loss.detach()
 
     def _slot(self, task: EpisodeTask, rng: torch.Generator) -> Support:
         """Return a support that has a text in two of three cases, and demonstrations otherwise."""
@@ -141,7 +141,7 @@ class EpisodeTerm:
         )
         return support.to(self.loaded.device)
 
-    def _episodes(self, model: CVAE, step: int, rng: torch.Generator) -> dict[str, float]:
+    def _episodes(self, model: CVAE, step: int, rng: torch.Generator) -> dict[str, torch.Tensor]:
         recipe = self.episodes
         rows = self._rows(step)
         supports = [
@@ -154,11 +154,11 @@ class EpisodeTerm:
         values, gradient = self._losses(rows, cores.detach(), rng)
         kl = kl_divergence(prior, (torch.zeros_like(prior[0]), torch.zeros_like(prior[1])))
         torch.autograd.backward([cores, recipe.prior_weight * kl], [gradient, torch.ones_like(kl)])
-        return values | {"prior": float(kl.detach())}
+        return values | {"prior": kl.detach()}
 
     def _losses(
         self, rows: Sequence[tuple[int, int]], cores: torch.Tensor, rng: torch.Generator
-    ) -> tuple[dict[str, float], torch.Tensor]:
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Return the losses on queries by name, and the gradient of their weighted sum in the cores."""
         recipe = self.episodes
         queries = [self.tasks[index].queries[query] for index, query in rows]
@@ -187,7 +187,7 @@ class EpisodeTerm:
             values["swap"] = (swap.shares * hinge).sum()
         if taught:
             values["distill"] = own.taught.sum() / taught
-        return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True)), gradient  # one read
+        return values, gradient
 
     def _teacher(self, index: int, query: int) -> TopTokens | None:
         known = self.tasks[index].teachers if self.episodes.distill_weight else ()

@@ -19,7 +19,7 @@ from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics, Sup
 from icmlora_cli.generator.interface import NetworkConfig, TrainStep
 from icmlora_cli.generator.networks import CVAE, build, kl_divergence, sample
 from icmlora_cli.generator.terms import draw_support
-from icmlora_cli.lm.batching import answer_log_probs, answer_logits, collate, of_logits
+from icmlora_cli.lm.batching import answer_log_probs, collate, of_logits
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.prompts import DecoderCoder, encode_task
 from icmlora_cli.lm.row_cores import RowCores
@@ -85,12 +85,10 @@ class Room:
 
     def network(self, reader: str = RECIPE.network.reader) -> CVAE:
         """Return a network whose cores are large enough to matter."""
-        modules = self.codec.layout.modules
-        kinds = sorted({item.kind for item in modules})
         torch.manual_seed(0)
         model = build(
             NetworkConfig(
-                arch="token", places=tuple((item.layer, kinds.index(item.kind)) for item in modules),
+                arch="token", places=self.codec.layout.places(),
                 width=self.codec.width, hidden=self.space.hidden, latent_dim=RECIPE.network.latent_dim,
                 hidden_dim=RECIPE.network.hidden_dim, code_dim=RECIPE.network.code_dim, reader=reader,
                 reader_dim=RECIPE.network.reader_dim, condition_dim=RECIPE.network.condition_dim,
@@ -107,7 +105,7 @@ class Room:
         """Return what a step's backward pass says, and the gradients that it leaves."""
         model = self.network(reader)
         values = term.backward(model, TrainStep(0, step, RECIPE.optimiser.steps), torch.Generator().manual_seed(seed))
-        return values, collected(model)
+        return {name: float(value) for name, value in values.items()}, collected(model)
 
 
 def collected(model: torch.nn.Module) -> Gradients:
@@ -309,7 +307,7 @@ def direct(room: Room, recipe: TrainRecipe, step: int, seed: int) -> tuple[dict[
     queries = [room.tasks[own].queries[query] for own, query in rows]
     lengths, batch = torch.tensor([len(item.answer_ids) for item in queries]), collate(queries, 0, room.loaded.device)
     with term.cores.applied(cores):
-        logits = answer_logits(room.loaded.model, batch)
+        logits = batch.logits(room.loaded.model)
     log_probs, _ = of_logits(logits, batch)
     values = {"nll": -log_probs.sum() / lengths.sum()}
     standard = (torch.zeros_like(prior[0]), torch.zeros_like(prior[1]))
@@ -446,7 +444,7 @@ def test_the_contrastive_loss_falls_when_readings_of_a_task_agree(room: Room) ->
     losses = []
     for step in range(250):
         optimizer.zero_grad(set_to_none=True)
-        losses.append(term.backward(model, TrainStep(0, step, 79), rng)["contrast"])
+        losses.append(float(term.backward(model, TrainStep(0, step, 79), rng)["contrast"]))
         optimizer.step()
     assert losses[0] > 0.9 * math.log(8) and sum(losses[-50:]) / 50 < 0.8 * math.log(8)
 
@@ -520,7 +518,7 @@ def test_a_hinge_at_rest_pulls_at_nothing(room: Room) -> None:
             [room.tasks[at].queries[0] for at in (0, 1)], cores.flip(0), lambda _, seen: seen.nll
         )[0].nll
         rests = own < other
-        assert values["swap"] == pytest.approx(float(torch.relu(own - other).mean()), abs=1e-5)
+        assert float(values["swap"]) == pytest.approx(float(torch.relu(own - other).mean()), abs=1e-5)
         assert bool(pulled.any()) == (not bool(rests.all()))
         cores = cores.flip(0)
 
