@@ -174,7 +174,7 @@ def _card(record: AdapterRecord, base: Base | None) -> str:
             _licences(record),
             unlicensed=0 if about.licence else 1,
             datasets=hub_datasets([texts.get("source")]),
-            **({} if base is None else {"loader": base.loader}),
+            loader=CardData.loader if base is None else base.loader,
         ),
     )
 

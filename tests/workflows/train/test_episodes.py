@@ -19,7 +19,7 @@ from icmlora_cli.generator.conditions import ConditionSpace, SlotStatistics, Sup
 from icmlora_cli.generator.interface import NetworkConfig, TrainStep
 from icmlora_cli.generator.networks import CVAE, build, kl_divergence, sample
 from icmlora_cli.generator.terms import draw_support
-from icmlora_cli.lm.batching import answer_log_probs, answer_logits, collate, of_logits
+from icmlora_cli.lm.batching import answer_log_probs, collate, of_logits
 from icmlora_cli.lm.load import LoadedBase, load_base
 from icmlora_cli.lm.prompts import DecoderCoder, encode_task
 from icmlora_cli.lm.row_cores import RowCores
@@ -309,7 +309,7 @@ def direct(room: Room, recipe: TrainRecipe, step: int, seed: int) -> tuple[dict[
     queries = [room.tasks[own].queries[query] for own, query in rows]
     lengths, batch = torch.tensor([len(item.answer_ids) for item in queries]), collate(queries, 0, room.loaded.device)
     with term.cores.applied(cores):
-        logits = answer_logits(room.loaded.model, batch)
+        logits = batch.logits(room.loaded.model)
     log_probs, _ = of_logits(logits, batch)
     values = {"nll": -log_probs.sum() / lengths.sum()}
     standard = (torch.zeros_like(prior[0]), torch.zeros_like(prior[1]))
