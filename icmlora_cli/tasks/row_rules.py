@@ -123,8 +123,6 @@ def _located(row: Row, unread: Unread) -> tuple[str, str]:
 
 
 RULES = (
-    RowRule("image", ("image", "input", "output"), partial(_two, "input", "output"), image="image"),
-    RowRule("image-boxes", ("image", "boxes"), _located, ("input",), image="image", boxes="boxes"),
     RowRule("input-output", ("input", "output"), partial(_two, "input", "output")),
     RowRule("messages", ("messages",), partial(_conversation, "messages")),
     RowRule("sharegpt", ("conversations",), partial(_conversation, "conversations")),
@@ -136,4 +134,6 @@ RULES = (
     RowRule("prompt-response", ("prompt", "response"), partial(_prompted, "prompt", "response")),
     RowRule("question-answer", ("question", "answer"), partial(_two, "question", "answer")),
     RowRule("text-label", ("text", "label"), partial(_two, "text", "label")),
+    RowRule("image", ("image", "input", "output"), partial(_two, "input", "output"), image="image"),
+    RowRule("image-boxes", ("image", "boxes"), _located, ("input",), image="image", boxes="boxes"),
 )
