@@ -9,7 +9,7 @@ from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, St
 from icmlora_cli.lm.batching import scoring_batches
 from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.prompts import Encoded
-from icmlora_cli.lm.stream import end_tokens, text_after
+from icmlora_cli.lm.stream import end_tokens
 
 SPARE = 4  # tokens beyond the longest answer of a batch: room to be wrong in
 
@@ -75,7 +75,7 @@ def _decode(loaded: LoadedBase, rows: Sequence[Encoded], stop: str | None) -> li
     with _without_settings(loaded.model), torch.inference_mode():
         out = loaded.model.generate(**prompts.inputs, generation_config=config, stopping_criteria=stopping)
     texts = [
-        text_after(loaded.tokenizer, before, ids)
+        loaded.family.written(before, ids)
         for before, ids in zip(prompts.before, out[:, prompts.width :].tolist(), strict=True)
     ]
     return [text if stop is None else text.split(stop)[0] for text in texts]

@@ -5,7 +5,7 @@ This is the one place that tells bases apart: it writes rows as token ids, batch
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -16,7 +16,9 @@ from icmlora_cli.errors import CorruptFileError, UsageError
 from icmlora_cli.lm.architectures import is_encoder_decoder
 from icmlora_cli.lm.batching import IGNORED, PairBatch, RowBatch, TokenBatch, collate
 from icmlora_cli.lm.devices import upload
-from icmlora_cli.lm.prompts import DecoderCoder, Encoded, RowCoder, text_ids
+from icmlora_cli.lm.prompts import DecoderCoder, Encoded, RowCoder, no_images, text_ids
+from icmlora_cli.lm.stream import text_after
+from icmlora_cli.tasks.examples import Picture
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,14 @@ class Family(RowCoder, Protocol):
     def prompts(self, rows: Sequence[Encoded], device: torch.device) -> OpenPrompts:
         """Return the prompts of a few rows as ``generate`` takes them."""
 
+    def written(self, before: Sequence[int], ids: Sequence[int]) -> str:
+        """Return the text of the tokens that a model wrote.
+
+        Args:
+            before: the tokens that they are decoded after.
+            ids: the tokens.
+        """
+
     def states(self, rows: Sequence[Encoded], device: torch.device, share: float) -> list[torch.Tensor]:
         """Return the hidden states of rows without gradients, [T, hidden] each, in the dtype of the model.
 
@@ -104,7 +114,7 @@ class DecoderFamily(DecoderCoder):
         """Return the index of the hidden state that is read (0 are the embeddings)."""
         return max(1, min(self._depth, round(share * self._depth)))
 
-    def collate(self, rows: Sequence[Encoded], device: torch.device, *, size: Callable[[int], int] = int) -> TokenBatch:
+    def collate(self, rows: Sequence[Encoded], device: torch.device, *, size: Callable[[int], int] = int) -> RowBatch:
         """Pad a few rows on the left."""
         return collate(rows, int(self.tokenizer.pad_token_id), device, size=size)
 
@@ -119,11 +129,16 @@ class DecoderFamily(DecoderCoder):
         inputs = {"input_ids": upload(ids, device), "attention_mask": upload(mask, device)}
         return OpenPrompts(inputs, width, tuple(row.prompt_ids for row in rows))
 
+    def written(self, before: Sequence[int], ids: Sequence[int]) -> str:
+        """Return what tokens add to the text of those before them, without special tokens."""
+        return text_after(self.tokenizer, before, ids)
+
     def states(self, rows: Sequence[Encoded], device: torch.device, share: float) -> list[torch.Tensor]:
         """Return the states of all tokens of each row."""
         whole = [Encoded(row.prompt_ids + row.answer_ids, ()) for row in rows]
         with torch.inference_mode():
-            states = self._hidden(self.collate(whole, device), self.place(share))
+            batch = collate(whole, int(self.tokenizer.pad_token_id), device)
+            states = self._hidden(batch, self.place(share))
         return [states[index, states.shape[1] - row.length :] for index, row in enumerate(whole)]
 
     def _hidden(self, batch: TokenBatch, layer: int) -> torch.Tensor:
@@ -201,8 +216,14 @@ class EncoderDecoderFamily:
             hint="name decoder_start_token_id in its config.json",
         )
 
-    def row(self, prompt: str, answer: str) -> Encoded:
-        """Return a prompt for the encoder and its answer for the decoder, without white space around the answer."""
+    def row(self, prompt: str, answer: str, picture: Picture | None = None) -> Encoded:
+        """Return a prompt for the encoder and its answer for the decoder, without white space around the answer.
+
+        Raises:
+            UsageError: if there is an image.
+        """
+        if picture is not None:
+            raise no_images()
         ids = self.tokenizer.encode(prompt, add_special_tokens=True, verbose=False)
         prompt_ids = (*ids, *(() if self._marks[1] else self.closing))
         return Encoded(tuple(prompt_ids), (*text_ids(self.tokenizer, answer.strip()), *self.closing), apart=True)
@@ -266,10 +287,14 @@ class EncoderDecoderFamily:
         inputs |= {"decoder_input_ids": upload(starts, device)}
         return OpenPrompts(inputs, len(self.start), ((),) * len(rows), self.start[0])
 
+    def written(self, before: Sequence[int], ids: Sequence[int]) -> str:
+        """Return what tokens say, without special ones."""
+        return text_after(self.tokenizer, before, ids)
+
     def states(self, rows: Sequence[Encoded], device: torch.device, share: float) -> list[torch.Tensor]:
         """Return the encoder's states at each prompt's tokens, and after them the decoder's at its last position."""
         pad = int(self.tokenizer.pad_token_id)  # so that the decoder reads the whole answer, its last token too
-        batch = self.collate([Encoded(row.prompt_ids, (*row.answer_ids, pad), apart=True) for row in rows], device)
+        batch = self.collate([replace(row, answer_ids=(*row.answer_ids, pad)) for row in rows], device)
         with torch.inference_mode():
             out = self.model(**batch.inputs, use_cache=False, output_hidden_states=True)
         encoder, decoder = (_at(layers, share) for layers in (out.encoder_hidden_states, out.decoder_hidden_states))

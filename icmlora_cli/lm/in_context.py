@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from icmlora_cli.errors import UsageError
 from icmlora_cli.lm.prompts import Encoded, RowCoder, encode_task
 from icmlora_cli.registry.task_record import Task
 from icmlora_cli.tasks.examples import Example
@@ -26,7 +27,15 @@ def encode_with_shots(
         examples: what to write.
         shots: what is shown before; none leaves the plain prompt.
         described: put the task's first description at the top.
+
+    Raises:
+        UsageError: if there are shots and images.
     """
+    if shots and any(item.picture is not None for item in (*shots, *examples)):
+        raise UsageError(
+            f"task {task.name}: a prompt has one image, so that no answered examples can stand before it",
+            hint="leave the method in-context out",
+        )
     if not shots:
         return encode_task(coder, task, examples, described=described)
     told = described or "{description}" in task.template.prompt

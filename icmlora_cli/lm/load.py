@@ -17,7 +17,7 @@ from icmlora_cli.lm.devices import MicroBatch, make_repeatable, pick_device, pic
 from icmlora_cli.lm.load_options import LoadOptions, keep_differentiable
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixin
 
     from icmlora_cli.lm.batching import RowBatch
     from icmlora_cli.lm.families import Family
@@ -41,6 +41,9 @@ QUANTISERS = {
 }
 
 
+PROCESSORS = ("processor_config.json", "preprocessor_config.json")
+
+
 @dataclass(frozen=True)
 class LoadedBase:
     """A frozen base model, ready to run.
@@ -52,6 +55,7 @@ class LoadedBase:
         device: where the parameters are.
         dtype: The dtype of the floating-point parameters.
         micro_batch: How many rows a pass takes at most, as running out of memory has shown.
+        processor: What prepares images for a base that reads them; None for others.
     """
 
     base: Base
@@ -60,12 +64,17 @@ class LoadedBase:
     device: torch.device
     dtype: torch.dtype
     micro_batch: MicroBatch
+    processor: ProcessorMixin | None = None
 
     @cached_property
     def family(self) -> Family:
         """How the base reads rows."""
         from icmlora_cli.lm.families import family_of
 
+        if self.processor is not None:
+            from icmlora_cli.lm.images import image_family
+
+            return image_family(self.model, self.tokenizer, self.processor, self.dtype)
         return family_of(self.model, self.tokenizer)
 
     def batch(self, rows: Sequence[Encoded], *, size: Callable[[int], int] = int) -> RowBatch:
@@ -131,7 +140,8 @@ def load_base(
     make_repeatable(where)
     with quiet_transformers():
         model = _model(base, kind, where, options)
-        tokenizer = _tokenizer(base)
+        processor = _processor(base, model)
+        tokenizer = _tokenizer(base) if processor is None else processor.tokenizer
     model = model.eval()
     model.requires_grad_(False)
     keep_differentiable(model)
@@ -142,7 +152,13 @@ def load_base(
     if options.device_map is not None:
         where = next(model.parameters()).device  # where its first layer reads tokens
     return LoadedBase(
-        base=base, model=model, tokenizer=tokenizer, device=where, dtype=kind, micro_batch=MicroBatch(where, on_note)
+        base=base,
+        model=model,
+        tokenizer=tokenizer,
+        device=where,
+        dtype=kind,
+        micro_batch=MicroBatch(where, on_note),
+        processor=processor,
     )
 
 
@@ -216,6 +232,27 @@ def _tokenizer(base: Base) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(base.path, local_files_only=True)
     except Exception as error:  # the tokenizers library raises bare Exception for a damaged tokenizer.json
         raise _corrupt(base, f"its tokenizer cannot be read: {error}") from error
+
+
+def _processor(base: Base, model: PreTrainedModel) -> ProcessorMixin | None:
+    """Return what prepares images for a base; None where it reads none, or its folder has no such files."""
+    from transformers import AutoProcessor
+
+    from icmlora_cli.lm.architectures import reads_images
+
+    there = any((base.path / name).is_file() for name in PROCESSORS)
+    if not there or not reads_images(model.config):
+        return None
+    try:
+        return AutoProcessor.from_pretrained(base.path, local_files_only=True)
+    except ImportError as error:
+        raise BaseUnavailableError(
+            f"base model {base.name} needs a package to read images: {_first_line(error)}",
+            where=str(base.path),
+            hint="pip install 'icmlora[vision]'",
+        ) from error
+    except Exception as error:  # the tokenizers library raises bare Exception for a damaged tokenizer.json
+        raise _corrupt(base, f"its processor cannot be read: {error}") from error
 
 
 def _corrupt(base: Base, reason: str) -> CorruptFileError:

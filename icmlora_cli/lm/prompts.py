@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from icmlora_cli.errors import UsageError
 from icmlora_cli.registry.task_record import PromptTemplate, Task
-from icmlora_cli.tasks.examples import Example
+from icmlora_cli.tasks.examples import Example, Picture
 
 # A row of plain text in training has at most so many tokens: as many as a passage of about 1,000 characters of English,
 # and few enough that a batch of 12 fits a small machine's memory.
@@ -24,11 +24,18 @@ class Encoded:
         prompt_ids: what is given, with the tokenizer's special tokens.
         answer_ids: what is scored and learned, with whatever ends the answer.
         apart: whether an encoder reads the prompt and a decoder the answer.
+        picture: the image that the prompt has places for; None without one.
     """
 
     prompt_ids: tuple[int, ...]
     answer_ids: tuple[int, ...]
     apart: bool = False
+    picture: Picture | None = None
+
+    @property
+    def content(self) -> list[object]:
+        """What decides what a base says of it, for keys of caches."""
+        return [self.prompt_ids, self.answer_ids, *([] if self.picture is None else [self.picture.sha256])]
 
     @property
     def length(self) -> int:
@@ -45,8 +52,12 @@ class RowCoder(Protocol):
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The base's tokenizer."""
 
-    def row(self, prompt: str, answer: str) -> Encoded:
-        """Return a prompt and its answer as token ids."""
+    def row(self, prompt: str, answer: str, picture: Picture | None = None) -> Encoded:
+        """Return a prompt, perhaps about an image, and its answer as token ids.
+
+        Raises:
+            UsageError: if there is an image, and the base reads none or cannot read this one.
+        """
 
     def chat_row(self, turns: Sequence[Mapping[str, str]], answer: str) -> Encoded:
         """Return a conversation, each turn with its ``role`` and ``content``, and the answer to it as token ids."""
@@ -69,8 +80,14 @@ class DecoderCoder:
 
     tokenizer: PreTrainedTokenizerBase
 
-    def row(self, prompt: str, answer: str) -> Encoded:
-        """Return a prompt and its answer as token ids."""
+    def row(self, prompt: str, answer: str, picture: Picture | None = None) -> Encoded:
+        """Return a prompt and its answer as token ids.
+
+        Raises:
+            UsageError: if there is an image.
+        """
+        if picture is not None:
+            raise no_images()
         return Encoded(tuple(open_ids(self.tokenizer, prompt)), tuple(ids_after(self.tokenizer, prompt, answer)))
 
     def chat_row(self, turns: Sequence[Mapping[str, str]], answer: str) -> Encoded:
@@ -81,6 +98,14 @@ class DecoderCoder:
 
     def check_passages(self) -> None:
         """Do nothing: a decoder reads plain text."""
+
+
+def no_images() -> UsageError:
+    """Return the error for an example with an image and a base that reads text alone."""
+    return UsageError(
+        "an example has an image, and this base reads text alone",
+        hint="--base with one that reads images, such as florence-community/Florence-2-base-ft",
+    )
 
 
 def encode(
@@ -97,11 +122,14 @@ def encode(
         template: how the task writes a prompt and its answer.
         example: what to write.
         description: put this before the prompt (the ``described`` protocol); None leaves the prompt bare.
+
+    Raises:
+        UsageError: if the example has an image that the base cannot read, or the base has no chat template.
     """
     prompt, answer = template.render(example, description=description)
-    if template.kind == "chat":
+    if template.kind == "chat" and example.picture is None:
         return coder.chat_row([{"role": "user", "content": prompt}], answer)
-    return coder.row(prompt, answer)
+    return coder.row(prompt, answer, example.picture)
 
 
 def chat_end(tokenizer: PreTrainedTokenizerBase) -> str:

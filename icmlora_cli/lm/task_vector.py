@@ -4,7 +4,8 @@ A task vector here is the *condition* of the generator, as in the paper (ICM-LoR
 is not the weight difference that "task arithmetic" calls by the same name.
 
 The states are those of ``lm.families``. Of an encoder-decoder base a description's are the encoder's at its tokens;
-those of examples with an open question are the decoder's at its start, from which the answer would come.
+those of examples with an open question are the decoder's at its start, from which the answer would come. An example
+with an image is read alone, with its answer, at the last position: of an encoder-decoder base, of the decoder's.
 """
 
 import random
@@ -35,6 +36,11 @@ VERSION = 2  # of the prompts below and of the cached files; part of the cache's
 
 def _shown(examples: Sequence[Example]) -> str:
     return "".join(f"Q: {item.input}\nA: {item.output}\n" for item in examples)
+
+
+def have_pictures(examples: Sequence[Example]) -> bool:
+    """Tell whether examples are about images."""
+    return any(item.picture is not None for item in examples)
 
 
 @dataclass(frozen=True)
@@ -126,12 +132,15 @@ class VectorReader:
         """Return what a generator reads of k examples, fp32 [T, hidden].
 
         With pooling it is their one vector (see ``examples_vector``), else the states of one prompt that shows them
-        all. Nothing but the k examples is looked at.
+        all, or of images one state each. Nothing but the k examples is looked at.
 
         Args:
             examples: two or more.
             kind: The kind of the task's template; the examples of ``text`` are passages, and are read together.
         """
+        if have_pictures(examples):
+            states = self.picture_states(examples)
+            return states if self.recipe.pooling == "tokens" else states.mean(0, keepdim=True)
         if self.recipe.pooling == "tokens" and kind != "text":
             return self.read_all([self.examples_states(examples)])[0].float()
         return self.examples_vector(examples, kind)[None]
@@ -164,15 +173,42 @@ class VectorReader:
 
     def can_show(self, examples: Sequence[Example], kind: str = "plain") -> bool:
         """Return whether ``read_examples`` can show all examples at once; what is too long is cut where it can be."""
-        if kind == "text" or self.recipe.pooling == "tokens":
+        if kind == "text" or self.recipe.pooling == "tokens" or have_pictures(examples):
             return True
         return len(text_ids(self.loaded.tokenizer, _shown(examples))) < max_tokens(self.loaded)
+
+    def picture_states(self, examples: Sequence[Example]) -> torch.Tensor:
+        """Return a state for each example with an image: at the last position of its answer, fp32 [k, hidden].
+
+        The base reads the image, the input and the answer; of an encoder-decoder it is the decoder's last position.
+
+        Raises:
+            UsageError: if the base reads no images, or an example is too long for it.
+        """
+        return torch.stack([self._picture_state(item) for item in examples])
+
+    def _picture_state(self, example: Example) -> torch.Tensor:
+        family, loaded = self.loaded.family, self.loaded
+        row = family.row(example.input, example.output, example.picture)
+        self._check_length(row.length)
+        identity = [VERSION, loaded.base.weight_hash, str(loaded.dtype), self.layer, "image", row.content]
+        key = files.sha256_json(identity)
+        path = self.home.vectors / key[:2] / f"{key}.safetensors"
+        if (found := cached(path, self.on_note)) is not None:
+            return found["vector"]
+
+        def read(_: int) -> torch.Tensor:
+            return family.states([row], loaded.device, self.recipe.layer)[0][-1].float().cpu().clone()
+
+        vector = loaded.micro_batch.whole("reading", 1, read)
+        keep(path, {"vector": vector})
+        return vector
 
     def examples_vector(self, examples: Sequence[Example], kind: str = "plain") -> torch.Tensor:
         """Return the vector of k examples, fp32 [hidden].
 
         As many vectors are read as there are examples, each with one of them as the open question and the others as
-        demonstrations, and averaged.
+        demonstrations, and averaged. Examples with images are read one by one, with their answers, and averaged.
 
         Args:
             examples: two or more.
@@ -180,6 +216,8 @@ class VectorReader:
         """
         if kind == "text":
             return self.passages([example.output for example in examples])
+        if have_pictures(examples):
+            return self.picture_states(examples).mean(0)
         rows = [
             self.demonstrations([*examples[:index], *examples[index + 1 :]], example.input)
             for index, example in enumerate(examples)
@@ -309,6 +347,10 @@ class VectorReader:
             if kind == "text":
                 chosen = picker.sample(list(examples), min(self.recipe.shots, len(examples)))
                 rows.append(self.passages([item.output for item in chosen]))
+                continue
+            if have_pictures(examples):
+                chosen = picker.sample(list(examples), min(self.recipe.shots, len(examples)))
+                rows.append(self.picture_states(chosen).mean(0))
                 continue
             chosen = picker.sample(list(examples), min(self.recipe.shots + 1, len(examples)))
             rows.append(self.demonstrations(chosen[:-1], chosen[-1].input))

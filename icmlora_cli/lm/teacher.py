@@ -60,7 +60,7 @@ def top_tokens(
     Raises:
         CorruptFileError: if the adapter does not fit the base.
     """
-    asked = [[row.prompt_ids, row.answer_ids] for row in rows]
+    asked = [row.content for row in rows]
     key = files.sha256_json([VERSION, TOP, loaded.base.weight_hash, str(loaded.dtype), sha256, asked])
     path = folder / f"{key}.safetensors"
     lengths = [len(row.answer_ids) for row in rows]

@@ -22,6 +22,8 @@ COUNTED = (
     "vocab.*",
     "merges.txt",
     "chat_template*",
+    "processor_config.json",
+    "preprocessor_config.json",
     WEIGHTS,
     INDEX,
 )

@@ -11,12 +11,14 @@ from typing import Literal
 from icmlora_cli.disk import files
 from icmlora_cli.errors import CorruptFileError
 from icmlora_cli.manifests.task import TaskManifest, TemplateText
-from icmlora_cli.tasks.examples import Example
+from icmlora_cli.tasks.examples import Example, Picture
 from icmlora_cli.tasks.splits import Part
 from icmlora_cli.tasks.task_file import Template, TemplateSpec
 
 MANIFEST = "task.json"
 EXAMPLES = "examples.jsonl"
+IMAGES = "images"  # the folder of the images, each called by the hash of its bytes
+IMAGE_NAME = re.compile(r"[0-9a-f]{64}\.(png|jpg|webp|bmp)")
 
 _PLACE = re.compile(r"\{(description|input|output)\}")
 
@@ -50,7 +52,12 @@ class PromptTemplate:
         return words[0] if words else {"prompt": self.prompt, "answer": self.answer}
 
     def split_by(self, example: Example) -> str:
-        """Return the text whose hash decides an example's part: its input, or the passage if it is plain text."""
+        """Return the text whose hash decides an example's part: its input, or the passage if it is plain text.
+
+        Of an example with an image it is the image's hash, so that one image is in the same part of every task.
+        """
+        if example.picture is not None:
+            return example.picture.sha256
         return example.output if self.kind == "text" else example.input
 
     def render(self, example: Example, *, description: str | None = None) -> tuple[str, str]:
@@ -71,7 +78,8 @@ class PromptTemplate:
 QA = PromptTemplate("plain", "Q: {input}\nA:", " {output}\n")
 CHAT = PromptTemplate("chat", "{input}", "{output}")
 TEXT = PromptTemplate("text", "", "{output}")
-_WORDS: Mapping[str, PromptTemplate] = {"qa": QA, "chat": CHAT, "text": TEXT}
+IMAGE = PromptTemplate("plain", "{input}", "{output}")
+_WORDS: Mapping[str, PromptTemplate] = {"qa": QA, "chat": CHAT, "text": TEXT, "image": IMAGE}
 
 
 def _filled(text: str, values: Mapping[str, str], untouched: str) -> str:
@@ -145,7 +153,14 @@ class Task:
         if hashlib.sha256(data).hexdigest() != self.examples_sha256:
             raise _corrupt(path, self.name, "its examples are not those that were registered")
         rows = [json.loads(line) for line in data.decode("utf-8").split("\n") if line]
-        return tuple(Example(row["input"], row["output"]) for row in rows if row["part"] == part)
+        return tuple(self._example(row) for row in rows if row["part"] == part)
+
+    def _example(self, row: Mapping[str, str]) -> Example:
+        name = row.get("image")
+        if name is None:
+            return Example(row["input"], row["output"])
+        path = self.folder / IMAGES / name
+        return Example(row["input"], row["output"], picture=Picture(path.stem, path.suffix, path))
 
     def read_as(self) -> tuple[str | None, tuple[str, ...]]:
         """Return the rule by which rows became examples, and the columns that no example holds.

@@ -19,13 +19,24 @@ from icmlora_cli.disk.home import NAME, Home
 from icmlora_cli.errors import AlreadyExistsError, CorruptFileError, IcmloraError, NotFoundError, SpecError
 from icmlora_cli.manifests.task import Made, ReadAs
 from icmlora_cli.provenance.versions import command_line, now, versions
-from icmlora_cli.registry.task_record import CHAT, EXAMPLES, MANIFEST, QA, TEXT, PromptTemplate, Task, data_hash
+from icmlora_cli.registry.task_record import (
+    CHAT,
+    EXAMPLES,
+    IMAGE,
+    IMAGES,
+    MANIFEST,
+    QA,
+    TEXT,
+    PromptTemplate,
+    Task,
+    data_hash,
+)
 from icmlora_cli.registry.upkeep.findings import REPAIR
-from icmlora_cli.tasks.examples import Example
+from icmlora_cli.tasks.examples import Example, Picture
 from icmlora_cli.tasks.splits import PARTS, part_of
 from icmlora_cli.tasks.task_file import BUILTIN_COUNT, BuiltinSource, DomainSource, TaskSpec
 
-__all__ = ["CHAT", "QA", "TEXT", "Draft", "PromptTemplate", "Task", "TaskStore", "builtin_spec", "draft"]
+__all__ = ["CHAT", "IMAGE", "QA", "TEXT", "Draft", "PromptTemplate", "Task", "TaskStore", "builtin_spec", "draft"]
 
 LOCK_SECONDS = 60.0  # for which a process waits while another one writes tasks
 BUILTIN_MAKER = "made by icmlora"  # the source that built-in tasks state
@@ -42,6 +53,7 @@ class Draft:
         rule: the name of the rule by which rows became examples; None if there were no rows.
         not_read: the columns of those rows that no example holds.
         notes: lines that tell the user how the rows were read.
+        pictures: the images of its examples.
     """
 
     task: Task
@@ -49,6 +61,7 @@ class Draft:
     rule: str | None = None
     not_read: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    pictures: tuple[Picture, ...] = ()
 
 
 def draft(spec: TaskSpec, examples: Sequence[Example]) -> Draft:
@@ -92,7 +105,8 @@ def draft(spec: TaskSpec, examples: Sequence[Example]) -> Draft:
         splits=splits,
         examples_sha256=hashlib.sha256(text.encode()).hexdigest(),
     )
-    return Draft(task, text)
+    pictures = {item.picture for item in ordered if item.picture is not None}
+    return Draft(task, text, pictures=tuple(sorted(pictures)))
 
 
 def _about(spec: TaskSpec) -> tuple[str | None, str | None]:
@@ -218,6 +232,8 @@ class TaskStore:
                     made = made.model_copy(update={"examples": ReadAs(rule=new.rule, not_read=new.not_read)})
                 with files.new_folder(folder) as temporary:
                     files.write_text(temporary / EXAMPLES, new.text)
+                    for picture in new.pictures:
+                        files.write_bytes(temporary / IMAGES / picture.name, picture.read())
                     new.task.to_manifest().model_copy(update={"made": made}).write(temporary / MANIFEST)
             return dataclasses.replace(new.task, folder=folder), state
 

@@ -5,10 +5,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from icmlora_cli.tasks.boxes import PROMPT
 from icmlora_cli.tasks.conversations import BadRowError, Unread, cell_text, last_answer, prompt_text, turns_of
 
 Row = Mapping[str, object]
 _FIELD = re.compile(r"\{([^{}]+)\}")
+_FIXED = re.compile(r"<[^<>{}]+>")
 
 
 @dataclass(frozen=True)
@@ -20,12 +22,16 @@ class RowRule:
         columns: the columns that the rule needs.
         pair: returns the input and the output of a row; raises ``BadRowError`` for a row that is no example.
         optional: the columns that the rule reads if a row has them.
+        image: the column of the image that the input is about; None without one.
+        boxes: the column of labelled boxes that become the output; None without one.
     """
 
     name: str
     columns: tuple[str, ...]
     pair: Callable[[Row, Unread], tuple[str, str]]
     optional: tuple[str, ...] = ()
+    image: str | None = None
+    boxes: str | None = None
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -39,22 +45,29 @@ def rule_of(columns: Collection[str]) -> RowRule | None:
 
 
 def _fits(rule: RowRule, columns: Collection[str]) -> bool:
+    if rule.image is None and "image" in columns:
+        return False
     return rule.name != "input-output" or "instruction" not in columns  # which the rule would ignore
 
 
-def columns_rule(input: str, output: str) -> RowRule:
+def columns_rule(input: str, output: str, image: str | None = None) -> RowRule:
     """Return the rule of a task file's ``columns``.
 
     Args:
-        input: the column of the input, or a text with columns in braces, such as ``{question} ({unit})``.
+        input: the column of the input, or a text with columns in braces, such as ``{question} ({unit})``; with an
+            image, also a text in angle brackets, such as ``<OD>``, which is the input of every row.
         output: the column of the output, or such a text.
+        image: the column of the image; None without one.
     """
-    names = tuple(dict.fromkeys([*_names(input), *_names(output)]))
+    fixed = image is not None and _FIXED.fullmatch(input) is not None
+    names = tuple(
+        dict.fromkeys([*([] if image is None else [image]), *([] if fixed else _names(input)), *_names(output)])
+    )
 
     def pair(row: Row, unread: Unread) -> tuple[str, str]:
-        return _filled(row, input), _filled(row, output)
+        return input if fixed else _filled(row, input), _filled(row, output)
 
-    return RowRule("columns", names, pair)
+    return RowRule("columns", names, pair, image=image)
 
 
 def text_rule(column: str) -> RowRule:
@@ -104,6 +117,11 @@ def _instructed(instruction: str, input: str, output: str, row: Row, unread: Unr
     return question, cell_text(row, output)
 
 
+def _located(row: Row, unread: Unread) -> tuple[str, str]:
+    """Read the input of a row whose output is made of its boxes."""
+    return cell_text(row, "input") if row.get("input") is not None else PROMPT, ""
+
+
 RULES = (
     RowRule("input-output", ("input", "output"), partial(_two, "input", "output")),
     RowRule("messages", ("messages",), partial(_conversation, "messages")),
@@ -116,4 +134,6 @@ RULES = (
     RowRule("prompt-response", ("prompt", "response"), partial(_prompted, "prompt", "response")),
     RowRule("question-answer", ("question", "answer"), partial(_two, "question", "answer")),
     RowRule("text-label", ("text", "label"), partial(_two, "text", "label")),
+    RowRule("image", ("image", "input", "output"), partial(_two, "input", "output"), image="image"),
+    RowRule("image-boxes", ("image", "boxes"), _located, ("input",), image="image", boxes="boxes"),
 )

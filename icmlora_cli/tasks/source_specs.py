@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from icmlora_cli.tasks.boxes import PROMPT
 from icmlora_cli.tasks.row_files import SUFFIXES, data_suffix
 
 T = TypeVar("T")
@@ -138,11 +139,41 @@ class ExampleSpec(Spec):
     output: NotBlank
 
 
+class BoxSpec(Spec):
+    """A labelled box in an image: left, top, right and bottom in pixels."""
+
+    label: NotBlank
+    box: tuple[float, float, float, float]
+
+
+class ImageExampleSpec(Spec):
+    """One example with an image, written in the task file.
+
+    Args:
+        image: the image's path, relative to the task file.
+        input: what is asked about it.
+        output: what is to be answered.
+        boxes: labelled boxes, of which the output is made, in place of ``output``.
+    """
+
+    image: NotBlank
+    input: NotBlank = PROMPT
+    output: NotBlank | None = None
+    boxes: Annotated[tuple[BoxSpec, ...], AfterValidator(some)] | None = None
+
+    @model_validator(mode="after")
+    def _one_answer(self) -> Self:
+        if (self.output is None) == (self.boxes is None):
+            raise ValueError("say the answer once: output, or boxes")
+        return self
+
+
 class ColumnsSpec(Spec):
-    """The columns of the input and of the output; each is a name, or a text with names in braces."""
+    """The columns of the input, the output and perhaps the image; each is a name, or a text with names in braces."""
 
     input: NotBlank
     output: NotBlank
+    image: NotBlank | None = None
 
 
 class _PairSource(Spec):
@@ -152,15 +183,17 @@ class _PairSource(Spec):
         columns: the columns of the input and the output.
         input: the column of the input, in place of ``columns``.
         output: the column of the output, in place of ``columns``.
+        image: the column of the image, in place of ``columns``; None where examples have no image.
     """
 
     columns: ColumnsSpec | None = None
     input: NotBlank | None = None
     output: NotBlank | None = None
+    image: NotBlank | None = None
 
     @model_validator(mode="after")
     def _columns_once(self) -> Self:
-        if self.columns is not None and (self.input, self.output) != (None, None):
+        if self.columns is not None and (self.input, self.output, self.image) != (None, None, None):
             raise ValueError("say the columns once: columns, or input and output")
         return self
 
@@ -266,12 +299,22 @@ def looks_like_text(value: object) -> bool:
     return isinstance(value, Sequence) and len(value) > 0 and looks_like_text(value[0])
 
 
+def looks_like_images(value: object) -> bool:
+    """Tell whether the ``examples`` of a task name images."""
+    if isinstance(value, Mapping):
+        columns = value.get("columns")
+        return "image" in value or (isinstance(columns, Mapping) and "image" in columns)
+    return isinstance(value, Sequence) and not isinstance(value, str) and any(map(looks_like_images, value))
+
+
 def _kind(value: object) -> str | None:
     """Return the tag of the kind of source that ``examples`` are, or None if they are of no kind."""
     text = isinstance(value, OfText)
     value = _unwrap(value)
     start = "<text " if text else "<"
     if isinstance(value, list | tuple):
+        if not text and any(isinstance(item, ImageExampleSpec) or looks_like_images(item) for item in value):
+            return "<images>"
         return f"{start}path>" if text and value and isinstance(value[0], str) else f"{start}inline>"
     if isinstance(value, str):
         return f"{start}path>"
@@ -290,6 +333,7 @@ _Unwrap = BeforeValidator(_unwrap)
 
 Source = Annotated[
     Annotated[tuple[ExampleSpec, ...], AfterValidator(some), Tag("<inline>")]
+    | Annotated[tuple[ImageExampleSpec, ...], AfterValidator(some), Tag("<images>")]
     | Annotated[SourcePath, Tag("<path>")]
     | Annotated[FileSource, Tag("<file>")]
     | Annotated[DatasetSource, Tag("<dataset>")]
@@ -302,7 +346,7 @@ Source = Annotated[
     Discriminator(
         _kind,
         custom_error_type="examples",
-        custom_error_message="should be a list of examples (each with input and output, or with text where the "
-        "template is text), a file's path, or a mapping with path, dataset, builtin or domain",
+        custom_error_message="should be a list of examples (each with input and output, perhaps with image, or with "
+        "text where the template is text), a file's path, or a mapping with path, dataset, builtin or domain",
     ),
 ]

@@ -7,9 +7,11 @@ from typing import Protocol, cast
 
 from icmlora_cli.config.user_files import no_collector, read_text
 from icmlora_cli.errors import IcmloraError, SpecError, UsageError
+from icmlora_cli.tasks.boxes import Box, boxes_text, checked_box
 from icmlora_cli.tasks.conversations import BadRowError, Unread
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.passages import cut
+from icmlora_cli.tasks.pictures import picture_of
 from icmlora_cli.tasks.row_files import ENOUGH, MAX_FAULTS, SUFFIXES, FileRows, data_suffix, read_rows
 from icmlora_cli.tasks.row_rules import RULES, RowRule, columns_rule, rule_of, text_rule
 from icmlora_cli.tasks.source_specs import (
@@ -20,6 +22,7 @@ from icmlora_cli.tasks.source_specs import (
     DomainSource,
     ExampleSpec,
     FileSource,
+    ImageExampleSpec,
     TextDatasetSource,
     TextFileSource,
     TextSpec,
@@ -84,10 +87,12 @@ class _Collector:
         rule: the rule by which rows become examples; None takes the first rule that can read the columns.
         passage: the approximate number of characters of the passages into which plain text is cut; None takes each text
             as one passage.
+        folder: the folder where the paths of images start.
     """
 
-    def __init__(self, label: str, rule: RowRule | None, passage: int | None = None) -> None:
+    def __init__(self, label: str, rule: RowRule | None, passage: int | None = None, folder: Path = Path()) -> None:
         self.label = label
+        self.folder = folder
         self.rule = rule
         self.passage = passage
         self.unread = Unread()
@@ -104,18 +109,27 @@ class _Collector:
         """Make an example of a row, and tell whether to go on: after too many bad rows there is no use in it."""
         assert self.rule is not None
         try:
-            input, output = self.rule.pair(row, self.unread)
+            example = self._example(self.rule, row)
         except BadRowError as error:
             self.fault(place, str(error))
             self._bad += 1
             if self._bad == MAX_FAULTS:
                 self.fault(place, ENOUGH)
             return self._bad < MAX_FAULTS
-        if input:
-            self.examples.append(Example(input, output))
+        if example.input:
+            self.examples.append(example)
         else:
-            self.text(output)
+            self.text(example.output)
         return True
+
+    def _example(self, rule: RowRule, row: Mapping[str, object]) -> Example:
+        input, output = rule.pair(row, self.unread)
+        if rule.image is None:
+            return Example(input, output)
+        picture, size = picture_of(row.get(rule.image), self.folder)
+        if rule.boxes is not None:
+            output = _boxes(row.get(rule.boxes), size)
+        return Example(input, output, picture=picture)
 
     def text(self, text: str) -> None:
         passages = [text] if self.passage is None else cut(text, self.passage)
@@ -177,11 +191,12 @@ def load_examples(spec: TaskSpec, folder: Path, file: Path) -> SourceExamples:
             example.
         IcmloraError: If an optional package is missing, or a dataset or a domain cannot be loaded.
     """
-    source = _collected(spec, folder)
+    source = _collected(spec, folder, file)
     if isinstance(source, _Collector):
         if source.faults:
             what = f"the examples of task {spec.name} have"
-            raise SpecError.counted(what, source.faults, where=str(file), hint=None if source.rule else COLUMNS_HINT)
+            advice = None if source.rule or not isinstance(spec.examples, str | FileSource) else COLUMNS_HINT
+            raise SpecError.counted(what, source.faults, where=str(file), hint=advice)
         source = source.result()
     if not source.examples:
         faults = [f"{file}: task {spec.name}: there is not one example"]
@@ -220,7 +235,7 @@ def read_examples(path: Path, *, text: bool = False) -> SourceExamples:
     return collector.result()
 
 
-def _collected(spec: TaskSpec, folder: Path) -> "SourceExamples | _Collector":
+def _collected(spec: TaskSpec, folder: Path, file: Path) -> "SourceExamples | _Collector":
     """Read the source of a task; a source that can have faults is returned as its collector."""
     source = spec.examples
     if isinstance(source, BuiltinSource):
@@ -243,16 +258,50 @@ def _collected(spec: TaskSpec, folder: Path) -> "SourceExamples | _Collector":
     paths = tuple(item for item in source if isinstance(item, str))
     if paths:
         return _from_texts(TextFileSource(path=paths), folder)
-    return SourceExamples(tuple(dict.fromkeys(_inline(item) for item in source if not isinstance(item, str))))
+    images = tuple(item for item in source if isinstance(item, ImageExampleSpec))
+    if images:
+        return _with_images(images, folder, file)
+    inline = (_inline(item) for item in source if isinstance(item, ExampleSpec | TextSpec))
+    return SourceExamples(tuple(dict.fromkeys(inline)))
+
+
+def _boxes(value: object, size: tuple[int, int]) -> str:
+    """Return the text of a row's boxes.
+
+    Raises:
+        BadRowError: If they are no list of boxes within the image; the message has all that is wrong.
+    """
+    if not isinstance(value, list | tuple) or not value:
+        raise BadRowError("'boxes' is not a list of mappings, each with label and box")
+    boxes, wrong = list[Box](), list[str]()
+    for item in value:
+        try:
+            boxes.append(checked_box(item, size))
+        except BadRowError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise BadRowError("; ".join(wrong))
+    return boxes_text(boxes, size)
+
+
+def _with_images(items: Sequence[ImageExampleSpec], folder: Path, file: Path) -> _Collector:
+    """Read examples that a task file holds, with their images."""
+    collector = _Collector(str(file), None, folder=folder)
+    for number, item in enumerate(items, start=1):
+        rule = next(rule for rule in RULES if rule.image and (rule.boxes is not None) == (item.boxes is not None))
+        collector.rule = rule
+        collector.row(f"example {number}", item.model_dump(exclude_none=True))
+    collector.rule = None  # it is no file with columns
+    return collector
 
 
 def _rule_in_spec(source: FileSource | DatasetSource) -> RowRule | None:
     """Return the rule of the columns that a task file names; None if it names none."""
     if source.columns is not None:
-        return columns_rule(source.columns.input, source.columns.output)
-    if source.input is None and source.output is None:
+        return columns_rule(source.columns.input, source.columns.output, source.columns.image)
+    if (source.input, source.output, source.image) == (None, None, None):
         return None
-    return columns_rule(source.input or "input", source.output or "output")
+    return columns_rule(source.input or "input", source.output or "output", source.image)
 
 
 def _inline(item: ExampleSpec | TextSpec) -> Example:
@@ -269,7 +318,7 @@ def _from_texts(source: TextFileSource, folder: Path) -> _Collector:
 
 def _from_file(path: Path, rule: RowRule | None, passage: int | None = None) -> _Collector:
     plain = data_suffix(path) is None
-    collector = _Collector(str(path), rule, passage or PASSAGE if plain else passage)
+    collector = _Collector(str(path), rule, passage or PASSAGE if plain else passage, path.parent)
     try:
         if plain:
             collector.text(read_text(path))
@@ -326,14 +375,14 @@ def _from_dataset(source: DatasetSource | TextDatasetSource, folder: Path) -> _C
             where=str(local) if local.is_dir() else source.dataset,
             hint="check id, split and config; without a network only the hub's cache can be read",
         ) from error
-    return _rows(cast(_Table, table), source)
+    return _rows(cast(_Table, table), source, folder)
 
 
-def _rows(table: _Table, source: DatasetSource | TextDatasetSource) -> _Collector:
+def _rows(table: _Table, source: DatasetSource | TextDatasetSource, folder: Path) -> _Collector:
     if isinstance(source, TextDatasetSource):
         collector = _Collector(source.dataset, text_rule(source.text), source.passage)
     else:
-        collector = _Collector(source.dataset, _rule_in_spec(source))
+        collector = _Collector(source.dataset, _rule_in_spec(source), folder=folder)
     keys = collector.choose(table.column_names)
     if collector.faults:
         return collector

@@ -29,12 +29,14 @@ from icmlora_cli.tasks.source_specs import (
     DomainSource,
     ExampleSpec,
     FileSource,
+    ImageExampleSpec,
     OfText,
     Source,
     Spec,
     TextDatasetSource,
     TextFileSource,
     TextSpec,
+    looks_like_images,
     looks_like_text,
     some,
 )
@@ -47,6 +49,7 @@ __all__ = [
     "DomainSource",
     "ExampleSpec",
     "FileSource",
+    "ImageExampleSpec",
     "Metric",
     "Source",
     "SplitSpec",
@@ -116,7 +119,7 @@ def _kind_of_template(value: object) -> str:
 
 
 Template = Annotated[
-    Annotated[Literal["qa", "chat", "text"], Tag("<word>")] | Annotated[TemplateSpec, Tag("<mapping>")],
+    Annotated[Literal["qa", "chat", "text", "image"], Tag("<word>")] | Annotated[TemplateSpec, Tag("<mapping>")],
     Discriminator(_kind_of_template),
 ]
 
@@ -130,7 +133,8 @@ class TaskSpec(Spec):
         descriptions: further descriptions of the task in other words; without ``description``, the first is the main
             one.
         template: how a prompt is made of an input: ``qa``, ``chat`` (the base model's own chat template), a prompt and
-            an answer, or ``text`` if the examples are passages of plain text.
+            an answer, ``text`` if the examples are passages of plain text, or ``image`` if the prompt is the input
+            alone, which is what tasks have whose examples name images and that say no template.
         examples: the examples, or where they are.
         metric: the metric that scores the task, such as ``exact_match`` or ``nll``; for plain text,
             ``bits_per_character`` or ``perplexity``.
@@ -158,6 +162,8 @@ class TaskSpec(Spec):
     def _metric_of_the_template(cls, value: object) -> object:
         if isinstance(value, Mapping) and value.get("template") == "text" and "metric" not in value:
             return {**value, "metric": TEXT_METRICS[0]}
+        if isinstance(value, Mapping) and "template" not in value and looks_like_images(value.get("examples")):
+            return {**value, "template": "image"}
         return value
 
     @field_validator("descriptions")

@@ -17,6 +17,7 @@ from icmlora_cli.config.task_list import without_lists
 from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import AlreadyExistsError, NotFoundError, SpecError, UsageError
+from icmlora_cli.registry.task_record import IMAGES
 from icmlora_cli.registry.tasks import Draft, Task, TaskStore, builtin_spec, draft
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.sources import load_examples
@@ -255,7 +256,10 @@ def export(store: TaskStore, patterns: Sequence[str], file: Path, *, force: bool
     for path in targets.values():
         check_file(path, force)
     for task in tasks:
-        rows = [_row(task, example) for part in PARTS for example in task.examples(part)]
+        examples = [example for part in PARTS for example in task.examples(part)]
+        for picture in {item.picture for item in examples if item.picture is not None}:
+            files.write_bytes(folder / IMAGES / picture.name, picture.read())
+        rows = [_row(task, example) for example in examples]
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         files.write_text(targets[task.name], "".join(lines))
     specs = [_spec(task, f"{folder.name}/{task.name}.jsonl") for task in tasks]
@@ -265,7 +269,10 @@ def export(store: TaskStore, patterns: Sequence[str], file: Path, *, force: bool
 
 
 def _row(task: Task, example: Example) -> dict[str, str]:
-    return {"text": example.output} if task.template.kind == "text" else example.as_dict()
+    if task.template.kind == "text":
+        return {"text": example.output}
+    image = {} if example.picture is None else {"image": f"{IMAGES}/{example.picture.name}"}
+    return example.as_dict() | image
 
 
 def _spec(task: Task, examples: str) -> dict[str, object]:

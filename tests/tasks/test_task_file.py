@@ -125,7 +125,7 @@ tasks:
         (("Do it.", "x" * 2001), 2, "description: String should have at most 2000"),
         (("Do it.", "A\ndescriptions: [A]"), 3, "descriptions: the same description is given twice: 'A'"),
         (("name: t", "name: 7"), 1, "name: should be text (put it in quotes), not 7"),
-        (("name: t", "name: t\ntemplate: qaa"), 2, "template: should be 'qa', 'chat' or 'text', not 'qaa'"),
+        (("name: t", "name: t\ntemplate: qaa"), 2, "template: should be 'qa', 'chat', 'text' or 'image', not 'qaa'"),
         (
             ("name: t", "name: t\ntemplate: {prompt: x, answer: '{output}'}"),
             2,
@@ -211,7 +211,7 @@ tasks:
         (("- {text: a}", "{builtin: pick_last_of_3}"), 4, "examples: a built-in task is of questions"),
         (("name: t", "name: t\nmetric: exact_match"), 2, "metric: should be 'bits_per_character' or 'perplexity' with"),
         (("template: text", "template: qa"), 4, "examples: these are plain text, which needs template: text"),
-        (("template: text", "template: txt"), 3, "template: should be 'qa', 'chat' or 'text', not 'txt'"),
+        (("template: text", "template: txt"), 3, "template: should be 'qa', 'chat', 'text' or 'image', not 'txt'"),
     ],
 )
 def test_one_fault_of_plain_text(tmp_path: Path, change: tuple[str, str], line: int, what: str) -> None:

@@ -39,7 +39,10 @@ FOLDERS: Mapping[Kind, re.Pattern[str]] = {
     "generator": re.compile(rf"generators/(?P<name>{_NAME})"),
 }
 FILES: Mapping[Kind, re.Pattern[str]] = {
-    "task": re.compile("|".join(map(re.escape, (task_record.EXAMPLES, task_record.MANIFEST)))),
+    "task": re.compile(
+        f"{re.escape(task_record.EXAMPLES)}|{re.escape(task_record.MANIFEST)}|"
+        f"{task_record.IMAGES}/{task_record.IMAGE_NAME.pattern}"
+    ),
     "adapter": re.compile(
         f"{re.escape(adapters.MANIFEST)}|{re.escape(adapters.SENSITIVITY)}|"
         f"{FOLDER.pattern}/({re.escape(adapters.CONFIG)}|{re.escape(adapters.WEIGHTS)})"

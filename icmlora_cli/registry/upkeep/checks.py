@@ -67,7 +67,11 @@ def task_flaws(folder: Path, name: str, *, quick: bool = False) -> list[Flaw]:
         name: the task's name.
         quick: whether to leave the examples unread.
     """
-    flaws = _strangers(folder, {task_record.MANIFEST, task_record.EXAMPLES})
+    images = task_record.IMAGES
+    named = {f"{images}/{name}" for name in _pictures(folder / task_record.EXAMPLES)}
+    flaws = _strangers(folder, {task_record.MANIFEST, task_record.EXAMPLES, *([images] if named else [])})
+    if named and (folder / images).is_dir():
+        flaws += _strangers(folder / images, {Path(name).name for name in named})
     of_manifest = manifest_flaws(folder / task_record.MANIFEST, TaskManifest.known_keys())
     if of_manifest:
         return of_manifest + flaws
@@ -78,9 +82,26 @@ def task_flaws(folder: Path, name: str, *, quick: bool = False) -> list[Flaw]:
     path = folder / task_record.EXAMPLES
     if not path.is_file():
         return [Flaw("missing", path, "its examples are missing"), *flaws]
+    missing = [name for name in sorted(named) if not (folder / name).is_file()]
+    flaws += [Flaw("missing", folder / name, "an image of its examples is missing") for name in missing]
     if not quick:
         flaws += _examples_flaws(path, task)
+        flaws += [
+            Flaw("changed", folder / name, "not the image that was registered: another SHA-256")
+            for name in sorted(named.difference(missing))
+            if files.sha256_file(folder / name) != Path(name).stem
+        ]
     return flaws
+
+
+def _pictures(path: Path) -> set[str]:
+    """Return the names of the images that a file of examples names; none where it cannot be read."""
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        names = {row["image"] for row in rows if "image" in row}
+        return {name for name in names if task_record.IMAGE_NAME.fullmatch(name)}
+    except (OSError, ValueError, TypeError, RecursionError):
+        return set()
 
 
 def _examples_flaws(path: Path, task: Task) -> list[Flaw]:

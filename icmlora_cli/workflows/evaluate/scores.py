@@ -145,7 +145,7 @@ class MethodScorer:
         except UnavailableError as reason:
             identity = str(reason)
         description = list(task.descriptions[:1])
-        shots = [[item.input, item.output] for item in context.shots]
+        shots = [item.content for item in context.shots]
         settings = [self.described, self.limit, self.outputs, task.metric]
         others = [[file.name, file.sha256] for file in self.loaded.base.files if not file.name.endswith(".safetensors")]
         base = [
@@ -229,6 +229,8 @@ class MethodScorer:
         self, served: Served, context: TaskContext, examples: Sequence[Example]
     ) -> tuple[dict[str, Scored], tuple[Output, ...]]:
         task, described = context.task, served.described or self.described
+        if served.shots and any(item.picture is not None for item in (*served.shots, *examples)):
+            raise UnavailableError("a prompt has one image, so that no answered examples can stand before it")
         rows = encode_with_shots(self.loaded.family, task, examples, served.shots, described=described)
         if served.shots and not fits(self.loaded, rows):
             raise UnavailableError("with the examples before it, a question is longer than what the base reads")

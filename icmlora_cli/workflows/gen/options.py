@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from icmlora_cli.disk import files
 from icmlora_cli.errors import UsageError
 from icmlora_cli.manifests.output import Generated
-from icmlora_cli.registry.task_record import PromptTemplate
+from icmlora_cli.registry.task_record import IMAGE, PromptTemplate
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.sources import read_examples
 
@@ -118,7 +118,7 @@ class ExampleFile:
 
     def identity(self) -> dict[str, object]:
         """Return the number of the examples and their hash, which do not depend on the file's name."""
-        rows = [[item.input, item.output] for item in self.examples]
+        rows = [item.content for item in self.examples]
         return {"examples": len(self.examples), "sha256": files.sha256_json(rows)}
 
 
@@ -180,7 +180,9 @@ def read_file(path: Path, template: Template) -> ExampleFile:
         UsageError: If there is no such file, or it is of another format.
     """
     loaded = read_examples(path, text=template == "text")
-    return ExampleFile(path, loaded.examples, PromptTemplate.from_spec(template), loaded.told())
+    of_images = any(item.picture is not None for item in loaded.examples)
+    written = IMAGE if of_images and template == "qa" else PromptTemplate.from_spec(template)
+    return ExampleFile(path, loaded.examples, written, loaded.told())
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from icmlora_cli.config.episodes import EpisodeRecipe
 from icmlora_cli.config.train import TrainRecipe
 from icmlora_cli.lm.lengths import check_fit
 from icmlora_cli.lm.prompts import Encoded, encode, encode_task
-from icmlora_cli.lm.task_vector import VectorReader
+from icmlora_cli.lm.task_vector import VectorReader, have_pictures
 from icmlora_cli.lm.teacher import TopTokens
 from icmlora_cli.registry.task_record import PromptTemplate
 from icmlora_cli.registry.tasks import Task
@@ -59,6 +59,11 @@ class _Plan:
     registered: bool
     family: str
     left_out: int
+
+    @property
+    def of_pictures(self) -> bool:
+        """Whether the task's examples are about images."""
+        return any(map(have_pictures, self.draws))
 
 
 def builtin_pool(
@@ -133,14 +138,16 @@ def read_tasks(
     prompts = [reader.text_states(text) for plan in plans for text in plan.texts]
     pooled = recipe.data.vectors.pooling == "mean"
     prompt_of = reader.question_state if pooled else reader.examples_states
-    prompts += [prompt_of(draw) for plan in plans for draw in plan.draws]
+    prompts += [prompt_of(draw) for plan in plans if not plan.of_pictures for draw in plan.draws]
 
     def report(done: int) -> None:
         on_progress(Progress("vectors", "of episodes", done, len(prompts)))
 
     states = iter(reader.read_all(prompts, on_batch=report))
     texts = [tuple(next(states) for _ in plan.texts) for plan in plans]
-    draws = [tuple(next(states) for _ in plan.draws) for plan in plans]
+    draws = [
+        tuple(reader.read_examples(draw) if plan.of_pictures else next(states) for draw in plan.draws) for plan in plans
+    ]
     if pooled:
         texts = [tuple(item.mean(0, keepdim=True) for item in states_of_task) for states_of_task in texts]
     return [
