@@ -29,6 +29,7 @@ TAKE_LONG = (
     "hostile_readers.py",
     "kept_cores.py",
     "parts.py",
+    "rivals.py",
     "warm_start.py",
 )
 SHIPPED = (

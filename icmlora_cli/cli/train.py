@@ -92,6 +92,9 @@ def train(
             out.note(
                 f"left out of the episodes: {result.left_out} examples with more tokens than episodes.max_tokens allows"
             )
+        if result.epochs is not None:
+            ends = {True: ", until its loss was flat", False: ", at whose end its loss was not flat", None: ""}
+            out.note(f"trained for {result.epochs:.0f} epochs{ends[result.flat]}")
         if result.harvested:
             out.note(
                 f"relative error of delta-W on {result.harvested} harvested tasks, from their descriptions: "

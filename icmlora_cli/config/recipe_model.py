@@ -22,3 +22,5 @@ class RecipeModel(BaseModel):
 
     moved: ClassVar[Mapping[str, str]] = {}
     """The settings that older versions had at the top of the recipe, each with the group that it is in now."""
+    replaces: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """The settings that are unset where the command line gives the one of this name, since they say the same thing."""

@@ -66,7 +66,8 @@ def resolve(model: type[R], reference: Path | None, kind: str, overrides: Mappin
     if not changes:
         return recipe
     values = recipe.model_dump()
-    for name, value in changes.items():
+    replaced = dict.fromkeys(other for name in changes for other in model.replaces.get(name, ()))
+    for name, value in (replaced | changes).items():
         (values[model.moved[name]] if name in model.moved else values)[name] = value
     try:
         return model.model_validate(values)

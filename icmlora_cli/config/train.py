@@ -135,17 +135,23 @@ class OptimiserRecipe(RecipeModel):
     """How many steps there are, of what, and at which rate.
 
     Args:
-        steps: optimizer steps in all.
+        steps: optimizer steps in all, each on adapters drawn at random.
+        epochs: passes over all kept checkpoints in all, in random order, in place of ``steps``; null counts steps.
+        patience: the number of epochs in which the loss must fall by 1 %, or the rate becomes a tenth of what it was;
+            the third time that it does not fall, its stage of the training ends. Null: all epochs, at a rate that falls
+            as a cosine.
         pretrain_steps: how many of them, at the start, are without episodes.
         pretrain_rate: peak of the learning rate in those; null takes ``learning_rate``.
         autoencoder_share: share of the steps that train the autoencoder, before the diffusion; ``p-diff`` only.
         batch_size: the number of (adapter, condition) pairs in each step.
-        learning_rate: peak, cosine to zero.
+        learning_rate: peak, cosine to zero; with ``patience``, what it is until the loss is flat.
         weight_decay: the weight decay of AdamW.
         save_every: steps between saves of the training state, for resuming.
     """
 
     steps: Count = 1500
+    epochs: Count | None = None
+    patience: Count | None = None
     pretrain_steps: Annotated[int, Field(ge=0)] = 0
     pretrain_rate: Rate | None = None
     autoencoder_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
@@ -153,6 +159,16 @@ class OptimiserRecipe(RecipeModel):
     learning_rate: Rate = 2e-3
     weight_decay: Decay = 0.0
     save_every: Count = 250
+
+    def epoch_steps(self, adapters: int) -> int:
+        """Return how many steps one pass over so many adapters takes."""
+        return -(-adapters // self.batch_size)
+
+    def resolved(self, adapters: int) -> "OptimiserRecipe":
+        """Return the settings with ``steps`` as many as the epochs over so many adapters take, if there are epochs."""
+        if self.epochs is None:
+            return self
+        return self.model_copy(update={"steps": self.epochs * self.epoch_steps(adapters)})
 
 
 class TrainRecipe(RecipeModel):
@@ -177,9 +193,11 @@ class TrainRecipe(RecipeModel):
     LATER: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "network": ("code_norm", "output_scale", "mean_adapter", "bounded"),
         "objective": ("sensitivity",),
+        "optimiser": ("epochs", "patience"),
         "episodes": ("swap_weight", "swap_margin", "distill_weight", "distill_examples"),
     }
     """The settings that 0.1.0 did not have; where they have their default, a training is what it was without them."""
+    replaces: ClassVar[Mapping[str, tuple[str, ...]]] = {"steps": ("epochs", "patience")}
     moved: ClassVar[Mapping[str, str]] = {name: group for group, model in GROUPS.items() for name in model.model_fields}
 
     data: DataRecipe = DataRecipe()

@@ -17,12 +17,14 @@ from icmlora_cli.errors import TrainingDivergedError
 from icmlora_cli.generator.conditions import Support
 from icmlora_cli.generator.interface import Network, TrainStep
 from icmlora_cli.generator.noise import AtOnce, all_at_once
+from icmlora_cli.generator.plateau import Plateau
 from icmlora_cli.generator.terms import ElboTerm, Term, TrainingData
 from icmlora_cli.provenance.energy import CostMeter
-from icmlora_cli.weights.schedules import set_rate, warm_cosine
+from icmlora_cli.weights.schedules import set_rate, warm_constant, warm_cosine
 from icmlora_cli.weights.training_state import load_state, save_state
 
 CURVE = "curve"  # the name of the training curve in the training state
+STAGES, PLATEAU = "stages", "plateau"  # the steps of each stage, and how flat its loss is, in the training state
 BEST = "best."  # what the names of the best weights begin with in the training state
 REMEMBER = 25  # steps after which a prior of neighbours reads the training tasks again, since the reader changes
 
@@ -37,10 +39,13 @@ class StepLosses:
             nats per latent number. Those of P-DIFF are ``reconstruction`` in its first stage and ``diffusion`` (the
             MSE of unit noise) in its second. Further terms add their losses. A step after which the weights were
             validated adds the score ``validation``, and one after which they were watched the figures of ``Watch``.
+            ``flat``, which is 1, says that the loss was flat after this step, so that a stage ended.
+        steps: how many steps there are in all, at most.
     """
 
     step: int
     values: Mapping[str, float]
+    steps: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -117,26 +122,29 @@ def fit(
             with the last ones if there is no validation.
         data: the harvested tasks; there may be none.
         objective: the weights of the parts of the loss on harvested adapters.
-        optimiser: the steps and the learning rates.
+        optimiser: the steps and the learning rates; epochs are counted in ``steps``, as ``resolved`` does.
         options: the seed, the file of the saved state, and the function that is called after each step.
         terms: what is minimised beside the architecture's loss on harvested adapters.
         validation: how the best weights are found; None keeps the last ones.
         watch: what is watched beside the losses; None watches nothing.
 
     Returns:
-        The losses of every tenth step, of the last one, and of those after which there was a validation or a look;
-        those of the steps before an interruption too.
+        The losses of every tenth step, of the last one, and of those after which there was a validation or a look, or
+        a stage ended since its loss was flat; those of the steps before an interruption too.
 
     Raises:
         TrainingDivergedError: If a loss, its gradient or a validation score is not finite; the last saved state stays
             on disk.
     """
-    elbo = _elbo(model, data, objective, optimiser, options.at_once, alone=not terms)
+    elbo = _elbo(model, data, objective, optimiser, options, alone=not terms)
     run = _Fit(model, data, optimiser, options, [*elbo, *terms])
-    for step in range(run.resume(), optimiser.steps):
+    step = run.resume()
+    while step < sum(run.stages):
         train_step = run.begin(step)
         values = run.learn(train_step, step)
-        last = step + 1 == optimiser.steps
+        if run.is_flat(train_step, values):
+            values["flat"] = 1.0
+        last = step + 1 == sum(run.stages)
         due = validation is not None and ((step + 1) % validation.every == 0 or last)
         if due or last:
             run.remember(False)
@@ -145,12 +153,13 @@ def fit(
         looked = watch is not None and ((step + 1) % watch.every == 0 or last)
         if watch is not None and looked and train_step.stage >= watch.from_stage:
             values |= run.look(watch)
-        losses = StepLosses(step + 1, values)
+        losses = StepLosses(step + 1, values, sum(run.stages))
         options.on_step(losses)
-        if losses.step % 10 == 0 or last or looked or "validation" in values:
+        if losses.step % 10 == 0 or last or looked or not values.keys().isdisjoint(("validation", "flat")):
             run.curve.append(losses)
         if losses.step % optimiser.save_every == 0 and not last and options.keeps_state:
             run.save(losses.step)
+        step += 1
     if run.best.weights:
         model.load_state_dict(run.best.weights)
     return tuple(run.curve)
@@ -161,7 +170,7 @@ def _elbo(
     data: TrainingData,
     objective: ObjectiveRecipe,
     optimiser: OptimiserRecipe,
-    at_once: AtOnce,
+    options: FitOptions,
     *,
     alone: bool,
 ) -> list[Term]:
@@ -174,7 +183,9 @@ def _elbo(
     before = [1.0] if optimiser.pretrain_steps else []
     weights = [1.0] if alone else [*before, objective.elbo_weight]
     tokens = data.tokens().to(next(model.parameters()).device)
-    return [replace(ElboTerm.of(data, tokens, objective, optimiser.batch_size, *weights), at_once=at_once)]
+    term = ElboTerm.of(data, tokens, objective, optimiser.batch_size, *weights)
+    order = None if optimiser.epochs is None else options.seed
+    return [replace(term, order=order, at_once=options.at_once)]
 
 
 class _Fit:
@@ -199,8 +210,9 @@ class _Fit:
         self.saved = model.state_dict(keep_vars=True)
         self.best = _Best()
         self.curve: list[StepLosses] = []
-        self.stages = model.stages(optimiser)
+        self.stages = list(model.stages(optimiser))  # their steps; a stage that ends early becomes shorter
         self.stage: int | None = None
+        self.plateau = self._plateau()
         self.remember = _rememberer(model, data)
 
     def resume(self) -> int:
@@ -215,7 +227,14 @@ class _Fit:
         self.best = _Best.of(resumed.extra)
         if CURVE in resumed.extra:  # states of earlier versions have none
             self.curve = _curve_of(resumed.extra[CURVE])
+        if STAGES in resumed.extra:
+            self.stages = resumed.extra[STAGES].tolist()
+            self.plateau = Plateau.of(self.plateau.window, resumed.extra[PLATEAU])
         return resumed.step
+
+    def _plateau(self) -> Plateau:
+        """Return a plateau at the start of a stage."""
+        return Plateau((self.optimiser.patience or 1) * self.optimiser.epoch_steps(len(self.tokens)))
 
     def begin(self, step: int) -> TrainStep:
         """Prepare for a step, and for its stage if this run enters one; return where the step falls."""
@@ -225,6 +244,7 @@ class _Fit:
             self.model.begin(self.stage, self.tokens)
             if not train_step.step:
                 self.adamw.state.clear()  # moments of one stage would make the next one's first steps huge
+                self.plateau = self._plateau()
         if step % REMEMBER == 0:
             self.remember(False)
         return train_step
@@ -249,9 +269,26 @@ class _Fit:
                 f"the loss or its gradient is not finite at step {step + 1}",
                 hint="lower learning_rate in the train recipe",
             )
-        set_rate(self.adamw, warm_cosine(train_step.step, train_step.steps, _peak(self.optimiser, train_step)))
+        set_rate(self.adamw, self._rate(train_step))
         self.adamw.step()
         return values
+
+    def _rate(self, train_step: TrainStep) -> float:
+        """Return the learning rate of a step."""
+        peak = _peak(self.optimiser, train_step)
+        if self.optimiser.patience is None:
+            return warm_cosine(train_step.step, train_step.steps, peak)
+        rising = self.optimiser.epoch_steps(len(self.tokens))
+        return warm_constant(train_step.step, rising, peak) * self.plateau.factor
+
+    def is_flat(self, train_step: TrainStep, values: Mapping[str, float]) -> bool:
+        """Return whether the loss is flat after a step, by the recipe's ``patience``; its stage then ends with it."""
+        if self.optimiser.patience is None:
+            return False
+        flat = self.plateau.add(values["diffusion" if "diffusion" in values else "reconstruction"])
+        if flat:
+            self.stages[train_step.stage] = train_step.step + 1
+        return flat
 
     @torch.no_grad()
     def validate(self, validation: Validation, step: int) -> float:
@@ -282,6 +319,7 @@ class _Fit:
     def save(self, step: int) -> None:
         """Save the training state; ``step`` is how many steps are done."""
         extra = {"source": self.rng.get_state(), CURVE: _as_bytes(self.curve)} | self.best.extra()
+        extra |= {STAGES: torch.tensor(self.stages), PLATEAU: self.plateau.numbers()}
         identity, cost = self.options.key, self.options.meter.figures()
         save_state(self.options.state, self.saved, self.adamw, step=step, identity=identity, extra=extra, cost=cost)
 

@@ -43,6 +43,8 @@ class NetworkConfig:
         reader_layers: how many transformer blocks the reader has (``attention`` only).
         queries: how many learned queries the reader has (``attention`` only).
         condition_dim: how many numbers c has (``attention`` only; with ``mean`` they are 2 * hidden + 2).
+        batch_norm: whether each convolution is followed by batch normalisation (``conv1d`` only; without it is the form
+            that 0.1.0 had).
     """
 
     arch: str
@@ -64,6 +66,7 @@ class NetworkConfig:
     reader_layers: int = 1
     queries: int = 4
     condition_dim: int = 128
+    batch_norm: bool = False
 
     @property
     def modules(self) -> int:
@@ -192,6 +195,11 @@ class Network(nn.Module):
             self.reader = AttentionReader(
                 config.hidden, config.reader_dim, config.queries, config.reader_layers, config.condition_dim
             )
+
+    @property
+    def couples_rows(self) -> bool:
+        """Whether what a row of a training batch becomes depends on the other rows, so that no batch can be cut."""
+        return False
 
     def read(self, support: Support) -> torch.Tensor:
         """Return the conditions c, [B, condition], of a support."""

@@ -299,26 +299,37 @@ class TokenCVAE(CVAE):
 
 
 class Conv1dCVAE(CVAE):
-    """The ``conv1d`` architecture, as in the paper: 12 strided convolutions down, 12 transposed convolutions up."""
+    """The ``conv1d`` architecture, as in the paper: 12 strided convolutions down, 12 transposed convolutions up.
+
+    Channels, kernels and batch normalisation are those of the paper's own code. Without the normalisation, as 0.1.0 had
+    it, nearly nothing of z or of the condition is left after 12 layers; such generators are still read.
+    """
 
     ENCODER = ("down", "posterior")
-    LAYERS = 12
+    CHANNELS = (8, 16, 32, 64, 128, 256, 256, 128, 64, 32, 16, 8)
 
     def __init__(self, config: NetworkConfig) -> None:
         """Build encoder and decoder in the sizes of ``config``."""
         super().__init__(config)
-        self.length = config.modules * config.width**2
+        self.numbers = config.modules * config.width**2
         channels, lengths = self._plan()
+        self.length, norm, kernel = lengths[0], config.batch_norm, 7 if config.batch_norm else 3
         downs: list[nn.Module] = []
         ups: list[nn.Module] = []
-        for index in range(self.LAYERS):
-            stride = 2 if lengths[index] > 1 else 1
-            downs += [nn.Conv1d(channels[index], channels[index + 1], 3, stride=stride, padding=1), nn.LeakyReLU(0.2)]
-            spare = lengths[index] - ((lengths[index + 1] - 1) * stride + 1)
-            up = nn.ConvTranspose1d(
-                channels[index + 1], channels[index], 3, stride=stride, padding=1, output_padding=spare
-            )
-            ups = [up, nn.LeakyReLU(0.2), *ups] if index else [up]
+        for outer, inner, long, short in zip(channels, channels[1:], lengths, lengths[1:], strict=False):
+            stride = 2 if long > 1 else 1
+            spare = long - ((short - 1) * stride + 1)
+            back = inner if norm and outer == 1 else outer  # one more convolution then leaves one channel
+            down = nn.Conv1d(outer, inner, kernel, stride=stride, padding=kernel // 2)
+            up = nn.ConvTranspose1d(inner, back, kernel, stride=stride, padding=kernel // 2, output_padding=spare)
+            if norm:
+                downs += [down, nn.BatchNorm1d(inner), nn.LeakyReLU()]
+                ups = [up, nn.BatchNorm1d(back), nn.ELU(), *ups]
+            else:
+                downs += [down, nn.LeakyReLU(0.2)]
+                ups = [up, nn.LeakyReLU(0.2), *ups] if ups else [up]
+        if norm:
+            ups.append(nn.Conv1d(channels[1], 1, kernel, padding=kernel // 2))
         self.down = nn.Sequential(*downs)
         self.up = nn.Sequential(*ups)
         self.bottom = (channels[-1], lengths[-1])
@@ -326,24 +337,38 @@ class Conv1dCVAE(CVAE):
         self.posterior = nn.Linear(flat + self.reader.size, 2 * config.latent_dim)
         self.expand = nn.Linear(config.latent_dim + self.reader.size, flat)
 
+    @property
+    def couples_rows(self) -> bool:
+        """Whether the rows of a batch are normalised together."""
+        return self.config.batch_norm
+
     def _plan(self) -> tuple[list[int], list[int]]:
-        """Return the channels and the lengths before the first layer and after each one."""
-        channels, lengths = [1], [self.length]
-        for index in range(self.LAYERS):
+        """Return the channels and the lengths before the first layer and after each one.
+
+        With batch normalisation the cores are padded, so that every layer halves their number, and two places or more
+        are left: the numbers of a channel in a batch of one row then have a variance.
+        """
+        channels, lengths, layers = [1], [self.numbers], len(self.CHANNELS)
+        if self.config.batch_norm:
+            places = max(2, -(-self.numbers // 2**layers))
+            channels += [min(self.config.hidden_dim, size) for size in self.CHANNELS]
+            return channels, [places * 2 ** (layers - index) for index in range(layers + 1)]
+        for index in range(layers):
             channels.append(min(self.config.hidden_dim, 4 * 2 ** (index // 2 + 1)))
             lengths.append((lengths[-1] + 1) // 2 if lengths[-1] > 1 else 1)
         return channels, lengths
 
     def encode(self, x: torch.Tensor, c: torch.Tensor) -> Gaussian:
         """Return the posterior q(z | x, c) of normalised cores x under conditions c."""
-        features = self.down(x.flatten(1)[:, None]).flatten(1)
+        flat = nn.functional.pad(x.flatten(1), (0, self.length - self.numbers))
+        features = self.down(flat[:, None]).flatten(1)
         mean, log_variance = self.posterior(torch.cat([features, c], dim=1)).chunk(2, dim=1)
         return mean, log_variance.clamp(-12.0, 4.0)
 
     def decode(self, z: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         """Return the normalised cores, [B, modules, R, R], that latents z decode to under conditions c."""
         features = self.expand(torch.cat([z, c], dim=1)).unflatten(1, self.bottom)
-        flat: torch.Tensor = self.up(features)[:, 0]  # (B, modules * R * R)
+        flat: torch.Tensor = self.up(features)[:, 0, : self.numbers]
         return flat.reshape(-1, self.config.modules, self.config.width, self.config.width)
 
 

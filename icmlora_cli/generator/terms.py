@@ -3,7 +3,8 @@
 One is here: the architecture's loss on harvested adapters. Callers may add others, such as that of episodes.
 """
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
@@ -14,6 +15,7 @@ from icmlora_cli.config.train import ObjectiveRecipe
 from icmlora_cli.generator.conditions import ConditionSpace, Support
 from icmlora_cli.generator.interface import Batch, Network, Objective, TrainStep
 from icmlora_cli.generator.noise import AtOnce, RowsRng, all_at_once, parts_of
+from icmlora_cli.weights.seeds import named_source
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class TrainingData:
     """The harvested tasks from which a generator learns, and how their supports are disturbed.
 
     Args:
-        tasks: the data of each harvested task; every task is drawn with the same probability.
+        tasks: the data of each harvested task.
         space: the statistics by which readings become supports.
         mask: True where a core has numbers, bool [modules, R, R].
         condition_noise: the standard deviation of the noise on standardised states.
@@ -80,7 +82,7 @@ class Term(Protocol):
 
 @dataclass(frozen=True)
 class ElboTerm:
-    """The architecture's loss on harvested adapters, in which every task is equally likely.
+    """The architecture's loss on harvested adapters.
 
     Args:
         data: the tasks that have adapters, and how their supports are disturbed.
@@ -90,6 +92,8 @@ class ElboTerm:
         batch_size: how many (adapter, condition) pairs a step takes.
         weights: the weight of the loss in each stage; the last one also holds for all later stages.
         errors: the weights of squared errors, fp32 [tasks, modules, R, R]; None if all errors count the same.
+        order: the seed of the order in which each epoch takes all adapters; None has each row of a step draw a task,
+            then one of its adapters, all equally likely.
         at_once: runs a step on as many rows at once as memory suffices for.
     """
 
@@ -100,6 +104,7 @@ class ElboTerm:
     batch_size: int
     weights: tuple[float, ...]
     errors: torch.Tensor | None = None
+    order: int | None = None
     at_once: AtOnce = all_at_once
 
     @classmethod
@@ -130,43 +135,55 @@ class ElboTerm:
         weight = self.weights[min(train_step.stage, len(self.weights) - 1)]
         if not weight:
             return {}
-        batch, state = self._draw(rng), rng.get_state()
+        batch, state = self._draw(train_step, rng), rng.get_state()
+        count = len(batch.rows)
         earlier = [(parameter, parameter.grad) for parameter in model.parameters()]
 
         def run(size: int) -> dict[str, torch.Tensor]:
             for parameter, _ in earlier:
                 parameter.grad = None
             sums: dict[str, torch.Tensor] = {}
-            for rows in parts_of(self.batch_size, size):
+            for rows in parts_of(count, count if model.couples_rows else size):
                 rng.set_state(state)
-                whole = size >= self.batch_size
+                whole = rows.stop - rows.start == count
                 losses = model.losses(
                     batch if whole else batch.part(rows),
                     self.objective,
                     train_step,
-                    rng if whole else RowsRng(rng, rows, self.batch_size),
+                    rng if whole else RowsRng(rng, rows, count),
                 )
-                share = (rows.stop - rows.start) / self.batch_size
+                share = (rows.stop - rows.start) / count
                 (share * weight * losses.total).backward()
                 for name, item in losses.parts.items():
                     sums[name] = sums.get(name, 0.0) + share * item.detach()
             return sums
 
-        losses = self.at_once(self.batch_size, run)
+        losses = self.at_once(1 if model.couples_rows else count, run)
         for parameter, grad in earlier:
             if grad is not None:
                 parameter.grad = grad if parameter.grad is None else grad + parameter.grad
         return losses
 
-    def _draw(self, rng: torch.Generator) -> Batch:
-        """Return a batch, each row of which draws a task, then one of its adapters, all equally likely."""
+    def _rows(self, train_step: TrainStep, rng: torch.Generator) -> Iterator[tuple[int, TaskData]]:
+        """Yield the index of each adapter of a step, and its task."""
+        tasks = self.data.tasks
+        firsts = list(accumulate((len(task.tokens) for task in tasks), initial=0))
+        if self.order is None:
+            for _ in range(self.batch_size):
+                index = pick(len(tasks), rng)
+                yield firsts[index] + pick(len(tasks[index].tokens), rng), tasks[index]
+            return
+        epoch, batch = divmod(train_step.step, -(-firsts[-1] // self.batch_size))
+        order = torch.randperm(firsts[-1], generator=named_source("epoch", self.order, train_step.stage, epoch))
+        for row in order[batch * self.batch_size : (batch + 1) * self.batch_size].tolist():
+            yield row, tasks[bisect_right(firsts, row) - 1]
+
+    def _draw(self, train_step: TrainStep, rng: torch.Generator) -> Batch:
+        """Return the batch of a step, with a support of its task for each adapter."""
         data, device = self.data, self.tokens.device
-        firsts = list(accumulate((len(task.tokens) for task in data.tasks), initial=0))
         rows, supports = [], []
-        for _ in range(self.batch_size):
-            index = pick(len(data.tasks), rng)
-            task = data.tasks[index]
-            rows.append(firsts[index] + pick(len(task.tokens), rng))
+        for row, task in self._rows(train_step, rng):
+            rows.append(row)
             supports.append(draw_support(task.texts, task.demonstrations, data.space, rng))
         support = Support.stack(supports).disturbed(noise=data.condition_noise, drop=data.token_dropout, rng=rng)
         return Batch(self.tokens, self.owners, torch.tensor(rows, device=device), support.to(device), self.errors)

@@ -267,6 +267,6 @@ class MicroBatch:
     def _too_little(self, work: str, error: BaseException) -> DeviceMemoryError:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         return DeviceMemoryError(
-            f"the memory of {self.device} does not suffice for one row ({work}): {first}",
-            hint="a smaller base, shorter examples, or --device cpu",
+            f"the memory of {self.device} does not suffice for the fewest rows that go together ({work}): {first}",
+            hint="a smaller base, shorter examples, a smaller batch_size, or --device cpu",
         )

@@ -33,6 +33,7 @@ class NetworkSizes(Part):
     reader_layers: Count = 1
     queries: Size = 4
     condition_dim: Size = 128
+    batch_norm: bool = False
 
 
 class LayoutShapes(Part):

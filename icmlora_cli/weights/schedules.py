@@ -19,6 +19,17 @@ def warm_cosine(step: int, steps: int, peak: float) -> float:
     return peak * _falling((step - rising) / max(1, steps - rising))
 
 
+def warm_constant(step: int, rising: int, peak: float) -> float:
+    """Return the rate of a step: a linear rise over the first steps, then the peak for as long as it takes.
+
+    Args:
+        step: steps done before it.
+        rising: the number of steps in which it rises.
+        peak: the highest rate.
+    """
+    return peak * min(1.0, (step + 1) / max(1, rising))
+
+
 def one_cycle(step: int, steps: int, peak: float, warmup: float) -> float:
     """Return the rate of a step: a cosine from 1/25 of the peak up to it, then a cosine down to zero.
 

@@ -34,6 +34,16 @@ def test_the_command_line_names_a_setting_without_its_group(tmp_path: Path) -> N
     assert [fault.split(":")[0] for fault in caught.value.faults] == ["--steps", "--seed"]
 
 
+def test_steps_on_the_command_line_replace_epochs(tmp_path: Path) -> None:
+    file = tmp_path / "epochs.yaml"
+    file.write_text("optimiser: {epochs: 20, patience: 3, batch_size: 4}\n")
+    recipe = resolve(TrainRecipe, file, "train", {})
+    assert recipe.optimiser.resolved(10).steps == 20 * 3 and recipe.optimiser.epoch_steps(10) == 3
+    optimiser = resolve(TrainRecipe, file, "train", {"steps": 7}).optimiser
+    assert (optimiser.steps, optimiser.epochs, optimiser.patience) == (7, None, None)
+    assert optimiser.resolved(10).steps == 7
+
+
 def test_what_0_1_0_wrote_is_read_and_has_the_same_values() -> None:
     manifest = Path(icmlora_cli.__file__).parent / "bundled" / "smollm2-135m" / "generator.json"
     flat = json.loads(manifest.read_text(encoding="utf-8"))["recipe"]

@@ -12,15 +12,16 @@ from icmlora_cli.generator.interface import NetworkConfig
 from icmlora_cli.generator.networks import CVAE, Conv1dCVAE, TokenCVAE, build, kl_divergence
 
 
-def config(arch: str, layers: int = 3) -> NetworkConfig:
+def config(arch: str, layers: int = 3, **options: Any) -> NetworkConfig:
     places = tuple((layer, kind) for layer in range(layers) for kind in range(2))[: 2 * layers - 1]
-    return NetworkConfig(arch=arch, places=places, width=7, hidden=4, latent_dim=6, hidden_dim=24, code_dim=12)
+    sizes = {"width": 7, "hidden": 4, "latent_dim": 6, "hidden_dim": 24, "code_dim": 12}
+    return NetworkConfig(arch=arch, places=places, **sizes, **options)
 
 
-@pytest.mark.parametrize("arch", ["token", "conv1d"])
-def test_shapes_and_gradients(arch: str) -> None:
+@pytest.mark.parametrize(("arch", "norm"), [("token", False), ("conv1d", False), ("conv1d", True)])
+def test_shapes_and_gradients(arch: str, norm: bool) -> None:
     torch.manual_seed(0)
-    model = build(config(arch))
+    model = build(config(arch, batch_norm=norm))
     assert isinstance(model, CVAE)
     x, c = torch.randn(3, 5, 7, 7), torch.randn(3, 10)
     mean, log_variance = model.encode(x, c)
@@ -32,10 +33,10 @@ def test_shapes_and_gradients(arch: str) -> None:
     assert dead == []
 
 
-@pytest.mark.parametrize("arch", ["token", "conv1d"])
-def test_condition_and_z_both_matter(arch: str) -> None:
+@pytest.mark.parametrize(("arch", "norm"), [("token", False), ("conv1d", False), ("conv1d", True)])
+def test_condition_and_z_both_matter(arch: str, norm: bool) -> None:
     torch.manual_seed(0)
-    model = build(config(arch))
+    model = build(config(arch, batch_norm=norm)).eval()
     c = torch.randn(2, 10)
     z = model.sample_latent(c[:1], torch.Generator().manual_seed(0))
     plain = model.decode(z, c[:1])
@@ -134,15 +135,38 @@ def test_a_layer_more_costs_the_token_decoder_a_few_vectors() -> None:
 
 
 def test_the_papers_network_has_12_strided_convolutions_each_way() -> None:
-    model = build(NetworkConfig("conv1d", tuple((layer, 0) for layer in range(60)), 16, 9, 256, 256, 64))
+    places = tuple((layer, 0) for layer in range(60))
+    model = build(NetworkConfig("conv1d", places, 16, 9, 256, 256, 64, batch_norm=True))
     assert isinstance(model, Conv1dCVAE)
     downs = [layer for layer in model.down if isinstance(layer, torch.nn.Conv1d)]
     ups = [layer for layer in model.up if isinstance(layer, torch.nn.ConvTranspose1d)]
-    assert len(downs) == len(ups) == 12
-    assert all(layer.stride == (2,) for layer in downs)
+    norms = [layer for layer in [*model.down, *model.up] if isinstance(layer, torch.nn.BatchNorm1d)]
+    assert len(downs) == len(ups) == 12 and len(norms) == 24
+    assert all(layer.stride == (2,) and layer.kernel_size == (7,) for layer in [*downs, *ups])
+    assert [layer.out_channels for layer in downs] == [8, 16, 32, 64, 128, 256, 256, 128, 64, 32, 16, 8]
     zeros = torch.zeros(2, 20)
     mean, log_variance = model.prior(zeros)
     assert not mean.any() and not log_variance.any()
+
+
+@torch.no_grad()
+def test_normalised_layers_keep_what_z_and_the_condition_say() -> None:
+    """Without normalisation, as 0.1.0 had it, the twelve layers leave nearly nothing of either."""
+    shares = []
+    for norm in (False, True):
+        torch.manual_seed(0)
+        model = build(replace(config("conv1d", batch_norm=norm), hidden_dim=256))
+        assert isinstance(model, Conv1dCVAE)
+        made = model.decode(torch.randn(4, 6), torch.randn(4, 10))
+        shares.append(float(made.std(0).mean() / made.square().mean().sqrt()))
+    assert shares[0] < 0.02 < 0.2 < shares[1]
+
+
+def test_a_row_alone_can_be_trained_on_where_rows_are_normalised_together() -> None:
+    model = build(config("conv1d", batch_norm=True))
+    assert isinstance(model, CVAE) and model.couples_rows and not build(config("conv1d")).couples_rows
+    x, c = torch.randn(1, 5, 7, 7), torch.randn(1, 10)
+    assert model.decode(model.encode(x, c)[0], c).isfinite().all()
 
 
 def test_kl_is_zero_only_between_equals_and_matches_torch() -> None:

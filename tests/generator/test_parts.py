@@ -54,6 +54,20 @@ def term_and_model(arch: str, remembered: bool) -> tuple[ElboTerm, Network]:
     return ElboTerm.of(data, data.tokens(), RECIPE.objective, 7, 1.0), model
 
 
+def test_a_batch_whose_rows_are_normalised_together_is_never_cut() -> None:
+    term, plain = term_and_model("conv1d", remembered=False)
+    model = build(replace(plain.config, batch_norm=True))
+    counts: list[int] = []
+
+    def counted(count: int, run: Callable[[int], T]) -> T:
+        counts.append(count)
+        return run(count)
+
+    whole = term.backward(model, TrainStep(0, 3, 8), seeded(1))
+    parts = replace(term, at_once=counted).backward(model, TrainStep(0, 3, 8), seeded(1))
+    assert parts == whole and counts == [1]  # one thing, which either fits into memory or does not
+
+
 KINDS = [("token", False, 0), ("token", True, 0), ("conv1d", False, 0), ("p-diff", False, 0), ("p-diff", False, 1)]
 
 

@@ -86,7 +86,6 @@ def test_finetune(sim: SimDevice, twice: tuple[Place, Place]) -> None:
 TRAININGS: dict[str, tuple[TrainRecipe, str]] = {
     "token": (varied(TOKEN, batch_size=256), "generator"),
     "neighbours": (varied(TOKEN, batch_size=256, prior="neighbours", prior_share=0.3), "generator"),
-    "conv1d": (varied(TOKEN, batch_size=256, arch="conv1d"), "generator"),
     "p-diff": (varied(TOKEN, batch_size=256, arch="p-diff"), "generator"),
     "episodes": (varied(TOKEN, episodes=EPISODES.model_copy(update={"rows": 16})), "episodes"),
 }
@@ -104,6 +103,17 @@ def test_train(sim: SimDevice, twice: tuple[Place, Place], name: str) -> None:
     wanted, found, said = with_little_memory(sim, twice, 0.6, run)
     assert wanted and found == pytest.approx(wanted, rel=1e-2, abs=1e-3)
     assert f"({work})" in said
+
+
+def test_a_batch_whose_rows_are_normalised_together_is_not_cut(sim: SimDevice, twice: tuple[Place, Place]) -> None:
+    recipe = varied(TOKEN, batch_size=256, arch="conv1d")
+
+    def run(place: Place, on_progress: OnProgress) -> None:
+        train.run(place.seen, place.base, recipe, place.home, name="conv1d", device="sim:0", on_progress=on_progress)
+
+    with pytest.raises(DeviceMemoryError, match=r"the fewest rows that go together \(generator\)") as caught:
+        with_little_memory(sim, twice, 0.6, run)
+    assert "batch_size" in str(caught.value.hint)
 
 
 def test_eval(sim: SimDevice, twice: tuple[Place, Place]) -> None:
@@ -167,7 +177,10 @@ def test_when_one_row_does_not_fit_an_error_says_so(sim: SimDevice, twice: tuple
     place = twice[0]
     loaded = load_base(place.base, device="sim:0")
     rows = encode_task(loaded.family, place.tasks[0], place.tasks[0].examples("train"))
-    with sim.limited(1000), pytest.raises(DeviceMemoryError, match="sim:0 does not suffice for one row") as caught:
+    with (
+        sim.limited(1000),
+        pytest.raises(DeviceMemoryError, match="sim:0 does not suffice for the fewest rows") as caught,
+    ):
         score_rows(loaded, rows)
     assert isinstance(caught.value.__cause__, torch.OutOfMemoryError) and "--device cpu" in str(caught.value.hint)
     assert score_rows(loaded, rows).nll  # with memory it goes on

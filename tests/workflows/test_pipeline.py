@@ -232,9 +232,11 @@ def test_training_without_adapters_says_what_to_type(llama_base: Base, home: Hom
 def test_the_papers_network_trains_on_the_same_codec(llama_base: Base, home: Home) -> None:
     tasks = register(home)
     harvest.run(tasks, llama_base, HARVEST, home, device="cpu")
-    recipe = varied(TRAIN, arch="conv1d")
+    recipe = varied(TRAIN, arch="conv1d", epochs=12, patience=6, batch_size=2)
     trained = train.run(tasks, llama_base, recipe, home, name="paper", device="cpu")
-    assert trained.trained and trained.error < 1.0
+    assert trained.trained and trained.error < 1.0 and (trained.epochs, trained.flat) == (12, False)
+    again = train.run(tasks, llama_base, recipe, home, name="paper", device="cpu")
+    assert not again.trained and (again.epochs, again.flat, again.error) == (12, False, trained.error)
 
 
 def test_storage_counts_what_is_there(llama_base: Base, home: Home) -> None:

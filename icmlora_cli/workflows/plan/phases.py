@@ -160,7 +160,8 @@ class Planner:
     def training(self) -> Phase:
         """Return what the training of a generator takes, from the reading of its tasks to the last step."""
         recipe, tasks, episodes = self.train, self.options.tasks, self.train.episodes
-        vectors, steps = recipe.data.vectors, recipe.optimiser.steps
+        vectors = recipe.data.vectors
+        steps = recipe.optimiser.resolved(tasks * self.harvest.keep).steps
         core = len(self.layout.modules) * self.width**2 * FLOAT
         texts, demonstrations = TEXTS, vectors.draws
         states = self.options.tokens if vectors.pooling == "tokens" else 1

@@ -26,6 +26,7 @@ from icmlora_cli.workflows.train.inputs import Harvested, find_harvested, known_
 from icmlora_cli.workflows.train.training import Training
 
 VERSION = 4  # of the training procedure; part of every key
+NORMALISED = 5  # the same of conv1d, since its layers are normalised
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class TrainResult:
         width: R, the width of the codec's basis.
         codec_error: The mean relative error in delta-W of writing the harvested adapters in the basis.
         error: The mean relative error in delta-W of the adapters generated from the harvested tasks' descriptions.
+        epochs: How many passes over the adapters it took; None where the recipe counts steps.
+        flat: Whether its loss was flat at the end, by the recipe's ``patience``; None without that.
         validation: The mean probability of the validation tasks' answers with the weights that were kept, where an
             answer counts with the geometric mean over its tokens; None without validation tasks.
         storage_error: The mean relative change of generated delta-W from storing the weights in fewer bits.
@@ -62,6 +65,8 @@ class TrainResult:
     width: int
     codec_error: float
     error: float
+    epochs: float | None
+    flat: bool | None
     validation: float | None
     storage_error: float
     parameters: int
@@ -157,6 +162,16 @@ def _check(tasks: Sequence[Task], recipe: TrainRecipe) -> None:
             f"({recipe.optimiser.pretrain_steps})",
             hint="raise --steps, or lower pretrain_steps in the recipe",
         )
+    if episodic and recipe.optimiser.epochs is not None:
+        raise UsageError(
+            "optimiser.epochs counts passes over harvested adapters, and episodes have none",
+            hint="set optimiser.steps in the recipe, or take episodes out of it",
+        )
+    if recipe.optimiser.patience is not None and recipe.optimiser.epochs is None:
+        raise UsageError(
+            "optimiser.patience counts epochs, and the recipe has none",
+            hint="set optimiser.epochs in the recipe to the most that there may be",
+        )
     if recipe.network.reader == "mean" and recipe.data.vectors.pooling == "tokens":
         raise UsageError(
             "network.reader: mean reads one vector a slot, and data.vectors.pooling: tokens gives many",
@@ -230,7 +245,8 @@ def _key(
         items += [[task.name, *task.descriptions, task.data_hash] for task in tasks] + [[base.weight_hash]]
         items += [[task.name for task in pool] for pool in pools]
         items += [[item] for item in base.encoding]
-    return files.sha256_json([VERSION, values, items])[:16]
+    version = NORMALISED if recipe.network.arch == "conv1d" else VERSION
+    return files.sha256_json([version, values, items])[:16]
 
 
 def _result(target: Path, *, trained: bool, seconds: float) -> TrainResult:
@@ -246,6 +262,8 @@ def _result(target: Path, *, trained: bool, seconds: float) -> TrainResult:
         width=generator.codec.width,
         codec_error=float(figures["codec_error"]),
         error=float(figures["error"]),
+        epochs=float(figures["epochs"]) if "epochs" in figures else None,
+        flat=bool(figures["flat"]) if "flat" in figures else None,
         validation=float(figures["validation"]) if "validation" in figures else None,
         storage_error=float(figures["storage_error"]),
         parameters=manifest.count_numbers(generator),

@@ -77,7 +77,12 @@ class Training:
         self.builtin: list[EpisodeTask] = []
         self.validation: dict[str, float] = {}
         self.watched: dict[str, float] = {}
+        self.passes: dict[str, float] = {}
         self._read()
+        adapters = sum(len(item.adapters) for item in self.harvested)
+        optimiser = self.recipe.optimiser
+        self.epoch_steps = optimiser.epoch_steps(adapters)
+        self.recipe = self.recipe.model_copy(update={"optimiser": optimiser.resolved(adapters)})
 
     def _read(self) -> None:
         """Read the supports of the harvested tasks, and of those that episodes draw from."""
@@ -177,6 +182,11 @@ class Training:
             validation=validation,
             watch=self._watch(model, space, scale, terms),
         )
+        if recipe.optimiser.epochs is not None:
+            self.passes["epochs"] = curve[-1].step / self.epoch_steps
+        if recipe.optimiser.patience is not None:
+            ended = sum("flat" in losses.values for losses in curve)
+            self.passes["flat"] = float(ended == len(model.stages(recipe.optimiser)))
         adapters = [adapter for item in self.harvested for adapter in item.adapters]
         rank = codec.width
         if self.basis.frame is None and not recipe.queries_base:  # what queries shaped has the full rank
@@ -234,8 +244,10 @@ class Training:
         self.distributed.log(losses.values, losses.step)
         self.watched |= {name: losses.values[name] for name in WATCHED if name in losses.values}
         shown = dict(losses.values) | self.watched  # the figures of the last look stay in sight
+        if self.recipe.optimiser.epochs is not None:
+            shown = {"epoch": losses.step / self.epoch_steps} | shown
         detail = ", ".join(f"{loss} {value:.4f}" for loss, value in shown.items())
-        self.on_progress(Progress("train", self.name, losses.step, self.recipe.optimiser.steps, detail))
+        self.on_progress(Progress("train", self.name, losses.step, losses.steps, detail))
 
     def figures(self, generator: Generator, kept: Generator) -> dict[str, float]:
         """Return the figures that are recorded of the trained generator: its errors, and its validation score.
@@ -265,6 +277,7 @@ class Training:
             "codec_error": _mean(codec_errors),
             "storage_error": _mean(changes),
             **self.validation,
+            **self.passes,
             **({"left_out": left_out} if left_out else {}),
         }
         for name, value in figures.items():
@@ -314,6 +327,7 @@ def network_config(
         reader_layers=network.reader_layers,
         queries=network.queries,
         condition_dim=network.condition_dim,
+        batch_norm=network.arch == "conv1d",
     )
 
 

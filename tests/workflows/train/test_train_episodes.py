@@ -442,6 +442,8 @@ FAULTS = (
     ({"pretrain_steps": 17}, "leaves none for episodes"),
     ({"reader": "mean"}, "reader: mean"),
     ({"basis": "learned"}, "needs harvested adapters"),
+    ({"epochs": 3}, "epochs counts passes over harvested adapters"),
+    ({"patience": 3}, "patience counts epochs"),
 )
 
 
