@@ -63,8 +63,9 @@ def test_it_is_loaded_trained_on_and_used_beside_an_adapter(
 ) -> None:
     loaded = load_base(quantised, device="cpu")
     plain = logits(loaded.model)
-    error = (plain - logits(load_base(llama_base, device="cpu").model)).abs().max()
-    assert 0 < float(error) < 0.1
+    exact = logits(load_base(llama_base, device="cpu").model)
+    error = (plain - exact).norm() / exact.norm()
+    assert 0 < float(error) < 0.3  # of 4 bits; random weights are rounded worse than trained ones
 
     trainer = LoraTrainer(loaded, HarvestRecipe(rank=4))
     trainer.reset()
