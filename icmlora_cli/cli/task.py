@@ -29,7 +29,10 @@ Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Task names 
 def add(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCE...", help="A YAML file, builtin:NAME, builtin:PATTERN, or builtin:family:NAME."),
+        typer.Argument(
+            metavar="SOURCE...",
+            help="A YAML file, builtin:NAME, builtin:PATTERN, builtin:family:NAME, drawn:PATTERN, voc:FOLDER or coco:FILE.",
+        ),
     ],
     force: Force = False,
     as_json: Json = False,

@@ -85,12 +85,10 @@ class Room:
 
     def network(self, reader: str = RECIPE.network.reader) -> CVAE:
         """Return a network whose cores are large enough to matter."""
-        modules = self.codec.layout.modules
-        kinds = sorted({item.kind for item in modules})
         torch.manual_seed(0)
         model = build(
             NetworkConfig(
-                arch="token", places=tuple((item.layer, kinds.index(item.kind)) for item in modules),
+                arch="token", places=self.codec.layout.places(),
                 width=self.codec.width, hidden=self.space.hidden, latent_dim=RECIPE.network.latent_dim,
                 hidden_dim=RECIPE.network.hidden_dim, code_dim=RECIPE.network.code_dim, reader=reader,
                 reader_dim=RECIPE.network.reader_dim, condition_dim=RECIPE.network.condition_dim,
