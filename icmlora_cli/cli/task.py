@@ -31,7 +31,8 @@ def add(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="A YAML file; builtin:NAME, builtin:PATTERN, builtin:family:NAME or builtin:@LIST.",
+            help="A YAML file, builtin:NAME, builtin:PATTERN, builtin:family:NAME, builtin:@LIST, drawn:PATTERN, "
+            "voc:FOLDER or coco:FILE.",
         ),
     ],
     force: Force = False,

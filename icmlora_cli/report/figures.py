@@ -10,6 +10,9 @@ from icmlora_cli.report.result import HIGHER_IS_BETTER, Figure, Part, Result
 LABELS = {
     "exact_match": ("exact match", "share of answers, 0 to 1"),
     "f1": ("F1", "of words, 0 to 1"),
+    "map50_95": ("mAP", "of boxes, over IoU 0.5 to 0.95, 0 to 1"),
+    "map50": ("mAP 50", "of boxes, at IoU 0.5, 0 to 1"),
+    "map75": ("mAP 75", "of boxes, at IoU 0.75, 0 to 1"),
     "nll": ("NLL", "nats per answer token"),
     "perplexity": ("perplexity", "per token"),
     "bits_per_character": ("bits per character", ""),

@@ -19,7 +19,16 @@ OLD_SCHEMA = "icmlora.result/1"  # written by 0.1.0, whose names for method and 
 RESULT = "result.json"
 Part = Literal["seen", "unseen combination", "unseen family", "unseen"]
 PARTS: tuple[Part, ...] = ("seen", "unseen combination", "unseen family", "unseen")
-HIGHER_IS_BETTER = {"exact_match": True, "f1": True, "nll": False, "perplexity": False, "bits_per_character": False}
+HIGHER_IS_BETTER = {
+    "exact_match": True,
+    "f1": True,
+    "map50_95": True,
+    "map50": True,
+    "map75": True,
+    "nll": False,
+    "perplexity": False,
+    "bits_per_character": False,
+}
 
 
 class _ResultModel(BaseModel):

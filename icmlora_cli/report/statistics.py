@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icmlora_cli.report.result import Figure
+from icmlora_cli.tasks.detection import Marks, mean_average_precision
 
 Array = NDArray[np.float64]
 LEVELS = (2.5, 97.5)  # per cent: the quantiles that bound an interval
@@ -34,22 +35,27 @@ def _finish(metric: str, ratios: Array) -> Array:
 class Scored:
     """A metric of one method on one task, example by example.
 
-    Its value is sum(numerators) / sum(denominators), or the exponential of that ratio for ``perplexity``.
+    Its value is sum(numerators) / sum(denominators), or the exponential of that ratio for ``perplexity``. A mean
+    average precision is that of all images together, and no mean over images: it comes from the matches.
 
     Args:
         metric: the metric's name.
         numerators: a number for each example: 0 or 1 for exact match, nats for perplexity, bits for bits per character.
         denominators: a number for each example: 1 for exact match, tokens for perplexity, characters for bits per
             character.
+        matches: of a mean average precision, what was found in each image; the numerators are then each image's own.
     """
 
     metric: str
     numerators: tuple[float, ...]
     denominators: tuple[float, ...]
+    matches: Marks = ()
 
     @property
     def value(self) -> float:
         """The metric's value over all examples."""
+        if self.matches:
+            return mean_average_precision(self.matches, self.metric)
         ratio = np.array([sum(self.numerators) / sum(self.denominators)])
         return float(_finish(self.metric, ratio)[0])
 
@@ -64,6 +70,9 @@ class Scored:
         """
         count = len(self.numerators)
         indices = _stream(seed, task, count).integers(count, size=(resamples, count))
+        if self.matches:
+            draws = ([self.matches[index] for index in row] for row in indices.tolist())
+            return np.array([mean_average_precision(draw, self.metric) for draw in draws])
         above = np.asarray(self.numerators)[indices].sum(1)
         below = np.asarray(self.denominators)[indices].sum(1)
         return _finish(self.metric, above / below)

@@ -14,6 +14,9 @@ UNRELATED = "unrelated text, change of NLL"
 NAMES = {
     "exact_match": "exact match (greedy, whole answer)",
     "f1": "token F1",
+    "map50_95": "mAP 50-95",
+    "map50": "mAP 50",
+    "map75": "mAP 75",
     "nll": "NLL, nats per answer token (lower is better)",
     "perplexity": "perplexity per token (lower is better)",
     "bits_per_character": "bits per character (lower is better)",

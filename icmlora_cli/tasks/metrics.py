@@ -4,6 +4,7 @@ from importlib.metadata import entry_points
 
 GROUP = "icmlora.metrics"
 ANSWER_METRICS = ("exact_match", "f1", "nll")
+DETECTION_METRICS = ("map50_95", "map50", "map75")
 TEXT_METRICS = ("bits_per_character", "perplexity")
 
 
@@ -18,7 +19,7 @@ def checked_metric(name: str) -> str:
     Raises:
         ValueError: If there is no such metric; the message names those that there are.
     """
-    known = (*ANSWER_METRICS, *TEXT_METRICS, *installed_metrics())
+    known = (*ANSWER_METRICS, *DETECTION_METRICS, *TEXT_METRICS, *installed_metrics())
     if name not in known:
         listed = ", ".join(map(repr, known[:-1]))
         raise ValueError(f"should be {listed} or {known[-1]!r}, or be a metric of an installed package, not {name!r}")

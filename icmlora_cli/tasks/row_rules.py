@@ -45,9 +45,8 @@ def rule_of(columns: Collection[str]) -> RowRule | None:
 
 
 def _fits(rule: RowRule, columns: Collection[str]) -> bool:
-    if rule.image is None and "image" in columns:
-        return False
-    return rule.name != "input-output" or "instruction" not in columns  # which the rule would ignore
+    ignored = {"instruction", "image"}  # columns which the rule would ignore
+    return rule.name != "input-output" or ignored.isdisjoint(columns)
 
 
 def columns_rule(input: str, output: str, image: str | None = None) -> RowRule:

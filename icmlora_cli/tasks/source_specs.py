@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 TEXT_SUFFIX = ".txt"
 BUILTIN_COUNT = 400  # examples of a built-in task by default
+DRAWN_COUNT = 160  # pictures of a task of the drawn set by default
 DOMAIN_COUNT = 300  # passages of a domain by default
 PASSAGE = 1000  # characters of a passage by default, approximately
 
@@ -107,6 +108,16 @@ def _builtin(value: str) -> str:
         close = get_close_matches(value, builtin_names(), n=1)
         hint = f"did you mean {close[0]!r}?" if close else "see: icmlora task builtins"
         raise ValueError(f"there is no built-in task {value!r}; {hint}")
+    return value
+
+
+def _drawn(value: str) -> str:
+    from icmlora_cli.tasks.drawn import drawn_tasks
+
+    if value not in drawn_tasks():
+        close = get_close_matches(value, drawn_tasks(), n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "for example star, small_star or large_star_busy"
+        raise ValueError(f"there is no drawn task {value!r}; {hint}")
     return value
 
 
@@ -228,6 +239,14 @@ class BuiltinSource(Spec):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
+class DrawnSource(Spec):
+    """Pictures that a task of the drawn detection set draws: its name, the number of pictures, and the seed."""
+
+    drawn: Annotated[str, AfterValidator(_drawn)]
+    count: Count = DRAWN_COUNT
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
 class TextSpec(Spec):
     """One passage, written in the task file."""
 
@@ -303,7 +322,7 @@ def looks_like_images(value: object) -> bool:
     """Tell whether the ``examples`` of a task name images."""
     if isinstance(value, Mapping):
         columns = value.get("columns")
-        return "image" in value or (isinstance(columns, Mapping) and "image" in columns)
+        return "drawn" in value or "image" in value or (isinstance(columns, Mapping) and "image" in columns)
     return isinstance(value, Sequence) and not isinstance(value, str) and any(map(looks_like_images, value))
 
 
@@ -323,7 +342,7 @@ def _kind(value: object) -> str | None:
     )
     if keys is None:
         return None
-    for key in ("dataset", "domain" if text else "builtin"):
+    for key in ("dataset", *(("domain",) if text else ("builtin", "drawn"))):
         if key in keys:
             return f"{start}{key}>"
     return f"{start}file>"
@@ -338,6 +357,7 @@ Source = Annotated[
     | Annotated[FileSource, Tag("<file>")]
     | Annotated[DatasetSource, Tag("<dataset>")]
     | Annotated[BuiltinSource, Tag("<builtin>")]
+    | Annotated[DrawnSource, Tag("<drawn>")]
     | Annotated[tuple[TextSpec, ...], AfterValidator(some), _Unwrap, Tag("<text inline>")]
     | Annotated[TextPaths, _Unwrap, Tag("<text path>")]
     | Annotated[TextFileSource, _Unwrap, Tag("<text file>")]
@@ -347,6 +367,6 @@ Source = Annotated[
         _kind,
         custom_error_type="examples",
         custom_error_message="should be a list of examples (each with input and output, perhaps with image, or with "
-        "text where the template is text), a file's path, or a mapping with path, dataset, builtin or domain",
+        "text where the template is text), a file's path, or a mapping with path, dataset, builtin, drawn or domain",
     ),
 ]

@@ -20,6 +20,7 @@ from icmlora_cli.tasks.source_specs import (
     BuiltinSource,
     DatasetSource,
     DomainSource,
+    DrawnSource,
     ExampleSpec,
     FileSource,
     ImageExampleSpec,
@@ -242,6 +243,10 @@ def _collected(spec: TaskSpec, folder: Path, file: Path) -> "SourceExamples | _C
         from icmlora_cli.tasks.builtin import builtin_task
 
         return SourceExamples(tuple(dict.fromkeys(builtin_task(source.builtin).examples(source.count, source.seed))))
+    if isinstance(source, DrawnSource):
+        from icmlora_cli.tasks.drawn import drawn_tasks
+
+        return SourceExamples(tuple(drawn_tasks()[source.drawn].examples(source.count, source.seed)))
     if isinstance(source, DomainSource):
         from icmlora_cli.tasks.domains import domain_passages
 
@@ -290,7 +295,7 @@ def _with_images(items: Sequence[ImageExampleSpec], folder: Path, file: Path) ->
     for number, item in enumerate(items, start=1):
         rule = next(rule for rule in RULES if rule.image and (rule.boxes is not None) == (item.boxes is not None))
         collector.rule = rule
-        collector.row(f"example {number}", item.model_dump(exclude_none=True))
+        collector.row(f"example {number} ({item.image})", item.model_dump(exclude_none=True))
     collector.rule = None  # it is no file with columns
     return collector
 

@@ -18,14 +18,16 @@ from icmlora_cli.disk import files
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import AlreadyExistsError, NotFoundError, SpecError, UsageError
 from icmlora_cli.registry.task_record import IMAGES
-from icmlora_cli.registry.tasks import Draft, Task, TaskStore, builtin_spec, draft
+from icmlora_cli.registry.tasks import BUILTIN_LICENCE, BUILTIN_MAKER, Draft, Task, TaskStore, builtin_spec, draft
+from icmlora_cli.tasks.detection_sets import METRIC, coco_tasks, voc_tasks
+from icmlora_cli.tasks.drawn import drawn_tasks
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.tasks.sources import load_examples
 from icmlora_cli.tasks.splits import DEFAULT_FRACTIONS, PARTS
-from icmlora_cli.tasks.task_file import TaskSpec, read_task_file
+from icmlora_cli.tasks.task_file import DrawnSource, TaskSpec, read_task_file
 from icmlora_cli.workflows.output import check_file
 
-BUILTIN = "builtin:"
+BUILTIN, DRAWN, VOC, COCO = "builtin:", "drawn:", "voc:", "coco:"
 T = TypeVar("T")
 
 
@@ -102,7 +104,8 @@ def add(home: Home, sources: Sequence[str], *, force: bool = False) -> AddResult
     Args:
         home: The registry.
         sources: Task files, the names of those that ship with icmlora (``tasks/domains``), ``builtin:NAME``,
-            ``builtin:PATTERN``, ``builtin:family:NAME``, or ``builtin:@LIST`` for those that a list names.
+            ``builtin:PATTERN``, ``builtin:family:NAME``, ``builtin:@LIST`` for those that a list names,
+            ``drawn:PATTERN``, ``voc:FOLDER`` or ``coco:FILE``.
         force: Whether other tasks of the same names are replaced.
 
     Raises:
@@ -119,6 +122,13 @@ def add(home: Home, sources: Sequence[str], *, force: bool = False) -> AddResult
             patterns = without_lists([source.removeprefix(BUILTIN)])
             names = dict.fromkeys(name for pattern in patterns for name in builtins_matching(pattern))
             specs = tuple(builtin_spec(name) for name in names)
+        elif source.startswith(DRAWN):
+            specs = drawn_specs(source.removeprefix(DRAWN))
+        elif source.startswith((VOC, COCO)):
+            form, _, rest = source.partition(":")
+            path = Path(rest)
+            reader = voc_tasks if f"{form}:" == VOC else coco_tasks
+            specs = collected.of(partial(reader, path)) or ()
         elif len(sources) == 1:
             specs = _read(path)
         else:
@@ -206,6 +216,34 @@ def builtins_matching(pattern: str) -> tuple[str, ...]:
             hint="icmlora task builtins",
         )
     return tuple(matching)
+
+
+def drawn_specs(pattern: str) -> tuple[TaskSpec, ...]:
+    """Return the tasks of the drawn detection set that match ``NAME`` or a pattern such as ``*_busy``.
+
+    Raises:
+        NotFoundError: If there is none.
+    """
+    tasks = {name: task for name, task in drawn_tasks().items() if fnmatchcase(name, pattern)}
+    if not tasks:
+        close = get_close_matches(pattern, list(drawn_tasks()), n=3)
+        raise NotFoundError(
+            f"there is no drawn task {pattern!r}" + (f"; close: {', '.join(close)}" if close else ""),
+            hint="icmlora task add 'drawn:*', or for example drawn:small_star",
+        )
+    return tuple(
+        TaskSpec(
+            name=f"find_{name}",
+            descriptions=task.descriptions,
+            template="image",
+            examples=DrawnSource(drawn=name),
+            metric=METRIC,
+            family=f"find_{task.ground}",
+            licence=BUILTIN_LICENCE,
+            source=BUILTIN_MAKER,
+        )
+        for name, task in sorted(tasks.items())
+    )
 
 
 def validate(paths: Sequence[Path]) -> tuple[CheckedFile, ...]:

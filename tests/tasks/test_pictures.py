@@ -74,8 +74,9 @@ def test_all_faults_of_the_images_are_told_at_once(folder: Path, home: Home) -> 
         tasks.add(home, [str(write(folder, rows))])
     told = "\n".join(caught.value.faults)
     assert len(caught.value.faults) == 4
-    assert "example 2: the image 'gone.png' is missing" in told
-    assert "example 3: the image 'broken.png' is broken" in told and "example 4: the image 'notes.png'" in told
+    assert "example 2 (gone.png): the image 'gone.png' is missing" in told
+    assert "example 3 (broken.png): the image 'broken.png' is broken" in told
+    assert "example 4 (notes.png): the image 'notes.png'" in told
     assert "the box [1, 2, 41, 20] of 'square' is not within the image of 40 x 30 pixels" in told
     assert "the box [9, 2, 5, 20] of 'square' is empty" in told
 

@@ -138,7 +138,7 @@ tasks:
             2,
             "splits.tset: is not a known key; did you mean 'test'?",
         ),
-        (("name: t", "name: t\nmetric: bleu"), 2, "metric: should be 'exact_match', 'f1', 'nll', 'bits"),
+        (("name: t", "name: t\nmetric: bleu"), 2, "metric: should be 'exact_match', 'f1', 'nll', 'map50_95"),
         (
             ("name: t", "name: t\nmetric: perplexity"),
             2,

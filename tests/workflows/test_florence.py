@@ -49,7 +49,12 @@ def register(home: Home, folder: Path) -> tuple[Task, ...]:
         (folder / f"{number}.png").write_bytes(vision_base.image_bytes(number))
     for name, text in TEXTS.items():
         label = name.removeprefix("find_")
-        lines += [f"- name: {name}", f"  descriptions: [{text}, Where is the {label}?]", "  examples:"]
+        lines += [
+            f"- name: {name}",
+            f"  descriptions: [{text}, Where is the {label}?]",
+            "  metric: map50_95",
+            "  examples:",
+        ]
         lines += [
             f"  - {{image: {number}.png, input: <OD>, boxes: [{{label: {label}, box: [2, 2, 12, 12]}}]}}"
             for number in range(30)
@@ -82,6 +87,9 @@ def test_the_whole_way(folder: Path, home: Home, tmp_path: Path) -> None:
             for method in ("base", "generated", "generated-shots", "harvested")
         )
         assert harvested < of_base - 0.5 and generated < of_base - 0.3 and shown < of_base - 0.3
+        figures = result.score(task, "harvested").figures
+        assert {"exact_match", "f1", "nll", "map50_95", "map50", "map75"} <= set(figures)
+        assert 0 <= figures["map50_95"].low <= figures["map50_95"].value <= figures["map50"].value <= 1
         assert "one image" in str(result.score(task, "in-context").reason)
 
 

@@ -22,7 +22,9 @@ from icmlora_cli.methods.method import Method, Served, TaskContext, UnavailableE
 from icmlora_cli.registry.task_record import PromptTemplate, Task
 from icmlora_cli.report.result import Fidelity, Output, Reconstruction
 from icmlora_cli.report.statistics import Scored
+from icmlora_cli.tasks.detection import Matches, matches, mean_average_precision
 from icmlora_cli.tasks.examples import Example
+from icmlora_cli.tasks.metrics import DETECTION_METRICS
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.compare import Closeness, compare
 from icmlora_cli.weights.merge import merged
@@ -69,13 +71,17 @@ class RawScore:
             "task": self.task,
             "method": self.method,
             "reason": self.reason,
-            "scores": {name: asdict(item) for name, item in self.scores.items()},
+            "scores": {name: _without_nothing(asdict(item)) for name, item in self.scores.items()},
             "reconstruction": None if self.reconstruction is None else self.reconstruction.model_dump(mode="json"),
             "unrelated": None if self.unrelated is None else asdict(self.unrelated),
             "about": dict(self.about),
             "outputs": [item.model_dump(mode="json") for item in self.outputs],
             "seconds": dict(self.seconds),
         }
+
+
+def _without_nothing(item: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in item.items() if key != "matches" or value}
 
 
 def write_score(path: Path, score: RawScore) -> None:
@@ -110,7 +116,11 @@ def read_score(path: Path, key: str) -> RawScore | None:
 
 
 def _scored(item: Mapping[str, Any]) -> Scored:
-    return Scored(item["metric"], tuple(item["numerators"]), tuple(item["denominators"]))
+    marks = tuple(
+        tuple(Matches(one["label"], one["wanted"], tuple(one["found"])) for one in image)
+        for image in item.get("matches", ())
+    )
+    return Scored(item["metric"], tuple(item["numerators"]), tuple(item["denominators"]), marks)
 
 
 @dataclass(frozen=True)
@@ -237,16 +247,41 @@ class MethodScorer:
         check_fit(self.loaded, rows, task, examples)
         scored = score_rows(self.loaded, rows)
         written = written_answers(self.loaded, task, examples, rows, scored.exact)
-        ones = (1.0,) * len(rows)
         f1 = tuple(token_f1(text, example.output) for text, example in zip(written, examples, strict=True))
         values = {"exact_match": tuple(map(float, scored.exact)), "f1": f1, "nll": scored.nll}
-        if task.metric not in values:
-            values[task.metric] = apply_metric(task.metric, written, [example.output for example in examples])
         outputs = tuple(
             Output(input=cut(example.input), expected=cut(example.output), output=cut(text), exact=exact)
             for example, text, exact in list(zip(examples, written, scored.exact, strict=True))[: self.outputs]
         )
-        return {name: Scored(name, tuple(numbers), ones) for name, numbers in values.items()}, outputs
+        if task.metric in DETECTION_METRICS:
+            return boxes_found([item.output for item in examples], written) | _scored_by(values), outputs
+        if task.metric not in values:
+            values[task.metric] = apply_metric(task.metric, written, [example.output for example in examples])
+        return _scored_by(values), outputs
+
+
+def _scored_by(values: Mapping[str, Sequence[float]]) -> dict[str, Scored]:
+    """Return metrics that are means over examples."""
+    return {name: Scored(name, tuple(numbers), (1.0,) * len(numbers)) for name, numbers in values.items()}
+
+
+def boxes_found(expected: Sequence[str], written: Sequence[str]) -> dict[str, Scored]:
+    """Return the mean average precisions of written boxes.
+
+    Args:
+        expected: the answer for each image.
+        written: what was written for each image.
+
+    Raises:
+        IcmloraError: If pycocotools is not installed.
+    """
+    marks = matches(written, expected)
+    found = {}
+    for name in DETECTION_METRICS:
+        own = (mean_average_precision([image], name) for image in marks)
+        each = tuple(0.0 if math.isnan(value) else value for value in own)  # no box was wanted there
+        found[name] = Scored(name, each, (1.0,) * len(each), marks)
+    return found
 
 
 def written_answers(

@@ -9,7 +9,8 @@ from icmlora_cli.lm.perplexity import score_texts
 from icmlora_cli.lm.scoring import score_rows
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.tasks.examples import Example
-from icmlora_cli.workflows.evaluate.scores import text_metrics, written_answers
+from icmlora_cli.tasks.metrics import DETECTION_METRICS
+from icmlora_cli.workflows.evaluate.scores import boxes_found, text_metrics, written_answers
 
 
 def task_metric(loaded: LoadedBase, task: Task, examples: Sequence[Example]) -> float:
@@ -33,6 +34,8 @@ def task_metric(loaded: LoadedBase, task: Task, examples: Sequence[Example]) -> 
     if task.metric == "nll":
         return scores.mean_nll
     written, expected = written_answers(loaded, task, examples, rows, scores.exact), [item.output for item in examples]
+    if task.metric in DETECTION_METRICS:
+        return boxes_found(expected, written)[task.metric].value
     if task.metric == "f1":
         values = tuple(token_f1(one, other) for one, other in zip(written, expected, strict=True))
     else:
