@@ -86,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--task", default="pick_last_of_3")
     parser.add_argument("--base", default="smollm2-135m")
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=100)
     options = parser.parse_args()
     data, places = problem(options.task, options.base)
     recipe = resolve_recipe(TrainRecipe, Path("conv1d"), "train", {"steps": options.steps})

@@ -54,8 +54,8 @@ class EvalRecipe(RecipeModel):
         tune_seconds: wall time of ``tuned`` for a task.
         evidence_seconds: wall time of ``gen-examples`` for a task, as of ``gen --budget``.
         train_baselines: train the ``conv1d`` and ``p-diff`` generators where they are not there yet.
-        baseline_steps: optimizer steps of these baselines; null takes those of the recipes ``train/conv1d`` and
-            ``train/p-diff``.
+        baseline_steps: optimizer steps of these baselines; null trains as the recipes ``train/conv1d`` and
+            ``train/p-diff`` say, until the loss is flat.
         unrelated: measure how an adapter changes the NLL of text that has nothing to do with its task.
         outputs: test examples whose outputs the result shows, for each task and method.
         resamples: the number of resamples of the bootstrap.
