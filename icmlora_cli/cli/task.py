@@ -31,7 +31,8 @@ def add(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="A YAML file, builtin:NAME, builtin:PATTERN, builtin:family:NAME, drawn:PATTERN, voc:FOLDER or coco:FILE.",
+            help="A YAML file, builtin:NAME, builtin:PATTERN, builtin:family:NAME, drawn:PATTERN, voc:FOLDER or "
+            "coco:FILE.",
         ),
     ],
     force: Force = False,
