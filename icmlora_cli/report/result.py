@@ -6,9 +6,9 @@ file. Wall times therefore have a file of their own, ``timings.json``.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from icmlora_cli.disk import files
 from icmlora_cli.errors import CorruptFileError, NotFoundError
@@ -77,6 +77,11 @@ class Reconstruction(_ResultModel):
     by_layer: dict[int, Fidelity]
 
 
+def without_nothing(item: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return a mapping without one of its keys, if that has no value there."""
+    return {name: value for name, value in item.items() if name != key or value}
+
+
 class Output(_ResultModel):
     """One test example with what the model wrote.
 
@@ -85,12 +90,28 @@ class Output(_ResultModel):
         expected: the example's output.
         output: what the model wrote.
         exact: whether that counts as an exact match.
+        picture: the key of the image that the input is about in the result's ``pictures``; None without one.
     """
 
     input: str
     expected: str
     output: str
     exact: bool
+    picture: str | None = None
+
+
+class ShownPicture(_ResultModel):
+    """An image as a report shows it.
+
+    Args:
+        uri: the image, made small, as a data URI.
+        width: the width of the whole image in pixels.
+        height: its height in pixels.
+    """
+
+    uri: str = Field(pattern=r"^data:image/(png|jpeg);base64,[A-Za-z0-9+/]+=*$")
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
 
 
 class MethodInfo(_ResultModel):
@@ -390,6 +411,7 @@ class Result(_ResultModel):
         adapters: the map of the delta-W of harvested and generated adapters; None if there is none.
         storage: what the generator takes on disk; None without a generator or harvested adapters.
         made: how the result was made.
+        pictures: the images of the outputs, by the hash of their bytes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -410,6 +432,7 @@ class Result(_ResultModel):
     adapters: Map | None
     storage: StorageInfo | None
     made: ResultProvenance
+    pictures: dict[str, ShownPicture] = Field(default_factory=dict)
 
     def score(self, task: str, method: str) -> MethodScore:
         """Return the score of a method on a task, both given by name.
@@ -425,6 +448,10 @@ class Result(_ResultModel):
     def as_dict(self) -> dict[str, object]:
         """Return the content of ``result.json``, in JSON's types."""
         values = self.model_dump(mode="json")
+        if not self.pictures:
+            del values["pictures"]
+        for score in values["scores"]:
+            score["outputs"] = [without_nothing(item, "picture") for item in score["outputs"]]
         return {"schema": values.pop("schema_")} | values
 
 

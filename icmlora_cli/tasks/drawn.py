@@ -104,6 +104,23 @@ def drawn_tasks() -> dict[str, DrawnTask]:
 
 
 def draw_scene(rng: random.Random, ground: str, wanted: Sequence[tuple[str, str]]) -> Scene:
+    """Draw shapes as ``draw`` does, and return the picture as a PNG.
+
+    Args:
+        rng: decides places, colours and turns.
+        ground: ``plain`` or ``busy``.
+        wanted: the shape and size of each.
+    """
+    image, shapes = draw(rng, ground, wanted)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    data = buffer.getvalue()
+    return Scene(Picture(hashlib.sha256(data).hexdigest(), ".png", data), shapes)
+
+
+def draw(
+    rng: random.Random, ground: str, wanted: Sequence[tuple[str, str]]
+) -> tuple["Image", tuple[tuple[Box, str], ...]]:
     """Draw shapes that do not touch each other; one for which no place is found is left out, but never the first.
 
     Args:
@@ -111,10 +128,9 @@ def draw_scene(rng: random.Random, ground: str, wanted: Sequence[tuple[str, str]
         ground: ``plain`` or ``busy``.
         wanted: the shape and size of each.
 
-    Raises:
-        IcmloraError: If Pillow is not installed.
+    Returns:
+        The picture, and the box and size of each shape in it, from left to right.
     """
-    check_pillow()
     from PIL import Image, ImageDraw
 
     hue = rng.random()
@@ -135,11 +151,7 @@ def draw_scene(rng: random.Random, ground: str, wanted: Sequence[tuple[str, str]
                 left, top, right, bottom = map(float, corners)
                 placed.append((Box(shape, (left, top, right, bottom)), size))
                 break
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    data = buffer.getvalue()
-    picture = Picture(hashlib.sha256(data).hexdigest(), ".png", data)
-    return Scene(picture, tuple(sorted(placed, key=lambda item: item[0].corners)))
+    return image, tuple(sorted(placed, key=lambda item: item[0].corners))
 
 
 def _apart(one: Sequence[float], two: Sequence[float]) -> bool:

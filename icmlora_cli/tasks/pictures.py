@@ -1,5 +1,6 @@
 """Images of examples, checked as they are read. They need Pillow, of the extra ``icmlora[vision]``."""
 
+import base64
 import hashlib
 import io
 import warnings
@@ -10,6 +11,7 @@ from icmlora_cli.tasks.conversations import BadRowError
 from icmlora_cli.tasks.examples import Picture
 
 MOST_BYTES = 1 << 26  # of one image's file
+SHOWN = 256  # pixels of the longer side of an image in a report
 FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "BMP": ".bmp"}
 
 
@@ -68,6 +70,27 @@ def picture_of(value: object, folder: Path) -> tuple[Picture, tuple[int, int]]:
     if form not in FORMATS:
         raise BadRowError(f"{name} is a {form} file; write it as {', '.join(FORMATS)}")
     return Picture(hashlib.sha256(data).hexdigest(), FORMATS[form], source), size
+
+
+def thumbnail(picture: Picture) -> tuple[str, int, int]:
+    """Return an image of at most ``SHOWN`` pixels a side as a data URI, and the whole one's width and height.
+
+    Raises:
+        CorruptFileError: If its file is missing or holds something else.
+        IcmloraError: If Pillow is not installed.
+    """
+    check_pillow()
+    from PIL import Image
+
+    with Image.open(io.BytesIO(picture.read())) as image:
+        width, height = image.size
+        small = image.convert("RGB")
+    small.thumbnail((SHOWN, SHOWN))
+    buffer = io.BytesIO()
+    form = "PNG" if max(width, height) <= SHOWN else "JPEG"
+    small.save(buffer, format=form)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f"data:image/{form.lower()};base64,{data}", width, height
 
 
 def _file_bytes(path: Path, name: str) -> bytes:

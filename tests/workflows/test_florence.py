@@ -80,7 +80,12 @@ def test_the_whole_way(folder: Path, home: Home, tmp_path: Path) -> None:
     adapted = PeftModel.from_pretrained(loaded.model, str(made.folder)).merge_and_unload()
     assert torch.allclose(adapted(**inputs).logits, whole(**inputs).logits, atol=1e-4)
     assert not torch.allclose(plain, whole(**inputs).logits, atol=1e-2)
-    result = evaluate.run(found, base, EvalRequest(METHODS, trained.folder), home, device="cpu").result
+    done = evaluate.run(found, base, EvalRequest(METHODS, trained.folder), home, device="cpu")
+    result = done.result
+    shown = {item.picture for score in result.scores for item in score.outputs}
+    assert shown == set(result.pictures) and len(shown) > 1
+    assert {(item.width, item.height) for item in result.pictures.values()} == {(40, 30)}
+    assert next(iter(result.pictures.values())).uri in (done.folder / "report.html").read_text(encoding="utf-8")
     for task in TEXTS:
         of_base, generated, shown, harvested = (
             result.score(task, method).figures["nll"].value

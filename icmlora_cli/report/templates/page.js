@@ -66,11 +66,53 @@ function showLayers() {
   draw("types-chart", () => typesChart(part, measure));
 }
 
+const keyOf = (output) => JSON.stringify([output.input, output.expected, output.picture || null]);
+
+/** The boxes that a text says, as [label, left, top, right, bottom] in thousandths of the image. */
+function boxesOf(text) {
+  const found = [];
+  for (const [, label, locations] of text.matchAll(/([^<>]*)((?:<loc_\d{1,3}>){4,})/g)) {
+    const bins = [...locations.matchAll(/\d+/g)].map(Number);
+    for (let at = 0; at + 3 < bins.length; at += 4) found.push([label.trim(), ...bins.slice(at, at + 4)]);
+  }
+  return found;
+}
+
+/** An image with the boxes of a text drawn over it, and the expected ones dashed; null where there is no image. */
+function pictureOf(output, text, expected) {
+  const picture = (RESULT.pictures || {})[output.picture];
+  if (!picture) return null;
+  const made = (tag, attributes) => {
+    const item = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) item.setAttribute(name, value);
+    return item;
+  };
+  const [width, height] = [picture.width, picture.height];
+  const line = Math.max(width, height) / 120;
+  const label = `${boxesOf(text).length} of ${boxesOf(output.expected).length} boxes`;
+  const svg = made("svg", { viewBox: `0 0 ${width} ${height}`, class: "boxes", role: "img", "aria-label": label });
+  svg.append(made("image", { href: picture.uri, width, height, preserveAspectRatio: "none" }));
+  const draw = (boxes, attributes) => {
+    for (const [name, left, top, right, bottom] of boxes) {
+      const [x, y] = [(left * width) / 1000, (top * height) / 1000];
+      const size = { width: Math.max(0, ((right - left) * width) / 1000), height: Math.max(0, ((bottom - top) * height) / 1000) };
+      const box = made("rect", { x, y, ...size, fill: "none", "stroke-width": line, ...attributes });
+      const title = made("title", {});
+      title.textContent = name;
+      box.append(title);
+      svg.append(box);
+    }
+  };
+  if (expected) draw(boxesOf(output.expected), { class: "wanted", "stroke-dasharray": `${3 * line} ${2 * line}` });
+  draw(boxesOf(text), { class: expected ? "found" : "wanted" });
+  return svg;
+}
+
 /** The examples of a task that any method has an output for, in order. */
 function examplesOf(task) {
   const found = new Map();
   for (const { name } of RESULT.methods) {
-    for (const output of scoreOf(task, name)?.outputs || []) found.set(JSON.stringify([output.input, output.expected]), output);
+    for (const output of scoreOf(task, name)?.outputs || []) found.set(keyOf(output), output);
   }
   return [...found.entries()];
 }
@@ -89,18 +131,23 @@ function showOutputs() {
   for (const [, example] of examples) {
     const column = element("th", undefined, { scope: "col" });
     column.append(element("b", example.input), "expected: ", element("code", example.expected));
+    const picture = pictureOf(example, example.expected, false);
+    if (picture) column.append(picture);
     head.append(column);
   }
   const body = element("tbody");
   for (const { name } of RESULT.methods) {
     const score = scoreOf(task, name);
-    const outputs = new Map((score?.outputs || []).map((each) => [JSON.stringify([each.input, each.expected]), each]));
+    const outputs = new Map((score?.outputs || []).map((each) => [keyOf(each), each]));
     const line = element("tr", undefined, name === LABELS.generated ? { class: "ours" } : {});
     line.append(methodHead(name));
     if (outputs.size) {
       for (const [key] of examples) {
         const output = outputs.get(key);
-        line.append(output ? element("td", output.output, { class: output.exact ? "right" : "wrong" }) : element("td", "–"));
+        const cell = output ? element("td", output.output, { class: output.exact ? "right" : "wrong" }) : element("td", "–");
+        const picture = output && pictureOf(output, output.output, true);
+        if (picture) cell.append(picture);
+        line.append(cell);
       }
     } else {
       line.append(element("td", score?.reason || "no outputs kept", { class: "absent", colspan: Math.max(examples.length, 1) }));

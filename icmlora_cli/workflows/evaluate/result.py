@@ -72,7 +72,23 @@ def compose(
             device=str(evaluation.loaded.device),
             dtype=str(evaluation.loaded.dtype).removeprefix("torch."),
         ),
+        pictures=_pictures(contexts, scores),
     )
+
+
+def _pictures(contexts: Sequence[TaskContext], scores: Sequence[RawScore]) -> dict[str, schema.ShownPicture]:
+    """Return the images of all outputs, made small."""
+    wanted = {output.picture for score in scores for output in score.outputs if output.picture is not None}
+    if not wanted:
+        return {}
+    from icmlora_cli.tasks.pictures import thumbnail
+
+    every = (example.picture for context in contexts for example in context.task.examples("test"))
+    found = {item.sha256: thumbnail(item) for item in every if item is not None and item.sha256 in wanted}
+    return {
+        key: schema.ShownPicture(uri=uri, width=width, height=height)
+        for key, (uri, width, height) in sorted(found.items())
+    }
 
 
 def _task_infos(

@@ -20,7 +20,7 @@ from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.scoring import score_rows
 from icmlora_cli.methods.method import Method, Served, TaskContext, UnavailableError
 from icmlora_cli.registry.task_record import PromptTemplate, Task
-from icmlora_cli.report.result import Fidelity, Output, Reconstruction
+from icmlora_cli.report.result import Fidelity, Output, Reconstruction, without_nothing
 from icmlora_cli.report.statistics import Scored
 from icmlora_cli.tasks.detection import Matches, matches, mean_average_precision
 from icmlora_cli.tasks.examples import Example
@@ -71,17 +71,13 @@ class RawScore:
             "task": self.task,
             "method": self.method,
             "reason": self.reason,
-            "scores": {name: _without_nothing(asdict(item)) for name, item in self.scores.items()},
+            "scores": {name: without_nothing(asdict(item), "matches") for name, item in self.scores.items()},
             "reconstruction": None if self.reconstruction is None else self.reconstruction.model_dump(mode="json"),
             "unrelated": None if self.unrelated is None else asdict(self.unrelated),
             "about": dict(self.about),
-            "outputs": [item.model_dump(mode="json") for item in self.outputs],
+            "outputs": [without_nothing(item.model_dump(mode="json"), "picture") for item in self.outputs],
             "seconds": dict(self.seconds),
         }
-
-
-def _without_nothing(item: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in item.items() if key != "matches" or value}
 
 
 def write_score(path: Path, score: RawScore) -> None:
@@ -250,7 +246,13 @@ class MethodScorer:
         f1 = tuple(token_f1(text, example.output) for text, example in zip(written, examples, strict=True))
         values = {"exact_match": tuple(map(float, scored.exact)), "f1": f1, "nll": scored.nll}
         outputs = tuple(
-            Output(input=cut(example.input), expected=cut(example.output), output=cut(text), exact=exact)
+            Output(
+                input=cut(example.input),
+                expected=cut(example.output),
+                output=cut(text),
+                exact=exact,
+                picture=None if example.picture is None else example.picture.sha256,
+            )
             for example, text, exact in list(zip(examples, written, scored.exact, strict=True))[: self.outputs]
         )
         if task.metric in DETECTION_METRICS:
