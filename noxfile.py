@@ -28,6 +28,7 @@ TAKE_LONG = (
     "hostile_readers.py",
     "kept_cores.py",
     "parts.py",
+    "standin_base.py",
     "warm_start.py",
 )
 SHIPPED = (
