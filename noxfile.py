@@ -30,6 +30,7 @@ TAKE_LONG = (
     "kept_cores.py",
     "parts.py",
     "rivals.py",
+    "standin_base.py",
     "warm_start.py",
 )
 SHIPPED = (

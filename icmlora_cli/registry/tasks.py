@@ -32,7 +32,9 @@ from icmlora_cli.registry.task_record import (
     data_hash,
 )
 from icmlora_cli.registry.upkeep.findings import REPAIR
+from icmlora_cli.tasks.boxes import read_boxes
 from icmlora_cli.tasks.examples import Example, Picture
+from icmlora_cli.tasks.metrics import DETECTION_METRICS
 from icmlora_cli.tasks.splits import PARTS, part_of
 from icmlora_cli.tasks.task_file import BUILTIN_COUNT, BuiltinSource, DomainSource, TaskSpec
 
@@ -72,7 +74,7 @@ def draft(spec: TaskSpec, examples: Sequence[Example]) -> Draft:
         examples: its examples; an example that is repeated counts once.
 
     Raises:
-        SpecError: If the train or the test part would be empty.
+        SpecError: If the train or the test part would be empty, or the metric is of boxes and an answer has none.
     """
     splits = {"validation": spec.splits.validation, "test": spec.splits.test}
     ordered = sorted(dict.fromkeys(examples), key=lambda example: example.key)
@@ -88,6 +90,14 @@ def draft(spec: TaskSpec, examples: Sequence[Example]) -> Draft:
             hint=f"give more {'passages' if template.kind == 'text' else 'examples with different inputs'}, "
             "or other shares: splits: {validation: 0.1, test: 0.3}",
         )
+    if spec.metric in DETECTION_METRICS:
+        without = sum(not read_boxes(example.output) for example in ordered)
+        if without:
+            faults = [
+                f"task {spec.name}: metric: {spec.metric} is of boxes, and {without} of {len(rows)} answers hold none"
+            ]
+            hint = "answers such as cat<loc_1><loc_2><loc_30><loc_40>, or boxes: in place of output; or another metric"
+            raise SpecError(f"the metric of task {spec.name} does not go with its examples", faults, hint=hint)
     licence, source = _about(spec)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     task = Task(

@@ -34,7 +34,7 @@ PACKAGES = (
     "pydantic",
     "numpy",
 )
-EXTRAS = {"parquet": "pyarrow", "datasets": "datasets"}
+EXTRAS = {"parquet": "pyarrow", "datasets": "datasets", "vision": "PIL"}
 BUSY = 0.5  # of the cores: beyond, training is slower by more than its share
 LITTLE_SPACE = 2 * 10**9  # bytes: one small base model with room for adapters
 

@@ -155,6 +155,15 @@ def test_the_precision_is_pycocotools() -> None:
     assert 0.1 < float(evaluation.stats[0]) < 0.9
 
 
+def test_a_metric_of_boxes_needs_boxes(tmp_path: Path, home: Home) -> None:
+    rows = "".join(f"- {{input: a{number}, output: b}}\n" for number in range(30))
+    path = tmp_path / "t.yaml"
+    path.write_text(f"name: t\ndescription: x\nmetric: map50\nexamples:\n{rows}")
+    with pytest.raises(SpecError) as caught:
+        tasks.add(home, [str(path)])
+    assert "map50 is of boxes, and 30 of 30 answers hold none" in caught.value.faults[0]
+
+
 def test_what_is_no_box_counts_as_nothing() -> None:
     pytest.importorskip("pycocotools", reason="pycocotools is not installed")
     marks = matches(["nonsense", "cat<loc_1><loc_2><loc_30><loc_40>"], ["cat<loc_1><loc_2><loc_30><loc_40>"] * 2)

@@ -28,7 +28,7 @@ MODEL = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 INDEX = "model.safetensors.index.json"
 _OF_MODEL = (
     r"config\.json|generation_config\.json|model\.safetensors\.index\.json|tokenizer\.(json|model)|spiece\.model|"
-    r"(tokenizer_config|special_tokens_map|added_tokens|vocab|preprocessor_config)\.json|merges\.txt|vocab\.txt|"
+    r"(tokenizer_config|special_tokens_map|added_tokens|vocab|preprocessor_config|processor_config)\.json|merges\.txt|vocab\.txt|"
     rf"chat_template\.(jinja|json)|{MODEL.pattern}"
 )
 _BESIDE = r"README\.md|LICENSE(\.md|\.txt)?|NOTICE(\.md|\.txt)?"
