@@ -1,34 +1,35 @@
 """Makes an adapter of a text and a few examples, and keeps what predicts the examples best that were left out.
 
 Text and examples are evidence of the task. Several candidates are tried on it: the base alone, the adapter of the text,
-that of text and examples, the best of many samples, and cores that are trained on the examples: from zero, from the
-best of all these, and from the adapter of the text.
+that of text and examples, the best of many samples, the best harvested adapter of a training task where there are any
+at hand, and cores that are trained on the examples: from zero, from the best of all these, and from the text's adapter.
 Each is judged by cross-validation: whatever examples a candidate is made with, it is scored on others.
 """
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
 import torch
 
-from icmlora_cli.generator.checkpoint import Generator
+from icmlora_cli.generator.checkpoint import REMEMBERED, Generator
 from icmlora_cli.lm.core_tuning import CoreBase, CoreFolds, TunedCores, TuningRecipe, tune_cores
 from icmlora_cli.lm.prompts import Encoded
 from icmlora_cli.lm.task_vector import VectorReader
 from icmlora_cli.tasks.examples import Example
 from icmlora_cli.weights.adapter import Adapter
 
-Kind = Literal["base", "text", "text and examples", "sample", "adapted"]
+Kind = Literal["base", "text", "text and examples", "sample", "harvested", "adapted"]
+UNTRAINED: Sequence[Kind] = ("base", "text", "text and examples", "sample", "harvested")
 JUDGE = -1  # stands for the separate examples that judge, among the numbers of examples
 FOLDS = 3  # of a cross-validation with more than LEAVE_ONE_OUT examples
 LEAVE_ONE_OUT = 3
 ROWS_A_STEP = 24  # of all folds of one start together
 SCREENED = 15  # examples at most on which all candidates are scored; more are only trained on
-VERSION = 3  # of what is tried and how it is chosen; scores of another version are not used again
+VERSION = 4  # of what is tried and how it is chosen; scores of another version are not used again
 REMEMBERED_ROWS = 480  # rows at most on which remembered tasks are scored: some 15 s on two CPU cores
 TUNING = TuningRecipe()
 NEAR = 0.25  # of the learning rate, for cores that start from a candidate: it is near already, and overfits soon
@@ -147,6 +148,8 @@ class EvidenceSearch:
         rows: For each example, its rows of token ids: one, or of plain text one a window.
         options: How much is tried.
         judges: Rows of separate examples that judge the candidates; empty for cross-validation.
+        harvested: The cores of training tasks' harvested adapters that are at hand, fp32 [modules, R, R], by the tasks'
+            names. They are tried in place of what the generator remembers of these tasks.
         kind: The kind of the template by which the generator reads the examples, such as ``plain``.
         clock: Tells the time in seconds.
         on_progress: Called with what is done, how many steps of it are done, and how many there are at most.
@@ -160,6 +163,7 @@ class EvidenceSearch:
     rows: tuple[tuple[Encoded, ...], ...]
     options: SearchOptions
     judges: tuple[Encoded, ...] = ()
+    harvested: Mapping[str, torch.Tensor] = field(default_factory=dict)
     kind: str = "plain"
     clock: Callable[[], float] = time.monotonic
     on_progress: Callable[[str, int, int], None] = lambda label, done, total: None
@@ -217,7 +221,7 @@ class EvidenceSearch:
             seconds=self.clock() - started,
         )
         chosen, codec = candidates[kept], self.generator.codec
-        rank = codec.width if chosen.kind == "adapted" else self.generator.rank
+        rank = codec.width if chosen.kind in ("harvested", "adapted") else self.generator.rank
         return codec.decode(chosen.cores, rank=rank), evidence
 
     def _scores(self, candidates: Sequence[CoreCandidate]) -> torch.Tensor:
@@ -233,8 +237,21 @@ class EvidenceSearch:
         count = self.options.samples
         remembered = max(count, REMEMBERED_ROWS // max(1, len(self.screened)))
         samples = self.generator.samples(words, None, count, self.options.seed, remembered=remembered)
-        drawn = [CoreCandidate("sample", _detail(name, "the text"), cores) for name, cores in samples.items()]
-        return [CoreCandidate("base", "", torch.zeros_like(text)), CoreCandidate("text", "", text), *drawn]
+        base, described = CoreCandidate("base", "", torch.zeros_like(text)), CoreCandidate("text", "", text)
+        return [base, described, *self._sampled(samples, "the text", of_examples=False)]
+
+    def _sampled(
+        self, samples: Mapping[str, torch.Tensor], source: str, *, of_examples: bool
+    ) -> Iterator[CoreCandidate]:
+        """Yield the candidates of samples, with the harvested adapter of a remembered task where it is at hand."""
+        for name, cores in samples.items():
+            task = name.removeprefix(REMEMBERED)
+            if name.startswith(REMEMBERED) and task in self.harvested:
+                yield CoreCandidate("harvested", task, self.harvested[task])
+            elif name.startswith(REMEMBERED):
+                yield CoreCandidate("sample", name, cores)
+            else:
+                yield CoreCandidate("sample", f"{name} given {source}", cores, of_examples=of_examples)
 
     def _of_both(self, examples: Sequence[Example]) -> list[CoreCandidate]:
         """Return the candidates for which the generator reads examples too: as many as it is used to, and as fit.
@@ -248,10 +265,7 @@ class EvidenceSearch:
             return []
         readings = self.reader.readings(self.text, shown, self.kind)
         samples = self.generator.samples(*readings, self.options.samples, self.options.seed)
-        drawn = [
-            CoreCandidate("sample", _detail(name, "text and examples"), cores, of_examples=_is_drawn(name))
-            for name, cores in samples.items()
-        ]
+        drawn = self._sampled(samples, "text and examples", of_examples=True)
         return [CoreCandidate("text and examples", "", self.generator.cores(*readings), of_examples=True), *drawn]
 
     def _fold(self, out: frozenset[int], scored: dict[str, torch.Tensor]) -> "_Fold":
@@ -275,7 +289,7 @@ class EvidenceSearch:
     def _compared(self, folds: list["_Fold"], whole: "_Fold") -> tuple[list[Tried], list[CoreCandidate]]:
         """Return the best candidate of each kind that needs no training, with its scores."""
         tried, candidates = list[Tried](), list[CoreCandidate]()
-        for kind in ("base", "text", "text and examples", "sample"):
+        for kind in UNTRAINED:
             at = whole.best_of(kind)
             if at is None:
                 continue
@@ -331,14 +345,16 @@ class EvidenceSearch:
         """Return the index of the candidate that is kept.
 
         A candidate that could not be judged on what was left out is not kept where others could. Where no example could
-        be left out, a sample is only kept if it is better by what its choice among so many costs: the logarithm of
+        be left out, one of many is only kept if it is better by what its choice among so many costs: the logarithm of
         their number, in nats of the whole answer (the minimum description length).
         """
         held = {at: item.held_out for at, item in enumerate(tried) if item.held_out is not None}
         if held:
             return min(held, key=lambda at: held[at])
         tokens = sum(len(row.answer_ids) for row in self.flat)
-        costs = [item.nll + (math.log(pool) / tokens if item.kind == "sample" else 0.0) for item in tried]
+        costs = [
+            item.nll + (math.log(pool) / tokens if item.kind in ("sample", "harvested") else 0.0) for item in tried
+        ]
         return min(range(len(tried)), key=lambda at: costs[at])
 
 
@@ -367,16 +383,6 @@ class _Fold:
         """Return the index of the best candidate of a kind on the rows inside; None where there is none."""
         among = [at for at, item in enumerate(self.candidates) if item.kind == kind]
         return min(among, key=lambda at: float(self.scores[at, self.inside].mean())) if among else None
-
-
-def _detail(sample: str, source: str) -> str:
-    """Return what is said of a sample: the task that it is of, whatever was read, or else what z was drawn from."""
-    return f"{sample} given {source}" if _is_drawn(sample) else sample
-
-
-def _is_drawn(sample: str) -> bool:
-    """Return whether a sample was drawn by a seed, rather than being a remembered task's."""
-    return sample.startswith("seed ")
 
 
 def _named(kind: Kind, detail: str) -> str:

@@ -23,6 +23,8 @@ from icmlora_cli.weights.codec import Codec
 from icmlora_cli.weights.frame import FrameSpec, learned_directions, seeded_frame, with_directions
 from icmlora_cli.weights.layout import Layout, ModuleShape
 
+REMEMBERED = "as for "  # how the name of a sample begins that is what is remembered of a training task
+
 
 @dataclass(frozen=True)
 class Generator:
@@ -135,7 +137,7 @@ class Generator:
         names = [name for name in self.manifest.tasks if name in self.manifest.adapters]
         with torch.no_grad():
             tokens = self.model.decode(latents, c.expand(len(latents), -1)) * self.module_scale[:, None, None]
-        return {f"as for {names[task]}": cores for task, cores in zip(tasks, tokens, strict=True)}
+        return {f"{REMEMBERED}{names[task]}": cores for task, cores in zip(tasks, tokens, strict=True)}
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the named tensors of ``generator.safetensors``: all that generation needs, without the encoder."""

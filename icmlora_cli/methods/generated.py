@@ -7,8 +7,10 @@ as ``gen --examples`` does.
 import hashlib
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+
+import torch
 
 from icmlora_cli.evidence.search import VERSION, EvidenceSearch, SearchOptions
 from icmlora_cli.generator.checkpoint import Generator
@@ -225,6 +227,7 @@ class EvidenceMethod:
         source: the generator with its reader.
         base: the base with the generator's codec on it.
         options: how much is tried, and for how long.
+        harvested: returns the cores of the training tasks' harvested adapters that are at hand, by the tasks' names.
         name: the method's name in tables and JSON.
         title: the method's title for people.
         uses: what the method knows of the task.
@@ -233,13 +236,14 @@ class EvidenceMethod:
     source: GeneratorSource
     base: CoreBase
     options: SearchOptions
+    harvested: Callable[[], Mapping[str, torch.Tensor]]
     name: str = "gen-examples"
     title: str = "what gen --examples keeps, given description and k examples"
     uses: Uses = "text and examples"
 
     def identity(self, context: TaskContext) -> object:
         """Return the generator's key, the text, what is tried, and the version of the search."""
-        return [self.source.key, context.text, asdict(self.options), VERSION]
+        return [self.source.key, context.text, asdict(self.options), VERSION, sorted(self.harvested())]
 
     def serve(self, context: TaskContext) -> Served:
         """Return the adapter that predicts examples best that it was not made with, and what was tried.
@@ -253,7 +257,15 @@ class EvidenceMethod:
         rows = tuple(tuple(task_rows(self.base.loaded, context.task, [shot])) for shot in context.shots)
         source, kind = self.source, context.task.template.kind
         search = EvidenceSearch(
-            source.generator, source.reader, self.base, context.text, context.shots, rows, self.options, kind=kind
+            source.generator,
+            source.reader,
+            self.base,
+            context.text,
+            context.shots,
+            rows,
+            self.options,
+            harvested=self.harvested(),
+            kind=kind,
         )
         adapter, evidence = search.run()
         return Served(adapter, about=asdict(evidence))

@@ -36,6 +36,7 @@ from icmlora_cli.registry.tasks import Task, TaskStore
 from icmlora_cli.tasks.builtin import BuiltinTask, dense_tasks
 from icmlora_cli.workflows.evaluate.scores import nll_on_shots
 from icmlora_cli.workflows.gen.generate import vector_recipe
+from icmlora_cli.workflows.gen.learned import learned_adapters
 from icmlora_cli.workflows.gen.options import EVIDENCE_SAMPLES
 from icmlora_cli.workflows.progress import OnProgress, Progress, notes_of_vectors
 from icmlora_cli.workflows.train import train
@@ -95,6 +96,14 @@ class EvalContext:
         if self.generator is None:
             return None
         return GeneratorSource(self.generator, self.reader(), generator_key(self.generator))
+
+    @cached_property
+    def harvested_cores(self) -> dict[str, torch.Tensor]:
+        """The cores of the harvested adapters that the generator learned from, fp32 [modules, R, R], by task."""
+        if self.generator is None:
+            return {}
+        known = learned_adapters(self.generator, self.library.store, self.loaded.base)
+        return known.cores(self.generator.codec)
 
     def texts(self) -> tuple[dict[str, str], dict[str, str | None]]:
         """Return the main description and the family of every task that is evaluated or was learned from."""
@@ -208,6 +217,7 @@ def _generated(evaluation: EvalContext, source: GeneratorSource) -> dict[str, Ca
             source,
             CoreBase(evaluation.loaded, source.generator.codec),
             SearchOptions(EVIDENCE_SAMPLES, recipe.evidence_seconds, seed=recipe.seed),
+            lambda: evaluation.harvested_cores,
         ),
     }
 

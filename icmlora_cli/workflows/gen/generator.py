@@ -231,6 +231,7 @@ class AdapterGenerator:
             rows_of(self.loaded, file),
             SearchOptions(self.options.count, self.options.budget, seed=self.request.seed or 0),
             () if judged is None else encoded(self.loaded, judged),
+            self.learned.cores(self.generator.codec),
             file.template.kind,
             on_progress=lambda label, done, total: self.on_progress(Progress("gen", label, done, total)),
         )

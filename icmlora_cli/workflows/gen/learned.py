@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+
 from icmlora_cli.disk.home import NAME
 from icmlora_cli.generator.checkpoint import Generator
 from icmlora_cli.registry.adapters import AdapterStore
 from icmlora_cli.registry.bases import Base
 from icmlora_cli.weights.adapter import Adapter
+from icmlora_cli.weights.codec import Codec
 from icmlora_cli.weights.registered import read_last
 
 
@@ -22,6 +25,10 @@ class Learned:
 
     adapters: Mapping[str, Adapter]
     count: int
+
+    def cores(self, codec: Codec) -> dict[str, torch.Tensor]:
+        """Return the adapters' cores by a generator's codec, fp32 [modules, R, R], by the task's name."""
+        return {task: codec.encode(adapter) for task, adapter in self.adapters.items()}
 
 
 def learned_adapters(generator: Generator, store: AdapterStore, base: Base) -> Learned:
