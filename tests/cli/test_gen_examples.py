@@ -1,5 +1,6 @@
 """``icmlora gen --examples``: what is tried, what is kept, and that it is judged on what it was not made with."""
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from tests.cli.test_gen import CAT, DOG, WEIGHTS, about, nll, the_generator, wri
 if TYPE_CHECKING:
     from tests.cli.conftest import Registry
 
-KINDS = ["base", "text", "text and examples", "sample", "adapted"]
+KINDS = ["base", "text", "text and examples", "sample", "harvested", "adapted"]
 
 
 def kept_of(evidence: dict[str, Any]) -> dict[str, Any]:
@@ -68,6 +69,19 @@ def test_other_examples_judge_what_is_made_with_these(trained: "Registry") -> No
     assert found == pytest.approx(selection["candidates"][0]["nll"], abs=1e-5) and len(selection["candidates"]) == 1
     printed = trained.call(*command, "-o", "told").stdout
     assert "judged by 3 others" in printed and "text and examples" in printed and printed.count("kept") == 2
+
+
+def test_harvested_adapters_are_tried_where_they_are_at_hand(trained: "Registry") -> None:
+    recipe = Path("train.yaml").read_text(encoding="utf-8")
+    Path("near.yaml").write_text(recipe.replace("network: {", "network: {prior: neighbours, "), encoding="utf-8")
+    trained.call("train", "--base", trained.base, "--recipe", "near.yaml", "--name", "near")
+    write_examples("few.jsonl", "cat", 4)
+    command = ("gen", DOG, "-g", "near", "--examples", "few.jsonl", "--budget", "0.001")
+    tried = {item["kind"]: item for item in trained.json(*command, "-o", "out")["evidence"]["tried"]}
+    assert "sample" not in tried and tried["harvested"]["detail"] == "always_cat"
+    shutil.rmtree(trained.home / "adapters")
+    tried = {item["kind"]: item for item in trained.json(*command, "-o", "again")["evidence"]["tried"]}
+    assert "harvested" not in tried and tried["sample"]["detail"] == "as for always_cat"
 
 
 def test_no_time_is_told_and_leaves_what_needs_no_training(trained: "Registry") -> None:
