@@ -144,10 +144,10 @@ function showOutputs() {
     if (outputs.size) {
       for (const [key] of examples) {
         const output = outputs.get(key);
-        const td = output ? element("td", output.output, { class: output.exact ? "right" : "wrong" }) : element("td", "–");
+        const answer = output ? element("td", output.output, { class: output.exact ? "right" : "wrong" }) : element("td", "–");
         const picture = output && pictureOf(output, output.output, true);
-        if (picture) td.append(picture);
-        line.append(td);
+        if (picture) answer.append(picture);
+        line.append(answer);
       }
     } else {
       line.append(element("td", score?.reason || "no outputs kept", { class: "absent", colspan: Math.max(examples.length, 1) }));
