@@ -1,7 +1,7 @@
 """What a task file may say of where its examples are, for pairs of input and output and for plain text."""
 
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -101,24 +101,24 @@ def _listed(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
+def _one_of(value: str, known: Collection[str], kind: str, otherwise: str) -> str:
+    """Return the value if it is known; if not, say which one is like it, or something else."""
+    if value not in known:
+        close = get_close_matches(value, known, n=1)
+        raise ValueError(f"there is no {kind} task {value!r}; {f'did you mean {close[0]!r}?' if close else otherwise}")
+    return value
+
+
 def _builtin(value: str) -> str:
     from icmlora_cli.tasks.builtin import builtin_names
 
-    if value not in builtin_names():
-        close = get_close_matches(value, builtin_names(), n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "see: icmlora task builtins"
-        raise ValueError(f"there is no built-in task {value!r}; {hint}")
-    return value
+    return _one_of(value, builtin_names(), "built-in", "see: icmlora task builtins")
 
 
 def _drawn(value: str) -> str:
     from icmlora_cli.tasks.drawn import drawn_tasks
 
-    if value not in drawn_tasks():
-        close = get_close_matches(value, drawn_tasks(), n=1)
-        hint = f"did you mean {close[0]!r}?" if close else "for example star, small_star or large_star_busy"
-        raise ValueError(f"there is no drawn task {value!r}; {hint}")
-    return value
+    return _one_of(value, drawn_tasks(), "drawn", "for example star, small_star or large_star_busy")
 
 
 def _domain(value: str) -> str:
