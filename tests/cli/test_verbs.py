@@ -16,7 +16,7 @@ ADAPTER = {
 }  # fmt: skip
 TRAINED = {
     "schema", "folder", "tasks", "trained", "width", "codec_error", "error", "parameters", "bytes", "seconds", "name",
-    "harvested", "builtin", "left_out", "validation", "storage_error", "no_derivatives", "replaced",
+    "harvested", "builtin", "epochs", "flat", "left_out", "validation", "storage_error", "no_derivatives", "replaced",
 }  # fmt: skip
 GENERATED = {
     "schema", "folder", "task_text", "merged", "format", "rank", "bytes", "seconds", "seed", "dtype", "scale", "error",

@@ -59,7 +59,7 @@ def registry(root: Path, base: Path) -> Home:
     for word in WORDS:
         rows = [Example(f"word {index}", word) for index in range(40)]
         texts = [f"Always answer with {word}."]
-        examples = [vars(row) for row in rows]
+        examples = [row.as_dict() for row in rows]
         spec = TaskSpec.model_validate({"name": f"always_{word}", "descriptions": texts, "examples": examples})
         TaskStore(home).add(spec, rows)
     return home

@@ -63,7 +63,7 @@ def test_rows_are_halved_and_the_size_is_remembered_for_each_kind_of_work() -> N
 
 
 def test_one_row_that_does_not_fit_is_an_error_that_says_what_to_do() -> None:
-    with pytest.raises(DeviceMemoryError, match="one row") as caught:
+    with pytest.raises(DeviceMemoryError, match="fewest rows") as caught:
         MicroBatch(CPU).whole("work", 3, lambda size: torch.empty(1 << 60, dtype=torch.uint8))
     assert caught.value.exit_code == 1 and "--device cpu" in str(caught.value.hint)
 

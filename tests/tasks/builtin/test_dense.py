@@ -105,7 +105,7 @@ def test_counts_and_names() -> None:
 
 def test_curated_catalogue_is_unchanged() -> None:
     rows = [(task.name, task.descriptions, task.axes, task.held_out, task.examples(40)) for task in CURATED]
-    assert hashlib.sha256(repr(rows).encode()).hexdigest() == CURATED_DIGEST
+    assert hashlib.sha256(repr(rows).replace(", picture=None", "").encode()).hexdigest() == CURATED_DIGEST
 
 
 @pytest.mark.parametrize(("name", "pair"), SPOT_CHECKS.items(), ids=SPOT_CHECKS)
