@@ -246,12 +246,12 @@ class EvidenceSearch:
         """Yield the candidates of samples, with the harvested adapter of a remembered task where it is at hand."""
         for name, cores in samples.items():
             task = name.removeprefix(REMEMBERED)
-            if name.startswith(REMEMBERED) and task in self.harvested:
-                yield CoreCandidate("harvested", task, self.harvested[task])
-            elif name.startswith(REMEMBERED):
-                yield CoreCandidate("sample", name, cores)
-            else:
+            if task == name:
                 yield CoreCandidate("sample", f"{name} given {source}", cores, of_examples=of_examples)
+            elif task in self.harvested:
+                yield CoreCandidate("harvested", task, self.harvested[task])
+            else:
+                yield CoreCandidate("sample", name, cores)
 
     def _of_both(self, examples: Sequence[Example]) -> list[CoreCandidate]:
         """Return the candidates for which the generator reads examples too: as many as it is used to, and as fit.
@@ -319,9 +319,9 @@ class EvidenceSearch:
         starts = {"the base": CoreFolds(torch.zeros_like(best), left_out, judges)}
         if best.any():  # else it is the base itself
             starts[whole.best.name] = CoreFolds(best, left_out, judges, NEAR)
-        text = self._of_text[1]
+        text = next(item for item in self._of_text if item.kind == "text")
         if text.name not in starts and text.cores.any():
-            starts[text.name] = CoreFolds(text.cores.expand_as(best).clone(), left_out, judges, NEAR)
+            starts[text.name] = CoreFolds(text.cores.expand_as(best), left_out, judges, NEAR)
         recipe = replace(
             self.options.recipe, batch_size=min(self.options.recipe.batch_size, max(1, ROWS_A_STEP // len(left_out)))
         )

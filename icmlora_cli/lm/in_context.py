@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from icmlora_cli.errors import UsageError
 from icmlora_cli.lm.prompts import Encoded, RowCoder, encode_task
 from icmlora_cli.registry.task_record import Task
-from icmlora_cli.tasks.examples import Example
+from icmlora_cli.tasks.examples import Example, have_pictures
 
 
 def encode_with_shots(
@@ -31,7 +31,7 @@ def encode_with_shots(
     Raises:
         UsageError: if there are shots and images.
     """
-    if shots and any(item.picture is not None for item in (*shots, *examples)):
+    if shots and have_pictures((*shots, *examples)):
         raise UsageError(
             f"task {task.name}: a prompt has one image, so that no answered examples can stand before it",
             hint="leave the method in-context out",

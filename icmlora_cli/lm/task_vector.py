@@ -24,7 +24,7 @@ from icmlora_cli.lm.load import LoadedBase
 from icmlora_cli.lm.perplexity import max_tokens
 from icmlora_cli.lm.prompts import Encoded, ids_after, open_ids, text_ids
 from icmlora_cli.lm.tensor_cache import cached, keep
-from icmlora_cli.tasks.examples import Example
+from icmlora_cli.tasks.examples import Example, have_pictures
 from icmlora_cli.tasks.task_text import checked_text
 
 MAX_PASSAGES = 512  # tokens of passages in one prompt, each with an equal share: a page tells what kind of text it is
@@ -36,11 +36,6 @@ VERSION = 2  # of the prompts below and of the cached files; part of the cache's
 
 def _shown(examples: Sequence[Example]) -> str:
     return "".join(f"Q: {item.input}\nA: {item.output}\n" for item in examples)
-
-
-def have_pictures(examples: Sequence[Example]) -> bool:
-    """Tell whether examples are about images."""
-    return any(item.picture is not None for item in examples)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,3 +72,8 @@ class Example:
         """Return the JSON form that ``examples.jsonl`` holds."""
         image = {} if self.picture is None else {"image": self.picture.name}
         return {"input": self.input, "output": self.output, **image}
+
+
+def have_pictures(examples: Iterable[Example]) -> bool:
+    """Tell whether examples are about images."""
+    return any(item.picture is not None for item in examples)

@@ -23,7 +23,7 @@ from icmlora_cli.registry.task_record import PromptTemplate, Task
 from icmlora_cli.report.result import Fidelity, Output, Reconstruction, without_nothing
 from icmlora_cli.report.statistics import Scored
 from icmlora_cli.tasks.detection import Matches, matches, mean_average_precision
-from icmlora_cli.tasks.examples import Example
+from icmlora_cli.tasks.examples import Example, have_pictures
 from icmlora_cli.tasks.metrics import DETECTION_METRICS
 from icmlora_cli.weights.adapter import Adapter
 from icmlora_cli.weights.compare import Closeness, compare
@@ -235,7 +235,7 @@ class MethodScorer:
         self, served: Served, context: TaskContext, examples: Sequence[Example]
     ) -> tuple[dict[str, Scored], tuple[Output, ...]]:
         task, described = context.task, served.described or self.described
-        if served.shots and any(item.picture is not None for item in (*served.shots, *examples)):
+        if served.shots and have_pictures((*served.shots, *examples)):
             raise UnavailableError("a prompt has one image, so that no answered examples can stand before it")
         rows = encode_with_shots(self.loaded.family, task, examples, served.shots, described=described)
         if served.shots and not fits(self.loaded, rows):

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
+import torch
+
 from icmlora_cli.disk import files
 from icmlora_cli.errors import TrainingDivergedError
 from icmlora_cli.evidence.search import Evidence, EvidenceSearch, SearchOptions
@@ -155,6 +157,11 @@ class AdapterGenerator:
         return learned_adapters(self.generator, self.store, self.base)
 
     @cached_property
+    def harvested_cores(self) -> dict[str, torch.Tensor]:
+        """The cores of these adapters, fp32 [modules, R, R], by the task's name."""
+        return self.learned.cores(self.generator.codec)
+
+    @cached_property
     def seen(self) -> Seen:
         """The training tasks as the generator reads them."""
         return read_seen(self.generator, self.reader, self.on_progress)
@@ -231,7 +238,7 @@ class AdapterGenerator:
             rows_of(self.loaded, file),
             SearchOptions(self.options.count, self.options.budget, seed=self.request.seed or 0),
             () if judged is None else encoded(self.loaded, judged),
-            self.learned.cores(self.generator.codec),
+            self.harvested_cores,
             file.template.kind,
             on_progress=lambda label, done, total: self.on_progress(Progress("gen", label, done, total)),
         )

@@ -9,7 +9,7 @@ from icmlora_cli.disk import files
 from icmlora_cli.errors import UsageError
 from icmlora_cli.manifests.output import Generated
 from icmlora_cli.registry.task_record import IMAGE, PromptTemplate
-from icmlora_cli.tasks.examples import Example
+from icmlora_cli.tasks.examples import Example, have_pictures
 from icmlora_cli.tasks.sources import read_examples
 
 if TYPE_CHECKING:  # loading torch takes seconds, and checking options does not need it
@@ -180,8 +180,7 @@ def read_file(path: Path, template: Template) -> ExampleFile:
         UsageError: If there is no such file, or it is of another format.
     """
     loaded = read_examples(path, text=template == "text")
-    of_images = any(item.picture is not None for item in loaded.examples)
-    written = IMAGE if of_images and template == "qa" else PromptTemplate.from_spec(template)
+    written = IMAGE if have_pictures(loaded.examples) and template == "qa" else PromptTemplate.from_spec(template)
     return ExampleFile(path, loaded.examples, written, loaded.told())
 
 

@@ -11,12 +11,12 @@ from icmlora_cli.config.episodes import EpisodeRecipe
 from icmlora_cli.config.train import TrainRecipe
 from icmlora_cli.lm.lengths import check_fit
 from icmlora_cli.lm.prompts import Encoded, encode, encode_task
-from icmlora_cli.lm.task_vector import VectorReader, have_pictures
+from icmlora_cli.lm.task_vector import VectorReader
 from icmlora_cli.lm.teacher import TopTokens
 from icmlora_cli.registry.task_record import PromptTemplate
 from icmlora_cli.registry.tasks import Task
 from icmlora_cli.tasks.builtin import BuiltinTask, builtin_names, builtin_task, dense_tasks, phrase
-from icmlora_cli.tasks.examples import Example
+from icmlora_cli.tasks.examples import Example, have_pictures
 from icmlora_cli.tasks.splits import part_of
 from icmlora_cli.tasks.task_text import MAX_TEXT
 from icmlora_cli.workflows.progress import OnProgress, Progress, silent
