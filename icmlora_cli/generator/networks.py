@@ -320,8 +320,9 @@ class Conv1dCVAE(CVAE):
             stride = 2 if long > 1 else 1
             spare = long - ((short - 1) * stride + 1)
             back = inner if norm and outer == 1 else outer  # one more convolution then leaves one channel
-            down = nn.Conv1d(outer, inner, kernel, stride=stride, padding=kernel // 2)
-            up = nn.ConvTranspose1d(inner, back, kernel, stride=stride, padding=kernel // 2, output_padding=spare)
+            pad, bias = kernel // 2, not norm  # a normalisation takes a bias off again, and Adam walks it at random
+            down = nn.Conv1d(outer, inner, kernel, stride=stride, padding=pad, bias=bias)
+            up = nn.ConvTranspose1d(inner, back, kernel, stride=stride, padding=pad, output_padding=spare, bias=bias)
             if norm:
                 downs += [down, nn.BatchNorm1d(inner), nn.LeakyReLU()]
                 ups = [up, nn.BatchNorm1d(back), nn.ELU(), *ups]
