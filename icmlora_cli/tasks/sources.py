@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from icmlora_cli.config.user_files import no_collector, read_text
 from icmlora_cli.errors import IcmloraError, SpecError, UsageError
@@ -40,11 +40,12 @@ class _Table(Protocol):
     """The part of ``datasets.Dataset`` that is used here."""
 
     column_names: list[str]
-    features: Mapping[str, object]
+    features: Mapping[str, Any]
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[dict[str, object]]: ...
     def select(self, indices: range) -> "_Table": ...
+    def cast_column(self, column: str, feature: object) -> "_Table": ...
 
 
 @dataclass(frozen=True)
@@ -393,6 +394,9 @@ def _rows(table: _Table, source: DatasetSource | TextDatasetSource, folder: Path
         return collector
     if source.limit is not None:
         table = table.select(range(min(source.limit, len(table))))
+    image = collector.rule and collector.rule.image
+    if image and hasattr(table.features[image], "decode"):  # its file as it is, which is looked at like any other
+        table = table.cast_column(image, type(table.features[image])(decode=False))
     labels = {key: getattr(table.features[key], "names", None) for key in keys}
     for number, row in enumerate(table, start=1):
         for key, names in labels.items():

@@ -222,6 +222,25 @@ def test_a_local_dataset_folder(tmp_path: Path) -> None:
         assert load(tmp_path, source) == (Example("a", "yes"), Example("b", "no"))
 
 
+def test_images_of_a_local_dataset(tmp_path: Path) -> None:
+    datasets, image = pytest.importorskip("datasets"), pytest.importorskip("PIL.Image")
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, name in enumerate(("a.jpg", "b.png")):
+        image.new("RGB", (8, 6), (90 * number, 0, 0)).save(folder / name)
+    rows = '{"file_name": "a.jpg", "text": "dark"}\n{"file_name": "b.png", "text": "red"}\n'
+    (folder / "metadata.jsonl").write_text(rows, encoding="utf-8")
+    files = [(folder / name).read_bytes() for name in ("a.jpg", "b.png")]
+    datasets.load_dataset(str(folder), split="train").save_to_disk(tmp_path / "saved")
+    for name in ("pictures", "saved"):
+        source = DatasetSource(dataset=name, input="Look: {text}", output="{text}", image="image")
+        examples = load(tmp_path, source)
+        assert [(item.input, item.output) for item in examples] == [("Look: dark", "dark"), ("Look: red", "red")]
+        assert [item.picture and item.picture.read() for item in examples] == files
+    (folder / "a.jpg").write_bytes(files[0][:100])
+    assert "the image" in faults(tmp_path, source.model_copy(update={"dataset": "pictures"}))[0]
+
+
 def test_a_file_that_no_task_file_names(tmp_path: Path) -> None:
     path = tmp_path / "some.jsonl"
     path.write_text('{"input": "a", "output": "b"}\n{"input": "a", "output": "b"}\n{"input": 1, "output": 2}\n')
