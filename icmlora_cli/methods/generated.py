@@ -227,7 +227,8 @@ class EvidenceMethod:
         source: the generator with its reader.
         base: the base with the generator's codec on it.
         options: how much is tried, and for how long.
-        harvested: returns the cores of the training tasks' harvested adapters that are at hand, by the tasks' names.
+        tasks: the names of the training tasks whose harvested adapters are at hand.
+        harvested: returns these adapters' cores by the tasks' names.
         name: the method's name in tables and JSON.
         title: the method's title for people.
         uses: what the method knows of the task.
@@ -236,6 +237,7 @@ class EvidenceMethod:
     source: GeneratorSource
     base: CoreBase
     options: SearchOptions
+    tasks: Sequence[str]
     harvested: Callable[[], Mapping[str, torch.Tensor]]
     name: str = "gen-examples"
     title: str = "what gen --examples keeps, given description and k examples"
@@ -243,7 +245,7 @@ class EvidenceMethod:
 
     def identity(self, context: TaskContext) -> object:
         """Return the generator's key, the text, what is tried, and the version of the search."""
-        return [self.source.key, context.text, asdict(self.options), VERSION, sorted(self.harvested())]
+        return [self.source.key, context.text, asdict(self.options), VERSION, sorted(self.tasks)]
 
     def serve(self, context: TaskContext) -> Served:
         """Return the adapter that predicts examples best that it was not made with, and what was tried.

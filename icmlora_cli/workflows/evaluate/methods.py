@@ -97,13 +97,16 @@ class EvalContext:
             return None
         return GeneratorSource(self.generator, self.reader(), generator_key(self.generator))
 
-    @cached_property
-    def harvested_cores(self) -> dict[str, torch.Tensor]:
-        """The cores of the harvested adapters that the generator learned from, fp32 [modules, R, R], by task."""
-        if self.generator is None:
-            return {}
-        known = learned_adapters(self.generator, self.library.store, self.loaded.base)
-        return known.cores(self.generator.codec)
+    def evidence(self, source: GeneratorSource) -> EvidenceMethod:
+        """Return what ``gen --examples`` does with a generator, and with the adapters that it learned from."""
+        known = learned_adapters(source.generator, self.library.store, self.loaded.base)
+        return EvidenceMethod(
+            source,
+            CoreBase(self.loaded, source.generator.codec),
+            SearchOptions(EVIDENCE_SAMPLES, self.recipe.evidence_seconds, seed=self.recipe.seed),
+            known.tasks,
+            cache(lambda: known.cores(source.generator.codec)),
+        )
 
     def texts(self) -> tuple[dict[str, str], dict[str, str | None]]:
         """Return the main description and the family of every task that is evaluated or was learned from."""
@@ -213,12 +216,7 @@ def _generated(evaluation: EvalContext, source: GeneratorSource) -> dict[str, Ca
             recipe.samples,
             recipe.seed,
         ),
-        "gen-examples": lambda: EvidenceMethod(
-            source,
-            CoreBase(evaluation.loaded, source.generator.codec),
-            SearchOptions(EVIDENCE_SAMPLES, recipe.evidence_seconds, seed=recipe.seed),
-            lambda: evaluation.harvested_cores,
-        ),
+        "gen-examples": lambda: evaluation.evidence(source),
     }
 
 

@@ -158,7 +158,7 @@ def explain(generator: Generator, reading: torch.Tensor, adapter: Adapter, seen:
     near = _nearest_adapter(adapter, learned)
     limit = FAR[generator.model.config.reader]
     distances = range_of(c, generator.space.text.clamped(reading), seen, limit)
-    return Explanation(nearest, near, len(learned.adapters), learned.count, distances)
+    return Explanation(nearest, near, len(learned.records), learned.count, distances)
 
 
 def _nearest_adapter(adapter: Adapter, learned: Learned) -> NearAdapter | None:

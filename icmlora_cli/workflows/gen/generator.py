@@ -263,7 +263,7 @@ class AdapterGenerator:
             kept=kept,
             base=scoring.base,
             average=scoring.average,
-            averaged=len(self.learned.adapters) if scoring.average is not None else 0,
+            averaged=len(self.learned.records) if scoring.average is not None else 0,
             learned=self.learned.count if self.options.gate else 0,
         )
         if self.options.gate:
