@@ -59,7 +59,8 @@ class Row:
 def rows(recipe: TrainRecipe) -> dict[str, Sequence[Row]]:
     """Return the rows by group; ELBO rows take only the steps that the recipe gives to it, and no queries."""
     assert recipe.episodes is not None
-    contrast_alone = recipe.episodes.model_dump() | {"weight": 0.0}
+    queries = recipe.episodes.model_dump()
+    contrast_alone = queries | {"weight": 0.0}
     rate = recipe.optimiser.pretrain_rate or recipe.optimiser.learning_rate
     before, steps = recipe.optimiser.pretrain_steps, recipe.optimiser.steps
     elbo = {
@@ -90,6 +91,13 @@ def rows(recipe: TrainRecipe) -> dict[str, Sequence[Row]]:
                 "all four", elbo | dict.fromkeys(("code_norm", "output_scale", "mean_adapter"), True) | {"bounded": 1.0}
             ),
         ],
+        "terms": [
+            Row("both", {}),
+            Row("contrast of adapters", {"episodes": queries | {"swap_weight": 1.0}}),
+            Row("distillation", {"episodes": queries | {"distill_weight": 1.0}}),
+            Row("sensitivity", {"sensitivity": 0.5}),
+            Row("all three", {"episodes": queries | {"swap_weight": 1.0, "distill_weight": 1.0}, "sensitivity": 0.5}),
+        ],
         "reader": [Row("attention", elbo), Row("mean", elbo | {"reader": "mean"})],
     }
 
@@ -99,7 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="smollm2-135m")
     parser.add_argument("--recipe", type=Path, default=Path("train/smollm2-episodes"))
-    parser.add_argument("--groups", nargs="+", help="losses, prior, tasks, size, head, reader; all of them by default")
+    parser.add_argument("--groups", nargs="+", help="losses, prior, tasks, size, head, terms, reader; all by default")
     parser.add_argument("--limit", type=int, default=32, help="test examples a task")
     parser.add_argument("--seen", type=int, default=8, help="tasks scored of those learned from")
     parser.add_argument("--seed", type=int, default=0)
