@@ -5,7 +5,7 @@ pictures of 96 x 96 pixels. It learns to find all shapes of a picture (``<OD>``)
 (Florence-2's "Locate star in the image."), but for the shapes of ``HELD_OUT``, which it never sees. Then:
 
     icmlora task add 'drawn:*'
-    icmlora harvest --base FOLDER --recipe harvest/detection --tasks 'find_*'
+    icmlora harvest --base FOLDER --recipe harvest/detection --tasks @drawn
 
 Stopped at any moment, the same command goes on where it was.
 """

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 TEXT_SUFFIX = ".txt"
 BUILTIN_COUNT = 400  # examples of a built-in task by default
-DRAWN_COUNT = 160  # pictures of a task of the drawn set by default
+DRAWN_COUNT = 480  # pictures of a task of the drawn set by default
 DOMAIN_COUNT = 300  # passages of a domain by default
 PASSAGE = 1000  # characters of a passage by default, approximately
 

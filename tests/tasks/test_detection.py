@@ -91,7 +91,7 @@ def test_the_drawn_set_is_the_same_for_the_same_seed_and_its_boxes_are_exact(hom
 
     assert len(drawn_tasks()) == 72
     ((task, _),) = tasks.add(home, ["drawn:small_star"]).tasks
-    assert task.name == "find_small_star" and task.metric == "map50_95" and sum(task.counts.values()) == 160
+    assert task.name == "find_small_star" and task.metric == "map50_95" and sum(task.counts.values()) == 480
     first, second = (drawn_tasks()["small_star"].examples(3, 0) for _ in range(2))
     assert first == second != drawn_tasks()["small_star"].examples(3, 1)
     assert all({box.label for box in read_boxes(item.output)} == {"star"} for item in first)
