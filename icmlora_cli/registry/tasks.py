@@ -242,8 +242,8 @@ class TaskStore:
                     made = made.model_copy(update={"examples": ReadAs(rule=new.rule, not_read=new.not_read)})
                 with files.new_folder(folder) as temporary:
                     files.write_text(temporary / EXAMPLES, new.text)
-                    for picture in new.pictures:
-                        files.write_bytes(temporary / IMAGES / picture.name, picture.read())
+                    if new.pictures:
+                        files.write_all(temporary / IMAGES, ((item.name, item.read()) for item in new.pictures))
                     new.task.to_manifest().model_copy(update={"made": made}).write(temporary / MANIFEST)
             return dataclasses.replace(new.task, folder=folder), state
 

@@ -45,6 +45,24 @@ def test_a_failed_folder_leaves_what_was_there(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
+def test_many_files_are_written_with_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    contents = {f"{number}.png": bytes([number]) * number for number in range(40)}
+    synced, sync = list[str](), files.sync_file
+    monkeypatch.setattr(files, "sync_file", lambda path: (synced.append(path.name), sync(path)))
+    with files.new_folder(tmp_path / "task") as folder:
+        files.write_all(folder / "images", contents.items())
+    assert {path.name: path.read_bytes() for path in (tmp_path / "task" / "images").iterdir()} == contents
+    assert sorted(synced) == sorted(contents)
+
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "sync_file", full)
+    with pytest.raises(OutOfSpaceError, match="images"), files.new_folder(tmp_path / "other") as folder:
+        files.write_all(folder / "images", contents.items())
+    assert [path.name for path in tmp_path.iterdir()] == ["task"]
+
+
 def test_safetensors_says_full_in_its_own_way(tmp_path: Path) -> None:
     def rust(path: Path) -> None:
         raise SafetensorError(f"I/O error: No space left on device (os error {errno.ENOSPC})")
