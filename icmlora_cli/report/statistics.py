@@ -8,12 +8,13 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from icmlora_cli.report.result import Figure
-from icmlora_cli.tasks.detection import Marks, mean_average_precision
+from icmlora_cli.tasks.detection import METRICS, Marks, average_precisions, mean_average_precision
 
 Array = NDArray[np.float64]
 LEVELS = (2.5, 97.5)  # per cent: the quantiles that bound an interval
@@ -23,6 +24,17 @@ def _stream(*parts: object) -> np.random.Generator:
     """Return a random number generator that the parts alone decide, such as a seed and a task's name."""
     digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
+
+
+def _draws(count: int, task: str, resamples: int, seed: int) -> NDArray[np.int64]:
+    """Return which of a task's examples each resample has, [resamples, examples]."""
+    return _stream(seed, task, count).integers(count, size=(resamples, count))
+
+
+@lru_cache(maxsize=1024)
+def _precisions(matches: Marks, task: str, resamples: int, seed: int) -> Array:
+    """Return the average precisions of each resample, [resamples, thresholds], which several metrics are made of."""
+    return average_precisions(matches, _draws(len(matches), task, resamples, seed))
 
 
 def _finish(metric: str, ratios: Array) -> Array:
@@ -68,11 +80,11 @@ class Scored:
             resamples: how many resamples are drawn.
             seed: the seed of the draws.
         """
-        count = len(self.numerators)
-        indices = _stream(seed, task, count).integers(count, size=(resamples, count))
         if self.matches:
-            draws = ([self.matches[index] for index in row] for row in indices.tolist())
-            return np.array([mean_average_precision(draw, self.metric) for draw in draws])
+            precisions = _precisions(self.matches, task, resamples, seed)
+            means: Array = precisions[:, METRICS[self.metric]].mean(1)
+            return means
+        indices = _draws(len(self.numerators), task, resamples, seed)
         above = np.asarray(self.numerators)[indices].sum(1)
         below = np.asarray(self.denominators)[indices].sum(1)
         return _finish(self.metric, above / below)

@@ -23,6 +23,7 @@ from icmlora_cli.tasks.metrics import DETECTION_METRICS
 THRESHOLDS = 10  # of IoU: 0.5, 0.55, ... 0.95
 METRICS = dict(zip(DETECTION_METRICS, (slice(0, THRESHOLDS), slice(0, 1), slice(5, 6)), strict=True))
 RECALLS = np.linspace(0.0, 1.0, 101)
+AT_ONCE = 100  # resamples, which bounds the memory that they take
 
 
 @dataclass(frozen=True)
@@ -44,37 +45,62 @@ Marks = tuple[tuple[Matches, ...], ...]
 """The matches of each image."""
 
 
-def mean_average_precision(marks: Sequence[Sequence[Matches]], metric: str) -> float:
+def mean_average_precision(marks: Sequence[tuple[Matches, ...]], metric: str) -> float:
     """Return the metric over some images, 0 to 1; NaN if none of them has a box.
 
     Args:
-        marks: the matches of each image; an image can be there several times.
+        marks: the matches of each image.
         metric: one of ``METRICS``.
     """
-    labels: dict[str, list[Matches]] = {}
-    for image in marks:
-        for item in image:
-            labels.setdefault(item.label, []).append(item)
-    values = [_average_precision(items, metric) for items in labels.values() if any(item.wanted for item in items)]
-    return float(np.mean(values)) if values else float("nan")
+    return float(average_precisions(marks, np.arange(len(marks))[None])[0, METRICS[metric]].mean())
 
 
-def _average_precision(items: Sequence[Matches], metric: str) -> float:
-    """Return the average precision of one label."""
-    wanted = sum(item.wanted for item in items)
-    bits = np.array([bits for item in items for bits in item.found], dtype=np.int64)
-    if not bits.size:
-        return 0.0
-    shifts = np.arange(THRESHOLDS)[METRICS[metric]]
-    hits: NDArray[np.float64] = ((bits[None] >> shifts[:, None]) & 1).astype(np.float64)  # (thresholds, boxes)
-    right = hits.cumsum(1)
-    recall, precision = right / wanted, right / np.arange(1, bits.size + 1)
+def average_precisions(marks: Sequence[tuple[Matches, ...]], draws: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the average precision at each IoU, as the mean over labels, of many resamples of some images.
+
+    Args:
+        marks: the matches of each image.
+        draws: the images of each resample, in their order, [resamples, images]; an image can be there several times.
+
+    Returns:
+        fp64 [resamples, thresholds], 0 to 1; NaN where no image of a resample has a box.
+    """
+    labels = sorted({item.label for image in marks for item in image if item.wanted})
+    parts = []
+    for start in range(0, len(draws), AT_ONCE):
+        some = draws[start : start + AT_ONCE]
+        total, count = np.zeros((len(some), THRESHOLDS)), np.zeros((len(some), 1))
+        for label in labels:
+            own = [next((item for item in image if item.label == label), None) for image in marks]
+            precisions, wanted = _of_label(own, some)
+            total += np.where(wanted[:, None] > 0, precisions, 0.0)
+            count += wanted[:, None] > 0
+        parts.append(total / np.where(count > 0, count, np.nan))
+    return np.concatenate(parts)
+
+
+def _of_label(
+    images: Sequence[Matches | None], draws: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the average precisions of one label, [resamples, thresholds], and how many of its boxes were expected."""
+    found = [() if item is None else item.found for item in images]
+    wanted = np.array([0 if item is None else item.wanted for item in images])[draws].sum(1)
+    bits = np.zeros((len(images), max(1, *map(len, found))), dtype=np.int64)
+    shown = np.zeros_like(bits)
+    for row, own in enumerate(found):
+        bits[row, : len(own)], shown[row, : len(own)] = own, 1
+    size = (len(draws), -1)
+    hits = (bits[draws].reshape(size)[..., None] >> np.arange(THRESHOLDS)) & 1  # (resamples, boxes, thresholds)
+    right, rank = hits.cumsum(1), shown[draws].reshape(size).cumsum(1)
+    precision = right / np.maximum(rank, 1)[..., None]
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    total = 0.0
-    for own, best in zip(recall, envelope, strict=True):
-        at = np.searchsorted(own, RECALLS, side="left")
-        total += float(np.where(at < bits.size, best[np.minimum(at, bits.size - 1)], 0.0).mean())
-    return total / len(shifts)
+    best = np.zeros((len(draws), THRESHOLDS, int(wanted.max()) + 1))  # the envelope where so many are found
+    best[..., 0] = envelope[:, 0]
+    draw, box, threshold = hits.nonzero()
+    best[draw, threshold, right[draw, box, threshold]] = envelope[draw, box, threshold]
+    least = {count: np.searchsorted(np.arange(count + 1) / max(count, 1), RECALLS) for count in set(wanted.tolist())}
+    needed = np.stack([least[count] for count in wanted.tolist()])[:, None]  # how many must be found for each recall
+    return np.take_along_axis(best, np.minimum(needed, wanted[:, None, None]), axis=2).mean(2), wanted
 
 
 def matches(written: Sequence[str], expected: Sequence[str]) -> tuple[tuple[Matches, ...], ...]:
