@@ -176,8 +176,8 @@ class Places(torch.nn.Module):
         self.kind = torch.nn.Linear(embedding.embedding_dim, 1 + len(KNOWN))
         self.corners = torch.nn.Linear(embedding.embedding_dim, 4 * embedding.embedding_dim)
         self.embedding = [embedding]  # in a list, since it is the base's and not this module's
-        cells = torch.arange(SIDE // STRIDE) * STRIDE + STRIDE / 2
-        self.middles = torch.stack(torch.meshgrid(cells, cells, indexing="xy"), -1).flatten(0, 1)
+        centres = torch.arange(SIDE // STRIDE) * STRIDE + STRIDE / 2
+        self.middles = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), -1).flatten(0, 1)
 
     def forward(
         self, states: torch.Tensor, boxes: Sequence[Sequence[Box]], words: PreTrainedTokenizerFast
