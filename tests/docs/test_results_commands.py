@@ -47,10 +47,11 @@ def options_of(words: list[str]) -> dict[str, Any]:
     return dict(command.make_context("icmlora", words).params)
 
 
-def check_tasks(patterns: list[str]) -> None:
+def check_tasks(patterns: list[str], families: set[str | None]) -> None:
     known = [*builtin_names(), *re.findall(r"^- name: (\S+)$", BENCHMARK.read_text(encoding="utf-8"), re.MULTILINE)]
     for pattern in without_lists(patterns):
-        assert any(fnmatchcase(name, pattern) for name in known), pattern
+        family = pattern.removeprefix("family:")
+        assert family in families if family != pattern else any(fnmatchcase(name, pattern) for name in known), pattern
 
 
 def parse_script(script: Path, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,6 +75,7 @@ def parse_script(script: Path, words: list[str], monkeypatch: pytest.MonkeyPatch
 def test_a_pages_commands(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     made = set()  # files that earlier commands of the page write
+    families = set[str | None]()  # of the tasks that earlier commands of the page register from a recipe
     for program, *words in commands(page):
         if program == "cp":
             if words[0] != "-r":  # which is the baseline of a benchmark
@@ -93,10 +95,12 @@ def test_a_pages_commands(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             recipe_path(recipe, words[0])
         for source in values.get("sources") or ():
             if source.startswith("builtin:"):
-                check_tasks([source.removeprefix("builtin:")])
+                check_tasks([source.removeprefix("builtin:")], families)
+            elif source.startswith("tasks/"):
+                families |= {task.family for task in read_task_file(recipe_path(Path(source), "tasks"))}
             else:
                 assert source in made, source
-        check_tasks(values.get("tasks") or [])
+        check_tasks(values.get("tasks") or [], families)
         for method in ",".join(values.get("methods") or []).split(","):
             assert method in ("", *METHODS), method
 
