@@ -129,15 +129,11 @@ def write_all(folder: Path, contents: Iterable[tuple[str, bytes]]) -> None:
     Raises:
         OutOfSpaceError: If the disk is full.
     """
-    from concurrent.futures import ThreadPoolExecutor  # 9 ms, which most commands do not need
-
     folder.mkdir(parents=True)
     with disk_errors(folder):
         for name, data in contents:
             (folder / name).write_bytes(data)
-        with ThreadPoolExecutor(8) as threads:  # a file system brings to the disk together what waits at one time
-            list(threads.map(sync_file, folder.iterdir()))
-        sync_folder(folder)
+        sync_tree(folder)
 
 
 def _into_place(temporary: Path, path: Path) -> None:
@@ -210,11 +206,13 @@ def sync_file(path: Path) -> None:
 
 def sync_tree(folder: Path) -> None:
     """Bring a folder and everything in it to the disk (fsync)."""
-    for path in (folder, *folder.rglob("*")):
-        if path.is_dir():
-            sync_folder(path)
-        else:
-            sync_file(path)
+    from concurrent.futures import ThreadPoolExecutor  # 9 ms, which most commands do not need
+
+    def sync(path: Path) -> None:
+        sync_folder(path) if path.is_dir() else sync_file(path)
+
+    with ThreadPoolExecutor(8) as threads:  # a file system brings to the disk together what waits at one time
+        list(threads.map(sync, (folder, *folder.rglob("*"))))
 
 
 def delete_folder(folder: Path) -> None:
