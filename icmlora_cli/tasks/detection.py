@@ -45,7 +45,7 @@ Marks = tuple[tuple[Matches, ...], ...]
 """The matches of each image."""
 
 
-def mean_average_precision(marks: Sequence[tuple[Matches, ...]], metric: str) -> float:
+def mean_average_precision(marks: Marks, metric: str) -> float:
     """Return the metric over some images, 0 to 1; NaN if none of them has a box.
 
     Args:
@@ -55,7 +55,7 @@ def mean_average_precision(marks: Sequence[tuple[Matches, ...]], metric: str) ->
     return float(average_precisions(marks, np.arange(len(marks))[None])[0, METRICS[metric]].mean())
 
 
-def average_precisions(marks: Sequence[tuple[Matches, ...]], draws: NDArray[np.int64]) -> NDArray[np.float64]:
+def average_precisions(marks: Marks, draws: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the average precision at each IoU, as the mean over labels, of many resamples of some images.
 
     Args:

@@ -7,12 +7,19 @@ import math
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from icmlora_cli.disk.home import Home
 from icmlora_cli.errors import NotFoundError, SpecError
 from icmlora_cli.tasks.boxes import Box, boxes_text, read_boxes
-from icmlora_cli.tasks.detection import DETECTION_METRICS, matches, mean_average_precision
+from icmlora_cli.tasks.detection import (
+    DETECTION_METRICS,
+    METRICS,
+    average_precisions,
+    matches,
+    mean_average_precision,
+)
 from icmlora_cli.tasks.drawn import SHAPES, SIDE, draw_scene, drawn_tasks
 from icmlora_cli.workflows import tasks
 from tests import vision_base
@@ -153,6 +160,14 @@ def test_the_precision_is_pycocotools() -> None:
     for metric, value in zip(DETECTION_METRICS, evaluation.stats[:3], strict=True):
         assert mean_average_precision(marks, metric) == pytest.approx(float(value), abs=1e-9)
     assert 0.1 < float(evaluation.stats[0]) < 0.9
+    draws = np.random.default_rng(0).integers(40, size=(150, 40))
+    draws[0] = next(image for image, text in enumerate(texts[1]) if "b" not in text)  # has nothing of one label
+    resampled = average_precisions(marks, draws)
+    for row, draw in zip(resampled, draws.tolist(), strict=True):
+        alone = tuple(marks[image] for image in draw)
+        assert [row[METRICS[metric]].mean() for metric in METRICS] == [
+            pytest.approx(mean_average_precision(alone, metric), abs=1e-9) for metric in METRICS
+        ]
 
 
 def test_a_metric_of_boxes_needs_boxes(tmp_path: Path, home: Home) -> None:

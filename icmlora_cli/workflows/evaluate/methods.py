@@ -97,17 +97,6 @@ class EvalContext:
             return None
         return GeneratorSource(self.generator, self.reader(), generator_key(self.generator))
 
-    def evidence(self, source: GeneratorSource) -> EvidenceMethod:
-        """Return what ``gen --examples`` does with a generator, and with the adapters that it learned from."""
-        known = learned_adapters(source.generator, self.library.store, self.loaded.base)
-        return EvidenceMethod(
-            source,
-            CoreBase(self.loaded, source.generator.codec),
-            SearchOptions(EVIDENCE_SAMPLES, self.recipe.evidence_seconds, seed=self.recipe.seed),
-            known.tasks,
-            cache(lambda: known.cores(source.generator.codec)),
-        )
-
     def texts(self) -> tuple[dict[str, str], dict[str, str | None]]:
         """Return the main description and the family of every task that is evaluated or was learned from."""
         tasks = {task.name: task for task in (*self.learned, *self.tasks)}
@@ -216,13 +205,25 @@ def _generated(evaluation: EvalContext, source: GeneratorSource) -> dict[str, Ca
             recipe.samples,
             recipe.seed,
         ),
-        "gen-examples": lambda: evaluation.evidence(source),
+        "gen-examples": lambda: _evidence(evaluation, source),
     }
 
 
 def swapped(evaluation: EvalContext) -> SwappedText:
     """Return what chooses another task's description."""
     return SwappedText(*evaluation.texts())
+
+
+def _evidence(evaluation: EvalContext, source: GeneratorSource) -> EvidenceMethod:
+    recipe, codec = evaluation.recipe, source.generator.codec
+    known = learned_adapters(source.generator, evaluation.library.store, evaluation.loaded.base)
+    return EvidenceMethod(
+        source,
+        CoreBase(evaluation.loaded, codec),
+        SearchOptions(EVIDENCE_SAMPLES, recipe.evidence_seconds, seed=recipe.seed),
+        known.tasks,
+        cache(lambda: known.cores(codec)),
+    )
 
 
 def _tuned(evaluation: EvalContext) -> TunedMethod:

@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from icmlora_cli.disk import files
 from icmlora_cli.lm.answer_metrics import apply_metric, token_f1
 from icmlora_cli.lm.decode import greedy
@@ -22,7 +24,7 @@ from icmlora_cli.methods.method import Method, Served, TaskContext, UnavailableE
 from icmlora_cli.registry.task_record import PromptTemplate, Task
 from icmlora_cli.report.result import Fidelity, Output, Reconstruction, without_nothing
 from icmlora_cli.report.statistics import Scored
-from icmlora_cli.tasks.detection import Matches, matches, mean_average_precision
+from icmlora_cli.tasks.detection import METRICS, Matches, average_precisions, matches
 from icmlora_cli.tasks.examples import Example, have_pictures
 from icmlora_cli.tasks.metrics import DETECTION_METRICS
 from icmlora_cli.weights.adapter import Adapter
@@ -278,12 +280,11 @@ def boxes_found(expected: Sequence[str], written: Sequence[str]) -> dict[str, Sc
         IcmloraError: If pycocotools is not installed.
     """
     marks = matches(written, expected)
-    found = {}
-    for name in DETECTION_METRICS:
-        own = (mean_average_precision([image], name) for image in marks)
-        each = tuple(0.0 if math.isnan(value) else value for value in own)  # no box was wanted there
-        found[name] = Scored(name, each, (1.0,) * len(each), marks)
-    return found
+    each = np.nan_to_num(average_precisions(marks, np.arange(len(marks))[:, None]))  # NaN where no box was wanted
+    return {
+        name: Scored(name, tuple(each[:, places].mean(1).tolist()), (1.0,) * len(marks), marks)
+        for name, places in METRICS.items()
+    }
 
 
 def written_answers(
